@@ -1,0 +1,1 @@
+"""Object models for robots: camera images in, posed closed meshes out."""

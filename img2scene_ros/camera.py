@@ -1,0 +1,203 @@
+"""The pinhole camera: intrinsics, lens distortion, projection and unprojection."""
+
+from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import replace
+from functools import cached_property
+
+import cv2
+import numpy as np
+
+from img2scene_ros.errors import InputError
+
+# The numbers of coefficients that each lens model may have; some drivers send a fifth, unused,
+# for 'equidistant'.
+DISTORTION_MODELS = {
+    'plumb_bob': (4, 5, 8, 12, 14),
+    'rational_polynomial': (4, 5, 8, 12, 14),
+    'equidistant': (4, 5),
+}
+_UNDISTORT = (cv2.TERM_CRITERIA_COUNT + cv2.TERM_CRITERIA_EPS, 40, 1e-9)
+
+
+@dataclass(frozen=True, eq=False)
+class Camera:
+    """
+    Intrinsics of one image, in pixels; axes are those of the optical frame.
+
+    Pixel (0, 0) is the centre of the upper left pixel. Points are metres in the optical frame:
+    x right, y down, z forward (REP-103). Lens distortion is applied when points are projected
+    and taken back when pixels are unprojected, so pixels always are those of the image as it is.
+
+    :raises InputError: a focal length or size that no camera has, or an unknown distortion model
+    """
+
+    width: int
+    height: int
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    distortion: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    distortion_model: str = 'plumb_bob'
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.height < 1:
+            raise InputError(
+                f'the camera calibration is for a picture of {self.width}x{self.height} pixels; '
+                'publish a camera_info with the width and height of the image')
+        intrinsics = (self.fx, self.fy, self.cx, self.cy)
+        if not np.isfinite(intrinsics).all() or self.fx <= 0 or self.fy <= 0:
+            raise InputError(
+                f'the camera is not calibrated (K has fx = {self.fx:g}, fy = {self.fy:g}); '
+                'calibrate it or publish a camera_info with a valid K')
+        if self.has_distortion and self.distortion_model not in DISTORTION_MODELS:
+            raise InputError(
+                f"the distortion model '{self.distortion_model}' is not known (known are "
+                f"{', '.join(DISTORTION_MODELS)}); use the rectified image instead")
+        if self.has_distortion and (
+                len(self.distortion) not in DISTORTION_MODELS[self.distortion_model]
+                or not np.isfinite(self.distortion).all()):
+            raise InputError(
+                f"D = {list(self.distortion)} is no '{self.distortion_model}' distortion; "
+                'calibrate the camera again or use the rectified image')
+
+    @classmethod
+    def from_calibration(
+        cls,
+        width: int,
+        height: int,
+        matrix: np.ndarray,
+        distortion: np.ndarray = (),
+        distortion_model: str = 'plumb_bob',
+        roi: tuple[int, int, int, int] = (0, 0, 0, 0),
+        binning: tuple[int, int] = (0, 0),
+    ) -> 'Camera':
+        """
+        Build the camera of the image that a full-resolution calibration describes.
+
+        The region of interest is cut first, then binned, as image_geometry does
+        (ros-perception/vision_opencv, pinhole_camera_model.cpp).
+
+        :param width: pixels of the full sensor image
+        :param height: pixels of the full sensor image
+        :param matrix: (3, 3) or 9 values row by row, K for raw and P[:3, :3] for rectified images
+        :param distortion: D, empty or zero for rectified images
+        :param roi: x_offset, y_offset, width, height in full-resolution pixels; all 0 is no ROI
+        :param binning: binning_x, binning_y; 0 and 1 are no binning
+        :raises InputError: as `Camera`
+        """
+        matrix = np.asarray(matrix, float).reshape(3, 3)
+        camera = cls(
+            int(width), int(height), matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2],
+            np.asarray(distortion, float).ravel(), distortion_model or 'plumb_bob')
+        x, y, roi_width, roi_height = roi
+        if roi_width and roi_height:
+            camera = camera.cropped(x, y, roi_width, roi_height)
+        return camera._binned(max(1, binning[0]), max(1, binning[1]))
+
+    @classmethod
+    def from_field_of_view(cls, width: int, height: int, degrees: float) -> 'Camera':
+        """
+        Build a distortion-free camera from the horizontal field of view.
+
+        :param degrees: the angle between the left and the right edge of the picture
+        """
+        focal = width / (2.0 * np.tan(np.radians(degrees) / 2.0))
+        return cls(width, height, focal, focal, (width - 1) / 2.0, (height - 1) / 2.0)
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """Return K, (3, 3)."""
+        return np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1.0]])
+
+    @property
+    def has_distortion(self) -> bool:
+        """Tell whether the lens bends rays at all."""
+        return bool(np.any(self.distortion))
+
+    def cropped(self, x: int, y: int, width: int, height: int) -> 'Camera':
+        """Return the camera of the part of the image that starts at pixel (x, y)."""
+        return replace(self, width=width, height=height, cx=self.cx - x, cy=self.cy - y)
+
+    def resized(self, width: int, height: int) -> 'Camera':
+        """
+        Return the camera of the whole image scaled to another size.
+
+        Pixel centres are kept: u' + 0.5 = (u + 0.5) * scale, as cv2.resize samples.
+        """
+        sx, sy = width / self.width, height / self.height
+        return replace(
+            self, width=width, height=height, fx=self.fx * sx, fy=self.fy * sy,
+            cx=(self.cx + 0.5) * sx - 0.5, cy=(self.cy + 0.5) * sy - 0.5)
+
+    def _binned(self, x: int, y: int) -> 'Camera':
+        return replace(
+            self, width=self.width // x, height=self.height // y,
+            fx=self.fx / x, fy=self.fy / y, cx=self.cx / x, cy=self.cy / y)
+
+    def project(self, points: np.ndarray) -> np.ndarray:
+        """
+        Project points into the image.
+
+        :param points: (..., 3) metres, optical frame
+        :return: (..., 2) pixels; NaN for points that are not in front of the camera
+        """
+        points = np.asarray(points, float)
+        z = np.where(points[..., 2] > 1e-9, points[..., 2], np.nan)
+        plane = points[..., :2] / z[..., None]
+        if self.has_distortion and plane.size:
+            plane = self._distort(plane)
+        return plane * (self.fx, self.fy) + (self.cx, self.cy)
+
+    def unproject(self, pixels: np.ndarray, z: np.ndarray | float) -> np.ndarray:
+        """
+        Find the points that are seen at pixels.
+
+        :param pixels: (..., 2)
+        :param z: (...) metres along the optical axis
+        :return: (..., 3) metres, optical frame
+        """
+        return self.rays_at(pixels) * np.asarray(z)[..., None]
+
+    def rays_at(self, pixels: np.ndarray) -> np.ndarray:
+        """
+        Return the viewing rays through pixels, scaled to z = 1.
+
+        :param pixels: (..., 2)
+        :return: (..., 3), optical frame; NaN for pixels that the lens model does not reach
+        """
+        pixels = np.asarray(pixels, float)
+        plane = (pixels - (self.cx, self.cy)) / (self.fx, self.fy)
+        if self.has_distortion and plane.size:
+            bent, plane = plane, self._undistort(plane)
+            # OpenCV returns some number also where the model cannot be inverted.
+            missed = np.abs(self._distort(plane) - bent).max(axis=-1) > 1e-4
+            plane[missed] = np.nan
+        return np.concatenate([plane, np.ones_like(plane[..., :1])], axis=-1)
+
+    @cached_property
+    def rays(self) -> np.ndarray:
+        """Return the viewing ray of every pixel, scaled to z = 1: (height, width, 3) float32."""
+        v, u = np.mgrid[:self.height, :self.width]
+        return self.rays_at(np.stack([u, v], axis=-1)).astype(np.float32)
+
+    def _distort(self, plane: np.ndarray) -> np.ndarray:
+        flat = np.ascontiguousarray(plane.reshape(-1, 1, 2))
+        if self.distortion_model == 'equidistant':
+            bent = cv2.fisheye.distortPoints(flat, np.eye(3), self.distortion[:4])
+        else:
+            rays = np.concatenate([flat, np.ones_like(flat[..., :1])], axis=-1)
+            bent, _ = cv2.projectPoints(
+                rays, np.zeros(3), np.zeros(3), np.eye(3), self.distortion)
+        return bent.reshape(plane.shape)
+
+    def _undistort(self, plane: np.ndarray) -> np.ndarray:
+        flat = np.ascontiguousarray(plane.reshape(-1, 1, 2))
+        if self.distortion_model == 'equidistant':
+            straight = cv2.fisheye.undistortPoints(
+                flat, np.eye(3), self.distortion[:4], criteria=_UNDISTORT)
+        else:
+            straight = cv2.undistortPointsIter(
+                flat, np.eye(3), self.distortion, np.eye(3), np.eye(3), _UNDISTORT)
+        return straight.reshape(plane.shape)

@@ -1,0 +1,99 @@
+"""Checkpoints of the Hugging Face Hub: from a folder, the cache or the network, in that order."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from img2scene_ros.errors import InputError
+from img2scene_ros.errors import MissingDependencyError
+
+_LOGGER = logging.getLogger(__name__)
+# What a vision checkpoint consists of; nothing else of a repository is downloaded.
+_FILES = ('config.json', '*processor_config.json', 'model*.safetensors*')
+
+
+def checkpoint_folder(checkpoint: str, revision: str, alternative: str) -> Path:
+    """
+    Return the folder that holds a checkpoint's files.
+
+    The network is touched only for what is not cached, and only here: load what is found with
+    `local_files_only=True`, because transformers' own downloads retry for minutes without one.
+
+    :param checkpoint: a folder, or OWNER/NAME on the Hub
+    :param revision: branch, tag or commit on the Hub
+    :param alternative: what else the user can do, for the error's last words
+    :raises InputError: neither a folder nor a possible name
+    :raises MissingDependencyError: not on this machine, and it cannot be downloaded
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    folder = Path(checkpoint).expanduser()
+    if folder.is_dir():
+        return folder
+    try:
+        cached = try_to_load_from_cache(checkpoint, 'config.json', revision=revision)
+    except HFValidationError as error:
+        raise InputError(
+            f"the checkpoint '{checkpoint}' is neither a folder on this machine nor a name on the "
+            'Hugging Face Hub (OWNER/NAME); check the path') from error
+    if isinstance(cached, str) and not _lacking(Path(cached).parent):
+        return Path(cached).parent
+    _LOGGER.info("downloading the checkpoint '%s' from the Hugging Face Hub", checkpoint)
+    try:
+        folder = Path(snapshot_download(checkpoint, revision=revision, allow_patterns=_FILES))
+        if _lacking(folder):
+            raise FileNotFoundError(f"there is no {' and no '.join(_lacking(folder))}")
+        return folder
+    except Exception as error:  # the hub's HTTP library, and so its errors, vary with its version
+        reason = isinstance(error, LocalEntryNotFoundError) and error.__cause__ or error
+        at_revision = '' if revision == 'main' else f' --revision {revision}'
+        raise MissingDependencyError(
+            f"the checkpoint '{checkpoint}' (revision '{revision}') is not on this machine and "
+            f'cannot be downloaded ({type(reason).__name__}: {_first_line(reason)}): connect to '
+            f'the network once, or run `hf download {checkpoint}{at_revision}` where there is '
+            f"one, or set 'checkpoint' to a local folder, or use {alternative}") from error
+
+
+def _lacking(folder: Path) -> list[str]:
+    return [pattern for pattern in _FILES if not any(folder.glob(pattern))]
+
+
+@contextmanager
+def reading(what: str, checkpoint: str) -> Iterator[None]:
+    """
+    Turn whatever a damaged file makes the Hugging Face libraries raise into one sentence.
+
+    :raises MissingDependencyError: a package that the checkpoint needs cannot be imported
+    :raises InputError: all else
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"the checkpoint '{checkpoint}' needs a package that is missing or does not fit the "
+            f'others ({_first_line(error.__cause__ or error)}); install or upgrade it') from error
+    except Exception as error:
+        import transformers
+
+        raise InputError(
+            f"the {what} of the checkpoint '{checkpoint}' cannot be read with transformers "
+            f'{transformers.__version__} ({type(error).__name__}: {_first_line(error)}); '
+            'download it again or choose another') from error
+
+
+def quiet_libraries() -> None:
+    """Keep warnings and progress bars of the Hugging Face libraries out of the user's log."""
+    from huggingface_hub.utils import logging as hub_logging
+    from transformers.utils import logging as transformers_logging
+
+    hub_logging.set_verbosity_error()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()  # the hub's too
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split('\n')[0][:200]

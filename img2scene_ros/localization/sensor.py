@@ -1,0 +1,94 @@
+"""Places objects by the depth measured inside their masks."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from img2scene_ros.detection import Detection
+from img2scene_ros.frame import Frame
+from img2scene_ros.frame import depth_std
+from img2scene_ros.localization import Placement
+from img2scene_ros.localization import object_axes
+from img2scene_ros.localization import position_std
+from img2scene_ros.options import Options
+from img2scene_ros.options import option
+from img2scene_ros.support import SupportPlane
+
+UP = np.array([0.0, -1.0, 0.0])
+
+
+@dataclass(frozen=True)
+class SensorOptions(Options):
+    """When `sensor` trusts the depth image."""
+
+    min_readings: int = option(
+        30, 'Least number of pixels with a depth reading on an object', low=5, high=100000)
+    hidden_depth: float = option(
+        0.6, 'Least depth of an object, as a share of its width or height, whichever is less; '
+        'counts when its far side is hidden', low=0.0, high=1.0)
+
+
+class SensorDistance:
+    """Puts an object's centre on its bbox centre's ray, at the depth of its middle."""
+
+    Options = SensorOptions
+
+    def __init__(self, options: SensorOptions = SensorOptions()) -> None:
+        self.options = options
+
+    def place(
+        self, frame: Frame, detection: Detection, support: SupportPlane | None,
+    ) -> Placement | None:
+        """
+        Place a detection by the extents of its points.
+
+        Extents, unlike a mean or median, find the middle of a hollow object, too. What the far
+        side hides is estimated and stated in the standard deviation along the ray.
+
+        :return: None when the detection has no mask or too few readings
+        """
+        if frame.depth is None or detection.mask is None:
+            return None
+        readings = frame.points[detection.mask]
+        readings = readings[np.isfinite(readings[:, 2])].astype(float)
+        if len(readings) < self.options.min_readings:
+            return None
+        points = _without_outliers(readings)
+        stands_on = support if support and _stands_on(support, points) else None
+        middle = (points.min(axis=0) + points.max(axis=0)) / 2.0
+        rotation = object_axes(middle, support.normal if support else UP)
+        low, high = np.percentile(points @ rotation, (1, 99), axis=0)
+        if stands_on:
+            low[2] = -stands_on.offset
+        seen, width, height = high - low
+        depth = max(seen, self.options.hidden_depth * min(width, height))
+        low[0] = high[0] - depth
+        center = rotation @ ((low + high) / 2.0)
+
+        ray = frame.camera.rays_at(detection.center)
+        position = ray * (center @ ray) / (ray @ ray)
+        # The hidden part may be missing or twice as deep: its half moves the centre.
+        hidden = max(depth - seen, 0.1 * width) / 2.0
+        along = np.hypot(hidden, depth_std(position[2]))
+        across = np.hypot(np.linalg.norm(center - position) / 2.0,
+                          position[2] / frame.camera.fx)
+        return Placement(position, object_axes(position, rotation[:, 2]),
+                         np.array([depth, width, height]),
+                         position_std(ray, along, across), 'sensor', stands_on)
+
+
+def _without_outliers(points: np.ndarray) -> np.ndarray:
+    """Drop readings far from all others: mixed pixels at depth edges, background in the mask."""
+    z = points[:, 2]
+    low, high = np.percentile(z, (5, 95))
+    margin = 0.25 * (high - low) + 4.0 * depth_std(np.median(z))
+    return points[(z > low - margin) & (z < high + margin)]
+
+
+def _stands_on(support: SupportPlane, points: np.ndarray) -> bool:
+    low, high = np.percentile(support.height(points), (2, 98))
+    return (-0.02 < low < max(0.05, 0.35 * high)
+            and support.is_over(points, margin=0.02).mean() > 0.3)
+
+
+BACKEND = SensorDistance

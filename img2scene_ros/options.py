@@ -1,0 +1,83 @@
+"""
+Options: declared once, here read by the command line, the nodes and the documentation.
+
+A backend declares its options as a frozen dataclass deriving from `Options`, one `option(...)`
+per field. The node turns each field into a ROS parameter `<backend>.<field>` with the same
+description and range; the command line takes the same names.
+"""
+
+from dataclasses import Field
+from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import fields
+from math import isfinite
+from typing import Any
+
+from img2scene_ros.errors import OptionError
+
+
+def option(
+    default: Any,
+    description: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+    read_only: bool = False,
+) -> Any:
+    """
+    Declare one option of an `Options` dataclass.
+
+    :param default: bool, int, float, str or tuple of str; its type is the option's type
+    :param description: one sentence with the unit
+    :param low: least allowed number
+    :param high: greatest allowed number
+    :param choices: the allowed strings; empty means any
+    :param read_only: cannot be changed while running (it would mean loading a model again)
+    """
+    return field(default=default, metadata={
+        'description': description, 'low': low, 'high': high,
+        'choices': choices, 'read_only': read_only,
+    })
+
+
+@dataclass(frozen=True)
+class Options:
+    """
+    Base of all option classes; checks every value when it is made.
+
+    :raises OptionError: a value of the wrong type, out of its range or not among its choices
+    """
+
+    def __post_init__(self) -> None:
+        for declared in fields(self):
+            value = _checked(declared, getattr(self, declared.name))
+            object.__setattr__(self, declared.name, value)
+
+
+_KINDS = {
+    bool: 'true or false', int: 'a whole number', float: 'a number', str: 'a text',
+    tuple: 'a list of texts',
+}
+
+
+def _checked(declared: Field, value: Any) -> Any:
+    kind = type(declared.default)
+    if kind is float and type(value) is int:
+        value = float(value)
+    if kind is tuple and isinstance(value, list):
+        value = tuple(value)
+    if (type(value) is not kind
+            or kind is float and not isfinite(value)
+            or kind is tuple and not all(type(item) is str for item in value)):
+        raise OptionError(f"option '{declared.name}' takes {_KINDS[kind]}, not {value!r}")
+    low, high = declared.metadata['low'], declared.metadata['high']
+    choices = declared.metadata['choices']
+    if low is not None and not value >= low:
+        raise OptionError(f"option '{declared.name}' is {value}; it must be at least {low}")
+    if high is not None and not value <= high:
+        raise OptionError(f"option '{declared.name}' is {value}; it must be at most {high}")
+    if choices and value not in choices:
+        raise OptionError(
+            f"option '{declared.name}' is '{value}'; it must be one of {', '.join(choices)}")
+    return value
