@@ -92,13 +92,14 @@ def find_support(frame: Frame) -> SupportPlane | None:
     return best[0]
 
 
-def surface_normals(frame: Frame) -> np.ndarray:
+def surface_normals(frame: Frame, step: int | None = None) -> np.ndarray:
     """
     Estimate the surface normal at every pixel, pointing to the camera.
 
+    :param step: pixels to either side over which the slope is taken; None suits whole rooms
     :return: (H, W, 3) float32, NaN where there is no smooth surface
     """
-    step = max(2, frame.shape[1] // 130)
+    step = step or max(2, frame.shape[1] // 130)
     valid = np.isfinite(frame.depth).astype(np.float32)
     share = cv2.blur(valid, (step, step))
     depth = cv2.blur(np.nan_to_num(frame.depth), (step, step)) / np.maximum(share, 1e-3)
@@ -204,7 +205,7 @@ def _main_part(on_plane: np.ndarray, above: np.ndarray) -> np.ndarray:
     """Keep the largest part of a plane, with the parts that objects on it cut off."""
     kernel = np.ones((5, 5), np.uint8)
     opened = cv2.morphologyEx(on_plane.astype(np.uint8), cv2.MORPH_OPEN, kernel)
-    gap = max(3, on_plane.shape[1] // 40)
+    gap = max(3, on_plane.shape[1] // 24)
     shadow = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (gap, gap))
     objects = cv2.morphologyEx(above.astype(np.uint8), cv2.MORPH_OPEN, kernel)
     _, parts = cv2.connectedComponents(cv2.dilate(opened, shadow) | objects)

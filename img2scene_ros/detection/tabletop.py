@@ -8,6 +8,7 @@ equally high are one hollow object (the inside and the outside of a mug).
 """
 
 from dataclasses import dataclass
+from itertools import combinations
 
 import cv2
 import numpy as np
@@ -28,10 +29,15 @@ from img2scene_ros.support import SupportPlane
 from img2scene_ros.support import surface_normals
 
 # Pixels whose links are tried, right and down: more than 1 bridges holes in the depth image.
-_LINK_STEPS = (1, 2, 3, 5)
-# Bodies that touch meet in a sharp crease; the fillets of one body are softer.
-_CREASE_CORE = 30.0
-_CREASE_SEAM = 40.0
+_LINK_STEPS = (1, 2, 4, 8)
+# Surfaces are cut where they bend inwards by that many degrees over that many metres to either
+# side. Where most of the seam is not sharp they are one body after all: bodies that touch meet in
+# a sharp crease, the fillets of one body are softer.
+_CREASE_REACH = 0.0075
+_CUT_CREASE = 22.0
+_SHARP_SEAM = 48.0
+# Shorter seams, as shares of the smaller body's width in the image, are necks of one body.
+_MIN_SEAM = 0.6
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,7 @@ class TabletopDetector:
         labels = self._linked(frame, self._above(frame, support, height))
         labels = _parted_at_creases(labels, frame, height)
         labels = _floating_joined(labels, frame, support, height)
-        masks = [_filled(labels == label, height, self.options.min_height)
+        masks = [_filled(labels == label, frame, height, self._least_height(frame))
                  for label in np.unique(labels[labels > 0])]
         masks = [mask for mask in masks if self._is_object(mask, frame, support)]
         masks.sort(key=np.count_nonzero, reverse=True)
@@ -84,11 +90,14 @@ class TabletopDetector:
 
     def _above(self, frame: Frame, support: SupportPlane, height: np.ndarray) -> np.ndarray:
         """Return the pixels clearly above the support, (H, W) bool."""
-        least = np.maximum(self.options.min_height, 3.0 * depth_std(frame.depth))
-        above = ((height > least) & (height < self.options.max_height)
+        above = ((height > self._least_height(frame)) & (height < self.options.max_height)
                  & (frame.depth < self.options.max_distance))
         above[above] = support.is_over(frame.points[above], margin=0.08)
         return cv2.morphologyEx(above.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3))) > 0
+
+    def _least_height(self, frame: Frame) -> np.ndarray:
+        """Return what height stands out of the noise at each pixel, (H, W) metres."""
+        return np.maximum(self.options.min_height, 3.0 * depth_std(frame.depth))
 
     def _linked(self, frame: Frame, above: np.ndarray) -> np.ndarray:
         """Label the pixels by the surface they are part of, (H, W) int, 0 = none."""
@@ -128,13 +137,16 @@ def _without_specks(labels: np.ndarray, min_pixels: float) -> np.ndarray:
 
 def _parted_at_creases(labels: np.ndarray, frame: Frame, height: np.ndarray) -> np.ndarray:
     """Split surfaces that a sharp concave seam crosses from end to end."""
-    crease = _crease_angles(frame)
+    if not labels.any():
+        return labels
+    pitch = np.nanmedian(frame.depth[labels > 0]) / frame.camera.fx
+    step = int(np.clip(round(_CREASE_REACH / pitch), 3, 40))
+    crease = _crease_angles(frame, step)
     # Everything meets its support in a crease; that one parts nothing.
     crease[(height < 0.02) | (labels == 0)] = 0.0
-    reach = max(3, frame.shape[1] // 70)
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
-    cut = cv2.dilate((crease > _CREASE_CORE).astype(np.uint8), disc) > 0
-    sharpness = cv2.dilate(crease, np.ones((7, 7)))
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (step, step))
+    cut = cv2.dilate((crease > _CUT_CREASE).astype(np.uint8), disc) > 0
+    sharpness = cv2.dilate(crease, _square(frame, 7))
     parted = labels.copy()
     for label in np.unique(labels[labels > 0]):
         mask = labels == label
@@ -149,10 +161,15 @@ def _parted_at_creases(labels: np.ndarray, frame: Frame, height: np.ndarray) -> 
     return parted
 
 
-def _crease_angles(frame: Frame) -> np.ndarray:
+def _square(frame: Frame, pixels: int) -> np.ndarray:
+    """Return a kernel of that many pixels at a picture width of 640, of an odd size."""
+    size = 2 * round(pixels * frame.shape[1] / 640 / 2 - 0.5) + 1
+    return np.ones((max(3, size),) * 2, np.uint8)
+
+
+def _crease_angles(frame: Frame, step: int) -> np.ndarray:
     """Return by how many degrees the surface bends inwards at each pixel, (H, W) float32."""
-    step = max(3, frame.shape[1] // 80)
-    points, normals = frame.points, surface_normals(frame)
+    points, normals = frame.points, surface_normals(frame, max(2, step // 2))
     rows, columns = frame.shape
     crease = np.zeros(frame.shape, np.float32)
     for down, right in ((0, step), (step, 0)):
@@ -178,17 +195,26 @@ def _nearest_label(labels: np.ndarray) -> np.ndarray:
 
 
 def _soft_seams_closed(parts: np.ndarray, sharpness: np.ndarray) -> np.ndarray:
-    """Join parts again whose seam is not sharp nearly everywhere."""
+    """Join parts again, the softest seam first, until all seams that are left are sharp."""
     parts = parts.copy()
-    ids = list(np.unique(parts[parts > 0]))
-    for i, one in enumerate(ids):
-        for other in ids[i + 1:]:
-            beside = cv2.dilate((parts == one).astype(np.uint8), np.ones((3, 3))) > 0
-            seam = beside & (parts == other)
-            if seam.any() and np.percentile(sharpness[seam], 15) < _CREASE_SEAM:
-                parts[parts == one] = other
-                break
-    return parts
+    while True:
+        seams = {pair: _seam_sharpness(parts, pair, sharpness)
+                 for pair in combinations(np.unique(parts[parts > 0]), 2)}
+        softest = min(seams, key=seams.get, default=None)
+        if softest is None or seams[softest] >= _SHARP_SEAM:
+            return parts
+        parts[parts == softest[0]] = softest[1]
+
+
+def _seam_sharpness(parts: np.ndarray, pair: tuple[int, int], sharpness: np.ndarray) -> float:
+    """Return the median crease along the seam of two parts, degrees; 0 where a neck joins them."""
+    one, other = (parts == label for label in pair)
+    seam = (cv2.dilate(one.astype(np.uint8), np.ones((3, 3))) > 0) & other
+    length = np.count_nonzero(seam)
+    if not length:
+        return np.inf
+    width = np.sqrt(min(np.count_nonzero(one), np.count_nonzero(other)))
+    return 0.0 if length < _MIN_SEAM * width else float(np.median(sharpness[seam]))
 
 
 def _floating_joined(
@@ -198,31 +224,44 @@ def _floating_joined(
     Join parts that cannot stand alone to the object they belong to.
 
     The inside of a mug or the lid of a can is seen apart from the wall when the depth image has
-    no readings on the rim. Such a part floats, touches the other in the image, reaches as high,
-    and hardly widens it seen from above.
+    no readings on the rim. Such a part ends at the other one below, not on the support (or is but
+    a sliver beside it), reaches as high, and hardly widens it seen from above.
     """
     labels = labels.copy()
     axes = support.axes()
-    around = np.ones((15, 15), np.uint8)
+    gap = len(_square(frame, 15))
     by_size = np.argsort(-np.bincount(labels.ravel()))
     ids = [label for label in by_size if label > 0 and (labels == label).any()]
     for i, small in reversed(list(enumerate(ids))):
         part = labels == small
-        low, top = np.percentile(height[part], (2, 98))
-        if low < 0.35 * top:
-            continue
-        beside = cv2.dilate(part.astype(np.uint8), around) > 0
+        top = np.percentile(height[part], 98)
         for large in ids[:i]:
             whole = labels == large
-            if not (beside & whole).any():
-                continue
             is_level = abs(np.percentile(height[whole], 98) - top) < 0.01 + 0.15 * top
+            if not is_level or not _belong_together(part, whole, gap):
+                continue
             plans = [frame.points[mask] @ axes.T for mask in (part, whole)]
             alone = max(_diameter(plan) for plan in plans)
-            if is_level and _diameter(np.concatenate(plans)) < 1.15 * alone:
+            if _diameter(np.concatenate(plans)) < 1.25 * alone:
                 labels[part] = large
                 break
     return labels
+
+
+def _belong_together(part: np.ndarray, whole: np.ndarray, gap: int) -> bool:
+    if max(_share_ending_at(part, whole, gap), _share_ending_at(whole, part, gap)) > 0.6:
+        return True
+    beside = cv2.dilate(part.astype(np.uint8), np.ones((2 * gap + 1,) * 2)) > 0
+    is_sliver = np.count_nonzero(part) < 0.1 * np.count_nonzero(whole)
+    return is_sliver and bool((beside & whole).any())
+
+
+def _share_ending_at(part: np.ndarray, whole: np.ndarray, gap: int) -> float:
+    """Return the share of a part's columns whose lower end has the other within `gap` pixels."""
+    columns = np.flatnonzero(part.any(axis=0))
+    ends = part.shape[0] - 1 - np.argmax(part[::-1, columns], axis=0)
+    below = np.minimum(ends + 1 + np.arange(gap)[:, None], part.shape[0] - 1)
+    return float(whole[below, columns].any(axis=0).mean())
 
 
 def _diameter(plan: np.ndarray) -> float:
@@ -230,26 +269,28 @@ def _diameter(plan: np.ndarray) -> float:
     return float(pdist(corners).max())
 
 
-def _filled(mask: np.ndarray, height: np.ndarray, min_height: float) -> np.ndarray:
+def _filled(
+    mask: np.ndarray, frame: Frame, height: np.ndarray, least_height: np.ndarray,
+) -> np.ndarray:
     """Close pin holes, seams without readings, and holes that come down to the support."""
-    mask = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5)))
+    unread = np.isnan(height)
+    mask = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, _square(frame, 5))
     holes, _ = ndimage.label(mask == 0)
     mask |= np.bincount(holes.ravel())[holes] < 4e-5 * mask.size
-    # The rim of a hole may be broken where the depth image has no readings.
-    reach = 2 * (mask.shape[1] // 30) + 1
-    unread = np.isnan(height) & (cv2.dilate(mask, np.ones((reach, reach))) > 0)
-    bridge = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach // 2, reach // 2))
-    ring = cv2.morphologyEx(mask | unread, cv2.MORPH_CLOSE, bridge) > 0
-    seams = ndimage.binary_fill_holes(cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((11, 11))))
-    mask = (mask > 0) | (seams & np.isnan(height))
+    seams = ndimage.binary_fill_holes(cv2.morphologyEx(mask, cv2.MORPH_CLOSE, _square(frame, 11)))
+    mask |= seams & unread
+    # The rim of a bowl may be broken where the depth image has no readings.
+    near = cv2.dilate(mask, _square(frame, 43)) > 0
+    ring = cv2.morphologyEx(mask | (unread & near), cv2.MORPH_CLOSE, _square(frame, 19)) > 0
     gaps, count = ndimage.label(ndimage.binary_fill_holes(ring) & ~ring)
     for gap in range(1, count + 1):
         inside = gaps == gap
-        around = cv2.dilate(inside.astype(np.uint8), np.ones((11, 11))) > 0
-        rim = np.nanpercentile(height[around & mask], 10)
-        if rim - np.nanmedian(height[inside]) < min_height:
+        around = cv2.dilate(inside.astype(np.uint8), _square(frame, 11)) > 0
+        rim = height[around & (mask > 0) & ~unread]
+        drop = np.percentile(rim, 10) - np.nanmedian(height[inside]) if rim.size else 0.0
+        if drop < np.nanmedian(least_height[around]):
             mask |= around & ring | inside
-    return mask
+    return mask > 0
 
 
 def _detection(mask: np.ndarray, frame: Frame) -> Detection:
