@@ -138,8 +138,8 @@ def _demo(chosen: argparse.Namespace) -> int:
 
 def _reconstruct(chosen: argparse.Namespace) -> int:
     from img2scene_ros.pipeline import Pipeline
+    from img2scene_ros.pipeline import parse_settings
     from img2scene_ros.settings import read_assignments
-    from img2scene_ros.settings import read_options
     from img2scene_ros.settings import read_parameter_file
 
     settings = read_parameter_file(chosen.params) if chosen.params else {}
@@ -147,11 +147,10 @@ def _reconstruct(chosen: argparse.Namespace) -> int:
     for name in ('detector', 'reconstructor'):
         if getattr(chosen, name) is not None:
             settings[name] = getattr(chosen, name)
-    options = read_options(settings)
     inputs = _inputs(chosen.color)
     if chosen.depth and len(inputs) > 1:
         raise OptionError('--depth belongs to one picture; put several into frame folders')
-    pipeline = Pipeline(*options)
+    pipeline = Pipeline(*parse_settings(settings))
     console = _console()
     failed = False
     for source, folder in _with_progress(console, _folders(inputs, chosen.out)):
@@ -173,7 +172,7 @@ def _reconstruct_one(
     from img2scene_ros.scene.export import export_scene
 
     frame = load_frame(source, chosen.depth, chosen.camera, chosen.field_of_view)
-    pipeline.clear()
+    pipeline.restart()
     scene = pipeline.run(frame)
     export_scene(folder, frame, scene)
     for item in scene.objects:
@@ -236,7 +235,8 @@ def _print_objects(console: 'Console', folder: Path) -> None:
             'yes' if item['watertight'] else 'no')
     console.print(table)
     times = ', '.join(f'{stage} {seconds:.2f} s' for stage, seconds in summary['timing_s'].items())
-    console.print(f"{len(summary['objects'])} objects ({times})")
+    count = len(summary['objects'])
+    console.print(f"{count} object{'' if count == 1 else 's'} ({times})")
     console.print(f'written: {folder}/scene.png, scene.glb, objects.json, ...')
 
 

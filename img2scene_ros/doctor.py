@@ -69,8 +69,9 @@ def _core(module: str, distribution: str, *others: str) -> Package:
 
 
 def _ros(module: str, without: str) -> Package:
-    return Package(module, (f'ros-{module.replace("_", "-")}', module), without,
-                   FROM_ROS.format(distro='{distro}', package=module.replace('_', '-')))
+    package = module.replace('_', '-')
+    return Package(module, (f'ros-{package}', module), without,
+                   FROM_ROS.replace('{package}', package))
 
 
 PACKAGES = (
@@ -81,7 +82,8 @@ PACKAGES = (
     _core('trimesh', 'trimesh'),
     _core('yaml', 'PyYAML'),
     _core('rich', 'rich'),
-    Package('open3d', ('open3d-cpu', 'open3d'), 'scene.png is not drawn',
+    Package('open3d', ('open3d-cpu', 'open3d'),
+            "the reconstructor 'depth_shell' does not work and scene.png is not drawn",
             'pip install open3d-cpu (or open3d)'),
     Package('torch', ('torch',), "the detector 'detr' does not work", 'pip install torch'),
     Package('transformers', ('transformers',), "the detector 'detr' does not work",

@@ -53,7 +53,7 @@ def checkpoint_folder(checkpoint: str, revision: str, alternative: str) -> Path:
         at_revision = '' if revision == 'main' else f' --revision {revision}'
         raise MissingDependencyError(
             f"the checkpoint '{checkpoint}' (revision '{revision}') is not on this machine and "
-            f'cannot be downloaded ({type(reason).__name__}: {_first_line(reason)}): connect to '
+            f'cannot be downloaded ({type(reason).__name__}: {first_line(reason)}): connect to '
             f'the network once, or run `hf download {checkpoint}{at_revision}` where there is '
             f"one, or set 'checkpoint' to a local folder, or use {alternative}") from error
 
@@ -75,13 +75,13 @@ def reading(what: str, checkpoint: str) -> Iterator[None]:
     except ImportError as error:
         raise MissingDependencyError(
             f"the checkpoint '{checkpoint}' needs a package that is missing or does not fit the "
-            f'others ({_first_line(error.__cause__ or error)}); install or upgrade it') from error
+            f'others ({first_line(error.__cause__ or error)}); install or upgrade it') from error
     except Exception as error:
         import transformers
 
         raise InputError(
             f"the {what} of the checkpoint '{checkpoint}' cannot be read with transformers "
-            f'{transformers.__version__} ({type(error).__name__}: {_first_line(error)}); '
+            f'{transformers.__version__} ({type(error).__name__}: {first_line(error)}); '
             'download it again or choose another') from error
 
 
@@ -95,5 +95,6 @@ def quiet_libraries() -> None:
     transformers_logging.disable_progress_bar()  # the hub's too
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return an error's first line, cut to a length that a log bears."""
     return str(error).strip().split('\n')[0][:200]

@@ -1,5 +1,6 @@
 """The whole way, free of ROS: frames in, scenes out."""
 
+import logging
 from dataclasses import dataclass
 from dataclasses import fields
 from dataclasses import replace
@@ -10,8 +11,8 @@ from typing import Any
 from img2scene_ros.detection import Detection
 from img2scene_ros.detection import Detector
 from img2scene_ros.detection.masks import mask_from_depth
+from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import OptionError
-from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.frame import Frame
 from img2scene_ros.localization import DistanceSource
 from img2scene_ros.localization import Placement
@@ -27,6 +28,7 @@ from img2scene_ros.scene.tracks import Tracker
 from img2scene_ros.support import SupportPlane
 from img2scene_ros.support import find_support
 
+_LOGGER = logging.getLogger(__name__)
 BACKEND_GROUPS = ('detectors', 'distances', 'reconstructors')
 
 
@@ -73,8 +75,8 @@ class Pipeline:
             'reconstructors', options.reconstructor, chosen)
         self.detector: Detector = _build('detectors', options.detector, chosen)
         self._proxy = BoxReconstructor()
-        self._tracker = Tracker(options.forget_after, options.better_view)
         self._lock = Lock()
+        self.restart()
         self._support: SupportPlane | None = None
         self._timing: dict[str, float] = {}
 
@@ -108,16 +110,18 @@ class Pipeline:
             return None
         id, sighting = job
         start = perf_counter()
-        model, note = None, 'the reconstruction failed'
+        model, note = None, ''
         try:
             model, note = self.reconstructor.reconstruct(sighting), ''
-        except ReconstructionError as error:
+        except Img2SceneError as error:
             note = str(error)
-        finally:
-            with self._lock:
-                self._tracker.finish(id, sighting, model, note)
-                self._timing['reconstruct'] = perf_counter() - start
+        except Exception as error:  # A fault of a backend costs one mesh, not the scene.
+            note = f'the reconstructor failed: {type(error).__name__}: {error}'
+            _LOGGER.error(note)
+            _LOGGER.debug('traceback', exc_info=True)
         with self._lock:
+            self._tracker.finish(id, sighting, model, note)
+            self._timing['reconstruct'] = perf_counter() - start
             return self._scene()
 
     def run(self, frame: Frame) -> Scene:
@@ -139,9 +143,14 @@ class Pipeline:
             return self._scene()
 
     def clear(self) -> None:
-        """Forget all objects."""
+        """Forget all objects; their ids are not used again."""
         with self._lock:
             self._tracker.clear()
+
+    def restart(self) -> None:
+        """Begin with another scene, whose ids start at 1 again."""
+        with self._lock:
+            self._tracker = Tracker(self.options.forget_after, self.options.better_view)
 
     def configure(self, settings: dict[str, Any]) -> None:
         """
@@ -151,23 +160,28 @@ class Pipeline:
         :raises OptionError: an unknown name, a value out of range, or a read-only option
         """
         options, _ = parse_settings(settings, self.options)
+        changes: dict[str, dict[str, Any]] = {}
         for name, value in settings.items():
             owner, _, field = name.rpartition('.')
-            for part in [self] if not owner else self._used(owner):
-                declared = {item.name: item for item in fields(part.options)}[field]
-                if declared.metadata['read_only'] and getattr(part.options, field) != value:
-                    raise OptionError(
-                        f"the option '{name}' cannot be changed while running; start again")
-                if part is not self:
-                    part.options = replace(part.options, **{field: value})
+            used = self if not owner else self._used().get(owner)
+            if used is None:
+                continue
+            declared = {item.name: item for item in fields(used.options)}[field]
+            if declared.metadata['read_only'] and getattr(used.options, field) != value:
+                raise OptionError(
+                    f"the option '{name}' cannot be changed while running; start again with it")
+            changes.setdefault(owner, {})[field] = value
+        changes.pop('', None)
+        for owner, values in changes.items():
+            self._used()[owner].options = replace(self._used()[owner].options, **values)
         self.options = options
         self._tracker.forget_after = options.forget_after
         self._tracker.better_view = options.better_view
 
-    def _used(self, name: str) -> list[Any]:
-        named = {self.options.detector: self.detector,
-                 self.options.reconstructor: self.reconstructor} | self.distances
-        return [named[name]] if name in named else []
+    def _used(self) -> dict[str, Any]:
+        """Return the backends in use by name."""
+        return {self.options.detector: self.detector,
+                self.options.reconstructor: self.reconstructor} | self.distances
 
     def _place(
         self, frame: Frame, detection: Detection, support: SupportPlane | None,
@@ -206,7 +220,13 @@ def parse_settings(
                 f"there is no option '{name}'; known here are {', '.join(near)}")
         sorted_settings.setdefault(owner, {})[field] = value
     pipeline = replace(base, **sorted_settings.pop(''))
-    return pipeline, {owner: known[owner](**values) for owner, values in sorted_settings.items()}
+    chosen = {}
+    for owner, values in sorted_settings.items():
+        try:
+            chosen[owner] = known[owner](**values)
+        except OptionError as error:
+            raise OptionError(f'{owner}: {error}') from error
+    return pipeline, chosen
 
 
 def _build(group: str, name: str, chosen: dict[str, Options]) -> Any:

@@ -1,13 +1,13 @@
 """
-Settings: options by the dotted names that the command line and ROS parameters share.
+Settings as people write them: NAME=VALUE texts and ROS parameter files.
 
-`detector` is an option of the pipeline, `tabletop.min_height` one of the backend `tabletop`.
+Names are those of the ROS parameters: `detector` is an option of the pipeline,
+`tabletop.min_height` one of the backend `tabletop`.
 """
 
 from collections.abc import Sequence
 from dataclasses import Field
 from dataclasses import fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -15,47 +15,30 @@ import yaml
 
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
-from img2scene_ros.options import Options
+from img2scene_ros.pipeline import BACKEND_GROUPS
 from img2scene_ros.pipeline import PipelineOptions
 from img2scene_ros.registry import backends
 
-GROUPS = ('detectors', 'distances', 'reconstructors')
 TRUTH = {'true': True, 'false': False}
-KINDS = {bool: 'true or false', int: 'integer', float: 'number', str: 'text', tuple: 'list'}
+KINDS = {bool: 'true or false', int: 'whole number', float: 'number', str: 'text', tuple: 'list'}
 
 
-def read_options(settings: dict[str, Any]) -> tuple[PipelineOptions, dict[str, Options]]:
+def read_assignments(assignments: Sequence[str]) -> dict[str, Any]:
     """
-    Build the options of the pipeline and of all its backends, by the backend's name.
+    Split NAME=VALUE texts and read the values as the types of the options.
 
-    :param settings: values by dotted name; text is read as the option's type
-    :raises OptionError: an unknown name or a value that is not allowed
-    """
-    known = declared_options()
-    for name in settings:
-        if name not in known:
-            close = get_close_matches(name, known, 1)
-            hint = f"; did you mean '{close[0]}'?" if close else ''
-            raise OptionError(
-                f"there is no option '{name}'{hint} "
-                '(`img2scene reconstruct --help-options` lists them)')
-    pipeline = _build(PipelineOptions, '', settings)
-    return pipeline, {
-        name: _build(options, f'{name}.', settings) for name, options in _backends().items()}
+    What cannot be read stays a text, for `parse_settings` to refuse.
 
-
-def read_assignments(assignments: Sequence[str]) -> dict[str, str]:
-    """
-    Split NAME=VALUE texts.
-
+    :return: values by dotted name
     :raises OptionError: a text without =
     """
+    declared = declared_options()
     settings = {}
     for text in assignments:
-        name, equals, value = text.partition('=')
+        name, equals, value = (part.strip() for part in text.partition('='))
         if not equals:
             raise OptionError(f"'{text}' sets nothing; write NAME=VALUE")
-        settings[name.strip()] = value.strip()
+        settings[name] = _typed(declared[name], value) if name in declared else value
     return settings
 
 
@@ -79,17 +62,19 @@ def read_parameter_file(path: Path) -> dict[str, Any]:
     if not sections:
         raise InputError(
             f"'{path}' is no ROS parameter file; it must hold NODE: ros__parameters: NAME: VALUE")
-    known, folders = declared_options(), tuple(f'{name}.' for name in _backends())
+    known = declared_options()
+    of_backends = tuple({name.partition('.')[0] + '.' for name in known if '.' in name})
     return {
         name: value for section in sections for name, value in _flattened(section).items()
-        if name in known or name.startswith(folders)}
+        if name in known or name.startswith(of_backends)}
 
 
 def declared_options() -> dict[str, Field]:
     """Return the declaration of every option by its dotted name."""
     declared = {field.name: field for field in fields(PipelineOptions)}
-    for name, options in _backends().items():
-        declared |= {f'{name}.{field.name}': field for field in fields(options)}
+    for group in BACKEND_GROUPS:
+        for name, backend in backends(group).items():
+            declared |= {f'{name}.{field.name}': field for field in fields(backend.Options)}
     return declared
 
 
@@ -107,26 +92,8 @@ def describe_options() -> str:
     return '\n'.join(paragraphs)
 
 
-def _backends() -> dict[str, type[Options]]:
-    return {
-        name: backend.Options for group in GROUPS for name, backend in backends(group).items()}
-
-
-def _build(options: type[Options], prefix: str, settings: dict[str, Any]) -> Options:
-    values = {
-        field.name: _typed(field, settings[prefix + field.name])
-        for field in fields(options) if prefix + field.name in settings}
-    try:
-        return options(**values)
-    except OptionError as error:
-        raise OptionError(str(error).replace("option '", f"option '{prefix}", 1)) from error
-
-
-def _typed(field: Field, value: Any) -> Any:
-    """Read text as the option's type; what cannot be read is left for the option to refuse."""
+def _typed(field: Field, value: str) -> Any:
     kind = type(field.default)
-    if not isinstance(value, str) or kind is str:
-        return value
     if kind is bool:
         return TRUTH.get(value.lower(), value)
     if kind is tuple:

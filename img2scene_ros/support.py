@@ -114,7 +114,8 @@ def surface_normals(frame: Frame, step: int | None = None) -> np.ndarray:
     middle = depth[inner, inner]
     reach = 2 * step * middle / frame.camera.fx
     is_smooth = ((np.abs(right[..., 2]) < 8 * reach) & (np.abs(down[..., 2]) < 8 * reach))
-    normals[inner, inner] = np.where(is_smooth[..., None], normal / length, np.nan)
+    normals[inner, inner] = np.where(
+        is_smooth[..., None], normal / np.maximum(length, 1e-12), np.nan)
     return normals
 
 

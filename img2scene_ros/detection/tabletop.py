@@ -123,6 +123,8 @@ class TabletopDetector:
         return _without_specks(labels, 60 * (columns / 640) ** 2)
 
     def _is_object(self, mask: np.ndarray, frame: Frame, support: SupportPlane) -> bool:
+        if not cv2.erode(mask.astype(np.uint8), _square(frame, 5)).any():
+            return False
         points = frame.points[mask & np.isfinite(frame.depth)]
         low, high = np.percentile(points, (1, 99), axis=0)
         extent = np.linalg.norm(high - low)

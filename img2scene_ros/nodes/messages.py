@@ -1,0 +1,287 @@
+"""
+Between numpy arrays and ROS messages, and nothing else.
+
+The common encodings are read without cv_bridge: its binaries break with NumPy 2
+(ros-perception/vision_opencv#535).
+"""
+
+from array import array
+
+import cv2
+import numpy as np
+from builtin_interfaces.msg import Time
+from geometry_msgs.msg import Point
+from geometry_msgs.msg import Pose
+from scipy.spatial.transform import Rotation
+from sensor_msgs.msg import CameraInfo
+from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import Image
+from sensor_msgs.msg import PointCloud2
+from sensor_msgs.msg import PointField
+from std_msgs.msg import ColorRGBA
+from std_msgs.msg import Header
+from visualization_msgs.msg import Marker
+
+from img2scene_ros.camera import Camera
+from img2scene_ros.errors import InputError
+from img2scene_ros.frame import metric_depth
+
+TEXT_HEIGHT = 0.03  # metres
+
+# Encoding: type of one channel, number of channels.
+_COLOR = {
+    'rgb8': (np.uint8, 3),
+    'bgr8': (np.uint8, 3),
+    'rgba8': (np.uint8, 4),
+    'bgra8': (np.uint8, 4),
+    'mono8': (np.uint8, 1),
+    'mono16': (np.uint16, 1),
+}
+_DEPTH = {
+    '16UC1': (np.uint16, 1),
+    'mono16': (np.uint16, 1),
+    '32FC1': (np.float32, 1),
+}
+_TO_RGB = {
+    'bgr8': cv2.COLOR_BGR2RGB,
+    'rgba8': cv2.COLOR_RGBA2RGB,
+    'bgra8': cv2.COLOR_BGRA2RGB,
+    'mono8': cv2.COLOR_GRAY2RGB,
+    'mono16': cv2.COLOR_GRAY2RGB,
+}
+_CLOUD = np.dtype([
+    ('x', '<f4'), ('y', '<f4'), ('z', '<f4'), ('rgb', '<u4'), ('id', '<u4')])
+
+
+def nanoseconds(stamp: Time) -> int:
+    """Return a stamp as nanoseconds."""
+    return stamp.sec * 1_000_000_000 + stamp.nanosec
+
+
+def header_of(frame_id: str, stamp_ns: int) -> Header:
+    """Return the header of a frame and a stamp in nanoseconds."""
+    seconds, rest = divmod(stamp_ns, 1_000_000_000)
+    return Header(frame_id=frame_id, stamp=Time(sec=seconds, nanosec=rest))
+
+
+def color_from_image(message: Image) -> np.ndarray:
+    """
+    Read a colour or grey picture.
+
+    :return: (H, W, 3) uint8, RGB
+    :raises InputError: an encoding that cannot be read, or data that do not fill the picture
+    """
+    if message.encoding in _DEPTH and message.encoding not in _COLOR:
+        raise InputError(
+            f"the picture has the encoding '{message.encoding}', which is a depth encoding; "
+            'remap the topic image to a colour picture')
+    if message.encoding not in _COLOR:
+        return np.ascontiguousarray(_through_cv_bridge(message, 'rgb8'))
+    pixels = _pixels(message, *_COLOR[message.encoding])
+    if message.encoding == 'mono16':
+        pixels = (pixels >> 8).astype(np.uint8)
+    if message.encoding in _TO_RGB:
+        return cv2.cvtColor(pixels, _TO_RGB[message.encoding])
+    return np.ascontiguousarray(pixels)
+
+
+def color_from_compressed(message: CompressedImage) -> np.ndarray:
+    """
+    Read a JPEG, PNG, ... picture of image_transport.
+
+    :return: (H, W, 3) uint8, RGB
+    :raises InputError: the data are no picture
+    """
+    data = np.frombuffer(message.data, np.uint8)
+    pixels = None
+    if data.size:
+        pixels = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if pixels is None:
+        raise InputError(
+            f"the compressed picture (format '{message.format}', {data.size} bytes) cannot be "
+            'decoded; check the publisher, or use the raw picture (image_transport: raw)')
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
+def depth_from_image(message: Image) -> np.ndarray:
+    """
+    Read a depth image (REP-118).
+
+    :return: (H, W) float32 metres, NaN = no reading
+    :raises InputError: an encoding that cannot be read, or data that do not fill the image
+    """
+    if message.encoding in _COLOR and message.encoding not in _DEPTH:
+        raise InputError(
+            f"the depth image has the encoding '{message.encoding}', which is a picture's; "
+            'remap the topic depth to an image in 16UC1 (millimetres) or 32FC1 (metres)')
+    if message.encoding not in _DEPTH:
+        return metric_depth(_through_cv_bridge(message, 'passthrough'))
+    return metric_depth(_pixels(message, *_DEPTH[message.encoding]))
+
+
+def camera_from_info(message: CameraInfo, rectified: bool = False) -> Camera:
+    """
+    Read a calibration.
+
+    :param rectified: the picture is rectified already: take P and no distortion
+    :raises InputError: there is no calibration in the message
+    """
+    matrix = np.reshape(message.p, (3, 4))[:, :3] if rectified else message.k
+    roi, binning = message.roi, (message.binning_x, message.binning_y)
+    return Camera.from_calibration(
+        message.width, message.height, matrix, () if rectified else message.d,
+        message.distortion_model, (roi.x_offset, roi.y_offset, roi.width, roi.height), binning)
+
+
+def image_from_color(header: Header, color: np.ndarray) -> Image:
+    """Make an rgb8 image of (H, W, 3) uint8."""
+    return _image(header, 'rgb8', color)
+
+
+def image_from_depth(header: Header, depth: np.ndarray) -> Image:
+    """Make a 16UC1 image in millimetres, 0 = no reading, of (H, W) metres, NaN = no reading."""
+    millimetres = np.clip(np.nan_to_num(depth * 1000.0, posinf=0, neginf=0).round(), 0, 65535)
+    return _image(header, '16UC1', millimetres.astype('<u2'))
+
+
+def image_from_labels(header: Header, labels: np.ndarray) -> Image:
+    """Make a mono16 image of (H, W) uint16."""
+    return _image(header, 'mono16', labels.astype('<u2'))
+
+
+def info_from_camera(header: Header, camera: Camera) -> CameraInfo:
+    """Make the calibration message of a camera."""
+    matrix = camera.matrix
+    message = CameraInfo(header=header, width=camera.width, height=camera.height)
+    message.k = matrix.ravel()
+    message.d = camera.distortion.tolist()
+    message.distortion_model = camera.distortion_model
+    message.r = np.eye(3).ravel()
+    message.p = np.column_stack([matrix, np.zeros(3)]).ravel()
+    return message
+
+
+def cloud_from_points(
+    header: Header, points: np.ndarray, colors: np.ndarray, ids: np.ndarray,
+) -> PointCloud2:
+    """
+    Make a cloud with the fields x, y, z, rgb (as PCL packs it) and id.
+
+    :param points: (N, 3) metres
+    :param colors: (N, 3) uint8, RGB
+    :param ids: (N,) the object each point belongs to
+    """
+    rows = np.empty(len(points), _CLOUD)
+    rows['x'], rows['y'], rows['z'] = points.T
+    rows['rgb'] = _packed(colors)
+    rows['id'] = ids
+    kinds = (PointField.FLOAT32,) * 4 + (PointField.UINT32,)
+    message = PointCloud2(header=header, height=1, width=len(rows), is_dense=True)
+    message.fields = [
+        PointField(name=name, offset=_CLOUD.fields[name][1], datatype=kind, count=1)
+        for name, kind in zip(_CLOUD.names, kinds)]
+    message.point_step = _CLOUD.itemsize
+    message.row_step = _CLOUD.itemsize * len(rows)
+    message.data = _bytes(rows)
+    return message
+
+
+def pose_from_matrix(position: np.ndarray, rotation: np.ndarray) -> Pose:
+    """Make a pose of (3,) metres and a (3, 3) rotation."""
+    pose = Pose()
+    pose.position.x, pose.position.y, pose.position.z = position.tolist()
+    x, y, z, w = Rotation.from_matrix(rotation).as_quat().tolist()
+    pose.orientation.x, pose.orientation.y, pose.orientation.z, pose.orientation.w = x, y, z, w
+    return pose
+
+
+def marker_from_mesh(vertices: np.ndarray, faces: np.ndarray, colors: np.ndarray) -> Marker:
+    """
+    Make a TRIANGLE_LIST; header, name and pose are left to the caller.
+
+    Corners share their Point and ColorRGBA objects, which makes the message several times faster
+    to build.
+
+    :param vertices: (V, 3) metres
+    :param faces: (F, 3) indices of vertices
+    :param colors: (F, 3, 3) uint8, RGB of every corner; RViz draws them unlit
+    """
+    marker = Marker(type=Marker.TRIANGLE_LIST, action=Marker.ADD, color=_WHITE)
+    marker.scale.x = marker.scale.y = marker.scale.z = 1.0
+    points = [Point(x=x, y=y, z=z) for x, y, z in vertices.tolist()]
+    marker.points = [points[index] for index in faces.ravel().tolist()]
+    palette, indices = np.unique(_packed(colors).ravel(), return_inverse=True)
+    shades = [_color(packed) for packed in palette.tolist()]
+    marker.colors = [shades[index] for index in indices.ravel().tolist()]
+    return marker
+
+
+def marker_from_text(text: str) -> Marker:
+    """Make a white TEXT_VIEW_FACING; header, name and pose are left to the caller."""
+    marker = Marker(type=Marker.TEXT_VIEW_FACING, action=Marker.ADD, color=_WHITE, text=text)
+    marker.scale.z = TEXT_HEIGHT
+    return marker
+
+
+_WHITE = ColorRGBA(r=1.0, g=1.0, b=1.0, a=1.0)
+
+
+def _pixels(message: Image, kind: type, channels: int) -> np.ndarray:
+    """Return (H, W) or (H, W, channels) in this machine's byte order, without a copy if it can."""
+    width, height, step = message.width, message.height, message.step
+    kind = np.dtype(kind).newbyteorder('>' if message.is_bigendian else '<')
+    row = width * channels * kind.itemsize
+    if not row or not height:
+        raise InputError(f'the image is empty ({width}x{height} pixels); check the camera driver')
+    if step < row:
+        raise InputError(
+            f'the image has a step of {step} bytes but its rows have {row} ({width} pixels of '
+            f'{message.encoding}); correct the step in the driver')
+    if len(message.data) < step * (height - 1) + row:
+        raise InputError(
+            f'the image is truncated: {len(message.data)} bytes for {height} rows of {step}; '
+            'check the driver and the network')
+    shape, strides = (height, width), (step, channels * kind.itemsize)
+    if channels > 1:
+        shape, strides = shape + (channels,), strides + (kind.itemsize,)
+    pixels = np.ndarray(shape, kind, memoryview(message.data), strides=strides)
+    return pixels.astype(kind.newbyteorder('='), copy=False)
+
+
+def _through_cv_bridge(message: Image, wanted: str) -> np.ndarray:
+    try:
+        from cv_bridge import CvBridge
+    except (ImportError, AttributeError) as error:  # the latter: built against another NumPy
+        raise InputError(
+            f"the encoding '{message.encoding}' cannot be read without cv_bridge, which is not "
+            f'usable here ({error}); publish one of {", ".join({**_COLOR, **_DEPTH})}, or '
+            'install cv_bridge (apt install ros-$ROS_DISTRO-cv-bridge)') from error
+    try:
+        return CvBridge().imgmsg_to_cv2(message, desired_encoding=wanted)
+    except Exception as error:  # CvBridgeError, cv2.error, TypeError, ...: whatever the data are
+        raise InputError(
+            f"cv_bridge cannot read the encoding '{message.encoding}' ({error}); publish one of "
+            f'{", ".join({**_COLOR, **_DEPTH})}') from error
+
+
+def _image(header: Header, encoding: str, pixels: np.ndarray) -> Image:
+    return Image(
+        header=header, height=pixels.shape[0], width=pixels.shape[1], encoding=encoding,
+        step=pixels.nbytes // pixels.shape[0], data=_bytes(pixels))
+
+
+def _bytes(values: np.ndarray) -> array:
+    """Return what uint8[] fields take at the cost of one copy; anything else takes seconds."""
+    data = array('B')
+    data.frombytes(np.ascontiguousarray(values).reshape(-1).view(np.uint8))
+    return data
+
+
+def _packed(colors: np.ndarray) -> np.ndarray:
+    red, green, blue = np.moveaxis(colors.astype(np.uint32), -1, 0)
+    return red << 16 | green << 8 | blue
+
+
+def _color(packed: int) -> ColorRGBA:
+    return ColorRGBA(
+        r=(packed >> 16) / 255.0, g=(packed >> 8 & 255) / 255.0, b=(packed & 255) / 255.0, a=1.0)

@@ -1,0 +1,38 @@
+"""
+Outputs: what the scene is shown as, one file each.
+
+An output is chosen by its file's name in the node's parameter `outputs`.
+"""
+
+from typing import Protocol
+
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import DurabilityPolicy
+from rclpy.qos import QoSProfile
+
+from img2scene_ros.frame import Frame
+from img2scene_ros.options import Options
+from img2scene_ros.scene import Scene
+
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+class Output(Protocol):
+    """Shows scenes; its options may be replaced while it runs, except the read-only ones."""
+
+    Options: type[Options]
+    options: Options
+
+    def __init__(self, node: LifecycleNode, options: Options) -> None:
+        """Create the publishers."""
+
+    def show(self, frame: Frame, scene: Scene, changed: bool) -> None:
+        """
+        Show a scene.
+
+        :param frame: the latest frame, the one the scene's stamp is from
+        :param changed: whether the scene differs noticeably from the one shown before
+        """
+
+    def close(self) -> None:
+        """Destroy the publishers."""

@@ -1,0 +1,49 @@
+"""~/labels: which object every pixel shows, for programs that segment clouds or pictures."""
+
+import numpy as np
+from rclpy.lifecycle import LifecycleNode
+from sensor_msgs.msg import Image
+
+from img2scene_ros.frame import Frame
+from img2scene_ros.nodes.messages import header_of
+from img2scene_ros.nodes.messages import image_from_labels
+from img2scene_ros.options import Options
+from img2scene_ros.scene import Scene
+
+
+class LabelsOutput:
+    """Publishes a mono16 picture per frame while someone listens: pixel = track id, 0 = none."""
+
+    Options = Options
+
+    def __init__(self, node: LifecycleNode, options: Options) -> None:
+        self.options = options
+        self._node = node
+        self._publisher = node.create_lifecycle_publisher(Image, '~/labels', 1)
+
+    def show(self, frame: Frame, scene: Scene, changed: bool) -> None:
+        """Publish the labels of the frame if there is a subscriber."""
+        if self._publisher.get_subscription_count():
+            header = header_of(scene.frame_id, scene.stamp_ns)
+            self._publisher.publish(image_from_labels(header, label_image(frame, scene)))
+
+    def close(self) -> None:
+        """Destroy the publisher."""
+        self._node.destroy_lifecycle_publisher(self._publisher)
+
+
+def label_image(frame: Frame, scene: Scene) -> np.ndarray:
+    """
+    Draw the objects' masks with their ids, nearer ones over farther ones.
+
+    :return: (H, W) uint16; ids above 65,535 start again at 1
+    """
+    labels = np.zeros(frame.shape, np.uint16)
+    for item in sorted(scene.objects, key=lambda item: -item.position[2]):
+        mask = item.detection.mask
+        if mask is not None and mask.shape == labels.shape:
+            labels[mask] = (item.id - 1) % 65535 + 1
+    return labels
+
+
+BACKEND = LabelsOutput

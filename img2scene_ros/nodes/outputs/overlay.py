@@ -1,0 +1,35 @@
+"""~/overlay: the picture with boxes, masks and names drawn on it."""
+
+from rclpy.lifecycle import LifecycleNode
+from sensor_msgs.msg import Image
+
+from img2scene_ros.frame import Frame
+from img2scene_ros.nodes.messages import header_of
+from img2scene_ros.nodes.messages import image_from_color
+from img2scene_ros.options import Options
+from img2scene_ros.rendering.pictures import draw_overlay
+from img2scene_ros.scene import Scene
+
+
+class OverlayOutput:
+    """Publishes an rgb8 picture per frame while someone listens."""
+
+    Options = Options
+
+    def __init__(self, node: LifecycleNode, options: Options) -> None:
+        self.options = options
+        self._node = node
+        self._publisher = node.create_lifecycle_publisher(Image, '~/overlay', 1)
+
+    def show(self, frame: Frame, scene: Scene, changed: bool) -> None:
+        """Draw and publish the picture if there is a subscriber."""
+        if self._publisher.get_subscription_count():
+            header = header_of(scene.frame_id, scene.stamp_ns)
+            self._publisher.publish(image_from_color(header, draw_overlay(frame, scene)))
+
+    def close(self) -> None:
+        """Destroy the publisher."""
+        self._node.destroy_lifecycle_publisher(self._publisher)
+
+
+BACKEND = OverlayOutput

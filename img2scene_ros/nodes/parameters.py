@@ -1,0 +1,139 @@
+"""Between Options dataclasses and ROS parameters: one parameter per option, declared once."""
+
+from collections.abc import Mapping
+from dataclasses import Field
+from dataclasses import dataclass
+from dataclasses import fields
+from typing import Any
+
+from rcl_interfaces.msg import FloatingPointRange
+from rcl_interfaces.msg import IntegerRange
+from rcl_interfaces.msg import ParameterDescriptor
+from rclpy.exceptions import InvalidParameterTypeException
+from rclpy.exceptions import InvalidParameterValueException
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from img2scene_ros.errors import OptionError
+from img2scene_ros.options import Options
+
+_TYPES = {
+    bool: Parameter.Type.BOOL,
+    int: Parameter.Type.INTEGER,
+    float: Parameter.Type.DOUBLE,
+    str: Parameter.Type.STRING,
+    tuple: Parameter.Type.STRING_ARRAY,
+}
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """
+    The options of one class as parameters of a node.
+
+    - options: the class
+    - prefix: put before every option's name, such as 'tabletop.'
+    """
+
+    options: type[Options]
+    prefix: str = ''
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Return the options' names by parameter name."""
+        return {self.prefix + declared.name: declared.name for declared in fields(self.options)}
+
+    def declare(self, node: Node) -> dict[str, str]:
+        """
+        Declare one parameter per option, with its description, range and choices.
+
+        A start-up value that is not allowed is left out: the parameter gets its default, and the
+        value is reported.
+
+        :return: what was wrong with start-up values, one sentence by parameter name
+        """
+        wrong = {}
+        for declared in fields(self.options):
+            name = self.prefix + declared.name
+            try:
+                _declare(node, name, declared)
+                self.options(**{declared.name: node.get_parameter(name).value})
+            except (InvalidParameterTypeException, InvalidParameterValueException) as error:
+                reason = str(error).removesuffix(f': {name}')
+                if 'DOUBLE' in reason:
+                    reason += ' (numbers need a decimal point: 5.0)'
+                wrong[name] = f"the parameter '{name}' has a bad start-up value: {reason}"
+                _declare(node, name, declared, ignore_override=True)
+            except OptionError as error:
+                wrong[name] = self._naming_parameter(error)
+                node.undeclare_parameter(name)
+                _declare(node, name, declared, ignore_override=True)
+        return wrong
+
+    def read(self, node: Node, changes: Mapping[str, Any] | None = None) -> Options:
+        """
+        Build the options from the parameters' values.
+
+        :param changes: values that take the place of the node's, by parameter name
+        :raises OptionError: a value that is not allowed; the sentence names the parameter
+        """
+        values = {
+            option: (changes or {}).get(name, node.get_parameter(name).value)
+            for name, option in self.names.items()}
+        try:
+            return self.options(**values)
+        except OptionError as error:
+            raise OptionError(self._naming_parameter(error)) from error
+
+    def check_changeable(self, node: Node, changes: Mapping[str, Any]) -> None:
+        """
+        Refuse changes of read-only options.
+
+        :raises OptionError: there are some; the sentence says what to do
+        """
+        old, new = self.read(node), self.read(node, changes)
+        for declared in fields(self.options):
+            is_same = getattr(old, declared.name) == getattr(new, declared.name)
+            if declared.metadata['read_only'] and not is_same:
+                raise OptionError(
+                    f"parameter '{self.prefix}{declared.name}' only changes while the node is "
+                    'unconfigured; deactivate it and clean it up first (ros2 lifecycle set)')
+
+    def _naming_parameter(self, error: OptionError) -> str:
+        return str(error).replace("option '", f"parameter '{self.prefix}", 1)
+
+
+def _declare(node: Node, name: str, declared: Field, ignore_override: bool = False) -> None:
+    # By type and not by value: rclpy takes an empty list for an array of bytes.
+    kind = _TYPES[type(declared.default)]
+    node.declare_parameter(name, kind, _descriptor(declared), ignore_override)
+    if node.get_parameter_or(name).type_ == Parameter.Type.NOT_SET:
+        node.set_parameters([Parameter(name, kind, declared.default)])
+
+
+def _descriptor(declared: Field) -> ParameterDescriptor:
+    low, high = declared.metadata['low'], declared.metadata['high']
+    descriptor = ParameterDescriptor(description=declared.metadata['description'])
+    descriptor.additional_constraints = '; '.join(_constraints(declared))
+    if low is not None and high is not None:
+        if type(declared.default) is float:
+            descriptor.floating_point_range = [
+                FloatingPointRange(from_value=float(low), to_value=float(high))]
+        else:
+            descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high))]
+    return descriptor
+
+
+def _constraints(declared: Field) -> list[str]:
+    rules = declared.metadata
+    constraints = []
+    if rules['low'] is not None and rules['high'] is None:
+        constraints.append(f"at least {rules['low']}")
+    if rules['high'] is not None and rules['low'] is None:
+        constraints.append(f"at most {rules['high']}")
+    if rules['choices']:
+        constraints.append('one of ' + ', '.join(rules['choices']))
+    if rules['read_only']:
+        # Not ROS's read_only: a bad start-up value could then never be mended.
+        constraints.append('changed only while the node is unconfigured')
+    return constraints

@@ -1,0 +1,125 @@
+"""The replay node: plays recorded frames as a camera's topics."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from rclpy.clock import Clock
+from rclpy.clock import ClockType
+from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from sensor_msgs.msg import CameraInfo
+from sensor_msgs.msg import Image
+
+from img2scene_ros.errors import Img2SceneError
+from img2scene_ros.errors import OptionError
+from img2scene_ros.frame import Frame
+from img2scene_ros.frame import find_frames
+from img2scene_ros.frame import load_frame
+from img2scene_ros.nodes import process
+from img2scene_ros.nodes.messages import header_of
+from img2scene_ros.nodes.messages import image_from_color
+from img2scene_ros.nodes.messages import image_from_depth
+from img2scene_ros.nodes.messages import info_from_camera
+from img2scene_ros.nodes.parameters import ParameterGroup
+from img2scene_ros.options import Options
+from img2scene_ros.options import option
+
+KEPT = 32  # decoded frames; more are read from disk again
+HISTORY = 10  # messages kept for subscribers that are still being connected
+LAST_WORDS = 5.0  # seconds that subscribers have for the last frame
+
+
+@dataclass(frozen=True)
+class ReplayOptions(Options):
+    """What is played, and how."""
+
+    folder: str = option(
+        '', 'A frame folder, a folder of frame folders, or a folder of pictures', read_only=True)
+    rate: float = option(5.0, 'Frames per second', low=0.01, high=100.0, read_only=True)
+    loop: bool = option(
+        True, 'Start again after the last frame; false plays once, as soon as somebody listens, '
+        'and ends', read_only=True)
+    frame_id: str = option(
+        'camera_color_optical_frame', 'frame_id of the messages', read_only=True)
+    field_of_view: float = option(
+        60.0, 'Horizontal field of view of pictures without a camera file [degrees]',
+        low=1.0, high=170.0, read_only=True)
+
+
+class ReplayNode(Node):
+    """
+    Publishes image, camera_info and, where the recording has it, depth.
+
+    :raises Img2SceneError: an option that is not allowed, or a folder that cannot be played
+    """
+
+    def __init__(self) -> None:
+        super().__init__('replay')
+        self.is_done = False
+        group = ParameterGroup(ReplayOptions)
+        wrong = group.declare(self)
+        if wrong:
+            raise OptionError('; '.join(wrong.values()))
+        self._options = group.read(self)
+        if not self._options.folder:
+            raise OptionError("the parameter 'folder' is empty; set it to what is to be played")
+        self._paths = find_frames(Path(self._options.folder).expanduser())
+        self._load = lru_cache(KEPT)(self._read)
+        self._next = 0
+        first = self._load(self._paths[0])
+        # The depth topic comes first: who finds the picture's knows at once that there is depth.
+        self._depth = (
+            self.create_publisher(Image, 'depth', HISTORY) if first.depth is not None else None)
+        self._info = self.create_publisher(CameraInfo, 'camera_info', HISTORY)
+        self._image = self.create_publisher(Image, 'image', HISTORY)
+        self.create_timer(
+            1.0 / self._options.rate, self._on_timer,
+            clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self.get_logger().info(
+            f"playing {len(self._paths)} frames of '{self._options.folder}' on "
+            f"'{self._image.topic_name}' at {self._options.rate:g} Hz")
+
+    def close(self) -> None:
+        """Wait until the subscribers have what was published."""
+        if self.is_done:
+            for publisher in self._publishers_used():
+                publisher.wait_for_all_acked(Duration(seconds=LAST_WORDS))
+
+    def _publishers_used(self) -> list[Publisher]:
+        return [self._info, self._image] + ([self._depth] if self._depth else [])
+
+    def _on_timer(self) -> None:
+        if not self._options.loop and self._next == 0 and not self._is_heard():
+            return
+        path = self._paths[self._next % len(self._paths)]
+        try:
+            self._publish(self._load(path))
+        except Img2SceneError as error:
+            self.get_logger().warning(str(error), throttle_duration_sec=10.0)
+        self._next += 1
+        self.is_done = not self._options.loop and self._next == len(self._paths)
+
+    def _is_heard(self) -> bool:
+        return all(
+            publisher.get_subscription_count() for publisher in self._publishers_used())
+
+    def _read(self, path: Path) -> Frame:
+        return load_frame(path, field_of_view=self._options.field_of_view)
+
+    def _publish(self, frame: Frame) -> None:
+        header = header_of(self._options.frame_id, self.get_clock().now().nanoseconds)
+        self._info.publish(info_from_camera(header, frame.camera))
+        self._image.publish(image_from_color(header, frame.color))
+        if self._depth and frame.depth is not None:
+            self._depth.publish(image_from_depth(header, frame.depth))
+
+
+def main(args: list[str] | None = None) -> None:
+    """Play until the end, or until told to stop."""
+    process.run(ReplayNode, args)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,370 @@
+"""The scene node: camera topics in, objects with poses and meshes out."""
+
+import os
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import radians
+from pathlib import Path
+from threading import Thread
+from time import monotonic
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.srv import ChangeState
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock
+from rclpy.clock import ClockType
+from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.lifecycle import LifecycleNode
+from rclpy.lifecycle import LifecycleState
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.task import Future
+from std_msgs.msg import Header
+from std_srvs.srv import Trigger
+
+from img2scene_ros.errors import Img2SceneError
+from img2scene_ros.errors import OptionError
+from img2scene_ros.frame import Frame
+from img2scene_ros.nodes import process
+from img2scene_ros.nodes.diagnostics import diagnostics
+from img2scene_ros.nodes.diagnostics import resident_memory
+from img2scene_ros.nodes.inputs import Inputs
+from img2scene_ros.nodes.outputs import Output
+from img2scene_ros.nodes.pairing import Pair
+from img2scene_ros.nodes.pairing import Pairing
+from img2scene_ros.nodes.parameters import ParameterGroup
+from img2scene_ros.nodes.problems import Problems
+from img2scene_ros.nodes.workers import Workers
+from img2scene_ros.options import Options
+from img2scene_ros.options import option
+from img2scene_ros.pipeline import Pipeline
+from img2scene_ros.pipeline import PipelineOptions
+from img2scene_ros.registry import FOLDERS
+from img2scene_ros.registry import backend
+from img2scene_ros.registry import backends
+from img2scene_ros.scene import Scene
+from img2scene_ros.scene.export import export_scene
+
+TICK = 1.0  # seconds between two diagnostics
+GRACE = 3.0  # seconds a camera may need before its silence is logged
+
+
+@dataclass(frozen=True)
+class NodeOptions(Options):
+    """What the node listens to, and what it publishes when."""
+
+    autostart: bool = option(
+        True, 'Configure and activate by itself; false waits for a life-cycle manager',
+        read_only=True)
+    image_transport: str = option(
+        'raw', 'Transport of the picture; compressed listens to image/compressed',
+        choices=('raw', 'compressed'), read_only=True)
+    use_depth: bool = option(
+        True, 'Wait for the depth image of every picture, if somebody publishes depth images',
+        read_only=True)
+    rectified: bool = option(
+        False, "The picture is rectified: camera_info's P holds instead of K and D",
+        read_only=True)
+    sync_tolerance: float = option(
+        0.02, 'Greatest difference of the stamps of a picture and its depth image [s]',
+        low=0.0, high=1.0)
+    outputs: tuple[str, ...] = option(
+        ('markers', 'overlay', 'cloud', 'labels'), 'What to publish, by name', read_only=True)
+    republish_distance: float = option(
+        0.002, 'The scene is published when an object has moved by so much [m]',
+        low=0.0, high=1.0)
+    republish_angle: float = option(
+        2.0, 'The scene is published when an object has turned by so much [degrees]',
+        low=0.0, high=180.0)
+    republish_period: float = option(
+        2.0, 'An unchanged scene is published anew after so long, for viewers whose transforms '
+        'do not reach back further [s]', low=0.1, high=3600.0)
+    save_directory: str = option(
+        '~/.ros/img2scene', 'Where ~/save_scene writes the scene; it replaces the one before')
+
+
+class SceneNode(LifecycleNode):
+    """
+    Perceives and rebuilds the objects that a camera sees.
+
+    The executor's only thread serves parameters, services and the life cycle, and puts the newest
+    messages where the workers find them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__('img2scene')
+        self.is_done = False
+        self._problems = Problems(self.get_logger())
+        self._failure = ''  # why the latest transition failed
+        self._pairing = Pairing()
+        # While configured:
+        self._pipeline: Pipeline | None = None
+        self._outputs: dict[str, Output] = {}
+        self._workers: Workers | None = None
+        # While active:
+        self._inputs: Inputs | None = None
+        self._active_since = 0.0
+
+        self._node_group = ParameterGroup(NodeOptions)
+        self._pipeline_group = ParameterGroup(PipelineOptions)
+        self._backend_groups = {
+            name: ParameterGroup(found.Options, f'{name}.')
+            for group in FOLDERS if group != 'outputs' for name, found in backends(group).items()}
+        self._output_groups = {
+            name: ParameterGroup(found.Options, f'{name}.')
+            for name, found in backends('outputs').items()}
+        self._groups = [
+            self._node_group, self._pipeline_group, *self._backend_groups.values(),
+            *self._output_groups.values()]
+        self._wrong: dict[str, str] = {}  # start-up values that are not allowed
+        for group in self._groups:
+            self._wrong |= group.declare(self)
+        self.add_on_set_parameters_callback(self._on_parameters)
+
+        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        # A group of its own: saving one scene at a time holds up nothing but another saving.
+        self.create_service(
+            Trigger, '~/save_scene', self._on_save,
+            callback_group=MutuallyExclusiveCallbackGroup())
+        self.create_service(Trigger, '~/clear', self._on_clear)
+        self._answer_impossible_transitions()
+        # Steady time: a simulation whose clock stands still must not silence the diagnostics.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(TICK, self._on_tick, clock=steady)
+        self._start = self.create_timer(0.0, self._on_start, clock=steady)
+
+    def close(self) -> None:
+        """Leave the life cycle."""
+        if self._state != 'finalized':
+            self.trigger_shutdown()
+
+    # The life cycle
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the models and create the publishers."""
+        failed = self._attempt('configure', self._configure)
+        if failed:
+            self._clean_up()
+        return failed or super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe to the camera."""
+        return self._attempt('activate', self._activate) or super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Unsubscribe; the objects are kept."""
+        self._deactivate()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Drop the models, the objects and the publishers."""
+        self._clean_up()
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Undo everything, in any state."""
+        self._deactivate()
+        self._clean_up()
+        return super().on_shutdown(state)
+
+    @property
+    def _state(self) -> str:
+        return self._state_machine.current_state[1]
+
+    def _attempt(
+        self, what: str, action: Callable[[], None],
+    ) -> TransitionCallbackReturn | None:
+        """Return None when the action succeeds, else FAILURE with the reason in one line."""
+        self._failure = ''
+        try:
+            action()
+            return None
+        except Img2SceneError as error:
+            reason = str(error)
+        except Exception as error:
+            reason = f'unexpected {type(error).__name__}: {error}'
+            self.get_logger().debug(traceback.format_exc())
+        self._failure = f'cannot {what}: {reason}'
+        self.get_logger().error(self._failure)
+        return TransitionCallbackReturn.FAILURE
+
+    def _configure(self) -> None:
+        if self._wrong:
+            raise OptionError('; '.join(self._wrong.values()))
+        options = self._node_group.read(self)
+        outputs = {name: backend('outputs', name) for name in options.outputs if name}
+        self._pipeline = Pipeline(self._pipeline_group.read(self), {
+            name: group.read(self) for name, group in self._backend_groups.items()})
+        self._outputs = {
+            name: output(self, self._output_groups[name].read(self))
+            for name, output in outputs.items()}
+        self._workers = Workers(
+            self._pipeline, self._outputs, self._pairing, self._read, self._problems,
+            self.get_logger())
+        self._use(options)
+        self._workers.start()
+
+    def _activate(self) -> None:
+        options = self._node_group.read(self)
+        self._pairing.clear()
+        self._inputs = Inputs(
+            self, self._pairing, options.image_transport, options.use_depth, options.rectified)
+        self._active_since = monotonic()
+        self.get_logger().info(f'active; listening to {self._inputs.topics}')
+
+    def _deactivate(self) -> None:
+        if self._inputs:
+            self._inputs.destroy()
+            self._inputs = None
+            self._pairing.clear()
+            self._problems.clear()
+
+    def _clean_up(self) -> None:
+        if self._workers:
+            self._workers.stop()
+        for output in self._outputs.values():
+            output.close()
+        self._pipeline, self._outputs, self._workers = None, {}, None
+
+    def _on_start(self) -> None:
+        self._start.cancel()
+        if not self.get_parameter('autostart').value:
+            self.get_logger().info('waiting to be configured and activated (autostart is false)')
+        elif self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
+
+    def _answer_impossible_transitions(self) -> None:
+        """Refuse them; up to Jazzy rclpy leaves the client without an answer (ros2/rclpy#1319)."""
+        change_state = self._service_change_state.callback
+
+        def answer(
+            request: ChangeState.Request, response: ChangeState.Response,
+        ) -> ChangeState.Response:
+            try:
+                return change_state(request, response)
+            except rclpy_implementation.RCLError:
+                self.get_logger().warning(
+                    f'refused transition {request.transition.id}: the node is {self._state}')
+                response.success = False
+                return response
+
+        self._service_change_state.callback = answer
+
+    # Parameters
+
+    def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
+        changes = {parameter.name: parameter.value for parameter in parameters}
+        try:
+            self._change(changes)
+        except Img2SceneError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        for name in changes:
+            self._wrong.pop(name, None)
+        return SetParametersResult(successful=True)
+
+    def _change(self, changes: dict[str, Any]) -> None:
+        for group in self._groups:
+            if self._pipeline:
+                group.check_changeable(self, changes)
+            else:
+                group.read(self, changes)
+        if not self._pipeline:
+            return
+        pipeline_groups = [self._pipeline_group, *self._backend_groups.values()]
+        self._pipeline.configure({
+            name: changes[name]
+            for group in pipeline_groups for name in group.names if name in changes})
+        for name, output in self._outputs.items():
+            output.options = self._output_groups[name].read(self, changes)
+        self._use(self._node_group.read(self, changes))
+
+    def _use(self, options: NodeOptions) -> None:
+        self._pairing.tolerance = options.sync_tolerance
+        self._workers.motion = options.republish_distance, radians(options.republish_angle)
+        self._workers.republish_period = options.republish_period
+
+    # Work
+
+    def _read(self, pair: Pair) -> Frame | None:
+        inputs = self._inputs
+        if inputs is None:
+            return None
+        if not inputs.has_camera:
+            self._pairing.dropped['no camera_info yet'] += 1
+            return None
+        return inputs.frame(pair)
+
+    async def _on_save(
+        self, _: Trigger.Request, response: Trigger.Response,
+    ) -> Trigger.Response:
+        latest = self._workers and self._workers.latest()
+        if not latest:
+            response.message = 'there is no scene yet: ' + (
+                '; '.join(self._present_problems()) or f'no frame has arrived ({self._state})')
+            return response
+        folder = Path(os.path.expanduser(self._node_group.read(self).save_directory))
+        # Rendering the pictures takes seconds; the executor goes on meanwhile.
+        saved = Future()
+        Thread(target=lambda: saved.set_result(self._save(folder, *latest))).start()
+        response.success, response.message = await saved
+        return response
+
+    def _save(self, folder: Path, frame: Frame, scene: Scene) -> tuple[bool, str]:
+        try:
+            export_scene(folder, frame, scene)
+            message = f'{len(scene.objects)} objects in {folder.resolve()}'
+            self.get_logger().info(f'saved {message}')
+            return True, message
+        except Img2SceneError as error:
+            reason = str(error)
+        except Exception as error:
+            reason = f'unexpected {type(error).__name__}: {error}'
+            self.get_logger().debug(traceback.format_exc())
+        self.get_logger().error(f'cannot save the scene: {reason}')
+        return False, reason
+
+    def _on_clear(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        if self._workers:
+            self._workers.clear()
+        response.success = True
+        return response
+
+    def _on_tick(self) -> None:
+        missing = ''
+        if self._inputs:
+            self._inputs.follow()
+            missing = self._inputs.missing()
+            if not missing:
+                self._problems.solved('camera')
+            elif monotonic() - self._active_since > GRACE:
+                self._problems.report('camera', missing)
+        self._publish_diagnostics()
+
+    def _present_problems(self) -> list[str]:
+        failure = [self._failure] if self._failure else []
+        return failure + list(self._problems.present.values())
+
+    def _publish_diagnostics(self) -> None:
+        header = Header(stamp=self.get_clock().now().to_msg())
+        self._diagnostics.publish(diagnostics(
+            header, self.get_fully_qualified_name(), self._state, self._present_problems(),
+            self._measured()))
+
+    def _measured(self) -> dict[str, object]:
+        values = {f'dropped: {reason}': n for reason, n in self._pairing.dropped.items()}
+        memory = resident_memory()
+        if memory:
+            values['memory [MB]'] = round(memory)
+        return values | (self._workers.measured() if self._workers else {})
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the scene node until it is told to stop."""
+    process.run(SceneNode, args)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,209 @@
+"""The scene node's two workers: perception on every frame, reconstruction when there is time."""
+
+import traceback
+from collections.abc import Callable
+from threading import Event
+from threading import Lock
+from threading import Thread
+from time import monotonic
+
+import numpy as np
+from rclpy.impl.rcutils_logger import RcutilsLogger
+
+from img2scene_ros.errors import Img2SceneError
+from img2scene_ros.frame import Frame
+from img2scene_ros.nodes.outputs import Output
+from img2scene_ros.nodes.pairing import Pair
+from img2scene_ros.nodes.pairing import Pairing
+from img2scene_ros.nodes.problems import Problems
+from img2scene_ros.pipeline import Pipeline
+from img2scene_ros.scene import Scene
+from img2scene_ros.scene import SceneObject
+
+IDLE = 0.2  # seconds between two looks at whether to stop
+PATIENCE = 5.0  # seconds that a worker may still need when the node stops
+
+
+class Meter:
+    """Counts how often something happens and how long it takes, from one report to the next."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._since, self._count, self._seconds = monotonic(), 0, 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one that took so long."""
+        with self._lock:
+            self._count += 1
+            self._seconds += seconds
+
+    def report(self) -> tuple[float, float]:
+        """Return how many there were per second, and their mean duration in seconds."""
+        with self._lock:
+            now = monotonic()
+            rate = self._count / max(now - self._since, 1e-9)
+            mean = self._seconds / max(self._count, 1)
+            self._since, self._count, self._seconds = now, 0, 0.0
+        return rate, mean
+
+
+class Workers:
+    """
+    Runs a pipeline on the newest pair of messages and shows what it finds.
+
+    A worker survives whatever its work raises: it is reported, and the next frame is tried.
+
+    - motion: metres and radians; smaller motions are not shown
+    - republish_period: seconds after which also an unchanged scene is shown again
+
+    :param read: makes a frame of a pair; None while that is not possible yet
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        outputs: dict[str, Output],
+        pairing: Pairing,
+        read: Callable[[Pair], Frame | None],
+        problems: Problems,
+        logger: RcutilsLogger,
+    ) -> None:
+        self.motion = (0.0, 0.0)
+        self.republish_period = 0.0
+        self._perceived, self._reconstructed, self._latency = Meter(), Meter(), Meter()
+        self._pipeline = pipeline
+        self._outputs = outputs
+        self._pairing = pairing
+        self._read = read
+        self._problems = problems
+        self._logger = logger
+        self._frame: Frame | None = None
+        self._shown: Scene | None = None
+        self._shown_at = 0.0
+        self._showing = Lock()
+        self._stopping, self._new_work = Event(), Event()
+        self._threads = [
+            Thread(target=self._run, args=('perception', self._perceive), daemon=True),
+            Thread(target=self._run, args=('reconstruction', self._reconstruct), daemon=True)]
+
+    def start(self) -> None:
+        """Start both workers."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Stop both workers; one that is deep in its work ends later, unseen."""
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join(PATIENCE)
+        with self._showing:  # waits for an output that is at work
+            self._frame = None
+
+    def clear(self) -> None:
+        """Forget all objects, and show that there are none."""
+        self._pipeline.clear()
+        self._show()
+
+    def latest(self) -> tuple[Frame, Scene] | None:
+        """Return the latest frame and the scene as it is now; None before the first frame."""
+        frame = self._frame
+        return None if frame is None else (frame, self._pipeline.scene)
+
+    def measured(self) -> dict[str, float]:
+        """Return rates and durations since the latest call, by name with unit."""
+        rate, seconds = self._perceived.report()
+        mesh_rate, mesh_seconds = self._reconstructed.report()
+        objects = self._pipeline.scene.objects if self._frame else ()
+        return {
+            'frames [1/s]': round(rate, 2),
+            'perception [s]': round(seconds, 4),
+            'latency [s]': round(self._latency.report()[1], 4),
+            'meshes [1/s]': round(mesh_rate, 2),
+            'reconstruction [s]': round(mesh_seconds, 4),
+            'objects': len(objects),
+            'reconstructions pending': sum(not item.is_final for item in objects),
+        }
+
+    def _run(self, part: str, step: Callable[[], None]) -> None:
+        while not self._stopping.is_set():
+            self._survives(part, step)
+
+    def _perceive(self) -> None:
+        pair = self._pairing.take(IDLE)
+        frame = None if pair is None else self._read(pair)
+        if frame is None:
+            return
+        started = monotonic()
+        self._pipeline.perceive(frame)
+        self._perceived.add(monotonic() - started)
+        self._frame = frame
+        self._show()
+        self._latency.add(monotonic() - pair.arrived)
+        self._new_work.set()
+        self._problems.solved('perception')
+
+    def _reconstruct(self) -> None:
+        if not self._new_work.wait(IDLE):
+            return
+        self._new_work.clear()
+        while not self._stopping.is_set():
+            started = monotonic()
+            if self._pipeline.reconstruct_next() is None:
+                return
+            self._reconstructed.add(monotonic() - started)
+            self._show()
+            self._problems.solved('reconstruction')
+
+    def _show(self) -> None:
+        # The scene is read inside the lock, so that two workers cannot show it in wrong order.
+        with self._showing:
+            if self._frame is None or self._stopping.is_set():
+                return
+            scene, now = self._pipeline.scene, monotonic()
+            changed = (now - self._shown_at > self.republish_period
+                       or differs(self._shown, scene, *self.motion))
+            for name, output in self._outputs.items():
+                if self._survives(
+                        f'output {name}', lambda: output.show(self._frame, scene, changed)):
+                    self._problems.solved(f'output {name}')
+            if changed:
+                self._shown, self._shown_at = scene, now
+
+    def _survives(self, part: str, step: Callable[[], None]) -> bool:
+        try:
+            step()
+            return True
+        except Img2SceneError as error:
+            self._problems.report(part, str(error))
+        except Exception as error:
+            self._problems.report(
+                part, f'{part} failed unexpectedly ({type(error).__name__}: {error}); please '
+                'report this with the debug log (log_level:=debug)')
+            self._logger.debug(traceback.format_exc())
+        return False
+
+
+def differs(old: Scene | None, new: Scene, distance: float, angle: float) -> bool:
+    """
+    Tell whether a scene differs noticeably from another.
+
+    :param distance: metres an object has moved
+    :param angle: radians an object has turned
+    """
+    if old is None or old.frame_id != new.frame_id or len(old.objects) != len(new.objects):
+        return True
+    return any(
+        _object_differs(before, after, distance, angle)
+        for before, after in zip(old.objects, new.objects))
+
+
+def _object_differs(
+    old: SceneObject, new: SceneObject, distance: float, angle: float,
+) -> bool:
+    cosine = (np.trace(old.rotation.T @ new.rotation) - 1.0) / 2.0
+    return (
+        old.id != new.id
+        or old.detection.label != new.detection.label
+        or old.model is not new.model
+        or np.linalg.norm(new.position - old.position) > distance
+        or np.arccos(np.clip(cosine, -1.0, 1.0)) > angle)

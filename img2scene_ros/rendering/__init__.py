@@ -1,0 +1,1 @@
+"""Rendering: pictures of frames and scenes, drawn without a screen."""

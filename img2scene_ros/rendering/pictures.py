@@ -1,0 +1,255 @@
+"""Pictures for people: what was detected, and what was reconstructed."""
+
+import colorsys
+
+import cv2
+import numpy as np
+
+from img2scene_ros.camera import Camera
+from img2scene_ros.frame import Frame
+from img2scene_ros.rendering.raycast import Lights
+from img2scene_ros.rendering.raycast import Surface
+from img2scene_ros.rendering.raycast import look_at
+from img2scene_ros.rendering.raycast import render
+from img2scene_ros.scene import Scene
+from img2scene_ros.scene import SceneObject
+
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+PANEL_WIDTH, PANEL_HEIGHT = 640, 480
+CAPTION_HEIGHT = 26
+BACKDROP = (46, 49, 54)
+GROUND = (120, 122, 126)
+SKY_RAYS = 8
+TABLE_EDGE = 0.02  # metres inside the table's outline that may belong to what is beyond
+STEEPEST = 8.0  # triangles of the depth image seen flatter than 1:8 are depth jumps
+
+
+def color_of(object_id: int) -> tuple[int, int, int]:
+    """Return the colour that marks an object in all pictures: RGB, 0 to 255."""
+    hue = (object_id * 0.618034) % 1.0  # the golden ratio keeps neighbours far apart
+    return tuple(int(255 * channel) for channel in colorsys.hsv_to_rgb(hue, 0.85, 1.0))
+
+
+def draw_overlay(frame: Frame, scene: Scene) -> np.ndarray:
+    """
+    Draw the objects onto the picture: mask, box, id, label, score and distance in metres.
+
+    :return: (H, W, 3) uint8, RGB
+    """
+    picture = frame.color.copy()
+    for item in scene.objects:
+        if item.detection.mask is not None:
+            _draw_mask(picture, _mask(item, frame.shape), color_of(item.id))
+    taken = []
+    for item in scene.objects:
+        corners = np.rint(item.detection.bbox).astype(int).tolist()
+        cv2.rectangle(picture, corners[:2], corners[2:], color_of(item.id), 1, cv2.LINE_AA)
+    for item in scene.objects:
+        _draw_label(picture, item, taken)
+    return picture
+
+
+def draw_scene(frame: Frame, scene: Scene) -> np.ndarray:
+    """
+    Draw the picture, the reconstructed scene from the camera's place, and from the side above.
+
+    :return: (h, w, 3) uint8, RGB: three panels side by side, each at most 640x480 pixels
+    :raises MissingDependencyError: Open3D is not installed
+    """
+    frame = _fitted(frame)
+    up = _up(scene)
+    objects = [
+        Surface(item.points, item.model.faces, item.model.colors, item.id)
+        for item in scene.objects]
+    hidden = _hidden(frame, scene, objects)
+    muted = _muted(_filled(frame.color, ~hidden))
+    context = _context(frame, scene, hidden, muted)
+    lights = Lights(0.3, 0.55, 0.3, tuple(up), SKY_RAYS)
+    first = render(
+        [*context, *objects], frame.camera, None, lights, muted, supersampling=2).color
+    panels = [('camera picture', frame.color), ('reconstructed, as the camera sees it', first)]
+    if objects:
+        points = np.concatenate([item.points for item in scene.objects])
+        camera = Camera.from_field_of_view(frame.camera.width, frame.camera.height, 40.0)
+        context = context or [_ground(points, up)]
+        second = render(
+            [*context, *objects], camera, _side_view(points, up, camera), lights, BACKDROP,
+            supersampling=2).color
+        panels.append(('reconstructed, from the side', second))
+    return np.hstack([_captioned(text, picture) for text, picture in panels])
+
+
+def _draw_mask(picture: np.ndarray, mask: np.ndarray, color: tuple[int, int, int]) -> None:
+    picture[mask] = (0.65 * picture[mask] + 0.35 * np.array(color)).astype(np.uint8)
+    outlines, _ = cv2.findContours(
+        mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(picture, outlines, -1, color, 2, cv2.LINE_AA)
+
+
+def _draw_label(picture: np.ndarray, item: SceneObject, taken: list[np.ndarray]) -> None:
+    """Write an object's label near the top of its box, where no other label is."""
+    detection = item.detection
+    distance = np.linalg.norm(item.position)
+    text = f'{item.id} {detection.label} {detection.score:.2f}  {distance:.2f} m'
+    height, width = picture.shape[:2]
+    scale = max(0.42, height / 1200)
+    (w, h), _ = cv2.getTextSize(text, FONT, scale, 1)
+    w, h = w + 8, h + 8
+    left = int(np.clip(detection.bbox[0], 0, max(0, width - w)))
+    top = int(np.clip(detection.bbox[1] - h, 0, max(0, height - h)))
+    for candidate in range(top, height - h, h):
+        if not any(_overlap((left, candidate, left + w, candidate + h), box) for box in taken):
+            top = candidate
+            break
+    taken.append((left, top, left + w, top + h))
+    color = color_of(item.id)
+    cv2.rectangle(picture, (left, top), (left + w, top + h), color, cv2.FILLED)
+    ink = (0, 0, 0) if np.dot(color, (0.3, 0.6, 0.1)) > 110 else (255, 255, 255)
+    cv2.putText(picture, text, (left + 4, top + h - 5), FONT, scale, ink, 1, cv2.LINE_AA)
+
+
+def _overlap(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    return (one[0] < other[2] and other[0] < one[2]
+            and one[1] < other[3] and other[1] < one[3])
+
+
+def _mask(item: SceneObject, shape: tuple[int, int]) -> np.ndarray:
+    """Return the object's mask at the size of a picture."""
+    height, width = shape
+    mask = item.detection.mask.astype(np.uint8)
+    return cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)
+
+
+def _fitted(frame: Frame) -> Frame:
+    """Return the frame scaled down to the size of a panel."""
+    height, width = frame.shape
+    scale = min(1.0, PANEL_WIDTH / width, PANEL_HEIGHT / height)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    depth = frame.depth
+    if depth is not None:
+        depth = cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST)
+    color = cv2.resize(frame.color, size, interpolation=cv2.INTER_AREA)
+    return Frame(color, frame.camera.resized(*size), depth)
+
+
+def _up(scene: Scene) -> np.ndarray:
+    return np.array([0.0, -1.0, 0.0]) if scene.support is None else scene.support.normal
+
+
+def _hidden(frame: Frame, scene: Scene, objects: list[Surface]) -> np.ndarray:
+    """Return the pixels that show objects, with a margin for the mixed pixels at edges."""
+    hidden = render(objects, frame.camera).ids > 0
+    for item in scene.objects:
+        if item.detection.mask is not None:
+            hidden |= _mask(item, frame.shape)
+    return cv2.dilate(hidden.astype(np.uint8), np.ones((7, 7))).astype(bool)
+
+
+def _filled(color: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Return the picture with its unknown pixels blurred in from those around."""
+    height, width = known.shape
+    small = max(1, width // 4), max(1, height // 4)
+    weight = cv2.resize(known.astype(np.float32), small, interpolation=cv2.INTER_AREA)[..., None]
+    sum_of_colors = weight * cv2.resize(color, small, interpolation=cv2.INTER_AREA)
+    guess = color[known].mean(axis=0) if known.any() else np.zeros(3)
+    for sigma in (small[0] / 8, small[0] / 20, small[0] / 50):
+        blurred_sum, blurred_weight = (
+            cv2.GaussianBlur(image, (0, 0), sigma) for image in (sum_of_colors, weight))
+        guess = (blurred_sum + 0.05 * guess) / (blurred_weight[..., None] + 0.05)
+    return np.where(known[..., None], color, cv2.resize(guess, (width, height)))
+
+
+def _muted(color: np.ndarray) -> np.ndarray:
+    """Return the picture paler and darker, so that objects stand out before it."""
+    grey = color.mean(axis=2, keepdims=True)
+    return (0.8 * (0.5 * color + 0.5 * grey)).astype(np.uint8)
+
+
+def _context(
+    frame: Frame, scene: Scene, hidden: np.ndarray, color: np.ndarray,
+) -> list[Surface]:
+    """Return what the objects stand among: the table, closed under them, and things on it."""
+    depth = np.full(frame.shape, np.nan)
+    if frame.depth is not None and scene.support is not None:
+        over = scene.support.is_over(frame.points, -TABLE_EDGE)
+        depth = np.where(over & ~hidden, frame.depth, np.nan)
+    if scene.support is not None:
+        table, on_table = _table(frame.camera, scene)
+        measured = np.full(frame.shape, np.nan) if frame.depth is None else frame.depth
+        flat = hidden | ~(np.abs(measured - table) > 0.02 * table)
+        depth = np.where(on_table & flat, table, depth)
+    faces = _grid_faces(depth, STEEPEST / frame.camera.fx)
+    if not len(faces):
+        return []
+    points = np.nan_to_num(frame.camera.rays * depth[..., None])
+    return [Surface(points.reshape(-1, 3), faces, color.reshape(-1, 3), lit=False)]
+
+
+def _table(camera: Camera, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+    """Return the depth of the support plane at every pixel, and the pixels inside its outline."""
+    support = scene.support
+    slope = camera.rays @ support.normal
+    depth = -support.offset / np.where(np.abs(slope) < 1e-6, np.nan, slope)
+    outline = camera.project(support.hull)
+    outline = np.clip(outline[np.isfinite(outline).all(axis=1)], -1e6, 1e6)
+    inside = np.zeros(depth.shape, np.uint8)
+    if len(outline):
+        cv2.fillPoly(inside, [np.rint(outline).astype(np.int32)], 1)
+    return depth, inside.astype(bool) & (depth > 0)
+
+
+def _grid_faces(depth: np.ndarray, steepest: float) -> np.ndarray:
+    """
+    Return two triangles per four neighbouring pixels, none over missing depth or jumps.
+
+    :param steepest: greatest difference of depth within a triangle, as a share of the depth
+    """
+    index = np.arange(depth.size).reshape(depth.shape)
+    a, b, c, d = (grid.ravel() for grid in (
+        index[:-1, :-1], index[:-1, 1:], index[1:, :-1], index[1:, 1:]))
+    faces = np.concatenate([np.stack([a, c, b], axis=1), np.stack([b, c, d], axis=1)])
+    corners = depth.ravel()[faces]
+    # NaN compares false.
+    return faces[np.ptp(corners, axis=1) < steepest * corners.min(axis=1)]
+
+
+def _ground(points: np.ndarray, up: np.ndarray) -> Surface:
+    """Return a plain ground under the lowest point."""
+    center = (points.min(axis=0) + points.max(axis=0)) / 2
+    reach = 2.0 * np.linalg.norm(np.ptp(points, axis=0))
+    center = center + up * ((points - center) @ up).min()
+    right = np.cross(up, (0.0, 0.0, 1.0))
+    front = np.cross(right, up)
+    corners = center + reach * np.array(
+        [right + front, right - front, -right - front, -right + front])
+    return Surface(
+        corners, np.array([[0, 1, 2], [0, 2, 3]]), np.full((4, 3), GROUND), lit=False)
+
+
+def _side_view(points: np.ndarray, up: np.ndarray, camera: Camera) -> np.ndarray:
+    """Return the pose of a camera that sees all points from the side and above."""
+    center = (points.min(axis=0) + points.max(axis=0)) / 2
+    to_camera = -center + up * (center @ up)
+    to_camera = to_camera + (0.0, 1e-6, 0.0)  # straight above: the picture's lower side
+    to_camera /= np.linalg.norm(to_camera)
+    turn, rise = np.radians(50.0), np.radians(46.0)
+    outwards = (np.cos(rise) * (np.cos(turn) * to_camera + np.sin(turn) * np.cross(up, to_camera))
+                + np.sin(rise) * up)
+    half = 0.72 * np.array([camera.cx / camera.fx, camera.cy / camera.fy])
+    for _ in range(4):  # go as near as all are seen, then look at the middle of what is seen
+        pose = look_at(center + outwards, center, up)
+        seen = (points - center) @ pose[:3, :3]
+        distance = (np.abs(seen[:, :2]) / half - seen[:, 2:]).max()
+        plane = seen[:, :2] / (seen[:, 2:] + distance)
+        middle = (plane.min(axis=0) + plane.max(axis=0)) / 2
+        eye = center + outwards * distance
+        center = center + pose[:3, :2] @ middle * distance
+    return look_at(eye, eye - outwards, up)
+
+
+def _captioned(text: str, picture: np.ndarray) -> np.ndarray:
+    strip = np.full((CAPTION_HEIGHT, picture.shape[1], 3), 24, np.uint8)
+    cv2.putText(strip, text, (8, CAPTION_HEIGHT - 9), FONT, 0.42, (220, 220, 220), 1, cv2.LINE_AA)
+    panel = np.vstack([strip, picture])
+    panel[:, -1] = 24
+    return panel

@@ -1,0 +1,251 @@
+"""
+A headless ray caster: colour, depth and silhouettes of triangle meshes, without OpenGL.
+
+Everything is in metres and in one scene frame of any orientation. Cameras look along the z of
+their optical frame: x right, y down, z forward (REP-103).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+from typing import Sequence
+
+import numpy as np
+
+from img2scene_ros.camera import Camera
+from img2scene_ros.errors import MissingDependencyError
+
+CREASE = np.cos(np.radians(40.0))
+
+
+@dataclass(frozen=True, eq=False)
+class Surface:
+    """
+    A coloured triangle mesh at its place in the scene.
+
+    - vertices: (V, 3) metres, scene frame
+    - faces: (F, 3) int, counter-clockwise seen from outside
+    - colors: (V, 3) uint8, RGB
+    - id: what `Rendering.ids` says where it is seen
+    - lit: False for colours that already hold the light, as those of a photo do: they are only
+      darkened by the share of the sky that lit surfaces hide, and they cast no shadows
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    colors: np.ndarray
+    id: int = 0
+    lit: bool = True
+
+
+@dataclass(frozen=True)
+class Lights:
+    """
+    How lit surfaces are shaded (Lambert); the three strengths should add up to about 1.
+
+    - ambient: strength of the light that reaches everything
+    - sky: strength of the light from `up`
+    - headlight: strength of the light at the camera
+    - up: direction to the sky, unit length, scene frame
+    - sky_rays: rays per sample that look for the sky, for soft shadows; 0 is no shadows
+    """
+
+    ambient: float = 0.3
+    sky: float = 0.4
+    headlight: float = 0.3
+    up: tuple[float, float, float] = (0.0, -1.0, 0.0)
+    sky_rays: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Rendering:
+    """
+    What a camera sees.
+
+    - color: (H, W, 3) uint8, RGB
+    - depth: (H, W) float32, metres along the optical axis, NaN where nothing is
+    - ids: (H, W) int32, the id of the surface, 0 where nothing is
+    """
+
+    color: np.ndarray
+    depth: np.ndarray
+    ids: np.ndarray
+
+
+def render(
+    surfaces: Sequence[Surface],
+    camera: Camera,
+    pose: np.ndarray | None = None,
+    lights: Lights = Lights(),
+    background: np.ndarray | tuple[int, int, int] = (0, 0, 0),
+    supersampling: int = 1,
+) -> Rendering:
+    """
+    Look at surfaces with a camera.
+
+    Lens distortion is honoured: a pixel shows what lies along `camera.rays`.
+
+    :param pose: (4, 4), takes the camera's optical coordinates to scene coordinates; None is
+        the identity
+    :param background: RGB where nothing is seen: one colour or an (H, W, 3) picture
+    :param supersampling: the colour of a pixel is the mean of this many rays squared; depth
+        and ids are those of the ray through its centre
+    :raises MissingDependencyError: Open3D is not installed
+    """
+    caster = _Caster(surfaces, lights)
+    pose = np.eye(4) if pose is None else np.asarray(pose, float)
+    backdrop = np.broadcast_to(
+        np.asarray(background, np.float32), (camera.height, camera.width, 3))
+    hits = caster.cast(camera.rays, pose)
+    depth = np.where(np.isfinite(hits.distance), hits.distance, np.nan)
+    ids = caster.ids[hits.face]
+    n = supersampling
+    if n > 1:
+        fine = camera.resized(camera.width * n, camera.height * n)
+        hits = caster.cast(fine.rays, pose)
+        backdrop = backdrop.repeat(n, axis=0).repeat(n, axis=1)
+    color = caster.shade(hits, backdrop)
+    color = color.reshape(camera.height, n, camera.width, n, 3).mean(axis=(1, 3))
+    return Rendering(
+        np.clip(color + 0.5, 0, 255).astype(np.uint8),
+        depth.astype(np.float32), ids.astype(np.int32))
+
+
+def look_at(eye: np.ndarray, target: np.ndarray, up: np.ndarray) -> np.ndarray:
+    """
+    Return the pose of a camera that looks at a point with `up` upwards in its picture.
+
+    :param eye: (3,) metres, scene frame
+    :param target: (3,) metres, scene frame
+    :param up: (3,) not parallel to the line of sight
+    :return: (4, 4), takes the camera's optical coordinates to scene coordinates
+    """
+    forward = np.subtract(target, eye)
+    forward = forward / np.linalg.norm(forward)
+    right = np.cross(forward, up)
+    right = right / np.linalg.norm(right)
+    pose = np.eye(4)
+    pose[:3, :3] = np.stack([right, np.cross(forward, right), forward], axis=1)
+    pose[:3, 3] = eye
+    return pose
+
+
+@dataclass(frozen=True, eq=False)
+class _Hits:
+    """What each of N (or H x W) rays meets; the distance is in lengths of the ray, inf = none."""
+
+    origin: np.ndarray
+    direction: np.ndarray
+    distance: np.ndarray
+    face: np.ndarray
+    uv: np.ndarray
+
+
+class _Caster:
+    """All surfaces as one mesh, with the attributes that shading needs."""
+
+    def __init__(self, surfaces: Sequence[Surface], lights: Lights) -> None:
+        offsets = np.cumsum([0] + [len(surface.vertices) for surface in surfaces])
+        self.vertices = _stacked([s.vertices for s in surfaces], np.float32)
+        self.colors = _stacked([s.colors for s in surfaces], np.float32)
+        self.faces = _stacked(
+            [s.faces + offset for s, offset in zip(surfaces, offsets)], np.int64)
+        counts = [len(surface.faces) for surface in surfaces]
+        # One more entry, which the faces of rays that meet nothing point at.
+        self.ids = np.repeat([s.id for s in surfaces] + [0], counts + [1])
+        self.lit = np.repeat([s.lit for s in surfaces] + [False], counts + [1])
+        self.lights = lights
+        self.face_normals, self.normals = self._normals()
+        self.scene = _raycasting_scene(self.vertices, self.faces)
+        self.occluders = _raycasting_scene(self.vertices, self.faces[self.lit[:-1]])
+
+    def cast(self, rays: np.ndarray, pose: np.ndarray) -> _Hits:
+        """Follow rays (..., 3) in camera coordinates; with z = 1 distances are depths."""
+        direction = rays @ pose[:3, :3].T.astype(np.float32)
+        origin = np.broadcast_to(pose[:3, 3].astype(np.float32), direction.shape)
+        found = self.scene.cast_rays(np.concatenate([origin, direction], axis=-1))
+        face = found['primitive_ids'].numpy().astype(np.int64)
+        distance = found['t_hit'].numpy()
+        return _Hits(
+            origin, direction, distance, np.where(np.isfinite(distance), face, len(self.faces)),
+            found['primitive_uvs'].numpy())
+
+    def shade(self, hits: _Hits, backdrop: np.ndarray) -> np.ndarray:
+        """Return the float colour of every ray, the backdrop's where it meets nothing."""
+        met = np.isfinite(hits.distance)
+        face, direction = hits.face[met], hits.direction[met]
+        point = hits.origin[met] + direction * hits.distance[met][:, None]
+        u, v = hits.uv[met].T
+        weights = np.stack([1 - u - v, u, v], axis=-1)[..., None].astype(np.float32)
+        color = (self.colors[self.faces[face]] * weights).sum(axis=1)
+        picture = backdrop.copy()
+        picture[met] = color * self._light(face, weights, point, direction)[:, None]
+        return picture
+
+    def _light(
+        self, face: np.ndarray, weights: np.ndarray, point: np.ndarray, direction: np.ndarray,
+    ) -> np.ndarray:
+        lights, lit = self.lights, self.lit[face]
+        up = np.asarray(lights.up, np.float32)
+        flat = self.face_normals[face]
+        corners = self.normals[self.faces[face]]
+        # Corners of edges sharper than CREASE stay sharp.
+        sharp = np.einsum('nci,ni->nc', corners, flat) < CREASE
+        corners = np.where(sharp[..., None], flat[:, None], corners)
+        normal = _unit((corners * weights).sum(axis=1))
+        facing = -np.einsum('ni,ni->n', normal, _unit(direction))
+        normal = np.where(facing[:, None] < 0, -normal, normal)
+        visible = self._sky_seen(point, np.where(lit[:, None], normal, up))
+        sky = (0.5 + 0.5 * normal @ up) * visible
+        shaded = lights.ambient + lights.sky * sky + lights.headlight * np.abs(facing)
+        return np.where(lit, shaded, visible)
+
+    def _sky_seen(self, points: np.ndarray, axes: np.ndarray) -> np.ndarray:
+        """Return the share of cosine-weighted rays around each axis that meet no lit surface."""
+        if not self.lights.sky_rays or not len(points):
+            return np.ones(len(points), np.float32)
+        count = self.lights.sky_rays
+        random = np.random.default_rng(0)
+        turn = random.random(len(points), np.float32)
+        start = points + axes * 1e-3
+        hidden = np.zeros(len(points), np.float32)
+        for index in range(count):
+            # Axis + uniform point of the unit sphere is a cosine-weighted direction. The points
+            # lie on a Fibonacci spiral, turned at random: less noise than points at random.
+            z = 1 - 2 * (index + random.random(len(points), np.float32)) / count
+            angle = 2 * np.pi * (turn + np.float32(0.618034 * index))
+            radius = np.sqrt(1 - z * z)
+            sphere = np.stack([radius * np.cos(angle), radius * np.sin(angle), z], axis=-1)
+            hidden += self.occluders.test_occlusions(
+                np.concatenate([start, axes + sphere], axis=-1)).numpy()
+        return 1.0 - hidden / count
+
+    def _normals(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return unit normals of faces and, weighted by the faces' areas, of vertices."""
+        a, b, c = (self.vertices[self.faces[:, corner]] for corner in range(3))
+        areas = np.cross(b - a, c - a)
+        summed = np.stack([
+            np.bincount(self.faces.ravel(), areas[:, axis].repeat(3), len(self.vertices))
+            for axis in range(3)], axis=-1)
+        return _unit(areas), _unit(summed).astype(np.float32)
+
+
+def _stacked(arrays: list[np.ndarray], kind: type) -> np.ndarray:
+    return np.concatenate([np.zeros((0, 3)), *arrays]).astype(kind)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return vectors / np.maximum(length, 1e-12)
+
+
+def _raycasting_scene(vertices: np.ndarray, faces: np.ndarray) -> Any:
+    try:
+        from open3d.t.geometry import RaycastingScene
+    except (ImportError, OSError) as error:
+        raise MissingDependencyError(
+            'pictures of scenes need Open3D: pip install open3d-cpu '
+            f'(or open3d; the import says: {error})') from error
+    scene = RaycastingScene()
+    scene.add_triangles(
+        np.ascontiguousarray(vertices), np.ascontiguousarray(faces.astype(np.uint32)))
+    return scene

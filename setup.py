@@ -1,0 +1,33 @@
+from glob import glob
+
+from setuptools import find_packages
+from setuptools import setup
+
+package_name = 'img2scene'
+
+setup(
+    name=package_name,
+    version='0.1.0',
+    packages=find_packages(include=['img2scene_ros', 'img2scene_ros.*']),
+    data_files=[
+        ('share/ament_index/resource_index/packages', [f'resource/{package_name}']),
+        (f'share/{package_name}', ['package.xml']),
+        (f'share/{package_name}/launch', glob('launch/*.launch.py')),
+        (f'share/{package_name}/config', glob('config/*')),
+        (f'share/{package_name}/frames/ycb_1', glob('data/frames/ycb_1/*')),
+    ],
+    install_requires=['setuptools'],
+    python_requires='>=3.10',
+    zip_safe=True,
+    maintainer='img2scene maintainers',
+    maintainer_email='maintainers@img2scene.example',
+    description='Object models for robots: camera images in, posed closed meshes out.',
+    license='Apache-2.0',
+    entry_points={
+        'console_scripts': [
+            'img2scene = img2scene_ros.cli:main',
+            'scene_node = img2scene_ros.nodes.scene_node:main',
+            'replay_node = img2scene_ros.nodes.replay_node:main',
+        ],
+    },
+)

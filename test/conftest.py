@@ -1,0 +1,22 @@
+"""Fixtures that several test modules share."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from img2scene_ros.frame import Frame
+from img2scene_ros.frame import load_frame
+
+
+@pytest.fixture(scope='session')
+def frames_folder() -> Path:
+    """Return the folder of the recorded frames."""
+    return Path(__file__).parents[1] / 'data' / 'frames'
+
+
+@pytest.fixture(scope='session')
+def recorded(frames_folder: Path) -> Callable[[str], Frame]:
+    """Return a function that gives a recorded frame by its folder's name, read once."""
+    return cache(lambda name: load_frame(frames_folder / name))

@@ -1,0 +1,177 @@
+"""`tabletop` on recorded frames: which objects it finds, apart and whole."""
+
+import json
+from pathlib import Path
+from typing import Callable
+
+import cv2
+import numpy as np
+import pytest
+from synthetic import bowl
+from synthetic import box
+from synthetic import camera_pose
+from synthetic import tabletop_frame
+
+from img2scene_ros.detection import Detection
+from img2scene_ros.detection import bbox_of
+from img2scene_ros.detection.tabletop import TabletopDetector
+from img2scene_ros.detection.tabletop import TabletopOptions
+from img2scene_ros.errors import InputError
+from img2scene_ros.frame import Frame
+from img2scene_ros.support import find_support
+
+TABLE_FRAMES = ('table_blue_mug', 'table_cracker_box', 'table_green_bowl',
+                'table_mustard_bottle', 'table_pepper_can')
+# Pixels (u, v) that lie on each object, marked by eye in the pictures.
+MARKED = {
+    'ycb_1': {
+        'drill': [(75, 320), (140, 295), (215, 285)], 'banana': [(160, 390), (225, 445)],
+        'cracker box': [(315, 250), (400, 150), (460, 190)],
+        'mustard bottle': [(365, 290), (362, 420)], 'soup can': [(440, 290), (430, 350)]},
+    'ycb_2': {
+        'bleach': [(265, 100), (255, 240)], 'coffee can': [(330, 220), (340, 290)],
+        'soup can': [(415, 300), (465, 320)], 'sugar box': [(250, 320), (270, 420)],
+        'scissors': [(110, 372), (165, 362)]},
+    'ycb_3': {
+        'spam': [(220, 240), (180, 300)], 'soup can': [(230, 400), (225, 330)],
+        'bowl': [(420, 290), (360, 310), (430, 360)]},
+}
+
+
+def detect(frame: Frame, **options: float) -> list[Detection]:
+    """Run the detector on the frame's own support."""
+    return TabletopDetector(TabletopOptions(**options)).detect(frame, find_support(frame))
+
+
+def bbox_iou(one: np.ndarray, other: np.ndarray) -> float:
+    """Return the intersection over union of two boxes."""
+    low, high = np.maximum(one[:2], other[:2]), np.minimum(one[2:], other[2:])
+    shared = np.prod(np.maximum(high - low, 0))
+    return shared / (np.prod(one[2:] - one[:2]) + np.prod(other[2:] - other[:2]) - shared)
+
+
+@pytest.mark.parametrize('name', TABLE_FRAMES)
+def test_one_object_on_the_table(
+    name: str, recorded: Callable[[str], Frame], frames_folder: Path,
+) -> None:
+    """The one object near the camera is found once, with a tight box."""
+    frame = recorded(name)
+    near = [found for found in detect(frame) if np.nanmedian(frame.depth[found.mask]) < 0.9]
+    assert len(near) == 1
+    truth = cv2.imread(str(frames_folder / name / 'mask.png'), cv2.IMREAD_UNCHANGED) > 0
+    assert bbox_iou(near[0].bbox, bbox_of(truth)) >= 0.85
+
+
+@pytest.mark.parametrize('name', MARKED)
+def test_several_objects_are_found_apart_and_whole(
+    name: str, recorded: Callable[[str], Frame],
+) -> None:
+    """All marks of an object lie in one mask, and that mask holds no other object's marks."""
+    found = detect(recorded(name))
+    owners = {}
+    for label, pixels in MARKED[name].items():
+        holding = {i for i, one in enumerate(found) for u, v in pixels if one.mask[v, u]}
+        assert len(holding) == 1, f'{label} is in {len(holding)} masks'
+        assert all(found[min(holding)].mask[v, u] for u, v in pixels), f'{label} is cut'
+        owners[label] = min(holding)
+    assert len(set(owners.values())) == len(owners)
+
+
+@pytest.mark.parametrize('name', ('ycb_2', 'table_green_bowl'))
+def test_a_mirrored_picture_gives_the_mirrored_objects(
+    name: str, recorded: Callable[[str], Frame],
+) -> None:
+    """Nothing depends on which side the light or the shadow falls."""
+    frame = recorded(name)
+    camera = frame.camera
+    mirrored = Frame(
+        np.ascontiguousarray(frame.color[:, ::-1]),
+        type(camera)(camera.width, camera.height, camera.fx, camera.fy,
+                     camera.width - 1 - camera.cx, camera.cy),
+        np.ascontiguousarray(frame.depth[:, ::-1]))
+    ours, theirs = detect(frame), detect(mirrored)
+    assert len(ours) == len(theirs)
+    for one in ours:
+        flipped = one.mask[:, ::-1]
+        assert max((flipped & other.mask).sum() / (flipped | other.mask).sum()
+                   for other in theirs) > 0.9
+
+
+def test_hidden_readings_do_not_lose_objects(recorded: Callable[[str], Frame]) -> None:
+    """Holes over 3 % of the depth image, as shiny things make them, part or drop no object."""
+    frame = recorded('ycb_3')
+    patches = cv2.GaussianBlur(
+        np.random.default_rng(1).normal(size=frame.shape), (0, 0), 2.0)
+    depth = np.where(patches > 1.8 * patches.std(), np.nan, frame.depth).astype(np.float32)
+    assert len(detect(Frame(frame.color, frame.camera, depth))) == 3
+
+
+def test_low_things_are_found() -> None:
+    """A plate of 12 mm height is an object, and its mask covers it."""
+    frame, truth = tabletop_frame([box(0.16, 0.12, 0.012)], camera_pose(35, 0.8))
+    found = detect(frame)
+    assert len(found) == 1
+    assert (found[0].mask & (truth == 1)).sum() / (found[0].mask | (truth == 1)).sum() > 0.8
+
+
+def test_inside_and_outside_of_a_bowl_are_one() -> None:
+    """A hollow object is one object, whose mask holds its inside."""
+    frame, truth = tabletop_frame([bowl(0.08, 0.06)], camera_pose(40, 0.7))
+    found = detect(frame)
+    assert len(found) == 1
+    assert (found[0].mask & (truth == 1)).sum() / (found[0].mask | (truth == 1)).sum() > 0.85
+
+
+def test_an_object_cut_by_the_border_is_kept() -> None:
+    """The box ends at the picture's border, and no pixel lies beyond."""
+    cut = box(0.1, 0.1, 0.1).apply_translation((0, 0.42, 0))
+    frame, truth = tabletop_frame([cut], camera_pose(35, 0.8))
+    assert (truth[:, 0] == 1).any() or (truth[:, -1] == 1).any()
+    found = detect(frame)
+    assert len(found) == 1
+    assert (found[0].bbox >= 0).all() and (found[0].bbox <= (640, 480, 640, 480)).all()
+    assert bbox_iou(found[0].bbox, bbox_of(truth == 1)) > 0.85
+
+
+def test_a_wall_behind_the_table_is_no_object() -> None:
+    """A wall larger than the table is neither support nor object."""
+    wall = box(0.02, 3.0, 2.0).apply_translation((-0.9, 0, -0.8))
+    frame, _ = tabletop_frame([box(0.08, 0.06, 0.1), wall], camera_pose(25, 0.9))
+    found = detect(frame)
+    assert len(found) == 1
+    assert np.nanmedian(frame.depth[found[0].mask]) < 1.1
+
+
+def test_options_limit_what_counts() -> None:
+    """Greatest number and greatest distance hold."""
+    objects = [box(0.06, 0.06, 0.08).apply_translation((0, y, 0)) for y in (-0.2, 0, 0.2)]
+    frame, _ = tabletop_frame(objects, camera_pose(35, 0.8))
+    assert len(detect(frame)) == 3
+    assert len(detect(frame, max_detections=2)) == 2
+    assert detect(frame, max_distance=0.4) == []
+
+
+def test_no_depth_is_one_clear_sentence(recorded: Callable[[str], Frame]) -> None:
+    """The error names the detector and the way out."""
+    frame = recorded('ycb_1')
+    with pytest.raises(InputError, match="'tabletop' needs a depth image"):
+        TabletopDetector().detect(Frame(frame.color, frame.camera), None)
+
+
+@pytest.mark.parametrize('value', (0.0, np.nan))
+def test_empty_depth_finds_nothing(value: float, recorded: Callable[[str], Frame]) -> None:
+    """All-zero and all-NaN depth images hold no object and break nothing."""
+    frame = recorded('ycb_1')
+    empty = Frame(frame.color, frame.camera, np.full(frame.shape, value, np.float32))
+    assert detect(empty) == []
+
+
+def test_recorded_heights(recorded: Callable[[str], Frame], frames_folder: Path) -> None:
+    """Nothing below 1 cm is lost at the top: the masks reach the measured height."""
+    for name in TABLE_FRAMES:
+        frame = recorded(name)
+        measured = json.loads((frames_folder / name / 'measured.json').read_text())
+        support = find_support(frame)
+        mask = detect(frame)[0].mask & np.isfinite(frame.depth)
+        height = np.percentile(support.height(frame.points[mask]), 99.5)
+        assert height == pytest.approx(measured['height_above_table_m'], abs=0.003)

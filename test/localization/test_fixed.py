@@ -1,0 +1,25 @@
+"""Places at a fixed distance."""
+
+import numpy as np
+import pytest
+
+from img2scene_ros.camera import Camera
+from img2scene_ros.detection import Detection
+from img2scene_ros.frame import Frame
+from img2scene_ros.localization.fixed import FixedDistance
+from img2scene_ros.localization.fixed import FixedOptions
+
+
+def test_on_the_ray_at_the_distance() -> None:
+    """The centre is on the bbox centre's ray, and projects back onto it."""
+    frame = Frame(np.zeros((480, 640, 3), np.uint8), Camera(640, 480, 500, 500, 320, 240))
+    detection = Detection('cup', 0.9, np.array([400.0, 100.0, 500.0, 180.0]))
+    placement = FixedDistance(FixedOptions(distance=2.0)).place(frame, detection, None)
+    assert np.linalg.norm(placement.position) == pytest.approx(2.0)
+    assert frame.camera.project(placement.position) == pytest.approx((450.0, 140.0))
+    assert placement.depth_source == 'fixed'
+    # 100 x 80 pixels at that depth, by similar triangles.
+    depth = placement.position[2]
+    assert placement.size[1:] == pytest.approx((100 * depth / 500, 80 * depth / 500))
+    along = placement.position / 2.0
+    assert np.sqrt((placement.position_std * along) @ (placement.position_std * along)) > 0.3

@@ -1,0 +1,83 @@
+"""The replay node publishes what was recorded, as a camera would."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from harness import NodeProcess
+from harness import Robot
+from sensor_msgs.msg import CameraInfo
+from sensor_msgs.msg import Image
+
+from img2scene_ros.frame import Frame
+
+
+def listen(robot: Robot) -> dict[str, list]:
+    """Subscribe to the camera's topics."""
+    received = {'image': [], 'camera_info': [], 'depth': []}
+    for topic, kind in (('image', Image), ('camera_info', CameraInfo), ('depth', Image)):
+        robot.node.create_subscription(kind, topic, received[topic].append, 10)
+    return received
+
+
+def test_plays_a_folder_of_frames_once_and_ends(
+    robot: Robot, frames_folder: Path, tmp_path: Path, recorded: Callable[[str], Frame],
+) -> None:
+    replay = NodeProcess(
+        'replay_node', robot.domain, tmp_path, '-p', f'folder:={frames_folder}',
+        '-p', 'loop:=false', '-p', 'rate:=20.0', '-p', 'frame_id:=lens')
+    received = listen(robot)  # late: it waits for its subscribers
+    robot.spin_until(lambda: not replay.is_running, 'the replay ends')
+    robot.spin(0.5)
+    assert replay.wait() == 0
+    names = sorted(path.name for path in frames_folder.iterdir() if path.is_dir())
+    assert [len(messages) for messages in received.values()] == [len(names)] * 3
+    stamps = [message.header.stamp for message in received['image']]
+    assert len({(stamp.sec, stamp.nanosec) for stamp in stamps}) == len(names)
+    for name, image, info, depth in zip(names, *received.values()):
+        assert image.header == info.header == depth.header
+        assert image.header.frame_id == 'lens'
+        frame = recorded(name)
+        assert image.encoding == 'rgb8' and depth.encoding == '16UC1'
+        np.testing.assert_array_equal(
+            np.reshape(image.data, (image.height, image.width, 3)), frame.color)
+        millimetres = cv2.imread(str(frames_folder / name / 'depth.png'), cv2.IMREAD_UNCHANGED)
+        np.testing.assert_array_equal(
+            np.frombuffer(depth.data, '<u2').reshape(depth.height, depth.width), millimetres)
+        np.testing.assert_array_equal(info.k, frame.camera.matrix.ravel())
+
+
+def test_loops_over_pictures_without_depth(robot: Robot, tmp_path: Path) -> None:
+    for value in (10, 20, 30):
+        cv2.imwrite(str(tmp_path / f'{value}.png'), np.full((30, 40, 3), value, np.uint8))
+    received = listen(robot)
+    replay = NodeProcess(
+        'replay_node', robot.domain, tmp_path, '-p', f'folder:={tmp_path}',
+        '-p', 'rate:=20.0', '-p', 'field_of_view:=90.0')
+    robot.spin_until(lambda: len(received['image']) >= 7, 'the pictures come again and again')
+    assert replay.stop() == 0 and 'Traceback' not in replay.log
+    values = [message.data[0] for message in received['image']]
+    turns = {10: 20, 20: 30, 30: 10}
+    assert all(after == turns[before] for before, after in zip(values, values[1:]))
+    assert received['camera_info'][0].k[0] == pytest.approx(20), 'half of 40 pixels at 45 degrees'
+    assert not received['depth']
+
+
+@pytest.mark.parametrize('arguments, sentence', [
+    (['-p', 'folder:=/no/such/folder'], "error: there is no folder '/no/such/folder'"),
+    ([], "error: the parameter 'folder' is empty"),
+    (['-p', 'folder:=/', '-p', 'rate:=-1.0'], "error: the parameter 'rate'.*-1.0"),
+    (['-p', 'folder:=/', '-p', 'rate:=5'], "error: the parameter 'rate'.*decimal point"),
+    (['--params-file', '/no/such/file.yaml'], "error: .*/no/such/file.yaml"),
+])
+def test_says_in_one_line_why_it_cannot_start(
+    robot: Robot, tmp_path: Path, arguments: list[str], sentence: str,
+) -> None:
+    replay = NodeProcess('replay_node', robot.domain, tmp_path, *arguments)
+    assert replay.wait() == 1
+    lines = [line for line in replay.log.splitlines() if line.startswith('error')]
+    assert len(lines) == 1 and re.search(sentence, lines[0]), replay.log
+    assert 'Traceback' not in replay.log

@@ -1,0 +1,222 @@
+"""The workers survive their work, show scenes in order, and never wait for a mesh."""
+
+import re
+from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import replace
+from threading import Event
+from threading import Lock
+from time import monotonic
+from time import sleep
+
+import numpy as np
+import pytest
+import trimesh
+
+from img2scene_ros.camera import Camera
+from img2scene_ros.detection import Detection
+from img2scene_ros.errors import InputError
+from img2scene_ros.frame import Frame
+from img2scene_ros.nodes.pairing import Pair
+from img2scene_ros.nodes.pairing import Pairing
+from img2scene_ros.nodes.problems import Problems
+from img2scene_ros.nodes.workers import Workers
+from img2scene_ros.reconstruction import ObjectModel
+from img2scene_ros.scene import Scene
+from img2scene_ros.scene import SceneObject
+
+
+class Log:
+    """Takes what would go to the node's log."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def warning(self, line: str) -> None:
+        self.lines.append(line)
+
+    def info(self, line: str) -> None:
+        pass
+
+    debug = info
+
+
+class SlowPipeline:
+    """Has one object, whose reconstruction lasts until it is allowed to end."""
+
+    def __init__(self) -> None:
+        self.may_end = Event()
+        self.scene = Scene('', 0)
+        self._has_mesh = False
+        self._lock = Lock()
+        mesh = trimesh.creation.box((1, 1, 1))
+        self._model = ObjectModel(
+            mesh.vertices, mesh.faces, np.zeros((8, 3), np.uint8), np.zeros(3), np.eye(3), 'box')
+
+    def perceive(self, frame: Frame) -> Scene:
+        with self._lock:
+            detection = Detection('cup', 1.0, np.zeros(4))
+            self.scene = Scene(frame.frame_id, frame.stamp_ns, (SceneObject(
+                1, detection, np.ones(3), np.eye(3), np.ones(3), 'sensor', self._model,
+                self._has_mesh),))
+        return self.scene
+
+    def reconstruct_next(self) -> Scene | None:
+        if self._has_mesh:
+            return None
+        self.may_end.wait()
+        with self._lock:
+            self._has_mesh = True
+            self.scene = replace(
+                self.scene, objects=(replace(self.scene.objects[0], is_final=True),))
+        return self.scene
+
+    def clear(self) -> None:
+        self.scene = replace(self.scene, objects=())
+
+
+class Recorder:
+    """An output that keeps what it is to show."""
+
+    def __init__(self) -> None:
+        self.shown: list[tuple[Frame, Scene, bool]] = []
+
+    def show(self, frame: Frame, scene: Scene, changed: bool) -> None:
+        self.shown.append((frame, scene, changed))
+
+
+def frame_of(pair: Pair) -> Frame:
+    """Make the frame of a message that is a stamp, or raise the message."""
+    if isinstance(pair.color, Exception):
+        raise pair.color
+    return Frame(np.zeros((4, 4, 3), np.uint8), Camera(4, 4, 1.0, 1.0, 2.0, 2.0), None, pair.color)
+
+
+class Bench:
+    """Workers with everything around them."""
+
+    def __init__(self) -> None:
+        self.pipeline, self.output, self.log = SlowPipeline(), Recorder(), Log()
+        self.pairing, self.problems = Pairing(), Problems(self.log)
+        self.workers = Workers(
+            self.pipeline, {'recorder': self.output}, self.pairing, frame_of, self.problems,
+            self.log)
+        self.workers.republish_period = 1000.0
+        self.workers.start()
+
+    def send(self, message: int | Exception) -> None:
+        self.pairing.add_color(0.0, message, True)
+
+    def wait(self, condition: Callable[[], bool]) -> None:
+        end = monotonic() + 20
+        while not condition():
+            assert monotonic() < end
+            sleep(0.01)
+
+    def shows(self, stamp: int) -> bool:
+        return bool(self.output.shown) and self.output.shown[-1][1].stamp_ns == stamp
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    bench = Bench()
+    yield bench
+    bench.pipeline.may_end.set()
+    bench.workers.stop()
+
+
+def test_frames_do_not_wait_for_a_mesh(bench: Bench) -> None:
+    for stamp in range(1, 6):
+        bench.send(stamp)
+        bench.wait(lambda: bench.shows(stamp))
+        assert not bench.output.shown[-1][1].objects[0].is_final
+    assert bench.workers.measured()['reconstructions pending'] == 1
+    bench.pipeline.may_end.set()
+    bench.wait(lambda: bench.output.shown[-1][1].objects[0].is_final)
+    assert bench.output.shown[-1][1].stamp_ns == 5, 'shown at once, without a new frame'
+
+
+def test_unchanged_scene_is_not_called_changed(bench: Bench) -> None:
+    for stamp in (1, 2, 3):
+        bench.send(stamp)
+        bench.wait(lambda: bench.shows(stamp))
+    assert [changed for _, _, changed in bench.output.shown] == [True, False, False]
+    bench.workers.republish_period = 0.0
+    bench.send(4)
+    bench.wait(lambda: bench.shows(4))
+    assert bench.output.shown[-1][2], 'called changed again after the period'
+
+
+def test_bad_frames_are_reported_once_and_forgotten(bench: Bench) -> None:
+    for _ in range(5):
+        bench.send(InputError('the picture is upside down'))
+        bench.wait(lambda: bench.problems.present)
+    bench.send(1)
+    bench.wait(lambda: bench.shows(1))
+    bench.wait(lambda: not bench.problems.present)
+    assert bench.log.lines == ['the picture is upside down']
+
+
+def test_worker_survives_an_unexpected_error(bench: Bench) -> None:
+    bench.send(ZeroDivisionError('division by zero'))
+    bench.wait(lambda: bench.problems.present)
+    assert re.search(
+        'perception failed unexpectedly .*ZeroDivisionError: division by zero', bench.log.lines[0])
+    bench.send(1)
+    bench.wait(lambda: bench.shows(1))
+
+
+def test_reconstruction_survives_an_unexpected_error(bench: Bench) -> None:
+    def fail() -> None:
+        raise MemoryError('out of memory')
+
+    works, bench.pipeline.reconstruct_next = bench.pipeline.reconstruct_next, fail
+    bench.send(1)
+    bench.wait(lambda: bench.log.lines)
+    assert 'MemoryError' in bench.log.lines[0]
+    bench.pipeline.reconstruct_next = works
+    bench.pipeline.may_end.set()
+    bench.send(2)
+    bench.wait(lambda: bench.output.shown[-1][1].objects[0].is_final)
+
+
+def test_broken_output_does_not_stop_the_others(bench: Bench) -> None:
+    class Broken:
+        def show(self, *_: object) -> None:
+            raise OSError('no paper')
+
+    bench.workers._outputs = {'printer': Broken()} | bench.workers._outputs
+    bench.send(1)
+    bench.wait(lambda: bench.shows(1))
+    assert 'output printer' in bench.problems.present
+
+
+def test_cleared_scene_is_shown_at_once(bench: Bench) -> None:
+    bench.send(1)
+    bench.wait(lambda: bench.shows(1))
+    bench.workers.clear()
+    assert bench.output.shown[-1][1].objects == () and bench.output.shown[-1][2]
+
+
+def test_nothing_is_shown_after_the_stop(bench: Bench) -> None:
+    bench.send(1)
+    bench.wait(lambda: bench.shows(1))
+    bench.pipeline.may_end.set()
+    bench.workers.stop()
+    count = len(bench.output.shown)
+    bench.workers.clear()
+    assert len(bench.output.shown) == count
+
+
+def test_problems_repeat_neither_the_line_nor_its_end() -> None:
+    log = Log()
+    problems = Problems(log)
+    for _ in range(3):
+        problems.report('camera', 'it is dark')
+        problems.report('lens', 'it is dirty')
+        problems.solved('camera')
+    assert log.lines == ['it is dark', 'it is dirty']
+    assert problems.present == {'lens': 'it is dirty'}
+    problems.clear()
+    problems.report('lens', 'it is dirty')
+    assert len(log.lines) == 3, 'said again after a new start'

@@ -1,0 +1,276 @@
+"""The export directory, read back by other programs."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import trimesh
+from scipy.spatial.transform import Rotation
+
+from img2scene_ros.camera import Camera
+from img2scene_ros.detection import Detection
+from img2scene_ros.errors import InputError
+from img2scene_ros.frame import Frame
+from img2scene_ros.reconstruction import ObjectModel
+from img2scene_ros.scene import Scene
+from img2scene_ros.scene import SceneObject
+from img2scene_ros.scene.export import export_scene
+from img2scene_ros.scene.export import gltf_rotation
+from img2scene_ros.support import SupportPlane
+
+SIZE = (64, 48)
+TILT = np.array([0.0, -np.cos(0.5), -np.sin(0.5)])
+TABLE = SupportPlane(TILT, 0.4, np.array([
+    [x, (0.4 - z * np.sin(0.5)) / np.cos(0.5), z] for x, z in ((-1, 0.3), (1, 0.3), (0, 1.5))]))
+
+
+def scene_object(number: int, label: str, mesh: trimesh.Trimesh) -> SceneObject:
+    rng = np.random.default_rng(number)
+    rotation = Rotation.random(random_state=number).as_matrix()
+    position = np.array([0.1 * number - 0.2, 0.05, 0.7])
+    vertices = mesh.vertices - (mesh.vertices.min(axis=0) + mesh.vertices.max(axis=0)) / 2
+    model = ObjectModel(
+        vertices.astype(np.float32), mesh.faces.astype(np.int32),
+        rng.integers(0, 256, (len(vertices), 3), dtype=np.uint8), position, rotation, 'test')
+    detection = Detection(label, 0.75, np.array([3.0, 4.0, 20.0, 30.5]))
+    return SceneObject(
+        number, detection, position, rotation, np.array([0.001, 0.002, 0.003]), 'sensor', model)
+
+
+@pytest.fixture
+def frame() -> Frame:
+    return Frame(np.full((SIZE[1], SIZE[0], 3), 90, np.uint8),
+                 Camera.from_field_of_view(*SIZE, 60.0))
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene('camera_optical', 1_500_000_000, (
+        scene_object(1, 'box', trimesh.creation.box((0.1, 0.2, 0.05))),
+        scene_object(3, 'coffee cup/Tasse ü', trimesh.creation.icosphere(3, 0.06)),
+    ), TABLE, {'detect': 0.25})
+
+
+def world_points(glb: Path) -> dict[str, np.ndarray]:
+    loaded = trimesh.load(glb)
+    points = {}
+    for node in loaded.graph.nodes_geometry:
+        pose, geometry = loaded.graph[node]
+        points[node] = trimesh.transform_points(loaded.geometry[geometry].vertices, pose)
+    return points
+
+
+def test_export_holds_the_promised_files(tmp_path, frame, scene):
+    export_scene(tmp_path / 'out', frame, scene)
+    found = {str(path.relative_to(tmp_path / 'out'))
+             for path in (tmp_path / 'out').rglob('*') if path.is_file()}
+    assert found == {
+        'scene.glb', 'scene.png', 'overlay.png', 'objects.json',
+        'meshes/1_box.glb', 'meshes/3_coffee_cup_Tasse.glb',
+        'collision/1_box.stl', 'collision/3_coffee_cup_Tasse.stl'}
+    assert [path.name for path in tmp_path.iterdir()] == ['out'], 'nothing is left beside it'
+    assert cv2.imread(str(tmp_path / 'out/overlay.png')).shape == (48, 64, 3)
+    assert cv2.imread(str(tmp_path / 'out/scene.png')).shape[1] == 3 * 64
+
+
+def test_scene_glb_has_every_point_at_its_place_with_the_table_level(tmp_path, frame, scene):
+    export_scene(tmp_path / 'out', frame, scene)
+    written = world_points(tmp_path / 'out/scene.glb')
+    assert set(written) == {'1_box', '3_coffee_cup_Tasse'}
+    for item, name in zip(scene.objects, ('1_box', '3_coffee_cup_Tasse')):
+        points = written[name]
+        np.testing.assert_allclose(points[:, 1], item.points @ TILT, atol=1e-6)
+        np.testing.assert_allclose(points[:, 0], item.points[:, 0], atol=1e-6)
+        assert (points[:, 2] < 0).all(), 'a glTF camera at the origin looks along -z'
+        np.testing.assert_allclose(
+            np.linalg.norm(points, axis=1), np.linalg.norm(item.points, axis=1), atol=1e-6)
+
+
+def test_scene_glb_without_a_table_has_the_axes_of_a_gltf_camera(tmp_path, frame, scene):
+    export_scene(tmp_path / 'out', frame, Scene('camera', 0, scene.objects))
+    written = world_points(tmp_path / 'out/scene.glb')
+    np.testing.assert_allclose(
+        written['1_box'], scene.objects[0].points * (1, -1, -1), atol=1e-6)
+
+
+def test_scene_glb_of_a_camera_that_looks_straight_down(tmp_path, frame, scene):
+    hull = np.array([[-1.0, -1, 1], [1, -1, 1], [0, 1, 1]])
+    down = SupportPlane(np.array([0.0, 0.0, -1.0]), 1.0, hull)
+    export_scene(tmp_path / 'out', frame, Scene('camera', 0, scene.objects, down))
+    points = world_points(tmp_path / 'out/scene.glb')['1_box']
+    x, y, z = scene.objects[0].points.T
+    np.testing.assert_allclose(points, np.stack([x, -z, y], axis=1), atol=1e-6)
+
+
+@pytest.mark.parametrize('up, front', [((0, -1, 0), (0, 0, -1)), (TILT, (0, 0, -1)),
+                                       ((0, 0, 1), (1, 0, 0))])
+def test_change_of_axes_is_a_rotation(up, front):
+    rotation = gltf_rotation(np.array(up), np.array(front))
+    np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-12)
+    assert np.linalg.det(rotation) == pytest.approx(1)
+    np.testing.assert_allclose(rotation @ up, (0, 1, 0), atol=1e-12)
+    assert (rotation @ front)[2] > 0
+
+
+def test_nodes_carry_names_labels_and_scores_and_the_root_is_identity(tmp_path, frame, scene):
+    export_scene(tmp_path / 'out', frame, scene)
+    tree = glb_tree(tmp_path / 'out/scene.glb')
+    root = tree['nodes'][tree['scenes'][0]['nodes'][0]]
+    assert not {'matrix', 'translation', 'rotation', 'scale'} & set(root)
+    assert {node['name']: node['extras'] for node in tree['nodes'] if node is not root} == {
+        '1_box': {'id': 1, 'label': 'box', 'score': 0.75},
+        '3_coffee_cup_Tasse': {'id': 3, 'label': 'coffee cup/Tasse ü', 'score': 0.75}}
+
+
+def test_single_meshes_are_upright_and_face_the_viewer(tmp_path, frame, scene):
+    export_scene(tmp_path / 'out', frame, scene)
+    points = next(iter(world_points(tmp_path / 'out/meshes/1_box.glb').values()))
+    x, y, z = scene.objects[0].model.vertices.T
+    np.testing.assert_allclose(points, np.stack([y, z, x], axis=1), atol=1e-6)
+
+
+def test_colors_are_linear_light_as_gltf_wants(tmp_path, frame, scene):
+    export_scene(tmp_path / 'out', frame, scene)
+    path = tmp_path / 'out/meshes/1_box.glb'
+    tree, data = glb_tree(path), path.read_bytes()
+    accessor = tree['accessors'][tree['meshes'][0]['primitives'][0]['attributes']['COLOR_0']]
+    view = tree['bufferViews'][accessor['bufferView']]
+    start = len(data) - tree['buffers'][0]['byteLength'] + view['byteOffset']
+    linear = np.frombuffer(data, '<f4', accessor['count'] * 3, start).reshape(-1, 3)
+    srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    np.testing.assert_allclose(srgb * 255, scene.objects[0].model.colors, atol=0.01)
+
+
+def test_collision_meshes_are_closed_small_and_in_the_object_frame(tmp_path, frame, scene):
+    export_scene(tmp_path / 'out', frame, scene)
+    for item, name in zip(scene.objects, ('1_box', '3_coffee_cup_Tasse')):
+        mesh = trimesh.load(tmp_path / f'out/collision/{name}.stl')
+        assert mesh.is_watertight
+        np.testing.assert_allclose(mesh.extents, item.model.size, atol=1e-6)
+        np.testing.assert_allclose(mesh.bounds.sum(axis=0), 0, atol=1e-6)
+
+
+def test_large_meshes_collide_with_their_convex_hull(tmp_path, frame):
+    torus = scene_object(1, 'ring', trimesh.creation.torus(0.1, 0.02))
+    assert len(torus.model.faces) > 1000
+    export_scene(tmp_path / 'out', frame, Scene('camera', 0, (torus,)))
+    hull = trimesh.load(tmp_path / 'out/collision/1_ring.stl')
+    assert hull.is_watertight and hull.is_convex
+    # The hull of a torus is a disc of radius R with a half-round rim of radius r.
+    big, small = 0.1, 0.02
+    assert hull.volume == pytest.approx(
+        2 * np.pi * small * big ** 2 + np.pi ** 2 * small ** 2 * big
+        + 4 / 3 * np.pi * small ** 3, rel=0.02)
+
+
+def test_objects_json_places_the_object_frame(tmp_path, frame, scene):
+    export_scene(tmp_path / 'out', frame, scene)
+    summary = json.loads((tmp_path / 'out/objects.json').read_text())
+    assert list(summary) == ['frame_id', 'stamp', 'objects', 'timing_s']
+    assert (summary['frame_id'], summary['stamp']) == ('camera_optical', 1.5)
+    assert summary['timing_s'] == {'detect': 0.25}
+    for item, entry in zip(scene.objects, summary['objects']):
+        assert list(entry) == [
+            'id', 'label', 'score', 'bbox_xyxy_px', 'position_m', 'orientation_xyzw', 'size_m',
+            'position_std_m', 'depth_source', 'reconstructor', 'triangles', 'watertight', 'mesh']
+        assert (entry['id'], entry['label']) == (item.id, item.detection.label)
+        assert entry['bbox_xyxy_px'] == [3, 4, 20, 30.5]
+        assert entry['watertight'] is True
+        mesh = trimesh.load(tmp_path / 'out' / entry['mesh'], force='mesh')
+        assert entry['triangles'] == len(mesh.faces)
+        # From the single mesh (y up, z to the viewer) through the pose into the scene.
+        points = Rotation.from_quat(entry['orientation_xyzw']).apply(
+            mesh.vertices[:, [2, 0, 1]]) + entry['position_m']
+        np.testing.assert_allclose(points, item.points, atol=2e-5)
+        np.testing.assert_allclose(
+            entry['size_m'], np.ptp(mesh.vertices, axis=0)[[2, 0, 1]], atol=2e-5)
+
+
+def test_scene_without_objects_is_exported(tmp_path, frame):
+    export_scene(tmp_path / 'out', frame, Scene('camera', 0))
+    assert json.loads((tmp_path / 'out/objects.json').read_text())['objects'] == []
+    assert not trimesh.load(tmp_path / 'out/scene.glb').geometry
+
+
+def test_without_open3d_only_the_picture_of_the_scene_is_missing(
+        tmp_path, frame, scene, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, 'open3d', None)
+    monkeypatch.setitem(sys.modules, 'open3d.t.geometry', None)
+    export_scene(tmp_path / 'out', frame, scene)
+    names = {path.name for path in (tmp_path / 'out').iterdir()}
+    assert names == {'scene.glb', 'overlay.png', 'objects.json', 'meshes', 'collision'}
+    assert 'pip install open3d' in caplog.text
+
+
+def test_older_export_is_replaced(tmp_path, frame, scene):
+    export_scene(tmp_path / 'out', frame, scene)
+    export_scene(tmp_path / 'out', frame, Scene('camera', 0, scene.objects[:1]))
+    assert [path.name for path in (tmp_path / 'out/meshes').iterdir()] == ['1_box.glb']
+    assert [path.name for path in tmp_path.iterdir()] == ['out']
+
+
+def test_directory_with_other_things_is_left_alone(tmp_path, frame, scene):
+    export_scene(tmp_path / 'out', frame, scene)
+    (tmp_path / 'out/notes.txt').write_text('mine')
+    with pytest.raises(InputError, match='notes.txt'):
+        export_scene(tmp_path / 'out', frame, scene)
+    assert (tmp_path / 'out/notes.txt').read_text() == 'mine'
+    (tmp_path / 'home').mkdir()
+    (tmp_path / 'home/meshes').mkdir()
+    with pytest.raises(InputError, match='meshes'):
+        export_scene(tmp_path / 'home', frame, scene)
+
+
+@pytest.mark.parametrize('breaks', ['draw_overlay', '_summary', '_scene_glb'])
+def test_failing_export_keeps_the_older_one(tmp_path, frame, scene, monkeypatch, breaks):
+    export_scene(tmp_path / 'out', frame, scene)
+    before = (tmp_path / 'out/objects.json').read_bytes()
+
+    def no_space(*_):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(f'img2scene_ros.scene.export.{breaks}', no_space)
+    with pytest.raises(InputError, match='No space left on device'):
+        export_scene(tmp_path / 'out', frame, Scene('other', 0))
+    assert (tmp_path / 'out/objects.json').read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ['out']
+
+
+def test_interrupted_export_leaves_nothing(tmp_path, frame, scene, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('img2scene_ros.scene.export.draw_scene', interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        export_scene(tmp_path / 'out', frame, scene)
+    assert not list(tmp_path.iterdir())
+
+
+def test_place_that_cannot_be_written_is_one_sentence(tmp_path, frame, scene):
+    (tmp_path / 'file').write_text('in the way')
+    for place in (tmp_path / 'file', tmp_path / 'file/out', Path('/proc/out')):
+        with pytest.raises(InputError, match='choose another place') as caught:
+            export_scene(place, frame, scene)
+        assert '\n' not in str(caught.value)
+    assert (tmp_path / 'file').read_text() == 'in the way'
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason='root may write everywhere')
+def test_directory_without_permission_is_one_sentence(tmp_path, frame, scene):
+    tmp_path.chmod(0o555)
+    try:
+        with pytest.raises(InputError, match='Permission denied'):
+            export_scene(tmp_path / 'out', frame, scene)
+    finally:
+        tmp_path.chmod(0o755)
+
+
+def glb_tree(path: Path) -> dict:
+    """Return a GLB file's JSON chunk (glTF 2.0 specification, section 4.4)."""
+    data = path.read_bytes()
+    assert data[:4] == b'glTF' and data[16:20] == b'JSON'
+    return json.loads(data[20:20 + int.from_bytes(data[12:16], 'little')])

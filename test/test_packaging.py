@@ -1,0 +1,116 @@
+"""What gets installed is what package.xml, the entry points and the launch files promise."""
+
+import ast
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+import zipfile
+from configparser import ConfigParser
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+MODULES = sorted((ROOT / 'img2scene_ros').rglob('*.py'))
+# The rosdep keys of Python packages; ROS packages go by their own names.
+KEYS = {
+    'cv2': 'python3-opencv',
+    'huggingface_hub': 'python3-transformers-pip',
+    'numpy': 'python3-numpy',
+    'open3d': 'python3-open3d-pip',
+    'rich': 'python3-rich',
+    'safetensors': 'python3-transformers-pip',
+    'scipy': 'python3-scipy',
+    'skimage': 'python3-skimage',
+    'torch': 'python3-pytorch-pip',
+    'transformers': 'python3-transformers-pip',
+    'trimesh': 'python3-trimesh-pip',
+    'yaml': 'python3-yaml',
+}
+
+
+@pytest.fixture(scope='module')
+def manifest() -> ElementTree.Element:
+    return ElementTree.parse(ROOT / 'package.xml').getroot()
+
+
+@pytest.fixture(scope='module')
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """Build the package from a copy of its sources, as pip does."""
+    folder = tmp_path_factory.mktemp('wheel')
+    source = folder / 'source'
+    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(
+        '.git', '.venv*', 'out', 'build', 'install', 'log', '__pycache__', '*.egg-info', 'test'))
+    subprocess.run(
+        [sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps', '--no-build-isolation',
+         '--wheel-dir', str(folder), str(source)], check=True)
+    return zipfile.ZipFile(next(folder.glob('img2scene-*.whl')))
+
+
+def installed(wheel: zipfile.ZipFile) -> set[str]:
+    """Return the data files by their place below the installation's prefix."""
+    return {name.split('.data/data/')[1] for name in wheel.namelist() if '.data/data/' in name}
+
+
+def imports_of(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module)
+    return {name.split('.')[0] for name in names}
+
+
+def test_package_xml_declares_every_import(manifest):
+    declared = {
+        element.text for kind in ('depend', 'exec_depend') for element in manifest.iter(kind)}
+    imported = set().union(*map(imports_of, MODULES)) - set(sys.stdlib_module_names)
+    needed = {KEYS.get(name, name) for name in imported - {'img2scene_ros'}}
+    assert {'rclpy', 'python3-numpy'} < needed
+    assert needed - declared == set()
+
+
+def test_package_xml_and_setup_tell_the_same(manifest, wheel):
+    metadata = wheel.read(
+        next(name for name in wheel.namelist() if name.endswith('dist-info/METADATA'))).decode()
+    for tag, field in (('name', 'Name'), ('version', 'Version'), ('license', 'License')):
+        assert f'{field}: {manifest.find(tag).text}\n' in metadata
+    assert manifest.get('format') == '3'
+    assert manifest.find('export/build_type').text == 'ament_python'
+
+
+def test_commands_are_functions_that_exist(wheel):
+    entries = ConfigParser()
+    entries.read_string(wheel.read(
+        next(name for name in wheel.namelist() if name.endswith('entry_points.txt'))).decode())
+    scripts = dict(entries['console_scripts'])
+    assert set(scripts) == {'img2scene', 'scene_node', 'replay_node'}
+    for place in scripts.values():
+        module, function = place.split(':')
+        assert callable(getattr(import_module(module), function))
+
+
+def test_wheel_holds_all_modules_and_no_tests(wheel):
+    modules = {name for name in wheel.namelist() if name.endswith('.py') and '.data' not in name}
+    assert modules == {str(path.relative_to(ROOT)) for path in MODULES}
+
+
+def test_launch_files_configuration_and_demo_frame_are_installed(wheel):
+    names = installed(wheel)
+    assert 'share/ament_index/resource_index/packages/img2scene' in names
+    assert 'share/img2scene/package.xml' in names
+    assert 'share/img2scene/launch/bringup.launch.py' in names
+    for path in (ROOT / 'config').iterdir():
+        assert f'share/img2scene/config/{path.name}' in names
+    for name in ('color.png', 'depth.png', 'camera.json'):
+        assert f'share/img2scene/frames/ycb_1/{name}' in names
+
+
+def test_only_the_nodes_import_ros():
+    outside = [path for path in MODULES if 'nodes' not in path.parts]
+    assert len(outside) < len(MODULES)
+    for path in outside:
+        assert not {name for name in imports_of(path) if name == 'rclpy' or '_msgs' in name}, path
