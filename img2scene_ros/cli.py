@@ -1,4 +1,4 @@
-"""The command line: img2scene reconstruct | demo | doctor."""
+"""The command line: img2scene reconstruct | demo | bench | doctor."""
 
 import argparse
 import json
@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
     _add_reconstruct(commands)
     _add_demo(commands)
+    _add_bench(commands)
     doctor = commands.add_parser(
         'doctor', help='show versions, what is missing and how to mend it',
         description='Show versions, what is missing and how to mend it; the exit code is 1 when '
@@ -115,6 +116,24 @@ def _add_demo(commands: Any) -> None:
         '--out', type=Path, metavar='DIR', default=DEFAULT_OUT / 'demo',
         help='export directory (default: %(default)s)')
     parser.set_defaults(run=_demo)
+
+
+def _add_bench(commands: Any) -> None:
+    parser = commands.add_parser(
+        'bench', help='measure time and accuracy on recorded frames',
+        description='Measure the time per frame and per mesh on recorded frames, and the accuracy '
+        'where a frame folder holds mask.png and measured.json; prints a Markdown table.')
+    parser.add_argument(
+        'frames', nargs='+', type=Path, metavar='FRAMES',
+        help='a frame folder or a folder of them')
+    parser.set_defaults(run=_bench)
+
+
+def _bench(chosen: argparse.Namespace) -> int:
+    from img2scene_ros.bench import bench
+
+    print(bench(_inputs(chosen.frames)))
+    return 0
 
 
 def _doctor(_: argparse.Namespace) -> int:

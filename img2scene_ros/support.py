@@ -15,7 +15,7 @@ _MAX_ROLL_SINE = np.sin(np.radians(40.0))
 _HEAD_ON_SINE = np.sin(np.radians(15.0))
 _ALIGNED = np.cos(np.radians(25.0))
 _SAMPLES = 12000
-_HYPOTHESES = 400
+_HYPOTHESES = 200
 _MAX_PLANES = 6
 _MIN_SHARE = 0.03
 # A smaller plane above another one is the support (a table above the floor) when it has at least
@@ -87,7 +87,7 @@ def find_support(frame: Frame) -> SupportPlane | None:
     for plane, seen in planes:
         is_above = plane.height(best[0].hull).mean() < -0.02
         if (is_above and seen.sum() > _MIN_SHARE_OF_LOWER * best[1].sum()
-                and _standing(frame, plane).sum() > _MIN_STANDING_SHARE * seen.sum()):
+                and _standing(frame, plane) > _MIN_STANDING_SHARE * seen.sum()):
             best = (plane, seen)
     return best[0]
 
@@ -216,7 +216,9 @@ def _main_part(on_plane: np.ndarray, above: np.ndarray) -> np.ndarray:
     return parts == np.argmax(sizes) if sizes.any() else np.zeros_like(on_plane)
 
 
-def _standing(frame: Frame, plane: SupportPlane) -> np.ndarray:
-    """Return the pixels that stand clearly above the inner part of a plane, (H, W) bool."""
-    height = plane.height(frame.points)
-    return (height > 0.015) & (height < 0.5) & plane.is_over(frame.points, margin=-0.02)
+def _standing(frame: Frame, plane: SupportPlane) -> int:
+    """Return the number of pixels that stand clearly above the inner part of a plane."""
+    points = frame.points[::2, ::2].reshape(-1, 3)
+    height = plane.height(points)
+    points = points[(height > 0.015) & (height < 0.5)]
+    return 4 * np.count_nonzero(plane.is_over(points, margin=-0.02))

@@ -275,10 +275,21 @@ def _filled(
     mask: np.ndarray, frame: Frame, height: np.ndarray, least_height: np.ndarray,
 ) -> np.ndarray:
     """Close pin holes, seams without readings, and holes that come down to the support."""
+    margin = len(_square(frame, 43))
+    xmin, ymin, xmax, ymax = bbox_of(mask).astype(int)
+    window = np.s_[max(ymin - margin, 0):ymax + margin, max(xmin - margin, 0):xmax + margin]
+    filled = mask.copy()
+    filled[window] = _holes_filled(mask[window], frame, height[window], least_height[window])
+    return filled
+
+
+def _holes_filled(
+    mask: np.ndarray, frame: Frame, height: np.ndarray, least_height: np.ndarray,
+) -> np.ndarray:
     unread = np.isnan(height)
     mask = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, _square(frame, 5))
     holes, _ = ndimage.label(mask == 0)
-    mask |= np.bincount(holes.ravel())[holes] < 4e-5 * mask.size
+    mask |= np.bincount(holes.ravel())[holes] < 4e-5 * frame.depth.size
     seams = ndimage.binary_fill_holes(cv2.morphologyEx(mask, cv2.MORPH_CLOSE, _square(frame, 11)))
     mask |= seams & unread
     # The rim of a bowl may be broken where the depth image has no readings.

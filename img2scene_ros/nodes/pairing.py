@@ -32,7 +32,6 @@ class Pairing:
     some pictures late, so a few messages of either kind wait for their partner.
 
     - tolerance: greatest difference of the stamps of a pair, seconds
-    - dropped: how many pictures were not used, by reason
     - unpaired_in_a_row: pictures since the latest pair
 
     :param waiting: how many messages of either kind wait for their partner
@@ -40,7 +39,7 @@ class Pairing:
 
     def __init__(self, tolerance: float = 0.02, waiting: int = 10) -> None:
         self.tolerance = tolerance
-        self.dropped = Counter()
+        self._dropped = Counter()
         self.unpaired_in_a_row = 0
         self._colors = deque(maxlen=waiting)
         self._depths = deque(maxlen=waiting)
@@ -59,7 +58,7 @@ class Pairing:
                 self._offer(Pair(message, None, monotonic()))
                 return
             if len(self._colors) == self._colors.maxlen:
-                self.dropped['no depth image fits'] += 1
+                self._dropped['no depth image fits'] += 1
             self.unpaired_in_a_row += 1
             self._colors.append((stamp, message, monotonic()))
             self._match()
@@ -77,6 +76,17 @@ class Pairing:
             pair, self._newest = self._newest, None
             return pair
 
+    def drop(self, reason: str) -> None:
+        """Count a pair that was taken but cannot be used."""
+        with self._changed:
+            self._dropped[reason] += 1
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Return how many pictures were not used, by reason."""
+        with self._changed:
+            return dict(self._dropped)
+
     def clear(self) -> None:
         """Forget all messages."""
         with self._changed:
@@ -92,7 +102,7 @@ class Pairing:
             if gaps and min(gaps) <= self.tolerance:
                 j = gaps.index(min(gaps))
                 self._offer(Pair(color, self._depths[j][1], arrived))
-                self.dropped['no depth image fits'] += i
+                self._dropped['no depth image fits'] += i
                 self.unpaired_in_a_row = len(self._colors) - i - 1
                 for _ in range(i + 1):
                     self._colors.popleft()
@@ -102,6 +112,6 @@ class Pairing:
 
     def _offer(self, pair: Pair) -> None:
         if self._newest is not None:
-            self.dropped['busy with an earlier picture'] += 1
+            self._dropped['busy with an earlier picture'] += 1
         self._newest = pair
         self._changed.notify()

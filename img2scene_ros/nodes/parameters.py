@@ -60,7 +60,7 @@ class ParameterGroup:
                 self.options(**{declared.name: node.get_parameter(name).value})
             except (InvalidParameterTypeException, InvalidParameterValueException) as error:
                 reason = str(error).removesuffix(f': {name}')
-                if 'DOUBLE' in reason:
+                if type(declared.default) is float and 'INTEGER' in reason:
                     reason += ' (numbers need a decimal point: 5.0)'
                 wrong[name] = f"the parameter '{name}' has a bad start-up value: {reason}"
                 _declare(node, name, declared, ignore_override=True)

@@ -29,11 +29,12 @@ def run(make_node: Callable[[], Node], args: list[str] | None = None) -> None:
         signal.signal(name, lambda *_: stop.set())
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    except RuntimeError as error:  # a parameter file or an argument that ROS rejects
+        sys.exit(f'error: ROS refuses the arguments: {" ".join(str(error).split())}')
+    try:
         node = make_node()
     except Img2SceneError as error:
         sys.exit(f'error: {error}')
-    except RuntimeError as error:  # RCLError: a parameter file or an argument that ROS rejects
-        sys.exit(f'error: {" ".join(str(error).split())}')
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:

@@ -26,7 +26,7 @@ from img2scene_ros.nodes.parameters import ParameterGroup
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
 
-KEPT = 32  # decoded frames; more are read from disk again
+KEPT = 10  # decoded frames; more are read from disk again
 HISTORY = 10  # messages kept for subscribers that are still being connected
 LAST_WORDS = 5.0  # seconds that subscribers have for the last frame
 

@@ -293,7 +293,7 @@ class SceneNode(LifecycleNode):
         if inputs is None:
             return None
         if not inputs.has_camera:
-            self._pairing.dropped['no camera_info yet'] += 1
+            self._pairing.drop('no camera_info yet')
             return None
         return inputs.frame(pair)
 

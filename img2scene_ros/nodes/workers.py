@@ -126,7 +126,8 @@ class Workers:
 
     def _run(self, part: str, step: Callable[[], None]) -> None:
         while not self._stopping.is_set():
-            self._survives(part, step)
+            if not self._survives(part, step):
+                self._stopping.wait(IDLE)
 
     def _perceive(self) -> None:
         pair = self._pairing.take(IDLE)
@@ -146,10 +147,13 @@ class Workers:
         if not self._new_work.wait(IDLE):
             return
         self._new_work.clear()
-        while not self._stopping.is_set():
-            started = monotonic()
-            if self._pipeline.reconstruct_next() is None:
-                return
+        started, may_be_more = monotonic(), True
+        try:
+            may_be_more = self._pipeline.reconstruct_next() is not None
+        finally:  # one object that cannot be rebuilt does not hold up the others
+            if may_be_more:
+                self._new_work.set()
+        if may_be_more:
             self._reconstructed.add(monotonic() - started)
             self._show()
             self._problems.solved('reconstruction')

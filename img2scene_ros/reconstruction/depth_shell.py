@@ -29,12 +29,13 @@ from img2scene_ros.reconstruction.symmetry import Mirror
 from img2scene_ros.reconstruction.symmetry import find_mirror
 from img2scene_ros.reconstruction.view import View
 
+
 @dataclass(frozen=True)
 class DepthShellOptions(Options):
     """How finely `depth_shell` rebuilds, and when it trusts a symmetry."""
 
     resolution: int = option(56, 'Voxels along the longest side of an object', low=16, high=192)
-    max_triangles: int = option(6000, 'Greatest number of triangles of a mesh', low=200,
+    max_triangles: int = option(12000, 'Greatest number of triangles of a mesh', low=200,
                                 high=200000)
     max_disagreement: float = option(
         0.06, 'Greatest share by which a mirrored surface may contradict the view; above it the '
@@ -78,9 +79,10 @@ class DepthShellReconstructor:
         grid = np.stack(np.meshgrid(*axes, indexing='ij'), axis=-1)
         depth = np.clip(_depth_in_solid(view, mirror, seen, grid, cell), -2 * cell, 2 * cell)
         solid = _largest_part(ndimage.gaussian_filter(depth, 0.6), cell)
-        if not (solid > 0).any():
+        filled = np.argwhere(solid > 0)
+        if not len(filled) or np.ptp(filled, axis=0).max() * cell < 0.4 * (high - low).max():
             raise ReconstructionError(
-                'too little of the object is seen to rebuild it; move the camera closer')
+                'what is seen of the object does not hold together; move the camera closer')
         vertices, faces, _, _ = marching_cubes(solid, 0.0, gradient_direction='ascent')
         mesh = trimesh.Trimesh(vertices * cell + grid[0, 0, 0], faces, process=False)
         return _simplified(mesh, self.options.max_triangles)

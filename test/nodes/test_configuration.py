@@ -44,7 +44,8 @@ def layout() -> dict[str, Any]:
 
 
 def test_rviz_shows_what_the_nodes_publish(layout: dict[str, Any]) -> None:
-    displays = {display['Name']: display for display in layout['Visualization Manager']['Displays']}
+    displays = {
+        display['Name']: display for display in layout['Visualization Manager']['Displays']}
     topics = {
         name: display['Topic']['Value'] for name, display in displays.items()
         if 'Topic' in display}

@@ -1,4 +1,4 @@
-"""Messages are read as cv2 and numpy read the same bytes, and bad ones end in one clear sentence."""
+"""Messages are read as cv2 and numpy read the same bytes; bad ones end in one clear sentence."""
 
 import sys
 from array import array

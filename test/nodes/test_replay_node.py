@@ -71,7 +71,8 @@ def test_loops_over_pictures_without_depth(robot: Robot, tmp_path: Path) -> None
     ([], "error: the parameter 'folder' is empty"),
     (['-p', 'folder:=/', '-p', 'rate:=-1.0'], "error: the parameter 'rate'.*-1.0"),
     (['-p', 'folder:=/', '-p', 'rate:=5'], "error: the parameter 'rate'.*decimal point"),
-    (['--params-file', '/no/such/file.yaml'], "error: .*/no/such/file.yaml"),
+    (['--no-such-argument'], 'error: ROS refuses the arguments:.*--no-such-argument'),
+    (['--params-file', '/no/such/file.yaml'], 'error: .*/no/such/file.yaml'),
 ])
 def test_says_in_one_line_why_it_cannot_start(
     robot: Robot, tmp_path: Path, arguments: list[str], sentence: str,

@@ -50,7 +50,7 @@ def replay(
 def is_complete(robot: Robot) -> bool:
     robot.diagnosis()
     values = {item.key: item.value for item in robot.diagnostics[-1].status[0].values}
-    return values['objects'] != '0' and values['reconstructions pending'] == '0'
+    return values.get('objects', '0') != '0' and values['reconstructions pending'] == '0'
 
 
 def latest(robot: Robot, kind: type, topic: str, condition: Callable[[Any], bool]) -> Any:
@@ -237,7 +237,7 @@ def test_parameters_describe_themselves(robot: Robot, replay: NodeProcess) -> No
 @pytest.mark.parametrize('name, value, reason', [
     ('tabletop.min_height', 5.0, 'tabletop.min_height'),
     ('tabletop.min_height', float('nan'), 'tabletop.min_height'),
-    ('tabletop.min_height', 'low', 'DOUBLE'),
+    ('tabletop.min_height', 'low', 'type'),
     ('forget_after', 0, 'forget_after'),
     ('detector', 'detr', "'detector' only changes while the node is unconfigured"),
     ('image_transport', 'pigeon', "'image_transport'.*raw, compressed|unconfigured"),
@@ -316,7 +316,7 @@ def test_bad_start_is_mended_without_a_restart(tmp_path: Path) -> None:
         assert robot.state == 'unconfigured'
 
     refusals = []
-    refused("(?=.*tabletop.min_height.*7.0)(?=.*forget_after.*soon)"
+    refused('(?=.*tabletop.min_height.*7.0)(?=.*forget_after.*soon)'
             "(?=.*'image_transport' is 'pigeon'; it must be one of raw, compressed)")
     assert not robot.set_parameter('tabletop.min_height', 0.01)
     assert not robot.set_parameter('forget_after', 5)
