@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterable
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ from img2scene_ros.errors import OptionError
 if TYPE_CHECKING:  # heavy, and not needed for --help
     from rich.console import Console
 
+    from img2scene_ros.learning.pix3d import Pix3dPicture
+    from img2scene_ros.learning.pix3d import Skipped
     from img2scene_ros.pipeline import Pipeline
 
 DEFAULT_OUT = Path('out')
@@ -65,6 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_reconstruct(commands)
     _add_demo(commands)
     _add_bench(commands)
+    _add_prepare_pix3d(commands)
+    _add_render(commands)
+    _add_train(commands)
     doctor = commands.add_parser(
         'doctor', help='show versions, what is missing and how to mend it',
         description='Show versions, what is missing and how to mend it; the exit code is 1 when '
@@ -127,6 +133,187 @@ def _add_bench(commands: Any) -> None:
         'frames', nargs='+', type=Path, metavar='FRAMES',
         help='a frame folder or a folder of them')
     parser.set_defaults(run=_bench)
+
+
+def _add_prepare_pix3d(commands: Any) -> None:
+    parser = commands.add_parser(
+        'prepare-pix3d', help='make training data of the Pix3D data set',
+        description='Make training data of the Pix3D data set: square pictures and masks around '
+        'the objects, voxels, and their cameras in metadata.json. What cannot be used is listed, '
+        'also in skipped.json. An interrupted run goes on where it ended.')
+    parser.add_argument(
+        'raw', type=Path, metavar='RAW', help='the data set: a folder with pix3d.json')
+    parser.add_argument('out', type=Path, metavar='OUT', help='where to write')
+    parser.add_argument(
+        '--size', type=_whole_number, default=256, metavar='PX',
+        help='side of the stored pictures (default: %(default)s)')
+    parser.add_argument(
+        '--jobs', type=_whole_number, default=os.cpu_count(), metavar='N',
+        help='processes (default: one per core, %(default)s)')
+    parser.add_argument(
+        '--check', type=_whole_number, nargs='?', const=12, metavar='N',
+        help='also draw N pictures, spread over all, with their masks and voxels into OUT/check '
+        '(default: %(const)s)')
+    parser.set_defaults(run=_prepare_pix3d)
+
+
+def _add_render(commands: Any) -> None:
+    parser = commands.add_parser(
+        'render', help='make training data by rendering random scenes',
+        description='Make training data by rendering random scenes of shapes: crops of objects '
+        'with mask, depth and voxels, or whole pictures. An interrupted run goes on where it '
+        'ended; the same seed and options give the same files.')
+    parser.add_argument(
+        'shapes', type=Path, metavar='SHAPES',
+        help='a folder of CATEGORY/SHAPE/voxel.mat and model.ply, as in Pix3D; household objects '
+        'drawn at random are added')
+    parser.add_argument('out', type=Path, metavar='OUT', help='where to write')
+    parser.add_argument(
+        '--meshes', type=Path, metavar='DIR', help='also use the closed, metric GLB meshes in DIR')
+    parser.add_argument(
+        '--kind', default='crops', help='crops (default) or scenes')
+    parser.add_argument(
+        '--samples', type=int, default=1000, metavar='N', help='default: %(default)s')
+    parser.add_argument(
+        '--split', default='train', help='shapes to train (default) or to test with')
+    parser.add_argument(
+        '--seed', type=int, default=0, help='of the scenes (default: %(default)s)')
+    for name, kind, help_ in (
+            ('test-share', float, 'share of the shapes that is kept for testing'),
+            ('split-seed', int, 'of the split; the same for training and test data'),
+            ('size', int, 'pixels of the side of a crop'),
+            ('width', int, 'pixels of the width of a picture'),
+            ('floor-share', float, 'share of scenes with furniture, the rest is tabletops'),
+            ('box-jitter', float, "standard deviation of the boxes' edges, in sides"),
+            ('sky-rays', int, 'rays per pixel for soft shadows; 0 is no shadows'),
+            ('shard-samples', int, 'samples per file')):
+        parser.add_argument(
+            f'--{name}', type=kind, default=argparse.SUPPRESS, metavar='X', help=help_)
+    parser.add_argument(
+        '--jobs', type=_whole_number, default=os.cpu_count(), metavar='N',
+        help='processes (default: one per core, %(default)s)')
+    parser.add_argument(
+        '--check', action='store_true', help='also draw some samples into OUT/check.png')
+    parser.set_defaults(run=_render)
+
+
+def _add_train(commands: Any) -> None:
+    parser = commands.add_parser(
+        'train', help='train a voxel network on rendered crops',
+        description='Train a voxel network on rendered crops. OUT gets the best weights '
+        '(model.safetensors, config.json), a log and what it takes to resume. Several GPUs: '
+        'torchrun --nproc-per-node N -m img2scene_ros.cli train ...')
+    parser.add_argument(
+        '--config', type=Path, metavar='FILE.yaml',
+        help='options (default: those of the compact network), see config/train')
+    parser.add_argument(
+        '--set', action='append', default=[], metavar='NAME=VALUE', dest='settings',
+        help='set an option of the config, sections with a dot: model.width=64 (may be repeated)')
+    parser.add_argument(
+        '--data', type=Path, required=True, metavar='DIR', help='crops of `img2scene render`')
+    parser.add_argument(
+        '--validation', type=Path, metavar='DIR',
+        help='crops of other shapes (--split test); without, the newest weights are saved, not '
+        'the best')
+    parser.add_argument(
+        '--out', type=Path, required=True, metavar='DIR', help='folder of the run')
+    parser.add_argument(
+        '--resume', action='store_true', help='go on with the run in OUT, with the same options')
+    parser.add_argument(
+        '--minutes', type=float, metavar='M', help='end after so long, ready to be resumed')
+    parser.set_defaults(run=_train)
+
+
+def _whole_number(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number from 1")
+    return int(text)
+
+
+def _prepare_pix3d(chosen: argparse.Namespace) -> int:
+    from img2scene_ros.learning.pix3d import load_prepared
+    from img2scene_ros.learning.pix3d import prepare_pix3d
+
+    console = _console()
+    skipped = prepare_pix3d(chosen.raw, chosen.out, chosen.size, chosen.jobs, console)
+    pictures = load_prepared(chosen.out)
+    _print_prepared(console, pictures, skipped)
+    console.print(f'written: {chosen.out}/metadata.json, images, masks, voxels')
+    if chosen.check:
+        from img2scene_ros.learning.pix3d_check import write_sheets
+
+        write_sheets(pictures, chosen.out / 'check', chosen.check, console)
+        console.print(f'written: {chosen.out}/check')
+    return 0
+
+
+def _render(chosen: argparse.Namespace) -> int:
+    from rich.progress import BarColumn
+    from rich.progress import MofNCompleteColumn
+    from rich.progress import Progress
+    from rich.progress import TimeElapsedColumn
+    from rich.progress import TimeRemainingColumn
+
+    from img2scene_ros.learning.rendered import render_dataset
+    from img2scene_ros.learning.synthetic import RenderOptions
+
+    options = RenderOptions(**{
+        name: value for name, value in vars(chosen).items()
+        if name in RenderOptions.__dataclass_fields__})
+    console = _console()
+    with Progress(
+            'rendering', BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task('', total=options.samples)
+        library = render_dataset(
+            chosen.shapes, chosen.meshes, chosen.out, options, chosen.jobs,
+            lambda done, total: bar.update(task, completed=done, total=total))
+    for reason in library.left_out:
+        console.print(f'left out: {reason}')
+    size = sum(path.stat().st_size for path in chosen.out.glob('*.npz'))
+    console.print(f'written: {chosen.out}, {options.samples} {options.kind} of '
+                  f'{len(library.names)} shapes, {size / options.samples / 1000:.1f} kB each')
+    if chosen.check:
+        from img2scene_ros.learning.sheets import draw_sheet
+
+        draw_sheet(chosen.out, chosen.out / 'check.png')
+        console.print(f'written: {chosen.out}/check.png')
+    return 0
+
+
+def _train(chosen: argparse.Namespace) -> int:
+    from img2scene_ros.learning.dataset import open_samples
+    from img2scene_ros.learning.training import train
+    from img2scene_ros.learning.training_config import read_config
+
+    config = read_config(chosen.config, chosen.settings)
+    samples = open_samples(chosen.data)
+    validation = open_samples(chosen.validation) if chosen.validation else None
+    run = train(config, samples, chosen.out, validation, chosen.resume, chosen.minutes)
+    score = f', mean IoU {run.best:.3f}' if validation else ''
+    print(f'written: {chosen.out}/model.safetensors, config.json, log.jsonl '
+          f'({run.step} of {config.training.steps} steps{score})')
+    return 0
+
+
+def _print_prepared(
+    console: 'Console', pictures: Sequence['Pix3dPicture'], skipped: Sequence['Skipped'],
+) -> None:
+    from rich import box
+    from rich.table import Table
+
+    for item in skipped:
+        console.print(f"left out: entry {item.index} {item.image}: {item.reason}")
+    table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+    table.add_column('category')
+    for heading in ('pictures', 'shapes', 'left out'):
+        table.add_column(heading, justify='right')
+    for category in sorted({item.category for item in [*pictures, *skipped]}):
+        kept = [item for item in pictures if item.category == category]
+        table.add_row(
+            category or '(none)', str(len(kept)), str(len({item.voxels for item in kept})),
+            str(sum(item.category == category for item in skipped)))
+    console.print(table)
 
 
 def _bench(chosen: argparse.Namespace) -> int:

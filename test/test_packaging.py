@@ -19,6 +19,7 @@ KEYS = {
     'cv2': 'python3-opencv',
     'huggingface_hub': 'python3-transformers-pip',
     'numpy': 'python3-numpy',
+    'PIL': 'python3-pil',
     'open3d': 'python3-open3d-pip',
     'rich': 'python3-rich',
     'safetensors': 'python3-transformers-pip',
@@ -103,8 +104,8 @@ def test_launch_files_configuration_and_demo_frame_are_installed(wheel):
     assert 'share/ament_index/resource_index/packages/img2scene' in names
     assert 'share/img2scene/package.xml' in names
     assert 'share/img2scene/launch/bringup.launch.py' in names
-    for path in (ROOT / 'config').iterdir():
-        assert f'share/img2scene/config/{path.name}' in names
+    for path in (path for path in (ROOT / 'config').rglob('*') if path.is_file()):
+        assert f'share/img2scene/{path.relative_to(ROOT)}' in names
     for name in ('color.png', 'depth.png', 'camera.json'):
         assert f'share/img2scene/frames/ycb_1/{name}' in names
 

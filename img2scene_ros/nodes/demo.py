@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -34,6 +35,18 @@ PATIENCE = 10.0  # seconds without a single object before an empty scene is beli
 LAST_LINES = 8  # of a failed node's log
 
 
+def free_domain() -> int:
+    """Return a DDS domain that nobody on this machine is in."""
+    while True:
+        domain = random.randint(1, 100)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(('', 7410 + 250 * domain))  # the first participant's port (RTPS 9.6.1)
+                return domain
+            except OSError:
+                continue
+
+
 def run_demo(frames: Path | None, out: Path) -> None:
     """
     Play frames through replay_node and scene_node until all meshes are built, and save the scene.
@@ -44,7 +57,7 @@ def run_demo(frames: Path | None, out: Path) -> None:
     """
     frames = bundled_frames() if frames is None else frames
     find_frames(frames)
-    domain = random.randint(1, 100)
+    domain = free_domain()
     # Nobody else's network is touched, and nobody else's robot is heard.
     os.environ.update(ROS_DOMAIN_ID=str(domain), ROS_AUTOMATIC_DISCOVERY_RANGE='LOCALHOST')
     started = monotonic()

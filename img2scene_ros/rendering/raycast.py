@@ -91,23 +91,7 @@ def render(
         and ids are those of the ray through its centre
     :raises MissingDependencyError: Open3D is not installed
     """
-    caster = _Caster(surfaces, lights)
-    pose = np.eye(4) if pose is None else np.asarray(pose, float)
-    backdrop = np.broadcast_to(
-        np.asarray(background, np.float32), (camera.height, camera.width, 3))
-    hits = caster.cast(camera.rays, pose)
-    depth = np.where(np.isfinite(hits.distance), hits.distance, np.nan)
-    ids = caster.ids[hits.face]
-    n = supersampling
-    if n > 1:
-        fine = camera.resized(camera.width * n, camera.height * n)
-        hits = caster.cast(fine.rays, pose)
-        backdrop = backdrop.repeat(n, axis=0).repeat(n, axis=1)
-    color = caster.shade(hits, backdrop)
-    color = color.reshape(camera.height, n, camera.width, n, 3).mean(axis=(1, 3))
-    return Rendering(
-        np.clip(color + 0.5, 0, 255).astype(np.uint8),
-        depth.astype(np.float32), ids.astype(np.int32))
+    return Stage(surfaces, lights).look(camera, pose, background, supersampling)
 
 
 def look_at(eye: np.ndarray, target: np.ndarray, up: np.ndarray) -> np.ndarray:
@@ -140,10 +124,14 @@ class _Hits:
     uv: np.ndarray
 
 
-class _Caster:
-    """All surfaces as one mesh, with the attributes that shading needs."""
+class Stage:
+    """
+    Surfaces and their light, ready to be looked at from several places.
 
-    def __init__(self, surfaces: Sequence[Surface], lights: Lights) -> None:
+    :raises MissingDependencyError: Open3D is not installed
+    """
+
+    def __init__(self, surfaces: Sequence[Surface], lights: Lights = Lights()) -> None:
         offsets = np.cumsum([0] + [len(surface.vertices) for surface in surfaces])
         self.vertices = _stacked([s.vertices for s in surfaces], np.float32)
         self.colors = _stacked([s.colors for s in surfaces], np.float32)
@@ -156,9 +144,40 @@ class _Caster:
         self.lights = lights
         self.face_normals, self.normals = self._normals()
         self.scene = _raycasting_scene(self.vertices, self.faces)
-        self.occluders = _raycasting_scene(self.vertices, self.faces[self.lit[:-1]])
+        lit = self.lit[:-1]
+        self.occluders = (
+            self.scene if lit.all() else _raycasting_scene(self.vertices, self.faces[lit]))
 
-    def cast(self, rays: np.ndarray, pose: np.ndarray) -> _Hits:
+    def look(
+        self,
+        camera: Camera,
+        pose: np.ndarray | None = None,
+        background: np.ndarray | tuple[int, int, int] = (0, 0, 0),
+        supersampling: int = 1,
+    ) -> Rendering:
+        """Look with a camera; the parameters are those of `render`."""
+        pose = np.eye(4) if pose is None else np.asarray(pose, float)
+        backdrop = np.broadcast_to(
+            np.asarray(background, np.float32), (camera.height, camera.width, 3))
+        hits = self._cast(camera.rays, pose)
+        depth = np.where(np.isfinite(hits.distance), hits.distance, np.nan)
+        ids = self.ids[hits.face]
+        n = supersampling
+        if n > 1:
+            fine = camera.resized(camera.width * n, camera.height * n)
+            hits = self._cast(fine.rays, pose)
+            backdrop = backdrop.repeat(n, axis=0).repeat(n, axis=1)
+        color = self._shade(hits, backdrop)
+        color = color.reshape(camera.height, n, camera.width, n, 3).mean(axis=(1, 3))
+        return Rendering(
+            np.clip(color + 0.5, 0, 255).astype(np.uint8),
+            depth.astype(np.float32), ids.astype(np.int32))
+
+    def look_for_ids(self, camera: Camera, pose: np.ndarray) -> np.ndarray:
+        """Return what `look` says in `Rendering.ids`, (H, W) int32, without any colour."""
+        return self.ids[self._cast(camera.rays, pose).face].astype(np.int32)
+
+    def _cast(self, rays: np.ndarray, pose: np.ndarray) -> _Hits:
         """Follow rays (..., 3) in camera coordinates; with z = 1 distances are depths."""
         direction = rays @ pose[:3, :3].T.astype(np.float32)
         origin = np.broadcast_to(pose[:3, 3].astype(np.float32), direction.shape)
@@ -169,7 +188,7 @@ class _Caster:
             origin, direction, distance, np.where(np.isfinite(distance), face, len(self.faces)),
             found['primitive_uvs'].numpy())
 
-    def shade(self, hits: _Hits, backdrop: np.ndarray) -> np.ndarray:
+    def _shade(self, hits: _Hits, backdrop: np.ndarray) -> np.ndarray:
         """Return the float colour of every ray, the backdrop's where it meets nothing."""
         met = np.isfinite(hits.distance)
         face, direction = hits.face[met], hits.direction[met]

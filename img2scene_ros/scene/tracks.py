@@ -1,14 +1,17 @@
 """Objects over time: which sighting is which object, and which object needs a (better) mesh."""
 
 from dataclasses import dataclass
+from dataclasses import replace
 from itertools import count
 
 import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from img2scene_ros.detection import Detection
 from img2scene_ros.frame import Frame
 from img2scene_ros.frame import depth_std
+from img2scene_ros.localization import Placement
 from img2scene_ros.localization import Sighting
 from img2scene_ros.reconstruction import ObjectModel
 from img2scene_ros.scene import Scene
@@ -30,7 +33,8 @@ class Track:
     """One object and all that is known of it; its pose is in the optical frame."""
 
     id: int
-    sighting: Sighting
+    detection: Detection
+    placement: Placement
     color: np.ndarray
     position: np.ndarray
     proxy: ObjectModel
@@ -91,7 +95,7 @@ class Tracker:
         for index, (sighting, color, proxy) in enumerate(zip(sightings, colors, proxies)):
             track = pairs.get(index)
             if track is None:
-                track = Track(next(self._ids), sighting, color,
+                track = Track(next(self._ids), sighting.detection, sighting.placement, color,
                               sighting.placement.position, proxy)
                 self._tracks.append(track)
             else:
@@ -105,6 +109,10 @@ class Tracker:
                 track.is_lost |= (moved or track.missed >= self.forget_after
                                   or _is_gone(track, frame) or _is_replaced(track, sightings))
         lost = [track for track in self._tracks if track.is_lost]
+        for track in lost:
+            # Whole frames would pile up; the mesh is what a returning object needs.
+            track.best = None
+            track.detection = replace(track.detection, mask=None)
         for track in lost[:-_MAX_LOST]:
             self._tracks.remove(track)
 
@@ -175,7 +183,7 @@ def _is_moved(before: SupportPlane | None, now: SupportPlane | None) -> bool:
 
 def _distance(track: Track, sighting: Sighting, color: np.ndarray) -> float:
     """Return 0 (the same) to 1, more for lost tracks, `_NO_MATCH` when it cannot be the same."""
-    here, there = sighting.placement, track.sighting.placement
+    here, there = sighting.placement, track.placement
     reach = _MAX_STEP * np.linalg.norm(here.size) + 3.0 * np.linalg.norm(here.position_std)
     distance = np.linalg.norm(here.position - track.position) / reach
     growth = np.abs(np.log(np.maximum(here.size, 1e-3) / np.maximum(there.size, 1e-3))).max()
@@ -183,7 +191,7 @@ def _distance(track: Track, sighting: Sighting, color: np.ndarray) -> float:
     if (distance > strict or growth > strict * np.log(_MAX_GROWTH)
             or np.linalg.norm(color - track.color) > strict * _MAX_COLOR_CHANGE):
         return _NO_MATCH
-    relabelled = sighting.detection.label != track.sighting.detection.label
+    relabelled = sighting.detection.label != track.detection.label
     return distance + 0.3 * relabelled + 1.0 * track.is_lost
 
 
@@ -193,7 +201,8 @@ def _move(track: Track, sighting: Sighting) -> None:
     rests = np.linalg.norm(step) < 0.01 + np.linalg.norm(sighting.placement.position_std)
     track.sightings = min(track.sightings + 1, 10) if rests and not track.is_lost else 1
     track.position = track.position + step / track.sightings
-    track.sighting, track.missed, track.is_lost = sighting, 0, False
+    track.detection, track.placement = sighting.detection, sighting.placement
+    track.missed, track.is_lost = 0, False
 
 
 def _is_gone(track: Track, frame: Frame) -> bool:
@@ -248,10 +257,9 @@ def _mean_color(sighting: Sighting) -> np.ndarray:
 
 
 def _scene_object(track: Track) -> SceneObject:
-    placement = track.sighting.placement
     model = track.model or track.proxy
     return SceneObject(
-        id=track.id, detection=track.sighting.detection, position=track.shown_position,
-        rotation=model.rotation, position_std=placement.position_std,
-        depth_source=placement.depth_source, model=model,
+        id=track.id, detection=track.detection, position=track.shown_position,
+        rotation=model.rotation, position_std=track.placement.position_std,
+        depth_source=track.placement.depth_source, model=model,
         is_final=track.best is None and not track.is_in_work, note=track.note)

@@ -1,13 +1,13 @@
 """Fixtures of the tests that run nodes."""
 
 import os
-import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from harness import NodeProcess
 from harness import Robot
+from harness import free_domain
 
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 
@@ -15,7 +15,7 @@ os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 @pytest.fixture(scope='module')
 def robot() -> Iterator[Robot]:
     """Return a robot in a DDS domain of its own."""
-    robot = Robot(random.randint(1, 100))
+    robot = Robot(free_domain())
     yield robot
     robot.close()
 

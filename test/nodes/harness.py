@@ -1,5 +1,6 @@
 """Nodes as processes of their own, and a robot that talks to them over DDS on loopback."""
 
+import atexit
 import os
 import re
 import signal
@@ -28,6 +29,7 @@ from visualization_msgs.msg import Marker
 from visualization_msgs.msg import MarkerArray
 
 from img2scene_ros.frame import Frame
+from img2scene_ros.nodes.demo import free_domain
 from img2scene_ros.nodes.messages import header_of
 from img2scene_ros.nodes.messages import image_from_color
 from img2scene_ros.nodes.messages import image_from_depth
@@ -50,6 +52,7 @@ class NodeProcess:
         self._process = subprocess.Popen(
             [sys.executable, '-m', f'img2scene_ros.nodes.{name}', '--ros-args', *arguments],
             stdout=self._log.open('w'), stderr=subprocess.STDOUT, env=environment)
+        atexit.register(self._process.kill)  # when a failed test has not stopped it
 
     @property
     def log(self) -> str:

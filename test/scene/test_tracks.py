@@ -1,6 +1,8 @@
 """Objects over time: ids that last, objects that go, meshes that follow."""
 
 from dataclasses import replace
+from gc import collect
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -148,3 +150,16 @@ def test_header_is_the_latest_frames() -> None:
     frame = replace(look(mug()), stamp_ns=17, frame_id='wrist')
     scene = Pipeline().run(frame)
     assert (scene.stamp_ns, scene.frame_id) == (17, 'wrist')
+
+
+def test_old_frames_are_let_go() -> None:
+    """However many objects come and go, only the latest frame stays in memory."""
+    pipeline = Pipeline()
+    frames = []
+    for seed in range(4):
+        frame = look(mug(), crate(0.0, -0.25 + 0.15 * seed), seed=seed)
+        frames.append(ref(frame))
+        pipeline.run(frame)
+    del frame
+    collect()
+    assert [frame() is not None for frame in frames] == [False, False, False, True]

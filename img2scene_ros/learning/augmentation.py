@@ -1,0 +1,291 @@
+"""
+Augmentation of crops: what detectors, cameras and depth sensors do to them.
+
+Every step is a function of a crop; `augment` applies them in the order in which they happen in
+the world. The solid is never blurred by it: where the anchor of the depth moves, it is looked up
+at the new cells of the original volume.
+"""
+
+from dataclasses import dataclass
+from dataclasses import replace
+
+import cv2
+import numpy as np
+
+from img2scene_ros.learning.depth_noise import DepthNoise
+from img2scene_ros.learning.depth_noise import add_depth_noise
+from img2scene_ros.learning.samples import CropSample
+from img2scene_ros.options import Options
+from img2scene_ros.options import option
+from img2scene_ros.reconstruction.crop import Crop
+from img2scene_ros.reconstruction.crop import Cube
+from img2scene_ros.reconstruction.crop import anchor_depth
+
+SENSOR_WIDTH = 640  # pixels of the depth camera whose disparities get quantised
+LEAST_LEFT = 0.5  # an occluder that leaves less than this share of the object is left away
+
+
+@dataclass(frozen=True)
+class AugmentationOptions(Options):
+    """How often, and how strongly, crops are changed; shares and probabilities are 0 to 1."""
+
+    flip: float = option(0.5, 'Share of crops that are mirrored', low=0.0, high=1.0)
+    occluder: float = option(
+        0.25, 'Share of crops with something pasted before them', low=0.0, high=1.0)
+    background: float = option(
+        0.25, 'Share of crops whose surroundings get another colour', low=0.0, high=1.0)
+    photometric: float = option(
+        1.0, 'Strength of changes of light, contrast, colour, sharpness and noise', low=0.0,
+        high=3.0)
+    mask_pixels: int = option(
+        3, 'Most pixels that a mask is eroded or dilated by', low=0, high=10)
+    ragged_mask: float = option(
+        0.3, 'Share of crops whose mask gets a ragged edge', low=0.0, high=1.0)
+    depth_noise: float = option(
+        2.0, 'Greatest strength of the depth noise, in that of a usual depth camera', low=0.0,
+        high=5.0)
+    missing_depth: float = option(
+        0.3, 'Share of crops with whole regions without depth', low=0.0, high=1.0)
+    drop_depth: float = option(
+        0.4, 'Share of crops without depth, as of an RGB camera', low=0.0, high=1.0)
+    drop_mask: float = option(0.05, 'Share of crops without a mask', low=0.0, high=1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """
+    What a network gets of one object, and what it shall answer.
+
+    - color: (S, S, 3) uint8, RGB
+    - mask: (S, S) bool, None = no mask
+    - depth: (S, S) metres along the crop's axis, NaN = no reading; None = no depth
+    - anchor: metres
+    - half_field: tangent of half the angle that the crop spans
+    - occupancy: (64, 64, 64) bool of the cube at the anchor
+    """
+
+    color: np.ndarray
+    mask: np.ndarray | None
+    depth: np.ndarray | None
+    anchor: float
+    half_field: float
+    occupancy: np.ndarray
+
+
+def plain_example(sample: CropSample, with_depth: bool) -> Example:
+    """Return a sample as it is."""
+    crop = sample.crop
+    return Example(crop.color, crop.mask, crop.depth if with_depth else None, sample.anchor,
+                   crop.view.half_field, sample.occupancy)
+
+
+def noisy_example(sample: CropSample, random: np.random.Generator) -> Example:
+    """Return a sample with the depth that a usual depth camera would have read."""
+    depth = sensed_depth(sample, sample.crop, random, 1.0)
+    return _anchored(sample, sample.crop.color, sample.crop.mask, depth, sample.anchor)
+
+
+def augment(
+    sample: CropSample, random: np.random.Generator, options: AugmentationOptions,
+) -> Example:
+    """
+    Change a sample at random.
+
+    Without depth the cube stays at the true anchor of what is visible. With depth it goes to the
+    anchor that is measured, inside of the mask that is given: that is where a robot would put it.
+
+    :param random: the source of all chance; the same state gives the same example
+    """
+    if random.random() < options.flip:
+        sample = flipped(sample)
+    crop = sample.crop
+    if random.random() < options.occluder:
+        crop = occluded(crop, sample.anchor, random)
+    color = crop.color
+    if random.random() < options.background:
+        color = with_background(color, crop.mask, random)
+    color = photometric(color, random, options.photometric)
+    mask = resized_mask(crop.mask, random.integers(-options.mask_pixels, options.mask_pixels + 1))
+    if random.random() < options.ragged_mask:
+        mask = ragged(mask, random)
+    depth = None
+    if random.random() >= options.drop_depth:
+        depth = sensed_depth(sample, crop, random, random.uniform(0, options.depth_noise))
+        if random.random() < options.missing_depth:
+            depth = with_gaps(depth, random)
+    without_mask = random.random() < options.drop_mask
+    example = _anchored(sample, color, mask, depth, crop.anchor)
+    return replace(example, mask=None) if without_mask else example
+
+
+def _anchored(
+    sample: CropSample, color: np.ndarray, mask: np.ndarray, depth: np.ndarray | None,
+    true_anchor: float,
+) -> Example:
+    """Put the cube at the measured anchor, without depth readings in the mask at the true one."""
+    measured = None if depth is None else anchor_depth(depth, mask)
+    anchor = true_anchor if measured is None else measured
+    view = sample.crop.view
+    occupancy = moved_volume(sample.occupancy, sample.cube, view.cube(anchor))
+    return Example(
+        color, mask, None if measured is None else depth, anchor, view.half_field, occupancy)
+
+
+def flipped(sample: CropSample) -> CropSample:
+    """Mirror the crop and its volume left to right; nothing else is changed."""
+    crop = sample.crop
+    # OpenCV wants arrays in the order of their memory.
+    color, mask, depth = (
+        np.ascontiguousarray(image[:, ::-1]) for image in (crop.color, crop.mask, crop.depth))
+    return replace(sample, crop=Crop(crop.view, color, mask, depth),
+                   occupancy=sample.occupancy[..., ::-1])
+
+
+def occluded(crop: Crop, anchor: float, random: np.random.Generator) -> Crop:
+    """
+    Paste a polygon before a crop.
+
+    Left away when it would hide most of the object, or change the box around what is visible: the
+    crop would be another one then.
+    """
+    size = len(crop.mask)
+    center = random.uniform(0, size, 2)
+    angles = np.sort(random.uniform(0, 2 * np.pi, random.integers(3, 9)))
+    radii = size * random.uniform(0.08, 0.35) * random.uniform(0.6, 1.0, len(angles))
+    corners = center + radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+    shape = np.zeros(crop.mask.shape, np.uint8)
+    cv2.fillPoly(shape, [np.rint(corners).astype(np.int32)], 1)
+    hides = shape > 0
+    mask = crop.mask & ~hides
+    if mask.sum() <= LEAST_LEFT * crop.mask.sum() or not _same_box(mask, crop.mask):
+        return crop
+    nearest = np.nanmin(np.where(crop.mask, crop.depth, np.nan))
+    depth = np.where(hides, random.uniform(0.6, 1.0) * nearest, crop.depth).astype(np.float32)
+    color = crop.color.copy()
+    color[hides] = _texture(size, random)[hides]
+    return Crop(crop.view, color, mask, depth)
+
+
+def _same_box(mask: np.ndarray, other: np.ndarray) -> bool:
+    return all(np.array_equal(np.flatnonzero(mask.any(axis))[[0, -1]],
+                              np.flatnonzero(other.any(axis))[[0, -1]]) for axis in (0, 1))
+
+
+def with_background(
+    color: np.ndarray, mask: np.ndarray, random: np.random.Generator,
+) -> np.ndarray:
+    """Paint another texture around the object."""
+    return np.where(mask[..., None], color, _texture(len(mask), random))
+
+
+def _texture(size: int, random: np.random.Generator) -> np.ndarray:
+    """Return a random colour with random patches: (size, size, 3) uint8."""
+    cells = int(random.integers(2, 16))
+    patches = random.normal(0, random.uniform(0, 60), (cells, cells, 3)).astype(np.float32)
+    how = cv2.INTER_NEAREST if random.random() < 0.3 else cv2.INTER_LINEAR
+    patches = cv2.resize(patches, (size, size), interpolation=how)
+    return np.clip(random.uniform(0, 255, 3) + patches, 0, 255).astype(np.uint8)
+
+
+def photometric(
+    color: np.ndarray, random: np.random.Generator, strength: float,
+) -> np.ndarray:
+    """Change gamma, contrast, brightness, white balance and saturation; blur; add noise."""
+    if strength == 0:
+        return color
+    gamma = np.exp(strength * random.normal(0, 0.2))
+    balance = np.exp(strength * random.normal(0, 0.08, 3))
+    gain = np.exp(strength * random.normal(0, 0.2))
+    levels = np.linspace(0, 1, 256)[:, None] ** gamma * gain * balance
+    levels += strength * random.normal(0, 0.05)
+    table = (255 * np.clip(levels, 0, 1)).astype(np.uint8)
+    color = cv2.LUT(np.ascontiguousarray(color), table[:, None])
+    pixels = color.astype(np.float32)
+    grey = pixels.mean(axis=-1, keepdims=True)
+    pixels = grey + (pixels - grey) * np.float32(np.exp(strength * random.normal(0, 0.3)))
+    if random.random() < 0.3:
+        pixels = cv2.GaussianBlur(pixels, (0, 0), 0.3 + strength * random.uniform(0, 1))
+    noise = random.standard_normal(color.shape, np.float32)
+    pixels += noise * np.float32(strength * random.uniform(0, 6))
+    return np.clip(pixels, 0, 255).astype(np.uint8)
+
+
+def resized_mask(mask: np.ndarray, pixels: int) -> np.ndarray:
+    """Dilate a mask by so many pixels, or erode it (negative); one that would vanish stays."""
+    if pixels == 0:
+        return mask
+    reach = abs(int(pixels))
+    disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+    how = cv2.dilate if pixels > 0 else cv2.erode
+    changed = how(mask.astype(np.uint8), disk) > 0
+    return changed if changed.any() else mask
+
+
+def ragged(mask: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Move a mask's edge in and out at random, by some pixels."""
+    size = len(mask)
+    cells = int(random.integers(8, 24))
+    waves = cv2.resize(random.normal(0, 0.35, (cells, cells)).astype(np.float32), (size, size))
+    soft = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), random.uniform(1.0, 2.5))
+    changed = soft + waves * (soft > 0.05) > 0.5
+    return changed if changed.any() else mask
+
+
+def sensed_depth(
+    sample: CropSample, crop: Crop, random: np.random.Generator, strength: float,
+) -> np.ndarray:
+    """
+    Return what a depth camera reads instead of a crop's true depth.
+
+    An error that all readings have in common (a scale, a shift) moves the object as a whole, and
+    the cube with it; the network sees depth in relation to the anchor, so it is left out here.
+
+    :param strength: 1 is a usual depth camera
+    :return: (S, S) float32 metres, NaN = no reading
+    """
+    camera = crop.view.camera(len(crop.mask))
+    usual = DepthNoise()
+    # A step of the sensor's disparity is larger in a crop that magnifies.
+    step = usual.disparity_step * camera.fx / sample.camera.fx * sample.camera.width / SENSOR_WIDTH
+    noise = DepthNoise(
+        axial=strength * usual.axial, lateral=strength * usual.lateral,
+        edge_holes=min(1.0, strength * usual.edge_holes),
+        baseline=usual.baseline * random.choice((-1.0, 1.0)) if strength > 0.2 else 0.0,
+        grazing=strength * usual.grazing, dull=strength * usual.dull,
+        shiny=255.0 - strength * (255.0 - usual.shiny), disparity_step=strength * step,
+        blobs=strength * usual.blobs, scale=0.0, shift=0.0)
+    return add_depth_noise(crop.depth, camera, random, noise, crop.color)
+
+
+def with_gaps(depth: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Take the readings out of one to three large regions."""
+    size = len(depth)
+    lost = np.zeros(depth.shape, np.uint8)
+    for _ in range(random.integers(1, 4)):
+        center = random.integers(0, size, 2).tolist()
+        axes = np.rint(size * random.uniform(0.05, 0.3, 2)).astype(int).tolist()
+        cv2.ellipse(lost, center, axes, random.uniform(0, 180), 0, 360, 1, cv2.FILLED)
+    return np.where(lost > 0, np.nan, depth).astype(np.float32)
+
+
+def moved_volume(volume: np.ndarray, old: Cube, new: Cube) -> np.ndarray:
+    """
+    Look a volume up at the cells of another cube of the same view; empty outside.
+
+    Both cubes are aligned, so each axis is looked up by itself: the nearest cell.
+
+    :param volume: (R, R, R), [z, y, x]
+    """
+    if old == new:
+        return volume
+    count = len(volume)
+    along = (np.arange(count) + 0.5) / count - 0.5
+    moved = np.zeros_like(volume)
+    places = []
+    for center in (new.depth - old.depth, 0.0, 0.0):
+        index = np.floor(((along * new.side + center) / old.side + 0.5) * count).astype(int)
+        inside = np.flatnonzero((index >= 0) & (index < count))
+        places.append((inside, index[inside]))
+    targets, sources = zip(*places)
+    moved[np.ix_(*targets)] = volume[np.ix_(*sources)]
+    return moved

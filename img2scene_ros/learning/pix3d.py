@@ -1,0 +1,662 @@
+"""
+Pix3D (Sun et al., CVPR 2018): from the published files to a folder that is quick to train from.
+
+    images/<id>.png      8-bit RGB, square: the object in the middle, with its surroundings
+    masks/<id>.png       the same square, 255 on the object, 0 elsewhere
+    voxels/<shape>.npy   (128, 128, 128) bool, as published; pictures of one shape share it
+    metadata.json        categories, cameras of the stored squares, places of the voxels
+    skipped.json         what could not be used, and why
+    .done.jsonl          one line per finished file, so that a second run goes on where one ended
+
+`load_prepared` reads it. The published axes are x left, y up, z inward for models, and x left,
+y outward, z up for voxels; models have no metric scale (most have a diagonal of 1).
+"""
+
+import io
+import json
+import os
+import re
+import signal
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING
+from typing import Any
+
+import cv2
+import numpy as np
+
+from img2scene_ros.camera import Camera
+from img2scene_ros.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SIZE = 256
+MARGIN = 1.5  # side of a stored square in longer sides of the mask's box
+FILL = (124, 116, 104)  # beyond the photo: the mean colour of ImageNet, zero to most networks
+SENSOR_WIDTH = 32.0  # millimetres, of all cameras
+RESOLUTION = 128
+# Cells between the extents of voxels and model: of 334 published shapes 329 are within 1.6, five
+# swivel chairs, whose foot is turned and higher, beyond 6.
+TOLERANCE = 3.0
+FLAGS = ('truncated', 'occluded', 'slightly_occluded')
+CREDIT = ('Sun, Wu, Zhang, Zhang, Zhang, Xue, Tenenbaum, Freeman: Pix3D: Dataset and Methods for '
+          'Single-Image 3D Shape Modeling, CVPR 2018; CC BY 4.0')
+
+
+@dataclass(frozen=True, eq=False)
+class Pix3dPicture:
+    """
+    One prepared picture and the shape that is seen in it.
+
+    Model coordinates v (x left, y up, z inward; no metric unit) lie at X = rotation v +
+    translation in the optical frame of `camera`, the camera of the stored square.
+
+    - id: unique, names the files
+    - category: 'chair', 'table', ...
+    - source: the photo in the published data set, for example 'img/bed/0001.png'
+    - image, mask, voxels: the files
+    - camera: without lens distortion
+    - rotation: (3, 3)
+    - translation: (3,)
+    - grid_to_model: (4, 4), takes the index (i, j, k, 1) of a cell's centre to model coordinates
+    - crop: (xmin, ymin, xmax, ymax) pixels of the photo that the square shows, also beyond it
+    - photo_size: (width, height) pixels of the photo
+    - truncated, occluded, slightly_occluded: as published
+    """
+
+    id: str
+    category: str
+    source: str
+    image: Path
+    mask: Path
+    voxels: Path
+    camera: Camera
+    rotation: np.ndarray
+    translation: np.ndarray
+    grid_to_model: np.ndarray
+    crop: tuple[int, int, int, int]
+    photo_size: tuple[int, int]
+    truncated: bool
+    occluded: bool
+    slightly_occluded: bool
+
+    @property
+    def model_to_camera(self) -> np.ndarray:
+        """Return the rotation and translation as one (4, 4) matrix."""
+        pose = np.eye(4)
+        pose[:3, :3], pose[:3, 3] = self.rotation, self.translation
+        return pose
+
+    @property
+    def grid_to_camera(self) -> np.ndarray:
+        """Return what takes a cell's index (i, j, k, 1) to the optical frame, (4, 4)."""
+        return self.model_to_camera @ self.grid_to_model
+
+    def read_image(self) -> np.ndarray:
+        """Read the picture: (size, size, 3) uint8, RGB."""
+        return _read_picture(self.image, 'RGB')
+
+    def read_mask(self) -> np.ndarray:
+        """Read the mask: (size, size) bool."""
+        return _read_picture(self.mask, 'L') > 127
+
+    def read_voxels(self) -> np.ndarray:
+        """Read the shape: (128, 128, 128) bool."""
+        return np.load(self.voxels)
+
+
+def load_prepared(folder: Path) -> list[Pix3dPicture]:
+    """
+    List the pictures of a prepared folder, in the order of the published list.
+
+    :raises InputError: the folder was not prepared, or not to the end
+    """
+    folder = Path(folder)
+    try:
+        metadata = json.loads((folder / 'metadata.json').read_text())
+        return [_picture_of(folder, metadata['size'], values) for values in metadata['pictures']]
+    except OSError as error:
+        raise InputError(
+            f"'{folder}' holds no prepared Pix3D ({error.strerror}: metadata.json); "
+            'make it with img2scene prepare-pix3d') from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"'{folder}/metadata.json' was not written by img2scene prepare-pix3d "
+            f'({type(error).__name__}: {error}); prepare the data again') from error
+
+
+def _picture_of(folder: Path, size: int, values: dict[str, Any]) -> Pix3dPicture:
+    matrix = np.array(values['K'], float)
+    return Pix3dPicture(
+        values['id'], values['category'], values['source'],
+        *(folder / values[name] for name in ('image', 'mask', 'voxels')),
+        Camera.from_calibration(size, size, matrix),
+        np.array(values['R'], float), np.array(values['t'], float),
+        np.array(values['grid_to_model'], float),
+        tuple(values['crop_xyxy_px']), tuple(values['photo_size_px']),
+        *(values[flag] for flag in FLAGS))
+
+
+def pix3d_camera(
+    width: int, height: int, focal_length: float, rotation: np.ndarray, translation: np.ndarray,
+) -> tuple[Camera, np.ndarray, np.ndarray]:
+    """
+    Turn the published camera of a photo into the optical frame.
+
+    The published camera looks along +z with x left and y up, and the principal point is the
+    middle of the photo (demo.py of https://github.com/xingyuansun/pix3d renders so): with
+    (X, Y, Z) = rot_mat v + trans_mat the pixel is W/2 - f X/Z, H/2 - f Y/Z, from the photo's
+    upper left corner, half a pixel from the centre of its first pixel.
+
+    :param width: pixels of the photo
+    :param height: pixels of the photo
+    :param focal_length: millimetres, for a sensor 32 mm wide
+    :param rotation: (3, 3), rot_mat
+    :param translation: (3,), trans_mat
+    :return: the camera; R (3, 3) and t (3,) with R v + t in its optical frame
+    """
+    focal = focal_length * width / SENSOR_WIDTH
+    camera = Camera(width, height, focal, focal, (width - 1) / 2, (height - 1) / 2)
+    to_optical = np.diag([-1.0, -1.0, 1.0])
+    return camera, to_optical @ rotation, to_optical @ translation
+
+
+def grid_to_model(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """
+    Place the voxels in the model's coordinates.
+
+    The centres of the first and last cell span the longest side of the model's bounding box, and
+    the middle of the grid is that of the box. (Measured on 334 published shapes: of points on the
+    models 99.8 % lie in a solid cell then, 93.6 % when the faces of the cells span the side.)
+
+    :param low: (3,) least model coordinates
+    :param high: (3,) greatest model coordinates
+    :return: (4, 4), takes the index (i, j, k, 1) of a cell's centre to model coordinates
+    """
+    cell = np.subtract(high, low).max() / (RESOLUTION - 1)
+    axes = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])  # voxels' x, y, z to model's x, -z, y
+    place = np.eye(4)
+    place[:3, :3] = cell * axes
+    place[:3, 3] = np.add(low, high) / 2 - place[:3, :3] @ np.full(3, (RESOLUTION - 1) / 2)
+    return place
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """An entry that could not be used: its place in pix3d.json, and why."""
+
+    index: int
+    category: str
+    image: str
+    reason: str
+
+
+def prepare_pix3d(
+    raw: Path, out: Path, size: int = SIZE, jobs: int = 1, console: 'Console | None' = None,
+) -> list[Skipped]:
+    """
+    Prepare the data set; go on where an earlier run ended.
+
+    Every photo is cut to a square around the middle of its mask's box, 1.5 times as wide as the
+    longer side of the box, and resized; the camera goes with it. What is done is not done again
+    unless its source files changed. Every file is complete or not there at all.
+
+    :param raw: the folder with pix3d.json
+    :param out: made where it does not exist
+    :param size: pixels of a side of the stored squares
+    :param jobs: processes
+    :param console: shows the progress
+    :return: the entries that were left out, also written to skipped.json
+    :raises InputError: `raw` is no Pix3D folder, `out` cannot be written, or nothing is usable
+    """
+    raw, out = Path(raw), Path(out)
+    listed = _read_list(raw)
+    try:
+        _check_size(out, size)
+        for folder in ('images', 'masks', 'voxels'):
+            (out / folder).mkdir(parents=True, exist_ok=True)
+        return _prepare(raw, out, size, jobs, console, listed)
+    except BrokenProcessPool as error:
+        raise InputError(
+            'a worker process was ended from outside, most often for want of memory; '
+            'run the command again with a smaller --jobs, it goes on where it ended') from error
+    except OSError as error:
+        raise InputError(
+            f"cannot write the prepared data to '{out}' ({error.strerror or error}); make room or "
+            'choose another place and run the command again') from error
+
+
+class _UnusableError(Exception):
+    """Why an entry or a file cannot be used."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Annotation:
+    """One entry of pix3d.json, checked; paths are relative to the data set's folder."""
+
+    index: int
+    image: str
+    mask: str
+    voxels: str
+    model: str | None
+    category: str
+    focal_length: float
+    rotation: np.ndarray
+    translation: np.ndarray
+    flags: dict[str, bool]
+
+
+def _read_list(raw: Path) -> list[Any]:
+    try:
+        listed = json.loads((raw / 'pix3d.json').read_bytes())
+    except OSError as error:
+        raise InputError(
+            f"'{raw}' is no Pix3D folder ({error.strerror}: pix3d.json); give the folder that "
+            'holds pix3d.json, img, mask and model') from error
+    except ValueError as error:
+        raise InputError(f"'{raw}/pix3d.json' is not valid JSON ({error}); unpack the data set "
+                         'again') from error
+    if not isinstance(listed, list):
+        raise InputError(f"'{raw}/pix3d.json' is not Pix3D's list of entries; unpack the data set "
+                         'again')
+    return listed
+
+
+def _check_size(out: Path, size: int) -> None:
+    """Refuse to mix squares of two sizes."""
+    try:
+        before = json.loads((out / 'metadata.json').read_text())['size']
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if before != size:
+        raise InputError(f"'{out}' holds data prepared with --size {before}; take that size or "
+                         'choose another place')
+
+
+def _parse(index: int, entry: Any) -> _Annotation:
+    if not isinstance(entry, dict):
+        raise _UnusableError('the entry is no JSON object')
+    texts = {name: entry.get(name) for name in ('category', 'img', 'mask', 'voxel')}
+    for name, text in texts.items():
+        if not isinstance(text, str) or not text.strip():
+            raise _UnusableError(f"the entry has no '{name}'")
+    model = entry.get('model')
+    rotation = _numbers(entry, 'rot_mat', (3, 3))
+    if not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3) or np.linalg.det(rotation) < 0:
+        raise _UnusableError("'rot_mat' is no rotation")
+    focal_length = float(_numbers(entry, 'focal_length', ()))
+    if focal_length <= 0:
+        raise _UnusableError(f"'focal_length' is {focal_length:g}")
+    return _Annotation(
+        index, texts['img'], texts['mask'], texts['voxel'],
+        model if isinstance(model, str) and model else None, texts['category'].strip(),
+        focal_length, rotation, _numbers(entry, 'trans_mat', (3,)),
+        {flag: entry.get(flag) is True for flag in FLAGS})
+
+
+def _numbers(entry: dict[str, Any], name: str, shape: tuple[int, ...]) -> np.ndarray:
+    if entry.get(name) is None:
+        raise _UnusableError(f"the entry has no '{name}'")
+    try:
+        values = np.array(entry[name], float)
+    except (ValueError, TypeError, OverflowError):
+        values = np.full(1, np.nan)
+    if values.shape != shape or not np.isfinite(values).all():
+        wanted = f"{' x '.join(map(str, shape))} finite numbers" if shape else 'a finite number'
+        raise _UnusableError(f"'{name}' is not {wanted}")
+    return values
+
+
+@dataclass(frozen=True)
+class _Task:
+    """
+    One piece of work on files, done by `work(task, raw, out)`, which returns JSON values.
+
+    The paths are relative to the folders of the published and the prepared data.
+    """
+
+    work: Callable[..., dict[str, Any]]
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    size: int
+
+    @property
+    def key(self) -> str:
+        """Return what only a task that replaces the work of this one shares."""
+        return ' '.join([self.work.__name__, *(self.targets or self.sources)])
+
+    def state(self, raw: Path) -> list[Any]:
+        """Return what the result depends on, as JSON values."""
+        stamps = []
+        for source in self.sources:
+            if not (raw / source).is_file():
+                raise _UnusableError(f'{source} is missing')
+            found = (raw / source).stat()
+            stamps.append([found.st_size, found.st_mtime_ns])
+        return [self.size, list(self.sources), stamps]
+
+    def run(self, raw: Path, out: Path) -> dict[str, Any] | _UnusableError:
+        """Do the work; what cannot be used comes back as the error that says why."""
+        try:
+            return self.work(self, raw, out)
+        except _UnusableError as error:
+            return error
+
+
+def _prepare(
+    raw: Path, out: Path, size: int, jobs: int, console: 'Console | None', listed: list[Any],
+) -> list[Skipped]:
+    skipped, annotations = [], []
+    for index, entry in enumerate(listed):
+        try:
+            annotations.append(_parse(index, entry))
+        except _UnusableError as error:
+            known = entry if isinstance(entry, dict) else {}
+            category, image = (str(known.get(name) or '') for name in ('category', 'img'))
+            skipped.append(Skipped(index, category.strip(), image, str(error)))
+    plans = _plan(annotations, raw, size)
+    results = _run_all({task for plan in plans for task in plan.values()}, raw, out, jobs, console)
+    pictures = []
+    for annotation, plan in zip(annotations, plans):
+        try:
+            done = {name: _usable(results[task]) for name, task in plan.items()}
+            pictures.append(_describe(annotation, plan, done, size))
+        except _UnusableError as error:
+            skipped.append(Skipped(
+                annotation.index, annotation.category, annotation.image, str(error)))
+    skipped.sort(key=lambda item: item.index)
+    _write_text(out / 'skipped.json', _json_lines([vars(item) for item in skipped]) + '\n')
+    _write_text(out / 'metadata.json', (
+        f'{{"credit": {json.dumps(CREDIT)},\n"size": {size},\n'
+        f'"pictures": {_json_lines(pictures)}}}\n'))
+    if not pictures:
+        reason = f'; the first: {skipped[0].reason}' if skipped else ''
+        raise InputError(f"none of the {len(listed)} entries of '{raw}/pix3d.json' can be used"
+                         f'{reason} (all are listed in {out}/skipped.json)')
+    return skipped
+
+
+def _plan(annotations: list[_Annotation], raw: Path, size: int) -> list[dict[str, _Task]]:
+    """Return the tasks behind each annotation; annotations of one shape share tasks."""
+    ids = _unique_names([(item.image, item.mask, item.index) for item in annotations], 'img')
+    shapes = _unique_names(sorted({(item.voxels,) for item in annotations}), 'model')
+    plans = []
+    for item in annotations:
+        name = ids[item.image, item.mask, item.index]
+        plan = {
+            'picture': _Task(_cut_picture, (item.image, item.mask),
+                             (f'images/{name}.png', f'masks/{name}.png'), size),
+            'voxels': _Task(_convert_voxels, (item.voxels,),
+                            (f'voxels/{shapes[item.voxels,]}.npy',), RESOLUTION),
+        }
+        if item.model and (raw / item.model).is_file():
+            plan['model'] = _Task(_measure_model, (item.model,), (), 0)
+        plans.append(plan)
+    return plans
+
+
+def _unique_names(keys: Sequence[tuple], folder: str) -> dict[tuple, str]:
+    """Name files after the path in each key; paths that look the same are numbered."""
+    names: dict[tuple, str] = {}
+    taken: set[str] = set()
+    for key in keys:
+        path = os.path.splitext(key[0])[0].removeprefix(f'{folder}/')
+        stem = re.sub(r'[^A-Za-z0-9-]+', '_', path).strip('_') or 'unnamed'
+        name, number = stem, 2
+        while name in taken:
+            name, number = f'{stem}_{number}', number + 1
+        taken.add(name)
+        names[key] = name
+    return names
+
+
+def _usable(result: dict[str, Any] | _UnusableError) -> dict[str, Any]:
+    if isinstance(result, _UnusableError):
+        raise result
+    return result
+
+
+def _describe(
+    annotation: _Annotation, plan: dict[str, _Task], done: dict[str, dict[str, Any]], size: int,
+) -> dict[str, Any]:
+    """Return an annotation's entry in metadata.json."""
+    width, height = done['picture']['photo_size']
+    xmin, ymin, xmax, ymax = done['picture']['crop']
+    photo, rotation, translation = pix3d_camera(
+        width, height, annotation.focal_length, annotation.rotation, annotation.translation)
+    camera = photo.cropped(xmin, ymin, xmax - xmin, ymax - ymin).resized(size, size)
+    image, mask = plan['picture'].targets
+    voxels, = plan['voxels'].targets
+    return {
+        'id': Path(image).stem, 'category': annotation.category, 'source': annotation.image,
+        'image': image, 'mask': mask, 'voxels': voxels, 'model': annotation.model,
+        'K': camera.matrix.tolist(), 'R': rotation.tolist(), 't': translation.tolist(),
+        'grid_to_model': _place(annotation, done).tolist(),
+        'placed_by': 'model' if 'model' in done else 'unit diagonal',
+        'crop_xyxy_px': [xmin, ymin, xmax, ymax], 'photo_size_px': [width, height],
+        **annotation.flags,
+    }
+
+
+def _place(annotation: _Annotation, done: dict[str, dict[str, Any]]) -> np.ndarray:
+    """Place the voxels by the model; check that they are its shape. Without: diagonal 1."""
+    span = np.array(done['voxels']['span'])
+    if 'model' not in done:
+        half = span[[0, 2, 1]] / np.linalg.norm(span) / 2  # in the model's order of axes
+        return grid_to_model(-half, half)
+    low, high = np.array(done['model']['low']), np.array(done['model']['high'])
+    place = grid_to_model(low, high)
+    cell = np.abs(place[:3, :3]).max()
+    found, wanted = np.abs(place[:3, :3] @ span) / cell, (high - low) / cell
+    if np.abs(found - wanted).max() > TOLERANCE:
+        found, wanted = (' x '.join(f'{n:.0f}' for n in extents) for extents in (found, wanted))
+        raise _UnusableError(
+            f'{annotation.voxels} spans {found} cells, {annotation.model} would span {wanted}: '
+            'not the same shape')
+    return place
+
+
+def _run_all(
+    tasks: set[_Task], raw: Path, out: Path, jobs: int, console: 'Console | None',
+) -> dict[_Task, dict[str, Any] | _UnusableError]:
+    """Run the tasks that are not done yet; note each finished one at once."""
+    from rich.progress import track
+
+    journal = out / '.done.jsonl'
+    done = _read_journal(journal)
+    results: dict[_Task, dict[str, Any] | _UnusableError] = {}
+    waiting: dict[_Task, list[Any]] = {}
+    for task in sorted(tasks, key=lambda task: (task.work.__name__, task.sources, task.targets)):
+        try:
+            state = task.state(raw)
+        except _UnusableError as error:
+            results[task] = error
+            continue
+        before, result = done.get(task.key, (None, None))
+        if before == state and all((out / target).is_file() for target in task.targets):
+            results[task] = result
+        else:
+            waiting[task] = state
+    if not waiting:
+        return results
+    with open(journal, 'a') as lines, _runner(list(waiting), raw, out, jobs) as finished:
+        quiet = console is None or not console.is_terminal
+        for task, result in track(
+                finished, 'Preparing', total=len(waiting), console=console, disable=quiet):
+            results[task] = result
+            if isinstance(result, dict):
+                # The line before may have been cut off by an interruption.
+                lines.write(f'\n{json.dumps([task.key, waiting[task], result])}')
+                lines.flush()
+    return results
+
+
+@contextmanager
+def _runner(
+    tasks: list[_Task], raw: Path, out: Path, jobs: int,
+) -> Iterator[Iterable[tuple[_Task, Any]]]:
+    """Run tasks in some processes; at an interruption end only what is under way."""
+    if min(jobs, len(tasks)) <= 1:
+        yield ((task, task.run(raw, out)) for task in tasks)
+        return
+    # Spawned, since forking is not safe beside threads; those the progress bar is drawn by.
+    pool = ProcessPoolExecutor(min(jobs, len(tasks)), get_context('spawn'), _start_worker)
+    try:
+        pending = {pool.submit(task.run, raw, out): task for task in tasks}
+        yield ((pending[future], future.result()) for future in as_completed(pending))
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the work
+    cv2.setNumThreads(1)
+
+
+def _read_journal(path: Path) -> dict[str, tuple[list[Any], dict[str, Any]]]:
+    """Return the state and the result of each task's last run, by the task's key."""
+    done = {}
+    if path.is_file():
+        for line in path.read_text().splitlines():
+            try:
+                key, state, result = json.loads(line)
+            except ValueError:
+                continue
+            done[key] = state, result
+    return done
+
+
+def _cut_picture(task: _Task, raw: Path, out: Path) -> dict[str, Any]:
+    """Store a photo and its mask, cut to a square around the mask."""
+    image_path, mask_path = task.sources
+    image, mask = _read_source(raw, image_path, 'RGB'), _read_source(raw, mask_path, 'L') > 127
+    height, width = mask.shape
+    if image.shape[:2] != mask.shape:
+        raise _UnusableError(
+            f'{mask_path} is {width}x{height} pixels, {image_path} is '
+            f'{image.shape[1]}x{image.shape[0]}')
+    if not mask.any():
+        raise _UnusableError(f'{mask_path} is empty')
+    x, y, side = _square_around(mask)
+    image = _resized(_cut(image, x, y, side, FILL), task.size)
+    mask = _resized(_cut(mask.astype(np.uint8) * 255, x, y, side, 0), task.size) > 127
+    _write_png(out / task.targets[0], cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    _write_png(out / task.targets[1], mask.astype(np.uint8) * 255)
+    return {'photo_size': [width, height], 'crop': [x, y, x + side, y + side]}
+
+
+def _square_around(mask: np.ndarray) -> tuple[int, int, int]:
+    """Return the least x, the least y and the side of the square to store, in pixels."""
+    v, u = np.nonzero(mask)
+    low, high = np.array([u.min(), v.min()]), np.array([u.max(), v.max()]) + 1
+    side = int(np.ceil(MARGIN * (high - low).max()))
+    x, y = (low + high - side) // 2
+    return int(x), int(y), side
+
+
+def _cut(picture: np.ndarray, x: int, y: int, side: int, fill: Any) -> np.ndarray:
+    """Return the square that starts at pixel (x, y), filled where it is beyond the picture."""
+    height, width = picture.shape[:2]
+    square = np.empty((side, side, *picture.shape[2:]), np.uint8)
+    square[:] = fill
+    left, top, right, bottom = max(x, 0), max(y, 0), min(x + side, width), min(y + side, height)
+    square[top - y:bottom - y, left - x:right - x] = picture[top:bottom, left:right]
+    return square
+
+
+def _resized(square: np.ndarray, size: int) -> np.ndarray:
+    how = cv2.INTER_AREA if len(square) > size else cv2.INTER_LINEAR
+    return cv2.resize(square, (size, size), interpolation=how)
+
+
+def _convert_voxels(task: _Task, raw: Path, out: Path) -> dict[str, Any]:
+    """Store the voxels of a shape."""
+    from scipy.io import loadmat
+
+    path, = task.sources
+    try:
+        stored = loadmat(raw / path, variable_names=['voxel'])
+    except Exception as error:  # the reader raises whatever a broken file makes it stumble over
+        raise _UnusableError(f'{path} is no MATLAB file that can be read ({error})') from None
+    if 'voxel' not in stored:
+        raise _UnusableError(f"{path} has no variable 'voxel'")
+    voxels = stored['voxel']
+    if voxels.shape != (RESOLUTION,) * 3 or not np.issubdtype(voxels.dtype, np.number):
+        raise _UnusableError(
+            f"{path} holds {' x '.join(map(str, voxels.shape))} values, not {RESOLUTION}^3")
+    voxels = voxels > 0
+    if not voxels.any():
+        raise _UnusableError(f'{path} is empty')
+    data = io.BytesIO()
+    np.save(data, voxels)
+    _write(out / task.targets[0], data.getvalue())
+    return {'span': np.ptp(np.argwhere(voxels), axis=0).tolist()}
+
+
+def _measure_model(task: _Task, raw: Path, out: Path) -> dict[str, Any]:
+    """Return the bounding box of an OBJ file's vertices."""
+    path, = task.sources
+    try:
+        with open(raw / path, errors='replace') as lines:
+            vertices = np.array([line.split()[1:4] for line in lines if line.startswith('v ')],
+                                float).reshape(-1, 3)
+    except (OSError, ValueError) as error:
+        raise _UnusableError(f'{path} cannot be read ({error})') from None
+    if not len(vertices) or not np.isfinite(vertices).all() or not np.ptp(vertices, axis=0).any():
+        raise _UnusableError(f'{path} holds no shape')
+    return {'low': vertices.min(axis=0).tolist(), 'high': vertices.max(axis=0).tolist()}
+
+
+def _read_source(raw: Path, path: str, mode: str) -> np.ndarray:
+    from PIL import UnidentifiedImageError
+
+    try:
+        return _read_picture(raw / path, mode)
+    except UnidentifiedImageError:
+        raise _UnusableError(f'{path} is no picture that can be read') from None
+    except Exception as error:  # decoders raise whatever a broken file makes them stumble over
+        raise _UnusableError(f'{path} cannot be read ({error})') from None
+
+
+def _read_picture(path: Path, mode: str) -> np.ndarray:
+    """Read 8-bit RGB or L; unlike OpenCV Pillow complains about files that are cut off."""
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        return np.array(picture.convert(mode))
+
+
+def _write_png(path: Path, picture: np.ndarray) -> None:
+    _write(path, cv2.imencode('.png', picture)[1].tobytes())
+
+
+def _write_text(path: Path, text: str) -> None:
+    """Write a text file unless it holds just that."""
+    if not path.is_file() or path.read_text() != text:
+        _write(path, text.encode())
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file beside its place and move it there when it is complete."""
+    beside = path.with_name(f'.{path.name}.part')
+    try:
+        beside.write_bytes(data)
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def _json_lines(items: list[dict[str, Any]]) -> str:
+    """Return a JSON list with one item per line."""
+    return '[' + ',\n'.join(json.dumps(item) for item in items) + ']'

@@ -1,0 +1,105 @@
+"""Writes rendered data sets: `img2scene render`."""
+
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import as_completed
+from dataclasses import asdict
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+
+from img2scene_ros.errors import InputError
+from img2scene_ros.learning.samples import encode_crop
+from img2scene_ros.learning.samples import encode_scene
+from img2scene_ros.learning.samples import read_index
+from img2scene_ros.learning.samples import write_index
+from img2scene_ros.learning.samples import write_shard
+from img2scene_ros.learning.shapes import Library
+from img2scene_ros.learning.shapes import open_library
+from img2scene_ros.learning.synthetic import RenderOptions
+from img2scene_ros.learning.synthetic import crop_samples
+from img2scene_ros.learning.synthetic import scene_samples
+
+FORMAT = 1
+
+
+def render_dataset(
+    shapes: Path | None,
+    meshes: Path | None,
+    out: Path,
+    options: RenderOptions,
+    jobs: int = 1,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Library:
+    """
+    Render a data set, or finish one that was interrupted.
+
+    Every shard depends on the options and its own number only, so the files are the same however
+    many processes make them, and shards that are there already are kept.
+
+    :param shapes: folder laid out like Pix3D's models; None for none
+    :param meshes: folder of metric GLB meshes; None for none
+    :param out: the data set's folder
+    :param jobs: processes
+    :param progress: is called with the numbers of finished and of all samples
+    :return: the shapes that were drawn from
+    :raises InputError: no shapes, a broken one, or a folder that cannot be used
+    """
+    library = open_library(
+        shapes, meshes, options.split, options.test_share, options.split_seed)
+    count = -(-options.samples // options.shard_samples)
+    names = [f'shard_{number:05d}.npz' for number in range(count)]
+    _start(out, {
+        'format': FORMAT, 'options': asdict(options), 'shards': names,
+        'shapes': library.names, 'left_out': library.left_out})
+    todo = [number for number in range(count) if not (out / names[number]).is_file()]
+    finished = count - len(todo)
+    progress(min(finished * options.shard_samples, options.samples), options.samples)
+    for _ in _rendered(library, options, [(n, out / names[n]) for n in todo], jobs):
+        finished += 1
+        progress(min(finished * options.shard_samples, options.samples), options.samples)
+    return library
+
+
+def _start(out: Path, index: dict) -> None:
+    """Write the index, unless the same one is there already."""
+    if (out / 'index.json').exists():
+        if read_index(out) != index:
+            raise InputError(
+                f"'{out}' holds a data set of other options or shapes; give another folder, or "
+                'delete it')
+    elif out.is_dir() and any(out.iterdir()):
+        raise InputError(f"the folder '{out}' is not empty; give a new one")
+    write_index(out, index)
+
+
+def _rendered(
+    library: Library, options: RenderOptions, shards: list[tuple[int, Path]], jobs: int,
+) -> Iterator[None]:
+    """Yield each time that a shard is done."""
+    if jobs == 1:
+        for number, path in shards:
+            yield _render_shard(library, options, number, path)
+        return
+    # Spawned, since Open3D's threads do not survive a fork.
+    with ProcessPoolExecutor(jobs, get_context('spawn'), cv2.setNumThreads, (1,)) as pool:
+        futures = [pool.submit(_render_shard, library, options, number, path)
+                   for number, path in shards]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _render_shard(library: Library, options: RenderOptions, number: int, path: Path) -> None:
+    count = min(options.shard_samples, options.samples - number * options.shard_samples)
+    if options.kind == 'crops':
+        records: Iterable = map(encode_crop, crop_samples(library, options, number))
+    else:
+        records = map(encode_scene, scene_samples(library, options, number))
+    write_shard(path, list(islice(records, count)))

@@ -1,0 +1,361 @@
+"""
+The files of rendered training data, and their reader.
+
+A data set is a folder with `index.json` and shards of some hundred records each. A shard is an
+.npz file of two arrays: `blobs`, the records' parts one after another, and `ends`, (N, parts),
+where each part ends. The parts are coded one by one (JPEG, PNG, deflated bits, JSON), so a record
+can be decoded alone and a data set fits into memory as it is on disk. Needs only numpy and OpenCV.
+"""
+
+import json
+import os
+import zipfile
+import zlib
+from abc import ABC
+from abc import abstractmethod
+from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import asdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from typing import Generic
+from typing import TypeVar
+
+import cv2
+import numpy as np
+
+from img2scene_ros.camera import Camera
+from img2scene_ros.errors import InputError
+from img2scene_ros.frame import Frame
+from img2scene_ros.reconstruction.crop import Crop
+from img2scene_ros.reconstruction.crop import CropView
+from img2scene_ros.reconstruction.crop import Cube
+
+RESOLUTION = 64  # cells of the stored volumes
+JPEG_QUALITY = 92
+# Depths of crops are stored in steps of a thousandth of the cube's side, from 1.5 sides before
+# the anchor to 2.5 behind it; what lies beyond is moved to the end of that range.
+STEPS, NEAREST, FARTHEST = 1000, -1.5, 2.5
+
+Record = TypeVar('Record')
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectTruth:
+    """
+    What is true of one object in a picture.
+
+    - id: its number in the picture's instance mask
+    - label: class name
+    - shape: the shape's name
+    - visible_box: (4,) pixels, around its visible pixels; upper ends exclusive
+    - full_box: (4,) pixels, around all of it, hidden parts and parts beyond the border, too
+    - position: (3,) metres, the object frame's origin in the optical frame
+    - rotation: (3, 3), turns object axes (z up, x horizontally to the camera) into optical axes
+    - size: (3,) metres along the object's axes
+    - shape_pose: (4, 4), takes the shape's own coordinates to the optical frame, scale included
+    """
+
+    id: int
+    label: str
+    shape: str
+    visible_box: np.ndarray
+    full_box: np.ndarray
+    position: np.ndarray
+    rotation: np.ndarray
+    size: np.ndarray
+    shape_pose: np.ndarray
+
+    @property
+    def shown(self) -> float:
+        """Return the visible box's share of the full box, 0 to 1."""
+        return float(min(1.0, _area(self.visible_box) / max(_area(self.full_box), 1e-9)))
+
+
+@dataclass(frozen=True, eq=False)
+class CropSample:
+    """
+    One object as a voxel network gets it, and its solid.
+
+    - crop: colour, mask and true depth as the virtual camera sees them
+    - anchor: metres, the median true depth of what is visible
+    - occupancy: (64, 64, 64) bool, [z, y, x]: cells of the cube whose centre is in the solid
+    - truth: of the object, in the picture that the crop is of
+    - camera: of that picture
+    - scene: number of the scene; crops of one scene have the same
+    """
+
+    crop: Crop
+    anchor: float
+    occupancy: np.ndarray
+    truth: ObjectTruth
+    camera: Camera
+    scene: str
+
+    @property
+    def cube(self) -> Cube:
+        """Return the cube that the volume fills."""
+        return self.crop.view.cube(self.anchor)
+
+    def occupancy_at(self, resolution: int) -> np.ndarray:
+        """
+        Return a coarser volume; a cell is filled if any of the fine cells in it is.
+
+        :param resolution: a divisor of 64
+        :return: (R, R, R) bool, [z, y, x]
+        """
+        n = RESOLUTION // resolution
+        return self.occupancy.reshape(
+            resolution, n, resolution, n, resolution, n).any(axis=(1, 3, 5))
+
+
+@dataclass(frozen=True, eq=False)
+class SceneSample:
+    """
+    One picture of a scene with everything that is true of it.
+
+    - frame: colour and true depth
+    - ids: (H, W) uint8, the object's id at every pixel, 0 = none
+    - objects: all that are visible
+    - up: (3,) unit vector, optical frame
+    - support: metres from the camera down to the support plane: up . p + support = height above it
+    - scene: number of the scene
+    """
+
+    frame: Frame
+    ids: np.ndarray
+    objects: list[ObjectTruth]
+    up: np.ndarray
+    support: float
+    scene: str
+
+
+def encode_crop(sample: CropSample) -> list[bytes]:
+    """Return the parts of a record."""
+    view = sample.crop.view
+    about = {
+        'anchor': sample.anchor, 'rotation': view.rotation.tolist(),
+        'half_field': view.half_field, 'truth': _plain(asdict(sample.truth)),
+        'camera': _camera_values(sample.camera), 'scene': sample.scene,
+        'size': len(sample.crop.color)}
+    away = (sample.crop.depth - sample.anchor) / sample.cube.side
+    codes = 1 + np.rint((np.clip(away, NEAREST, FARTHEST) - NEAREST) * STEPS)
+    return [_packed_json(about), _jpeg(sample.crop.color), _png(np.nan_to_num(codes, nan=0)),
+            _packed_bits(sample.crop.mask), _packed_bits(sample.occupancy)]
+
+
+def decode_crop(parts: Sequence[bytes]) -> CropSample:
+    """Return the record that `encode_crop` made these parts of."""
+    about = json.loads(zlib.decompress(parts[0]))
+    size, anchor = about['size'], about['anchor']
+    view = CropView(np.array(about['rotation']), about['half_field'])
+    codes = _image(parts[2]).astype(np.float32)
+    depth = anchor + view.cube(anchor).side * ((codes - 1) / STEPS + NEAREST)
+    crop = Crop(
+        view, np.ascontiguousarray(_image(parts[1])[..., ::-1]), _bits(parts[3], (size,) * 2),
+        np.where(codes > 0, depth, np.nan).astype(np.float32))
+    return CropSample(
+        crop, anchor, _bits(parts[4], (RESOLUTION,) * 3), _truth(about['truth']),
+        Camera(**about['camera']), about['scene'])
+
+
+def encode_scene(sample: SceneSample) -> list[bytes]:
+    """Return the parts of a record; depth is stored in millimetres."""
+    about = {
+        'camera': _camera_values(sample.frame.camera), 'scene': sample.scene,
+        'up': sample.up.tolist(), 'support': sample.support,
+        'objects': [_plain(asdict(truth)) for truth in sample.objects]}
+    millimetres = np.clip(np.nan_to_num(np.rint(sample.frame.depth * 1000)), 0, 65535)
+    return [_packed_json(about), _jpeg(sample.frame.color), _png(millimetres),
+            cv2.imencode('.png', sample.ids)[1].tobytes()]
+
+
+def decode_scene(parts: Sequence[bytes]) -> SceneSample:
+    """Return the record that `encode_scene` made these parts of."""
+    about = json.loads(zlib.decompress(parts[0]))
+    depth = _image(parts[2]).astype(np.float32) / 1000
+    frame = Frame(
+        np.ascontiguousarray(_image(parts[1])[..., ::-1]), Camera(**about['camera']),
+        np.where(depth > 0, depth, np.nan))
+    return SceneSample(
+        frame, _image(parts[3]), [_truth(values) for values in about['objects']],
+        np.array(about['up']), about['support'], about['scene'])
+
+
+def write_shard(path: Path, records: Sequence[Sequence[bytes]]) -> None:
+    """
+    Write coded records; the file appears whole or not at all.
+
+    :raises InputError: the file cannot be written
+    """
+    ends = np.cumsum([len(part) for parts in records for part in parts], dtype=np.int64)
+    blobs = np.frombuffer(b''.join(part for parts in records for part in parts), np.uint8)
+    beside = path.with_name(f'.{path.name}.part')
+    try:
+        with open(beside, 'wb') as file:
+            np.savez_compressed(file, blobs=blobs, ends=ends.reshape(len(records), -1))
+        os.replace(beside, path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise InputError(f"cannot write '{path}': {error.strerror}") from error
+
+
+def read_shard(path: Path) -> list[list[bytes]]:
+    """
+    Return the coded records of a shard.
+
+    :raises InputError: it cannot be read
+    """
+    try:
+        with np.load(path) as arrays:
+            blobs, ends = arrays['blobs'].tobytes(), arrays['ends']
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(
+            f"cannot read the shard '{path}'; delete it and run `img2scene render` again "
+            f'({type(error).__name__}: {error})') from error
+    starts = np.concatenate([[0], ends.ravel()[:-1]]).reshape(ends.shape)
+    return [[blobs[a:b] for a, b in zip(*row)] for row in zip(starts, ends)]
+
+
+class _Records(ABC, Sequence, Generic[Record]):
+    """The records of a finished data set, decoded when they are asked for."""
+
+    KIND: str
+
+    def __init__(self, folder: Path) -> None:
+        """
+        Open a data set; its shards are read when they are first needed.
+
+        :raises InputError: no data set, one of the other kind, or an unfinished one
+        """
+        self.folder = Path(folder)
+        self.index = read_index(self.folder)
+        if self.index['options']['kind'] != self.KIND:
+            raise InputError(
+                f"'{folder}' holds {self.index['options']['kind']}, not {self.KIND}; "
+                f'make them with `img2scene render --kind {self.KIND}`')
+        missing = [name for name in self.index['shards'] if not (self.folder / name).is_file()]
+        if missing:
+            raise InputError(
+                f"'{folder}' lacks {len(missing)} of {len(self.index['shards'])} shards; run the "
+                'same `img2scene render` again to finish it')
+        self._read: dict[int, list[list[bytes]]] = {}
+
+    def __len__(self) -> int:
+        return self.index['options']['samples']
+
+    def __getitem__(self, number: int) -> Record:
+        if not -len(self) <= number < len(self):
+            raise IndexError(number)
+        shard, inside = divmod(number % len(self), self.index['options']['shard_samples'])
+        return self._decode(self._shard(shard)[inside])
+
+    def shuffled(self, seed: int) -> Iterator[Record]:
+        """Yield every record once, in an order that the seed determines."""
+        for number in np.random.default_rng(seed).permutation(len(self)):
+            yield self[int(number)]
+
+    def _shard(self, number: int) -> list[list[bytes]]:
+        if number not in self._read:
+            self._read[number] = read_shard(self.folder / self.index['shards'][number])
+        return self._read[number]
+
+    @staticmethod
+    @abstractmethod
+    def _decode(parts: Sequence[bytes]) -> Record:
+        ...
+
+
+class CropSamples(_Records[CropSample]):
+    """A data set of crops: a sequence of `CropSample`."""
+
+    KIND = 'crops'
+    _decode = staticmethod(decode_crop)
+
+
+class SceneSamples(_Records[SceneSample]):
+    """A data set of scenes: a sequence of `SceneSample`."""
+
+    KIND = 'scenes'
+    _decode = staticmethod(decode_scene)
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """
+    Return index.json: format, options, shards, shapes, labels, left_out.
+
+    :raises InputError: there is none, or it is none
+    """
+    path = Path(folder) / 'index.json'
+    try:
+        index = json.loads(path.read_text())
+        index['options']['kind'], index['options']['samples'], index['shards']
+    except OSError as error:
+        raise InputError(
+            f"'{folder}' is no data set (cannot read index.json: {error.strerror}); make one with "
+            '`img2scene render`') from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"'{path}' is not the index of a data set ({error})") from error
+    return index
+
+
+def write_index(folder: Path, index: dict[str, Any]) -> None:
+    """
+    Write index.json; it appears whole or not at all.
+
+    :raises InputError: the folder cannot be written
+    """
+    path = Path(folder) / 'index.json'
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name('.index.json.part')
+        beside.write_text(json.dumps(index, indent=1) + '\n')
+        os.replace(beside, path)
+    except OSError as error:
+        raise InputError(f"cannot write '{path}': {error.strerror}") from error
+
+
+def _area(box: np.ndarray) -> float:
+    return max(box[2] - box[0], 0) * max(box[3] - box[1], 0)
+
+
+def _truth(values: dict[str, Any]) -> ObjectTruth:
+    return ObjectTruth(**{
+        name: np.array(value) if isinstance(value, list) else value
+        for name, value in values.items()})
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: np.round(value, 6).tolist() if isinstance(value, np.ndarray) else value
+            for name, value in values.items()}
+
+
+def _camera_values(camera: Camera) -> dict[str, Any]:
+    return {name: getattr(camera, name) for name in ('width', 'height', 'fx', 'fy', 'cx', 'cy')}
+
+
+def _packed_json(values: dict[str, Any]) -> bytes:
+    return zlib.compress(json.dumps(values).encode())
+
+
+def _packed_bits(array: np.ndarray) -> bytes:
+    return zlib.compress(np.packbits(array).tobytes())
+
+
+def _bits(packed: bytes, shape: tuple[int, ...]) -> np.ndarray:
+    bits = np.unpackbits(np.frombuffer(zlib.decompress(packed), np.uint8))
+    return bits[:np.prod(shape)].reshape(shape).astype(bool)
+
+
+def _jpeg(color: np.ndarray) -> bytes:
+    return cv2.imencode(
+        '.jpg', color[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))[1].tobytes()
+
+
+def _png(values: np.ndarray) -> bytes:
+    return cv2.imencode('.png', values.astype(np.uint16))[1].tobytes()
+
+
+def _image(coded: bytes) -> np.ndarray:
+    return cv2.imdecode(np.frombuffer(coded, np.uint8), cv2.IMREAD_UNCHANGED)

@@ -1,0 +1,432 @@
+"""
+Rendered training data: random scenes of known truth, and the crops of their objects.
+
+A scene is one to eight shapes on a table or a floor in a room, with random materials, light and
+camera. The ray caster draws white surfaces; what it draws is the light, and the materials are
+multiplied in pixel by pixel, so that patterns need no fine meshes. Crops are not cut out of a
+picture but drawn by their own virtual cameras.
+
+Scene coordinates: metres, z up, the support at z = 0.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+import cv2
+import numpy as np
+import trimesh
+from scipy import ndimage
+
+from img2scene_ros.camera import Camera
+from img2scene_ros.detection import bbox_of
+from img2scene_ros.frame import Frame
+from img2scene_ros.learning.samples import RESOLUTION
+from img2scene_ros.learning.samples import CropSample
+from img2scene_ros.learning.samples import ObjectTruth
+from img2scene_ros.learning.samples import SceneSample
+from img2scene_ros.learning.shapes import FLOOR
+from img2scene_ros.learning.shapes import SPLITS
+from img2scene_ros.learning.shapes import TABLE
+from img2scene_ros.learning.shapes import Library
+from img2scene_ros.learning.shapes import Shape
+from img2scene_ros.learning.textures import Texture
+from img2scene_ros.learning.textures import random_texture
+from img2scene_ros.localization import object_axes
+from img2scene_ros.options import Options
+from img2scene_ros.options import option
+from img2scene_ros.reconstruction.crop import Crop
+from img2scene_ros.reconstruction.crop import Cube
+from img2scene_ros.reconstruction.crop import anchor_depth
+from img2scene_ros.reconstruction.crop import crop_view
+from img2scene_ros.rendering.raycast import Lights
+from img2scene_ros.rendering.raycast import Rendering
+from img2scene_ros.rendering.raycast import Stage
+from img2scene_ros.rendering.raycast import Surface
+from img2scene_ros.rendering.raycast import look_at
+
+WHITE = 160  # brightness of surfaces while the light is drawn; leaves room for strong light
+FIELDS_OF_VIEW = (40.0, 75.0)  # degrees
+ELEVATIONS = (5.0, 75.0)  # degrees
+DISTANCES = {TABLE: (0.4, 1.5), FLOOR: (1.5, 5.0)}  # metres from the camera to what it looks at
+MOST_OBJECTS = {TABLE: 8, FLOOR: 5}
+GAP = {TABLE: 0.004, FLOOR: 0.03}  # least metres between the footprints of two objects
+NEAREST = {TABLE: 0.15, FLOOR: 0.4}  # metres, least depth of any part of an object
+MIN_PIXELS, MIN_SIDE, MIN_SHOWN = 150, 12, 0.3  # what counts as visible enough for a crop
+SUPPORT_ID, FLOOR_ID, FIRST_WALL_ID = -1, -2, -3
+ATTEMPTS = 40
+
+
+@dataclass(frozen=True)
+class RenderOptions(Options):
+    """What to render; data sets of the same options are the same, byte by byte."""
+
+    kind: str = option(
+        'crops', 'What a sample is', choices=('crops', 'scenes'))
+    samples: int = option(1000, 'Number of samples', low=1)
+    split: str = option('train', 'The shapes to use', choices=SPLITS)
+    seed: int = option(0, 'Seed of the scenes', low=0)
+    test_share: float = option(
+        0.15, 'Share of the shapes of every category that are kept for testing', low=0.0, high=0.9)
+    split_seed: int = option(
+        0, 'Seed of the split; keep it the same for training and test data', low=0)
+    size: int = option(112, 'Pixels of a side of a crop', low=32, high=512)
+    width: int = option(320, 'Pixels of the width of a picture; its height is 3/4 of it',
+                        low=64, high=1920)
+    floor_share: float = option(
+        0.5, 'Share of scenes with furniture on the floor, the rest is tabletops',
+        low=0.0, high=1.0)
+    box_jitter: float = option(
+        0.03, "Standard deviation of the boxes' edges, in sides, as detectors err", low=0.0,
+        high=0.2)
+    sky_rays: int = option(4, 'Rays per pixel for soft shadows; 0 is no shadows', low=0, high=64)
+    shard_samples: int = option(250, 'Samples of a shard', low=1, high=10000)
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """
+    A shape that stands in a scene.
+
+    - pose: (4, 4), takes the shape's coordinates to scene coordinates, scale included
+    - texture: None for shapes with colours of their own
+    """
+
+    id: int
+    shape: Shape
+    pose: np.ndarray
+    texture: Texture | None
+
+    @cached_property
+    def points(self) -> np.ndarray:
+        """Return the vertices in the scene, (V, 3) metres."""
+        return self.shape.vertices @ self.pose[:3, :3].T + self.pose[:3, 3]
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """
+    Objects, their surroundings and one camera.
+
+    - pose: (4, 4), takes the camera's optical coordinates to scene coordinates
+    - stage: all surfaces, white
+    - textures: materials of the surroundings by id; texture coordinates are scene coordinates
+    - tint: (3,) colour of the light
+    - background: (3,) RGB above the walls
+    """
+
+    objects: list[Placed]
+    camera: Camera
+    pose: np.ndarray
+    stage: Stage
+    textures: dict[int, Texture]
+    tint: np.ndarray
+    background: np.ndarray
+
+    def look(self, camera: Camera, pose: np.ndarray) -> Rendering:
+        """Look at the scene with materials; the ids of surroundings are negative."""
+        seen = self.stage.look(camera, pose)
+        points = (camera.rays * seen.depth[..., None]) @ pose[:3, :3].T + pose[:3, 3]
+        color = np.empty(seen.color.shape, np.float32)
+        color[seen.ids == 0] = self.background
+        light = _without_noise(seen.color.astype(np.float32), seen.ids) * (self.tint / WHITE)
+        for item in self.objects:
+            mine = seen.ids == item.id
+            if item.texture is None:
+                color[mine] = light[mine] * 255  # its own colours are in the light
+            elif mine.any():
+                local = (points[mine] - item.pose[:3, 3]) @ np.linalg.inv(item.pose[:3, :3]).T
+                scale = np.linalg.norm(item.pose[:3, 0])
+                color[mine] = light[mine] * item.texture.at(local * scale)
+        for id_, texture in self.textures.items():
+            mine = seen.ids == id_
+            color[mine] = light[mine] * texture.at(points[mine])
+        return Rendering(np.clip(color, 0, 255).astype(np.uint8), seen.depth, seen.ids)
+
+
+def _without_noise(light: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Smooth the light on surroundings: they are flat, so only shadows and their noise vary."""
+    smooth = light.copy()
+    for id_ in np.unique(ids[ids < 0]):
+        mine = ids == id_
+        weight = mine.astype(np.float32)
+        total = cv2.blur(light * weight[..., None], (7, 7))
+        smooth[mine] = total[mine] / cv2.blur(weight, (7, 7))[mine][:, None]
+    return smooth
+
+
+def scenes(library: Library, options: RenderOptions, shard: int) -> Iterator[tuple[str, Scene]]:
+    """Yield the endless scenes of a shard with their names; each depends on its number only."""
+    number = 0
+    while True:
+        seed = [options.seed, SPLITS.index(options.split), shard, number]
+        random = np.random.default_rng(seed)
+        place = FLOOR if library.groups[FLOOR] and random.random() < options.floor_share else TABLE
+        yield '-'.join(map(str, seed)), random_scene(library, random, place, options)
+        number += 1
+
+
+def crop_samples(
+    library: Library, options: RenderOptions, shard: int,
+) -> Iterator[CropSample]:
+    """Yield the endless crops of a shard."""
+    for name, scene in scenes(library, options, shard):
+        random = np.random.default_rng([*map(int, name.split('-')), 1])
+        ids = scene.stage.look_for_ids(scene.camera, scene.pose)
+        for truth in truths(scene, ids):
+            if is_visible_enough(truth, ids):
+                sample = crop_sample(scene, truth, name, options, random)
+                if sample is not None:
+                    yield sample
+
+
+def scene_samples(
+    library: Library, options: RenderOptions, shard: int,
+) -> Iterator[SceneSample]:
+    """Yield the endless scenes of a shard, drawn."""
+    for name, scene in scenes(library, options, shard):
+        seen = scene.look(scene.camera, scene.pose)
+        ids = np.maximum(seen.ids, 0).astype(np.uint8)
+        yield SceneSample(
+            Frame(seen.color, scene.camera, seen.depth), ids, truths(scene, ids),
+            scene.pose[2, :3], float(scene.pose[2, 3]), name)
+
+
+def truths(scene: Scene, ids: np.ndarray) -> list[ObjectTruth]:
+    """
+    Return what is true of the objects that a picture shows.
+
+    :param ids: (H, W) as the scene's camera sees them
+    """
+    from_scene = np.linalg.inv(scene.pose)
+    up = scene.pose[2, :3]
+    found = []
+    for item in scene.objects:
+        mask = ids == item.id
+        if not mask.any():
+            continue
+        points = item.points @ from_scene[:3, :3].T + from_scene[:3, 3]
+        pixels = scene.camera.project(points)
+        position = (points.min(axis=0) + points.max(axis=0)) / 2
+        for _ in range(3):  # the axes depend on where the centre is, and it on the axes
+            rotation = object_axes(position, up)
+            local = points @ rotation
+            position = rotation @ (local.min(axis=0) + local.max(axis=0)) / 2
+        # Pixels' whole numbers are their centres, boxes count their edges.
+        full = np.concatenate([pixels.min(axis=0), pixels.max(axis=0)]) + 0.5
+        found.append(ObjectTruth(
+            item.id, item.shape.label, item.shape.name, bbox_of(mask), full, position, rotation,
+            np.ptp(local, axis=0), from_scene @ item.pose))
+    return found
+
+
+def is_visible_enough(truth: ObjectTruth, ids: np.ndarray) -> bool:
+    """Tell whether a crop of the object shows enough to learn from."""
+    width, height = truth.visible_box[2:] - truth.visible_box[:2]
+    return (min(width, height) >= MIN_SIDE and truth.shown >= MIN_SHOWN
+            and int((ids == truth.id).sum()) >= MIN_PIXELS)
+
+
+def crop_sample(
+    scene: Scene, truth: ObjectTruth, name: str, options: RenderOptions,
+    random: np.random.Generator,
+) -> CropSample | None:
+    """Draw the crop of an object; None when the crop shows nothing of it."""
+    size = truth.visible_box[2:] - truth.visible_box[:2]
+    jitter = random.normal(0, options.box_jitter, 4).clip(-0.15, 0.15)
+    view = crop_view(scene.camera, truth.visible_box + jitter * np.tile(size, 2))
+    camera = view.camera(options.size)
+    turned = scene.pose.copy()
+    turned[:3, :3] = scene.pose[:3, :3] @ view.rotation
+    seen = scene.look(camera, turned)
+    outside = _beyond(scene.camera, camera.rays @ view.rotation.T)
+    mask = (seen.ids == truth.id) & ~outside
+    anchor = anchor_depth(seen.depth, mask)
+    if anchor is None:
+        return None
+    # As soft as an image of 1 to 4 times the picture's width would be, stretched to the crop.
+    sigma = 0.5 * camera.fx / scene.camera.fx / np.exp(random.uniform(0, np.log(4)))
+    color = cv2.GaussianBlur(seen.color, (0, 0), max(sigma, 0.4))
+    color[outside] = 0
+    crop = Crop(view, color, mask, np.where(outside, np.nan, seen.depth).astype(np.float32))
+    item = scene.objects[truth.id - 1]
+    shape_to_view = np.linalg.inv(turned) @ item.pose
+    occupancy = voxels(item.shape, shape_to_view, view.cube(anchor))
+    return CropSample(crop, anchor, occupancy, truth, scene.camera, name)
+
+
+def voxels(
+    shape: Shape, pose: np.ndarray, cube: Cube, resolution: int = RESOLUTION,
+) -> np.ndarray:
+    """
+    Return the cells of a cube whose centre lies in a shape's solid.
+
+    :param pose: (4, 4), takes the shape's coordinates to the crop view frame
+    :return: (R, R, R) bool, [z, y, x]
+    """
+    # Both grids are affine: the map from the one's indices to the other's is one matrix.
+    step = cube.side / resolution
+    corner = np.array([-cube.side / 2, -cube.side / 2, cube.depth - cube.side / 2]) + step / 2
+    to_shape = np.linalg.inv(pose)
+    matrix = to_shape[:3, :3][:, ::-1] * step / shape.cell
+    offset = ((to_shape[:3, :3] @ corner + to_shape[:3, 3]) / shape.cell
+              + np.array(shape.grid) / 2 - 0.5)
+    return ndimage.affine_transform(
+        shape.solid.view(np.uint8), matrix, offset, (resolution,) * 3, order=0).astype(bool)
+
+
+def random_scene(
+    library: Library, random: np.random.Generator, place: str, options: RenderOptions,
+) -> Scene:
+    """Draw a scene on a 'table' or on the 'floor'."""
+    objects = _objects(library, random, place)
+    camera, pose = _camera(objects, random, place, options.width)
+    surroundings, textures = _surroundings(objects, pose[:3, 3], random, place)
+    surfaces = [Surface(item.points, item.shape.faces, _white(item.shape), item.id)
+                for item in objects]
+    return Scene(
+        objects, camera, pose, Stage(surfaces + surroundings, _lights(random, options.sky_rays)),
+        textures, random.uniform(0.88, 1.05, 3), random.uniform(0, 255, 3))
+
+
+def _white(shape: Shape) -> np.ndarray:
+    if shape.colors is None:
+        return np.full((len(shape.vertices), 3), WHITE, np.uint8)
+    return (shape.colors * (WHITE / 255)).astype(np.uint8)
+
+
+def _objects(library: Library, random: np.random.Generator, place: str) -> list[Placed]:
+    """Put objects side by side; one that finds no room is left away."""
+    objects, footprints = [], []
+    area = 0.0
+    spread = random.uniform(0.7, 1.8)
+    for _ in range(random.integers(1, MOST_OBJECTS[place] + 1)):
+        shape = library.draw(random, place)
+        stretch = np.exp(random.uniform(*np.log(shape.sizes))) * random.uniform(0.92, 1.08, 3)
+        extents = np.ptp(shape.vertices, axis=0) * stretch
+        area += extents[0] * extents[1]
+        yaw = random.uniform(0, 2 * np.pi)
+        turn = np.array([[np.cos(yaw), -np.sin(yaw), 0], [np.sin(yaw), np.cos(yaw), 0],
+                         [0, 0, 1.0]])
+        for attempt in range(ATTEMPTS):
+            reach = spread * np.sqrt(area) * (0.5 + attempt / ATTEMPTS) * bool(objects)
+            angle, radius = random.uniform(0, 2 * np.pi), reach * np.sqrt(random.random())
+            center = np.array([radius * np.cos(angle), radius * np.sin(angle), extents[2] / 2])
+            rectangle = _rectangle(center[:2], turn[:2, :2], extents[:2] / 2 + GAP[place] / 2)
+            if all(are_apart(rectangle, other) for other in footprints):
+                pose = np.eye(4)
+                pose[:3, :3], pose[:3, 3] = turn * stretch, center
+                texture = None if shape.colors is not None else \
+                    random_texture(random, float(extents.max()), random.uniform(0.2, 1.0))
+                objects.append(Placed(len(objects) + 1, shape, pose, texture))
+                footprints.append(rectangle)
+                break
+    return objects
+
+
+def _rectangle(center: np.ndarray, turn: np.ndarray, half: np.ndarray) -> np.ndarray:
+    corners = np.array([(1, 1), (-1, 1), (-1, -1), (1, -1)]) * half
+    return corners @ turn.T + center
+
+
+def are_apart(one: np.ndarray, other: np.ndarray) -> bool:
+    """
+    Tell whether two rectangles do not overlap (the separating axis theorem).
+
+    :param one: (4, 2) corners in order
+    :param other: (4, 2) corners in order
+    """
+    for corners in (one, other):
+        for axis in (corners[1] - corners[0], corners[2] - corners[1]):
+            a, b = one @ axis, other @ axis
+            if a.max() <= b.min() or b.max() <= a.min():
+                return True
+    return False
+
+
+def _camera(
+    objects: list[Placed], random: np.random.Generator, place: str, width: int,
+) -> tuple[Camera, np.ndarray]:
+    """Draw intrinsics and a place that looks at one of the objects, and not from within any."""
+    height = width * 3 // 4
+    points = np.concatenate([item.points for item in objects])
+    focus = objects[random.integers(len(objects))]
+    low, high = focus.points.min(axis=0), focus.points.max(axis=0)
+    target = random.uniform(0.7 * low + 0.3 * high, 0.3 * low + 0.7 * high)
+    near, far = DISTANCES[place]
+    while True:
+        camera = Camera.from_field_of_view(width, height, random.uniform(*FIELDS_OF_VIEW))
+        shift = random.normal(0, 0.01 * width, 2)
+        camera = Camera(width, height, camera.fx, camera.fx, camera.cx + shift[0],
+                        camera.cy + shift[1])
+        azimuth = random.uniform(0, 2 * np.pi)
+        rise = np.radians(random.uniform(*ELEVATIONS))
+        towards = np.array([np.cos(rise) * np.cos(azimuth), np.cos(rise) * np.sin(azimuth),
+                            np.sin(rise)])
+        distance = np.exp(random.uniform(np.log(near), np.log(far)))
+        eye = target + distance * towards
+        # What it looks at is anywhere in the middle of the picture; the horizon is not level.
+        aim = target + distance * random.normal(0, 0.12, 3)
+        roll = np.array([*random.normal(0, 0.05, 2), 1.0])
+        pose = look_at(eye, aim, roll)
+        depths = (points - eye) @ pose[:3, 2]
+        if depths.min() > NEAREST[place]:
+            return camera, pose
+        near *= 1.01  # the objects may be too wide for the least distance
+        far = max(far, near)
+
+
+def _lights(random: np.random.Generator, sky_rays: int) -> Lights:
+    tilt = random.normal(0, 0.5, 2)
+    up = np.array([*tilt, 1.0]) / np.linalg.norm([*tilt, 1.0])
+    shares = random.dirichlet((3, 5, 1.5)) * random.uniform(0.9, 1.5)
+    return Lights(*shares, tuple(up), sky_rays)
+
+
+def _surroundings(
+    objects: list[Placed], eye: np.ndarray, random: np.random.Generator, place: str,
+) -> tuple[list[Surface], dict[int, Texture]]:
+    """Draw a table or none, the floor, and four walls around everything."""
+    points = np.concatenate([item.points for item in objects])[:, :2]
+    low, high = points.min(axis=0), points.max(axis=0)
+    surfaces, textures = [], {}
+    ground = 0.0
+    if place == TABLE:
+        ground = -random.uniform(0.5, 0.95)
+        low, high = low - random.uniform(0.03, 0.5, 2), high + random.uniform(0.03, 0.5, 2)
+        thick = random.uniform(0.015, 0.05)
+        surfaces.append(_block((*low, -thick), (*high, 0.0), SUPPORT_ID))
+        textures[SUPPORT_ID] = random_texture(random, 0.6, 0.5)
+    low, high = np.minimum(low, eye[:2]), np.maximum(high, eye[:2])
+    low, high = low - random.uniform(0.05, 2.0, 2), high + random.uniform(0.05, 2.0, 2)
+    top = ground + random.uniform(2.2, 3.0)
+    surfaces.append(_block((*low, ground - 0.1), (*high, ground), FLOOR_ID))
+    textures[FLOOR_ID] = random_texture(random, 1.5, 0.4)
+    (a, c), (b, d) = low, high
+    thin = 0.02
+    paper = random_texture(random, 2.0, 0.3)
+    for number, (x0, y0, x1, y1) in enumerate((
+            (a - thin, c, a, d), (b, c, b + thin, d), (a, c - thin, b, c), (a, d, b, d + thin))):
+        id_ = FIRST_WALL_ID - number
+        surfaces.append(_block((x0, y0, ground), (x1, y1, top), id_))
+        textures[id_] = replace(paper, colors=paper.colors * random.uniform(0.7, 1.0))
+    return surfaces, textures
+
+
+def _block(low: tuple, high: tuple, id_: int) -> Surface:
+    """
+    Return an axis-aligned box between two corners.
+
+    It takes shadows and casts none: else the few rays of the soft shadows would make noise.
+    """
+    box = trimesh.creation.box(bounds=np.array([low, high]))
+    return Surface(box.vertices, box.faces, np.full((8, 3), WHITE, np.uint8), id_, lit=False)
+
+
+def _beyond(camera: Camera, rays: np.ndarray) -> np.ndarray:
+    """Return the rays that a camera does not see, (H, W) bool."""
+    u, v = np.moveaxis(camera.project(rays), -1, 0)
+    inside = (u > -0.5) & (u < camera.width - 0.5) & (v > -0.5) & (v < camera.height - 0.5)
+    return ~inside  # NaN is outside

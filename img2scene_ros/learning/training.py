@@ -1,0 +1,548 @@
+"""
+Training of the voxel networks.
+
+    img2scene train --config config/train/frustum_unet.yaml --data TRAIN --validation TEST --out RUN
+
+What is learned is a function of the options and the data alone: a run that was stopped and resumed
+ends with the same weights as one that was not. RUN holds `model.safetensors` and `config.json`
+(the moving average of the weights at its best validation), `state.pt` (what it takes to go on),
+`log.jsonl`, and TensorBoard's files where it is installed. With several GPUs or machines
+`torchrun` starts the processes, which share every batch.
+"""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import asdict
+from dataclasses import dataclass
+from math import cos
+from math import isfinite
+from math import pi
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as functional
+from torch import Tensor
+from torch import distributed
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+
+from img2scene_ros.errors import Img2SceneError
+from img2scene_ros.errors import InputError
+from img2scene_ros.errors import OptionError
+from img2scene_ros.learning.dataset import TrainingExamples
+from img2scene_ros.learning.dataset import ValidationExamples
+from img2scene_ros.learning.dataset import positions_of
+from img2scene_ros.learning.samples import CropSample
+from img2scene_ros.learning.training_config import FREE
+from img2scene_ros.learning.training_config import TrainingConfig
+from img2scene_ros.learning.training_config import TrainingOptions
+from img2scene_ros.models import build_network
+from img2scene_ros.models import save_network
+from img2scene_ros.models import write_beside
+from img2scene_ros.models.occupancy import OccupancyNetwork
+from img2scene_ros.models.resnet import load_imagenet_weights
+
+STATE = 'state.pt'
+LOG = 'log.jsonl'
+THRESHOLDS = tuple(step / 20 for step in range(2, 15))  # .10 to .70
+RESOLUTION = 32  # of the volumes that are validated
+INPUTS = {'rgb': False, 'rgbd': True}  # what is validated, and whether it has depth
+
+logger = logging.getLogger(__name__)
+
+
+class TrainingError(Img2SceneError):
+    """A training that cannot go on."""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """
+    The processes that train together; without torchrun there is one.
+
+    - rank: number of this one
+    - count: of all
+    - device: where this one computes
+    """
+
+    rank: int
+    count: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        """Tell whether this process writes files and shows progress."""
+        return self.rank == 0
+
+    def mean(self, value: Tensor | float) -> float:
+        """Return the mean of a number over all processes."""
+        total = torch.as_tensor(value, dtype=torch.float64).detach().to(self.device, copy=True)
+        if self.count > 1:
+            distributed.all_reduce(total)
+        return float(total) / self.count
+
+
+@dataclass(eq=False)
+class Run:
+    """
+    What changes while training, and so what is saved to go on.
+
+    - network: what is trained
+    - average: moving average of its weights, which is what gets saved and validated
+    - step: number of steps done
+    - best: the best score of a validation so far
+    """
+
+    network: OccupancyNetwork
+    average: OccupancyNetwork
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    step: int = 0
+    best: float = -1.0
+
+
+def train(
+    config: TrainingConfig,
+    samples: Sequence[CropSample],
+    out: Path,
+    validation: Sequence[CropSample] | None = None,
+    resume: bool = False,
+    minutes: float | None = None,
+) -> Run:
+    """
+    Train a network, or go on with it.
+
+    :param validation: samples of other shapes; None saves the newest weights instead of the best
+    :param out: folder of the run
+    :param minutes: end after so long, ready to be resumed
+    :raises InputError: a folder with another or a started run, samples that cannot be read, files
+        that cannot be written; what was written before is then still there
+    :raises OptionError: options that do not go together
+    :raises TrainingError: the loss is not a number any more
+    """
+    end = None if minutes is None else monotonic() + 60.0 * minutes
+    out = Path(out)
+    with join_processes() as processes:
+        run = start(config, processes)
+        if resume:
+            load_state(run, config, len(samples), out)
+        elif (out / STATE).exists():
+            raise InputError(f"'{out}' holds a training already; go on with --resume or choose "
+                             'another folder')
+        with open_log(out, run.step, processes.leads) as log, \
+                show_progress(config.training.steps, run.step, processes.leads) as show:
+            for losses in steps(run, config, samples, processes, end):
+                log(run.step, losses)
+                show(run.step, losses['loss'])
+                if processes.leads:
+                    keep(run, config, samples, validation, out, log, losses['last'])
+    return run
+
+
+@contextmanager
+def join_processes() -> Iterator[Processes]:
+    """Meet the other processes that torchrun started."""
+    with_gpu = torch.cuda.is_available()
+    device = torch.device('cpu')
+    if with_gpu:
+        device = torch.device('cuda', int(os.environ.get('LOCAL_RANK', 0)))
+        torch.cuda.set_device(device)
+        torch.backends.cudnn.benchmark = True
+        torch.set_float32_matmul_precision('high')
+    count = int(os.environ.get('WORLD_SIZE', 1))
+    if count == 1:
+        yield Processes(0, 1, device)
+        return
+    distributed.init_process_group('nccl' if with_gpu else 'gloo')
+    try:
+        yield Processes(distributed.get_rank(), count, device)
+    finally:
+        distributed.destroy_process_group()
+
+
+def start(config: TrainingConfig, processes: Processes) -> Run:
+    """
+    Return a run at its first step.
+
+    :raises InputError: backbone weights that cannot be read
+    :raises OptionError: options that do not go together
+    """
+    options, device = config.training, processes.device
+    if options.batch % processes.count:
+        raise OptionError(f"option 'batch' is {options.batch}; {processes.count} processes cannot "
+                          'share that evenly')
+    torch.manual_seed(options.seed)
+    network = build_network(options.network, **asdict(config.model))
+    if options.backbone_weights:
+        if not hasattr(network, 'encoder'):
+            raise OptionError(f"'{options.network}' has no ResNet that could start from the "
+                              "option 'backbone_weights'")
+        load_imagenet_weights(network.encoder, Path(options.backbone_weights))
+    if options.channels_last:
+        for weight in network.parameters():
+            if weight.ndim == 4:
+                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+    network = network.to(device)
+    # Weight decay is for matrices and filters, not for biases and norms.
+    weights = list(network.parameters())
+    kind = {'adamw': torch.optim.AdamW, 'adam': torch.optim.Adam}[options.optimizer]
+    optimizer = kind([
+        {'params': [w for w in weights if w.ndim > 1], 'weight_decay': options.weight_decay},
+        {'params': [w for w in weights if w.ndim <= 1], 'weight_decay': 0.0}])
+    scaler = torch.amp.GradScaler(
+        device.type, enabled=arithmetic(options, device) == torch.float16)
+    return Run(network, deepcopy(network).eval().requires_grad_(False), optimizer, scaler)
+
+
+def steps(
+    run: Run, config: TrainingConfig, samples: Sequence[CropSample], processes: Processes,
+    end: float | None,
+) -> Iterator[dict[str, Any]]:
+    """
+    Do the steps that are left.
+
+    Yields whenever there is something to log, validate or save, and at the end: `loss`, the mean
+    over all processes since the last time, the `learning_rate`, and whether it is the `last`.
+
+    :raises TrainingError: the loss is not a number any more
+    """
+    options, device = config.training, processes.device
+    examples = TrainingExamples(samples, config.augmentation, options.seed, options.resolution)
+    loader = DataLoader(
+        examples, options.batch // processes.count,
+        sampler=positions_of(
+            processes.rank, processes.count, options.batch, run.step, options.steps),
+        num_workers=options.workers, pin_memory=device.type == 'cuda')
+    model = run.network.train()
+    if processes.count > 1:
+        model = DistributedDataParallel(model)
+    pauses = (options.log_every, options.save_every, options.validate_every)
+    total, count = torch.zeros((), device=device), 0
+    for batch in loader:
+        # All chance depends on the step alone, so nothing of it has to be saved.
+        torch.manual_seed(options.seed + options.steps * processes.rank + run.step)
+        batch = [part.to(device, non_blocking=True) for part in batch]
+        total += one_step(model, run, batch, options, device)
+        count += 1
+        last = run.step == options.steps
+        if end is not None:
+            last = last or processes.mean(float(monotonic() > end)) > 0
+        if last or any(run.step % pause == 0 for pause in pauses):
+            loss = processes.mean(total / count)
+            if not isfinite(loss):
+                raise TrainingError(
+                    f'the loss is not a number any more at step {run.step}; start again with a '
+                    'smaller learning_rate or with precision=fp32')
+            yield {'loss': loss, 'learning_rate': learning_rate(run.step, options), 'last': last}
+            total, count = torch.zeros((), device=device), 0
+        if last:
+            return
+
+
+def one_step(
+    model: nn.Module, run: Run, batch: list[Tensor], options: TrainingOptions,
+    device: torch.device,
+) -> Tensor:
+    """
+    Change the weights once.
+
+    :param batch: pictures (B, 6, S, S), half fields (B,), occupancies (B, R, R, R)
+    :return: the loss, ()
+    """
+    pictures, half_field, occupancy = batch
+    if options.channels_last:
+        pictures = pictures.contiguous(memory_format=torch.channels_last)
+    for group in run.optimizer.param_groups:
+        group['lr'] = learning_rate(run.step, options)
+    dtype = arithmetic(options, device)
+    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        logits = model(pictures, half_field, options.resolution)
+    loss = occupancy_loss(logits, occupancy.float(), options)
+    run.optimizer.zero_grad(set_to_none=True)
+    run.scaler.scale(loss).backward()
+    if options.clip:
+        run.scaler.unscale_(run.optimizer)
+        nn.utils.clip_grad_norm_(run.network.parameters(), options.clip)
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+    run.step += 1
+    update_average(run, options.average)
+    return loss.detach()
+
+
+def occupancy_loss(logits: Tensor, occupancy: Tensor, options: TrainingOptions) -> Tensor:
+    """
+    Return the weighted sum of the cross-entropy and 1 - soft Dice, ().
+
+    Soft Dice of every sample (Milletari et al., V-Net, 3DV 2016) keeps what little is full from
+    being outvoted by what is empty. 1 cell is added above and below, for volumes without any.
+
+    :param logits: (B, R, R, R)
+    :param occupancy: (B, R, R, R), 0 or 1
+    """
+    balance = logits.new_tensor(options.full_cells)
+    entropy = functional.binary_cross_entropy_with_logits(logits, occupancy, pos_weight=balance)
+    filled, occupancy = logits.sigmoid().flatten(1), occupancy.flatten(1)
+    overlap = 2.0 * (filled * occupancy).sum(1) + 1.0
+    dice = overlap / (filled.sum(1) + occupancy.sum(1) + 1.0)
+    return options.bce * entropy + options.dice * (1.0 - dice).mean()
+
+
+def learning_rate(step: int, options: TrainingOptions) -> float:
+    """Return the rate of a step: a linear warm-up, then a cosine down to 0."""
+    rise = max(1.0, options.warm_up * options.steps)
+    if step < rise:
+        return options.learning_rate * (step + 1) / (rise + 1)
+    done = (step - rise) / max(1.0, options.steps - rise)
+    return options.learning_rate * 0.5 * (1.0 + cos(pi * min(done, 1.0)))
+
+
+def arithmetic(options: TrainingOptions, device: torch.device) -> torch.dtype:
+    """
+    Return the type that convolutions and products are computed in.
+
+    :raises OptionError: fp16 without a GPU
+    """
+    if options.precision == 'fp16' and device.type == 'cpu':
+        raise OptionError("precision 'fp16' needs a GPU; a CPU takes bf16 or fp32")
+    if options.precision == 'auto':
+        if device.type == 'cpu':
+            return torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}[
+        options.precision]
+
+
+@torch.no_grad()
+def update_average(run: Run, decay: float) -> None:
+    """Move the average towards the weights; faster at the start. Statistics are copied."""
+    decay = min(decay, (1.0 + run.step) / (10.0 + run.step))
+    torch._foreach_lerp_(
+        list(run.average.parameters()), list(run.network.parameters()), 1.0 - decay)
+    for kept, new in zip(run.average.buffers(), run.network.buffers()):
+        kept.copy_(new)
+
+
+def keep(
+    run: Run, config: TrainingConfig, samples: Sequence[CropSample],
+    validation: Sequence[CropSample] | None, out: Path, log: Callable[[int, dict], None],
+    is_last: bool,
+) -> None:
+    """
+    Validate and save, whatever is due.
+
+    :raises InputError: a file cannot be written; the one before is still there
+    """
+    options = config.training
+    about = {'step': run.step, 'training': config.values(), 'samples': len(samples)}
+    saves = is_last or run.step % options.save_every == 0
+    if validation is not None and (is_last or run.step % options.validate_every == 0):
+        scores = validate(run.average, validation, options)
+        log(run.step, scores)
+        score = float(np.mean([scores[name]['iou'] for name in INPUTS]))
+        logger.info('step %d: IoU %s', run.step, ', '.join(
+            f"{scores[name]['iou']:.3f} {name}" for name in INPUTS))
+        if score > run.best:
+            run.best = score
+            save_network(run.average, out, {**about, 'validation': scores})
+    elif validation is None and saves:
+        save_network(run.average, out, about)
+    if saves:
+        save_state(run, config, len(samples), out)
+
+
+def validate(
+    network: OccupancyNetwork, samples: Sequence[CropSample], options: TrainingOptions,
+) -> dict[str, dict[str, Any]]:
+    """
+    Score a network at 32^3, from colour and mask, and from those and noisy depth.
+
+    :return: for 'rgb' and 'rgbd': `iou`, the mean at the best `threshold`, `per_threshold` and
+        `per_category`
+    """
+    device = next(network.parameters()).device
+    numbers = np.linspace(
+        0, len(samples) - 1, min(options.validation_samples, len(samples))).astype(int).tolist()
+    dtype = arithmetic(options, device)
+    scores = {}
+    for name, with_depth in INPUTS.items():
+        examples = ValidationExamples(samples, numbers, with_depth, RESOLUTION)
+        ious, labels = [], []
+        for pictures, half_field, occupancy, names in DataLoader(
+                examples, min(64, options.batch), num_workers=options.workers):
+            with torch.inference_mode(), \
+                    torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                logits = network(pictures.to(device), half_field.to(device), RESOLUTION)
+            ious.append(threshold_ious(logits, occupancy.to(device)).cpu())
+            labels += names
+        scores[name] = summary(torch.cat(ious).numpy(), labels)
+    return scores
+
+
+def threshold_ious(logits: Tensor, occupancy: Tensor) -> Tensor:
+    """
+    Return the intersection over union of every sample at every one of THRESHOLDS.
+
+    :param logits: (B, R, R, R)
+    :param occupancy: (B, R, R, R) bool
+    :return: (B, T)
+    """
+    filled, occupancy = logits.sigmoid().flatten(1), occupancy.flatten(1)
+    scores = []
+    for threshold in THRESHOLDS:
+        full = filled > threshold
+        union = (full | occupancy).sum(1)
+        scores.append((full & occupancy).sum(1) / union.clamp(min=1))
+    return torch.stack(scores, dim=1)
+
+
+def summary(ious: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
+    """Summarize the scores of N samples at T thresholds, (N, T)."""
+    means = ious.mean(axis=0)
+    best = int(means.argmax())
+    of_label = np.array(labels)
+    return {
+        'iou': float(means[best]), 'threshold': THRESHOLDS[best],
+        'per_threshold': dict(zip(map(str, THRESHOLDS), means.tolist())),
+        'per_category': {label: float(ious[of_label == label, best].mean())
+                         for label in sorted(set(labels))}}
+
+
+def save_state(run: Run, config: TrainingConfig, samples: int, out: Path) -> None:
+    """
+    Save what it takes to go on.
+
+    :raises InputError: it cannot be written; the one before is still there
+    """
+    state = {
+        'options': config.values(), 'samples': samples, 'step': run.step, 'best': run.best,
+        'network': run.network.state_dict(), 'average': run.average.state_dict(),
+        'optimizer': run.optimizer.state_dict(), 'scaler': run.scaler.state_dict()}
+    write_beside(out / STATE, lambda path: torch.save(state, path))
+
+
+def load_state(run: Run, config: TrainingConfig, samples: int, out: Path) -> None:
+    """
+    Go on from a saved state.
+
+    :raises InputError: there is none, it is broken, or it is of other options or data
+    """
+    path = out / STATE
+    try:
+        state = torch.load(path, map_location='cpu', weights_only=True)
+        before = {**state['options'], 'number of samples': state['samples']}
+    except OSError as error:
+        raise InputError(f"there is no training to resume in '{out}': cannot read {STATE} "
+                         f'({error.strerror})') from error
+    except Exception as error:  # torch raises all kinds
+        raise InputError(f"'{path}' is no state of a training or is broken; start again without "
+                         '--resume in another folder') from error
+    now = {**config.values(), 'number of samples': samples}
+    changed = [name for name in sorted(before.keys() | now.keys())
+               if name not in FREE and before.get(name) != now.get(name)]
+    if changed:
+        name = changed[0]
+        raise InputError(
+            f"'{out}' was trained with other options ({name} was {before.get(name)} and is "
+            f'{now.get(name)} now); resume with the same or choose another folder')
+    for name in ('network', 'average', 'optimizer', 'scaler'):
+        getattr(run, name).load_state_dict(state[name])
+    run.step, run.best = state['step'], state['best']
+
+
+@contextmanager
+def open_log(
+    out: Path, step: int, leads: bool,
+) -> Iterator[Callable[[int, dict[str, Any]], None]]:
+    """
+    Yield what writes a line of values to log.jsonl and to TensorBoard.
+
+    :param step: lines of later steps, of a session that was not saved, are dropped
+    :raises InputError: the folder cannot be written
+    """
+    if not leads:
+        yield lambda step, values: None
+        return
+    path = out / LOG
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lines = path.read_text().splitlines() if step and path.exists() else []
+        kept = [line for line in lines if json.loads(line)['step'] <= step]
+        path.write_text(''.join(f'{line}\n' for line in kept))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"cannot write the log '{path}': {error}") from error
+    board = _tensorboard(out, step)
+
+    def write(step: int, values: dict[str, Any]) -> None:
+        values = {name: value for name, value in values.items() if name != 'last'}
+        try:
+            with open(path, 'a') as file:
+                file.write(json.dumps({'step': step, **values}) + '\n')
+        except OSError as error:
+            raise InputError(f"cannot write the log '{path}': {error.strerror}") from error
+        for name, value in _scalars(values):
+            if board:
+                board.add_scalar(name, value, step)
+
+    yield write
+    if board:
+        board.close()
+
+
+def _scalars(values: dict[str, Any], prefix: str = '') -> Iterator[tuple[str, float]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _scalars(value, f'{prefix}{name}/')
+        else:
+            yield prefix + name, value
+
+
+def _tensorboard(out: Path, step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        logger.info('TensorBoard is not installed (pip install tensorboard), so the curves are '
+                    'in %s only', out / LOG)
+        return None
+    return SummaryWriter(str(out), purge_step=step + 1)
+
+
+@contextmanager
+def show_progress(
+    count: int, step: int, leads: bool,
+) -> Iterator[Callable[[int, float], None]]:
+    """Yield what shows the step and the loss: a bar with the time left, or lines in a file."""
+    if not leads:
+        yield lambda step, loss: None
+    elif sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn
+        from rich.progress import MofNCompleteColumn
+        from rich.progress import Progress
+        from rich.progress import TextColumn
+        from rich.progress import TimeRemainingColumn
+
+        columns = (TextColumn('loss {task.fields[loss]:.4f}'), BarColumn(), MofNCompleteColumn(),
+                   TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), speed_estimate_period=600) as bar:
+            task = bar.add_task('', total=count, completed=step, loss=float('nan'))
+            yield lambda step, loss: bar.update(task, completed=step, loss=loss)
+    else:
+        began, first = monotonic(), step
+
+        def show(step: int, loss: float) -> None:
+            left = (count - step) * (monotonic() - began) / max(1, step - first) / 60
+            logger.info('step %d of %d: loss %.4f, %.1f minutes left', step, count, loss, left)
+
+        yield show

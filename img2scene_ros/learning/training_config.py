@@ -1,0 +1,158 @@
+"""The options of a training, from a YAML file and NAME=VALUE texts."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from dataclasses import dataclass
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from img2scene_ros.errors import InputError
+from img2scene_ros.errors import MissingDependencyError
+from img2scene_ros.errors import OptionError
+from img2scene_ros.learning.augmentation import AugmentationOptions
+from img2scene_ros.models import NETWORKS
+from img2scene_ros.models import network_class
+from img2scene_ros.options import Options
+from img2scene_ros.options import option
+
+SECTIONS = ('model', 'augmentation')
+
+
+@dataclass(frozen=True)
+class TrainingOptions(Options):
+    """How a network is trained."""
+
+    network: str = option('frustum-unet', 'Which network', choices=tuple(NETWORKS))
+    backbone_weights: str = option(
+        '', "A file of a ResNet's weights to start from, with torchvision's names; empty is none")
+    steps: int = option(20000, 'Number of steps of the whole training', low=1)
+    batch: int = option(32, 'Examples per step, of all processes together', low=1)
+    resolution: int = option(
+        32, 'Cells along a side of the volumes that are learned, a divisor of 64', low=8, high=64)
+    optimizer: str = option('adamw', 'What changes the weights', choices=('adamw', 'adam'))
+    learning_rate: float = option(0.002, 'Greatest learning rate', low=0.0)
+    weight_decay: float = option(
+        0.03, 'Weight decay (adamw) or L2 penalty (adam), not of biases and norms', low=0.0)
+    warm_up: float = option(
+        0.05, 'Share of the steps in which the learning rate rises; then it falls as a cosine',
+        low=0.0, high=1.0)
+    clip: float = option(5.0, 'Greatest norm of the gradient; 0 is no limit', low=0.0)
+    average: float = option(
+        0.999, 'Decay per step of the moving average of the weights, which is what gets saved',
+        low=0.0, high=0.99999)
+    bce: float = option(10.0, 'Weight of the binary cross-entropy in the loss', low=0.0)
+    full_cells: float = option(
+        1.0, 'Class balance: weight of full cells against empty ones in the cross-entropy',
+        low=0.01)
+    dice: float = option(1.0, 'Weight of the soft Dice loss', low=0.0)
+    precision: str = option(
+        'auto', 'Arithmetic: auto is bf16 or fp16 on a GPU and fp32 on a CPU',
+        choices=('auto', 'fp32', 'bf16', 'fp16'))
+    channels_last: bool = option(True, 'Memory order that is faster on most machines')
+    workers: int = option(0, 'Processes that prepare examples, per training process', low=0)
+    seed: int = option(0, 'Seed of the weights, the order and the augmentation', low=0)
+    log_every: int = option(50, 'Steps between two lines of the log', low=1)
+    save_every: int = option(1000, 'Steps between two states to resume from', low=1)
+    validate_every: int = option(1000, 'Steps between two validations', low=1)
+    validation_samples: int = option(512, 'Samples of a validation', low=1)
+
+
+# What may change from one session of a training to the next without another outcome.
+FREE = {'workers', 'log_every', 'save_every', 'validate_every', 'validation_samples'}
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """
+    All options of a training.
+
+    - training: how
+    - model: the `Config` of the network
+    - augmentation: how crops are changed
+    """
+
+    training: TrainingOptions
+    model: Options
+    augmentation: AugmentationOptions
+
+    def values(self) -> dict[str, Any]:
+        """Return all options by their dotted names."""
+        sections = {f'{section}.{name}': value for section in SECTIONS
+                    for name, value in asdict(getattr(self, section)).items()}
+        return {**asdict(self.training), **sections}
+
+
+def read_config(path: Path | None, assignments: Sequence[str] = ()) -> TrainingConfig:
+    """
+    Read the options of a training.
+
+    :param path: YAML: NAME: VALUE, with sections `model` and `augmentation`; None is all defaults
+    :param assignments: NAME=VALUE or SECTION.NAME=VALUE; they go before the file
+    :raises InputError: the file cannot be read
+    :raises OptionError: an unknown name or a value that is not allowed
+    """
+    given = _flattened(_read_yaml(path)) if path else {}
+    for text in assignments:
+        name, equals, value = (part.strip() for part in text.partition('='))
+        if not equals:
+            raise OptionError(f"'{text}' sets nothing; write NAME=VALUE")
+        given[name] = value
+    training = _options(TrainingOptions, given, '')
+    if 64 % training.resolution:
+        raise OptionError(f"option 'resolution' is {training.resolution}; it must divide 64")
+    model = _options(network_class(training.network).Config, given, 'model.')
+    augmentation = _options(AugmentationOptions, given, 'augmentation.')
+    if given:
+        raise OptionError(f"there is no option '{next(iter(given))}' of this training")
+    return TrainingConfig(training, model, augmentation)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        import yaml
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            'reading a training config needs the Python package PyYAML (pip install PyYAML)'
+        ) from error
+    try:
+        values = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise InputError(f"cannot read the config '{path}': {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"the config '{path}' is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"the config '{path}' must hold NAME: VALUE lines")
+    return values
+
+
+def _flattened(values: dict[str, Any]) -> dict[str, Any]:
+    flat = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= {f'{name}.{inner}': item for inner, item in value.items()}
+        else:
+            flat[str(name)] = value
+    return flat
+
+
+def _options(kind: type[Options], given: dict[str, Any], prefix: str) -> Options:
+    """Take the options of one class out of what is given."""
+    chosen = {}
+    for field in fields(kind):
+        if prefix + field.name in given:
+            chosen[field.name] = _typed(given.pop(prefix + field.name), type(field.default))
+    return kind(**chosen)
+
+
+def _typed(value: Any, kind: type) -> Any:
+    """Read a text as the type of its option; what cannot be read is left for it to refuse."""
+    if not isinstance(value, str):
+        return value
+    if kind is bool:
+        return {'true': True, 'false': False}.get(value.lower(), value)
+    try:
+        return kind(value)
+    except ValueError:
+        return value

@@ -1,0 +1,90 @@
+"""
+`frustum-unet`: a 2D U-Net whose output channels are depth slices of the view frustum.
+
+    picture -> U-Net -> (slices, S / 2, S / 2): the logit of every pixel at every depth
+    point of the cube -> pixel and depth -> logit, trilinear
+
+Meant for robots: no 3D convolution, no MLP per point. What a pixel shows lies on its own ray, so a
+2D network has every fact at hand where it is needed; the way from the frustum to the cube is
+geometry and not learned.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch import nn
+
+from img2scene_ros.models.geometry import sample_frustum
+from img2scene_ros.models.inputs import CHANNELS
+from img2scene_ros.models.occupancy import EMPTY_LOGIT
+from img2scene_ros.models.occupancy import OccupancyNetwork
+from img2scene_ros.options import Options
+from img2scene_ros.options import option
+
+
+@dataclass(frozen=True)
+class FrustumUNetConfig(Options):
+    """The shape of a `frustum-unet` network."""
+
+    width: int = option(48, 'Width at half the resolution of the picture', low=4)
+    slices: int = option(48, 'Depth slices of the frustum', low=8, high=256)
+    blocks: int = option(1, 'Residual blocks per level, down and up', low=1)
+
+
+class FrustumUNet(OccupancyNetwork):
+    """See above; `config.width` is C and `config.slices` is D below."""
+
+    Config = FrustumUNetConfig
+
+    def __init__(self, config: FrustumUNetConfig = FrustumUNetConfig()) -> None:
+        super().__init__()
+        self.config = config
+        widths = [config.width * factor for factor in (1, 2, 4, 5)]
+        self.stem = nn.Sequential(
+            nn.Conv2d(CHANNELS, widths[0], 5, 2, 2, bias=False), nn.BatchNorm2d(widths[0]),
+            nn.ReLU())
+        self.down = nn.ModuleList(blocks(width, config.blocks) for width in widths)
+        self.shrink = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(fine, coarse, 2, 2, bias=False), nn.BatchNorm2d(coarse))
+            for fine, coarse in zip(widths, widths[1:]))
+        self.grow = nn.ModuleList(
+            nn.ConvTranspose2d(coarse, fine, 2, 2) for fine, coarse in zip(widths, widths[1:]))
+        self.up = nn.ModuleList(blocks(width, config.blocks) for width in widths[:-1])
+        self.slices = nn.Conv2d(widths[0], config.slices, 1)
+        # Outside of the frustum and at the start of the training this is all there is.
+        self.prior = nn.Parameter(torch.tensor(EMPTY_LOGIT))
+
+    def encode(self, pictures: Tensor, half_field: Tensor) -> Tensor:
+        """(B, 6, S, S) to (B, 1, D, S / 2, S / 2); S is a multiple of 16."""
+        x = self.down[0](self.stem(pictures))
+        finer = []
+        for shrink, down in zip(self.shrink, self.down[1:]):
+            finer.append(x)
+            x = down(shrink(x))
+        for grow, up in zip(reversed(self.grow), reversed(self.up)):
+            x = up(grow(x) + finer.pop())
+        return self.slices(x)[:, None]
+
+    def query(self, features: Tensor, half_field: Tensor, points: Tensor) -> Tensor:
+        """(B, 1, D, S / 2, S / 2) and (B, N, 3) to (B, N)."""
+        return sample_frustum(features, half_field, points)[:, 0] + self.prior
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions around a shortcut."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, width, H, W) to the same."""
+        return (x + self.layers(x)).relu()
+
+
+def blocks(width: int, count: int) -> nn.Sequential:
+    """Return blocks one after another."""
+    return nn.Sequential(*(Block(width) for _ in range(count)))

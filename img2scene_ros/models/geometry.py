@@ -1,0 +1,118 @@
+"""
+Where the cells of a cube are seen: the geometry that all networks share.
+
+Points of the cube are given in cube coordinates, x right, y down, z away from the camera, each
+from -0.5 to 0.5. Extrinsics turn them into the crop view frame, intrinsics project that into the
+crop. A length of 1 there is the anchor depth, so neither depends on how far the object is away.
+"""
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor
+
+from img2scene_ros.reconstruction.crop import CENTER_BEHIND_ANCHOR
+
+
+def cell_centers(resolution: int, device: torch.device | str = 'cpu') -> Tensor:
+    """Return the centres of the cells, ordered [z, y, x]: (R^3, 3), x y z, cube coordinates."""
+    along = (torch.arange(resolution, device=device) + 0.5) / resolution - 0.5
+    z, y, x = torch.meshgrid(along, along, along, indexing='ij')
+    return torch.stack([x, y, z], dim=-1).reshape(-1, 3)
+
+
+def crop_extrinsics(half_field: Tensor) -> Tensor:
+    """
+    Return what turns cube coordinates into the crop view frame, in anchor depths.
+
+    As `CropView.cube` at an anchor of 1: scaled to the cube's side, moved to its depth.
+
+    :param half_field: (B,) tangent of half the angle that the crop spans
+    :return: (B, 3, 4)
+    """
+    side = 2.0 * half_field
+    depth = 1.0 + CENTER_BEHIND_ANCHOR * side
+    extrinsics = half_field.new_zeros(len(half_field), 3, 4)
+    extrinsics[:, :, :3] = side[:, None, None] * torch.eye(3, device=half_field.device)
+    extrinsics[:, 2, 3] = depth
+    return extrinsics
+
+
+def crop_intrinsics(half_field: Tensor, size: int) -> Tensor:
+    """
+    Return K of a crop of size x size pixels; pixel (0, 0) is the centre of the upper left one.
+
+    :param half_field: (B,)
+    :return: (B, 3, 3), as `CropView.camera`
+    """
+    intrinsics = half_field.new_zeros(len(half_field), 3, 3)
+    intrinsics[:, 0, 0] = intrinsics[:, 1, 1] = size / (2.0 * half_field)
+    intrinsics[:, :2, 2] = (size - 1) / 2.0
+    intrinsics[:, 2, 2] = 1.0
+    return intrinsics
+
+
+def project(points: Tensor, intrinsics: Tensor, extrinsics: Tensor) -> Tensor:
+    """
+    Project points into a picture.
+
+    :param points: (B, N, 3)
+    :param intrinsics: (B, 3, 3)
+    :param extrinsics: (B, 3, 4), to the camera's optical frame
+    :return: (B, N, 2) pixels; NaN for points that are not in front of the camera
+    """
+    seen = points @ extrinsics[:, :, :3].mT + extrinsics[:, None, :, 3]
+    homogeneous = seen @ intrinsics.mT
+    depth = homogeneous[..., 2:]
+    return homogeneous[..., :2] / torch.where(depth > 1e-6, depth, torch.nan)
+
+
+def unproject(features: Tensor, size: int, pixels: Tensor) -> Tensor:
+    """
+    Look up a picture's features at pixels: bilinear, zero outside of the picture.
+
+    The map covers the whole picture whatever its own resolution. Corners are not aligned
+    (align_corners=False): the outer edges of the outer pixels coincide.
+
+    :param features: (B, C, H, W)
+    :param size: pixels along a side of the picture that `pixels` are of
+    :param pixels: (B, N, 2), NaN for points without a place in the picture
+    :return: (B, C, N) float32
+    """
+    places = torch.nan_to_num((2.0 * pixels + 1.0) / size - 1.0, nan=-1e3).clamp(-1e3, 1e3)
+    return functional.grid_sample(
+        features.float(), places[:, None].float(), 'bilinear', 'zeros', align_corners=False,
+    )[:, :, 0]
+
+
+def sample_frustum(frustum: Tensor, half_field: Tensor, points: Tensor) -> Tensor:
+    """
+    Look up a volume whose cells are pixels times depth slices at points of the cube.
+
+    The slices divide the cube's depth evenly, each one is seen through the whole crop. Trilinear,
+    zero outside of the frustum, corners not aligned.
+
+    :param frustum: (B, C, D, H, W)
+    :param half_field: (B,)
+    :param points: (B, N, 3), cube coordinates
+    :return: (B, C, N) float32
+    """
+    unit = project(points, crop_intrinsics(half_field, 1), crop_extrinsics(half_field))
+    places = torch.cat([2.0 * unit, 2.0 * points[..., 2:]], dim=-1)
+    places = torch.nan_to_num(places, nan=-1e3).clamp(-1e3, 1e3)
+    return functional.grid_sample(
+        frustum.float(), places[:, None, None].float(), 'bilinear', 'zeros', align_corners=False,
+    )[:, :, 0, 0]
+
+
+def sample_cube(volume: Tensor, points: Tensor) -> Tensor:
+    """
+    Look up a volume aligned with the cube at points of it; trilinear, the border goes on outside.
+
+    :param volume: (B, C, D, H, W)
+    :param points: (B, N, 3), cube coordinates
+    :return: (B, C, N) float32
+    """
+    return functional.grid_sample(
+        volume.float(), 2.0 * points[:, None, None].float(), 'bilinear', 'border',
+        align_corners=False,
+    )[:, :, 0, 0]

@@ -1,0 +1,61 @@
+"""What all networks have in common: a crop in, an occupancy logit per point of its cube out."""
+
+import torch
+from torch import Tensor
+from torch import nn
+
+from img2scene_ros.models.geometry import cell_centers
+
+# Most cells of a cube are empty: training starts from a share of 5 %.
+EMPTY_LOGIT = -3.0
+POINTS_PER_CHUNK = 65536  # of one crop, at once; bounds the memory at high resolutions
+
+
+class OccupancyNetwork(nn.Module):
+    """
+    Turns crops into occupancies.
+
+    A network looks at the pictures once (`encode`) and can then be asked for the logit of any
+    point of the cube (`query`), so the resolution is free.
+    """
+
+    def encode(self, pictures: Tensor, half_field: Tensor) -> Tensor:
+        """
+        Look at crops.
+
+        :param pictures: (B, 6, S, S), see `models.inputs`
+        :param half_field: (B,) tangent of half the angle that a crop spans
+        :return: features, (B, ...)
+        """
+        raise NotImplementedError
+
+    def query(self, features: Tensor, half_field: Tensor, points: Tensor) -> Tensor:
+        """
+        Return the occupancy logits of points.
+
+        :param features: what `encode` returned
+        :param half_field: (B,)
+        :param points: (B, N, 3), cube coordinates, see `models.geometry`
+        :return: (B, N) float32
+        """
+        raise NotImplementedError
+
+    def forward(
+        self, pictures: Tensor, half_field: Tensor, resolution: int = 32,
+        points_per_chunk: int = POINTS_PER_CHUNK,
+    ) -> Tensor:
+        """
+        Return the occupancy logits of the cells of the cubes.
+
+        :param pictures: (B, 6, S, S), see `models.inputs`
+        :param half_field: (B,) tangent of half the angle that a crop spans
+        :param resolution: cells along a side
+        :param points_per_chunk: of each crop, looked up at once
+        :return: (B, R, R, R) float32, [z, y, x]
+        """
+        features = self.encode(pictures, half_field)
+        centers = cell_centers(resolution, pictures.device)
+        logits = torch.cat([
+            self.query(features, half_field, part.expand(len(pictures), -1, -1))
+            for part in centers.split(points_per_chunk)], dim=1)
+        return logits.reshape(-1, resolution, resolution, resolution)

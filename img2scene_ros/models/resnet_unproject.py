@@ -1,0 +1,80 @@
+"""
+`resnet18-unproject`: a ResNet's features, unprojected into the cube, and an MLP per point.
+
+    picture -> ResNet -> features at strides 4 ... 32, brought to one width, added up at stride 4
+    point of the cube -> projected with intrinsics and extrinsics -> its features (bilinear)
+    features + encoded position -> MLP -> occupancy logit
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor
+from torch import nn
+
+from img2scene_ros.models.geometry import crop_extrinsics
+from img2scene_ros.models.geometry import crop_intrinsics
+from img2scene_ros.models.geometry import project
+from img2scene_ros.models.geometry import unproject
+from img2scene_ros.models.occupancy import EMPTY_LOGIT
+from img2scene_ros.models.occupancy import OccupancyNetwork
+from img2scene_ros.models.resnet import ResNet
+from img2scene_ros.options import Options
+from img2scene_ros.options import option
+
+
+@dataclass(frozen=True)
+class ResNetUnprojectConfig(Options):
+    """The shape of a `resnet18-unproject` network."""
+
+    depth: int = option(18, 'Layers of the ResNet: 18, 34 or 50', low=18, high=50)
+    hidden: int = option(128, 'Width of the features in the cube and of the MLP', low=8)
+    layers: int = option(3, 'Hidden layers of the MLP', low=1)
+    frequencies: int = option(4, 'Octaves that a position is encoded with', low=1)
+
+
+class ResNetUnproject(OccupancyNetwork):
+    """See above; `config.hidden` is C below."""
+
+    Config = ResNetUnprojectConfig
+
+    def __init__(self, config: ResNetUnprojectConfig = ResNetUnprojectConfig()) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = ResNet(config.depth)
+        self.laterals = nn.ModuleList(
+            nn.Conv2d(width, config.hidden, 1) for width in self.encoder.widths)
+        self.position = nn.Linear(6 * config.frequencies, config.hidden)
+        self.mlp = nn.Sequential(*(
+            layer for _ in range(config.layers - 1)
+            for layer in (nn.ReLU(), nn.Linear(config.hidden, config.hidden))))
+        self.occupancy = nn.Linear(config.hidden, 1)
+        nn.init.constant_(self.occupancy.bias, EMPTY_LOGIT)
+
+    def encode(self, pictures: Tensor, half_field: Tensor) -> Tensor:
+        """(B, 6, S, S) to (B, C, S / 4, S / 4)."""
+        maps = [lateral(x) for lateral, x in zip(self.laterals, self.encoder(pictures))]
+        return sum(
+            (functional.interpolate(x, maps[0].shape[2:], mode='bilinear', align_corners=False)
+             for x in maps[1:]), start=maps[0])
+
+    def query(self, features: Tensor, half_field: Tensor, points: Tensor) -> Tensor:
+        """(B, C, S / 4, S / 4) and (B, N, 3) to (B, N)."""
+        size = features.shape[-1]
+        pixels = project(points, crop_intrinsics(half_field, size), crop_extrinsics(half_field))
+        seen = unproject(features, size, pixels).mT
+        # One linear layer over features and position side by side is the sum of two.
+        hidden = self.mlp(seen + self.position(encode_position(points, self.config.frequencies)))
+        return self.occupancy(hidden.relu())[..., 0].float()
+
+
+def encode_position(points: Tensor, frequencies: int) -> Tensor:
+    """
+    Return sines and cosines of coordinates, (..., 3) to (..., 6 F).
+
+    Mildenhall et al., NeRF, ECCV 2020, equation 4.
+    """
+    octaves = 2.0 ** torch.arange(frequencies, device=points.device) * torch.pi
+    angles = (points[..., None] * octaves).flatten(-2)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)

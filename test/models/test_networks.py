@@ -1,0 +1,217 @@
+"""What all networks promise: shapes, resolutions, gradients; their files and what can be wrong."""
+
+import errno
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from safetensors.torch import save_file
+from torch import nn
+
+from img2scene_ros import models
+from img2scene_ros.errors import InputError
+from img2scene_ros.errors import OptionError
+from img2scene_ros.models import NETWORKS
+from img2scene_ros.models import build_network
+from img2scene_ros.models import load_network
+from img2scene_ros.models import read_network_config
+from img2scene_ros.models import save_network
+from img2scene_ros.models.inputs import CHANNELS
+from img2scene_ros.models.occupancy import OccupancyNetwork
+from img2scene_ros.models.resnet import ResNet
+from img2scene_ros.models.resnet import load_imagenet_weights
+
+# Narrow, to be quick; the names and all parts are those of the real ones.
+SMALL = {
+    'frustum-unet': {'width': 8, 'slices': 16},
+    'resfest': {'depth': 18, 'width': 32, 'heads': 4, 'layers': 1, 'volume': 8},
+    'resnet18-unproject': {'hidden': 16},
+}
+# Millions; the ResNets without their classifier have 11.2, 21.3 and 23.5.
+PARAMETERS = {'frustum-unet': 3.35, 'resfest': 27.08, 'resnet18-unproject': 11.35}
+HALF_FIELD = torch.tensor([0.2, 0.4])
+
+
+@pytest.fixture(params=sorted(NETWORKS))
+def network(request: pytest.FixtureRequest) -> OccupancyNetwork:
+    return small(request.param)
+
+
+def small(name: str) -> OccupancyNetwork:
+    torch.manual_seed(0)
+    return build_network(name, **SMALL[name]).eval()
+
+
+def pictures(size: int = 64) -> torch.Tensor:
+    return torch.randn(2, CHANNELS, size, size, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize('name', sorted(NETWORKS))
+def test_size_is_as_documented(name):
+    count = sum(weight.numel() for weight in build_network(name).parameters())
+    assert count / 1e6 == pytest.approx(PARAMETERS[name], abs=0.01)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize('resolution', (32, 64, 128))
+def test_resolution_is_free_and_chunks_change_nothing(network, resolution):
+    images = pictures()
+    whole = network(images, HALF_FIELD, resolution, points_per_chunk=resolution ** 3)
+    assert whole.shape == (2, resolution, resolution, resolution)
+    assert whole.dtype == torch.float32 and torch.isfinite(whole).all()
+    in_parts = network(images, HALF_FIELD, resolution, points_per_chunk=5000 * resolution // 32)
+    torch.testing.assert_close(in_parts, whole, atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_crops_in_a_batch_do_not_mix(network):
+    images = pictures()
+    both = network(images, HALF_FIELD, 16)
+    for index in range(2):
+        alone = network(images[index:index + 1], HALF_FIELD[index:index + 1], 16)
+        torch.testing.assert_close(alone[0], both[index], atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(both[0], both[1], atol=1e-3)
+
+
+def test_gradient_reaches_every_parameter(network):
+    network.train()
+    network(pictures(), HALF_FIELD, 16).sigmoid().square().sum().backward()
+    without = [name for name, weight in network.named_parameters()
+               if weight.grad is None or not weight.grad.any()]
+    assert not without
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize('channel', range(CHANNELS))
+def test_every_channel_counts(network, channel):
+    images = pictures()
+    changed = images.clone()
+    changed[:, channel] = 0
+    assert (network(images, HALF_FIELD, 16) - network(changed, HALF_FIELD, 16)).abs().max() > 1e-4
+
+
+@torch.inference_mode()
+def test_depth_is_told_apart_along_a_ray():
+    """Cells of one ray have the same features; only their position tells them apart."""
+    network = small('resnet18-unproject')
+    nn.init.normal_(network.position.weight)
+    logits = network(pictures(), HALF_FIELD, 32)
+    assert logits.std(dim=1).mean() > 0.01
+
+
+@torch.inference_mode()
+def test_frustum_unet_leaves_what_no_pixel_sees_empty():
+    network = small('frustum-unet')
+    nn.init.constant_(network.slices.bias, 9.0)
+    logits = network(pictures(), torch.tensor([0.2, 0.4]), 32)
+    # The cube's front corners are outside of the view, its middle is inside.
+    torch.testing.assert_close(logits[:, 0, 0, 0], network.prior.expand(2))
+    assert (logits[:, 16, 16, 16] > 0).all()
+
+
+def test_saved_network_comes_back(network, tmp_path):
+    save_network(network, tmp_path, {'note': 'mine'})
+    again = load_network(tmp_path)
+    with torch.inference_mode():
+        torch.testing.assert_close(again(pictures(), HALF_FIELD, 16),
+                                   network(pictures(), HALF_FIELD, 16))
+    assert not again.training
+    assert read_network_config(tmp_path)['note'] == 'mine'
+    assert {path.name for path in tmp_path.iterdir()} == {'model.safetensors', 'config.json'}
+
+
+def test_half_precision_is_half_as_large_and_nearly_the_same(tmp_path):
+    network = small('frustum-unet')
+    save_network(network, tmp_path / 'whole')
+    save_network(network, tmp_path / 'half', half=True)
+    sizes = [(tmp_path / name / 'model.safetensors').stat().st_size for name in ('half', 'whole')]
+    assert sizes[0] < 0.6 * sizes[1]
+    with torch.inference_mode():
+        torch.testing.assert_close(load_network(tmp_path / 'half')(pictures(), HALF_FIELD, 16),
+                                   network(pictures(), HALF_FIELD, 16), atol=0.03, rtol=0.01)
+
+
+def edit_config(folder, **changes):
+    path = folder / 'config.json'
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.mark.parametrize('damage, words', [
+    (lambda f: (f / 'config.json').unlink(), ['no network', 'config.json']),
+    (lambda f: (f / 'config.json').write_text('{'), ['not JSON']),
+    (lambda f: (f / 'config.json').write_text('{"model_type": "detr"}'), ['does not name']),
+    (lambda f: edit_config(f, network='pix2vox'), ['pix2vox', 'frustum-unet']),
+    (lambda f: edit_config(f, options={'widht': 8}), ['widht']),
+    (lambda f: edit_config(f, options={'width': 16, 'slices': 16}), ['another network']),
+    (lambda f: edit_config(f, network='resfest', options={}), ['another network', 'resfest']),
+    (lambda f: (f / 'model.safetensors').unlink(), ['cannot read the weights']),
+    (lambda f: (f / 'model.safetensors').write_bytes(b'broken'), ['cannot read the weights']),
+    (lambda f: save_file({'a': torch.zeros(1)}, f / 'model.safetensors'), ['another network']),
+])
+def test_wrong_checkpoint_is_one_sentence(tmp_path, damage, words):
+    save_network(small('frustum-unet'), tmp_path)
+    damage(tmp_path)
+    with pytest.raises(InputError) as caught:
+        load_network(tmp_path)
+    assert '\n' not in str(caught.value)
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize('name, options, word', [
+    ('pix2vox', {}, 'pix2vox'),
+    ('resfest', {'slices': 3}, 'slices'),
+    ('frustum-unet', {'slices': 3}, 'at least 8'),
+    ('resnet18-unproject', {'depth': 19}, 'one of 18, 34, 50'),
+    ('resfest', {'width': 30}, 'multiple of'),
+])
+def test_network_that_cannot_be_built_is_one_sentence(name, options, word):
+    with pytest.raises(OptionError, match=word):
+        build_network(name, **options)
+
+
+def test_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch):
+    save_network(small('frustum-unet'), tmp_path, {'step': 1})
+    before = load_file(tmp_path / 'model.safetensors')
+
+    def write_half(weights, path):
+        path.write_bytes(b'half')
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(models, 'save_file', write_half)
+    torch.manual_seed(7)
+    with pytest.raises(InputError, match='No space left'):
+        save_network(build_network('frustum-unet', **SMALL['frustum-unet']), tmp_path)
+    after = load_file(tmp_path / 'model.safetensors')
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    load_network(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {'model.safetensors', 'config.json'}
+
+
+@pytest.mark.parametrize('depth, stages', [(18, 64), (50, 256)])
+def test_resnet_has_four_strides(depth, stages):
+    maps = ResNet(depth)(torch.randn(1, CHANNELS, 64, 64))
+    assert [tuple(x.shape[1:]) for x in maps] == [
+        (stages, 16, 16), (2 * stages, 8, 8), (4 * stages, 4, 4), (8 * stages, 2, 2)]
+
+
+def test_weights_for_three_colors_fit(tmp_path):
+    """With weights of the usual names, mask and depth start without any effect."""
+    source = ResNet(18)
+    weights = {name: tensor.clone() for name, tensor in source.state_dict().items()}
+    weights['conv1.weight'] = weights['conv1.weight'][:, :3].contiguous()
+    weights['fc.weight'] = torch.zeros(1000, 512)
+    torch.save(weights, tmp_path / 'resnet18.pth')
+    encoder = ResNet(18).eval()
+    load_imagenet_weights(encoder, tmp_path / 'resnet18.pth')
+    images = pictures()
+    other = images.clone()
+    other[:, 3:] = 0
+    with torch.inference_mode():
+        torch.testing.assert_close(encoder(images)[-1], encoder(other)[-1])
+    assert torch.equal(encoder.layer3[1].conv2.weight, source.layer3[1].conv2.weight)
+    with pytest.raises(InputError, match='no weights of such a ResNet'):
+        load_imagenet_weights(ResNet(34), tmp_path / 'resnet18.pth')
+    with pytest.raises(InputError, match='nowhere.pth'):
+        load_imagenet_weights(ResNet(18), tmp_path / 'nowhere.pth')
