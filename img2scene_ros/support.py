@@ -19,9 +19,10 @@ _HYPOTHESES = 200
 _MAX_PLANES = 6
 _MIN_SHARE = 0.03
 # A smaller plane above another one is the support (a table above the floor) when it has at least
-# this share of the other's pixels and things stand on it (the top of a box has none).
+# this share of the other's pixels and something stands on it (on top of a box nothing does): so
+# many pixels of a picture 640 pixels wide.
 _MIN_SHARE_OF_LOWER = 0.2
-_MIN_STANDING_SHARE = 0.02
+_MIN_STANDING = 150
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +88,7 @@ def find_support(frame: Frame) -> SupportPlane | None:
     for plane, seen in planes:
         is_above = plane.height(best[0].hull).mean() < -0.02
         if (is_above and seen.sum() > _MIN_SHARE_OF_LOWER * best[1].sum()
-                and _standing(frame, plane) > _MIN_STANDING_SHARE * seen.sum()):
+                and _standing(frame, plane) > _MIN_STANDING * (frame.shape[1] / 640) ** 2):
             best = (plane, seen)
     return best[0]
 

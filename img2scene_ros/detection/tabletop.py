@@ -38,6 +38,8 @@ _CUT_CREASE = 22.0
 _SHARP_SEAM = 48.0
 # Shorter seams, as shares of the smaller body's width in the image, are necks of one body.
 _MIN_SEAM = 0.6
+# What comes this near to the support stands on it, metres.
+_STANDING_HEIGHT = 0.025
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class TabletopDetector:
         """Return the pixels clearly above the support, (H, W) bool."""
         above = ((height > self._least_height(frame)) & (height < self.options.max_height)
                  & (frame.depth < self.options.max_distance))
-        above[above] = support.is_over(frame.points[above], margin=0.08)
+        above[above] = _is_over(frame, support, height, above, margin=0.08)
         return cv2.morphologyEx(above.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3))) > 0
 
     def _least_height(self, frame: Frame) -> np.ndarray:
@@ -125,11 +127,29 @@ class TabletopDetector:
     def _is_object(self, mask: np.ndarray, frame: Frame, support: SupportPlane) -> bool:
         if not cv2.erode(mask.astype(np.uint8), _square(frame, 5)).any():
             return False
-        points = frame.points[mask & np.isfinite(frame.depth)]
+        readings = mask & np.isfinite(frame.depth)
+        points = frame.points[readings]
         low, high = np.percentile(points, (1, 99), axis=0)
         extent = np.linalg.norm(high - low)
-        is_on_support = support.is_over(points, margin=-0.005).mean() > 0.4
+        is_on_support = _is_over(
+            frame, support, support.height(frame.points), readings, margin=-0.005).mean() > 0.4
         return self.options.min_size <= extent <= self.options.max_size and is_on_support
+
+
+def _is_over(
+    frame: Frame, support: SupportPlane, height: np.ndarray, pixels: np.ndarray, margin: float,
+) -> np.ndarray:
+    """
+    Tell which points stand over the support, as far as it is seen or may go on unseen.
+
+    The picture's lower border cuts the support off, not the objects that stand nearer.
+
+    :param pixels: (H, W) bool, the points asked for
+    """
+    points = frame.points[pixels]
+    feet = points - height[pixels][:, None] * support.normal
+    is_below_picture = frame.camera.project(feet)[:, 1] > frame.shape[0] - 2
+    return support.is_over(points, margin) | is_below_picture
 
 
 def _without_specks(labels: np.ndarray, min_pixels: float) -> np.ndarray:
@@ -158,7 +178,7 @@ def _parted_at_creases(labels: np.ndarray, frame: Frame, height: np.ndarray) -> 
         if len(np.unique(cores)) < 3:
             continue
         parts = np.where(mask, _nearest_label(cores), 0)
-        parts = _soft_seams_closed(parts, sharpness)
+        parts = _soft_seams_closed(parts, sharpness, height)
         parted[mask] = labels.max() + parted.max() + parts[mask]
     return parted
 
@@ -196,11 +216,19 @@ def _nearest_label(labels: np.ndarray) -> np.ndarray:
     return labels[tuple(nearest)]
 
 
-def _soft_seams_closed(parts: np.ndarray, sharpness: np.ndarray) -> np.ndarray:
-    """Join parts again, the softest seam first, until all seams that are left are sharp."""
+def _soft_seams_closed(
+    parts: np.ndarray, sharpness: np.ndarray, height: np.ndarray,
+) -> np.ndarray:
+    """
+    Join parts again, the softest seam first, until all seams that are left are sharp.
+
+    Parts that do not reach down to the support stand on the other part, as a goblet's bowl does.
+    """
     parts = parts.copy()
     while True:
-        seams = {pair: _seam_sharpness(parts, pair, sharpness)
+        standing = {part for part in np.unique(parts[parts > 0])
+                    if np.percentile(height[parts == part], 3) < _STANDING_HEIGHT}
+        seams = {pair: _seam_sharpness(parts, pair, sharpness, standing.issuperset(pair))
                  for pair in combinations(np.unique(parts[parts > 0]), 2)}
         softest = min(seams, key=seams.get, default=None)
         if softest is None or seams[softest] >= _SHARP_SEAM:
@@ -208,15 +236,18 @@ def _soft_seams_closed(parts: np.ndarray, sharpness: np.ndarray) -> np.ndarray:
         parts[parts == softest[0]] = softest[1]
 
 
-def _seam_sharpness(parts: np.ndarray, pair: tuple[int, int], sharpness: np.ndarray) -> float:
-    """Return the median crease along the seam of two parts, degrees; 0 where a neck joins them."""
+def _seam_sharpness(
+    parts: np.ndarray, pair: tuple[int, int], sharpness: np.ndarray, both_stand: bool,
+) -> float:
+    """Return the median crease along the seam of two parts, degrees; 0 for those of one body."""
     one, other = (parts == label for label in pair)
     seam = (cv2.dilate(one.astype(np.uint8), np.ones((3, 3))) > 0) & other
     length = np.count_nonzero(seam)
     if not length:
         return np.inf
     width = np.sqrt(min(np.count_nonzero(one), np.count_nonzero(other)))
-    return 0.0 if length < _MIN_SEAM * width else float(np.median(sharpness[seam]))
+    is_neck = length < _MIN_SEAM * width
+    return float(np.median(sharpness[seam])) if both_stand and not is_neck else 0.0
 
 
 def _floating_joined(
@@ -225,9 +256,10 @@ def _floating_joined(
     """
     Join parts that cannot stand alone to the object they belong to.
 
-    The inside of a mug or the lid of a can is seen apart from the wall when the depth image has
-    no readings on the rim. Such a part ends at the other one below, not on the support (or is but
-    a sliver beside it), reaches as high, and hardly widens it seen from above.
+    The inside of a mug, the lid of a can or the neck of a bottle is seen apart from the rest when
+    the depth image has no readings between them. Such a part ends at the other one below, not on
+    the support (or is but a sliver beside it). Seen from above it hardly widens the other one when
+    it is as high; else it lies within its outline: what stands on something belongs to it.
     """
     labels = labels.copy()
     axes = support.axes()
@@ -236,15 +268,15 @@ def _floating_joined(
     ids = [label for label in by_size if label > 0 and (labels == label).any()]
     for i, small in reversed(list(enumerate(ids))):
         part = labels == small
-        top = np.percentile(height[part], 98)
         for large in ids[:i]:
             whole = labels == large
-            is_level = abs(np.percentile(height[whole], 98) - top) < 0.01 + 0.15 * top
-            if not is_level or not _belong_together(part, whole, gap):
+            if not _belong_together(part, whole, gap):
                 continue
+            tops = [np.percentile(height[mask], 98) for mask in (part, whole)]
+            is_level = abs(tops[0] - tops[1]) < 0.01 + 0.15 * max(tops)
             plans = [frame.points[mask] @ axes.T for mask in (part, whole)]
-            alone = max(_diameter(plan) for plan in plans)
-            if _diameter(np.concatenate(plans)) < 1.25 * alone:
+            growth = _diameter(np.concatenate(plans)) / max(_diameter(plan) for plan in plans)
+            if growth < 1.25 if is_level else _share_inside(*plans) > 0.8:
                 labels[part] = large
                 break
     return labels
@@ -256,6 +288,12 @@ def _belong_together(part: np.ndarray, whole: np.ndarray, gap: int) -> bool:
     beside = cv2.dilate(part.astype(np.uint8), np.ones((2 * gap + 1,) * 2)) > 0
     is_sliver = np.count_nonzero(part) < 0.1 * np.count_nonzero(whole)
     return is_sliver and bool((beside & whole).any())
+
+
+def _share_inside(plan: np.ndarray, other: np.ndarray) -> float:
+    """Return the share of points that lie in the convex outline of others, (N, 2) metres."""
+    edges = ConvexHull(other, qhull_options='QJ').equations
+    return float((plan @ edges[:, :2].T + edges[:, 2] < 0.005).all(axis=1).mean())
 
 
 def _share_ending_at(part: np.ndarray, whole: np.ndarray, gap: int) -> float:
