@@ -100,7 +100,7 @@ def augment(
         sample = flipped(sample)
     crop = sample.crop
     if random.random() < options.occluder:
-        crop = occluded(crop, sample.anchor, random)
+        crop = occluded(crop, random)
     color = crop.color
     if random.random() < options.background:
         color = with_background(color, crop.mask, random)
@@ -141,7 +141,7 @@ def flipped(sample: CropSample) -> CropSample:
                    occupancy=sample.occupancy[..., ::-1])
 
 
-def occluded(crop: Crop, anchor: float, random: np.random.Generator) -> Crop:
+def occluded(crop: Crop, random: np.random.Generator) -> Crop:
     """
     Paste a polygon before a crop.
 

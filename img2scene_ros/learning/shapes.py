@@ -43,6 +43,7 @@ MESH_CLASSES = {
 }
 PROCEDURAL_TRAIN, PROCEDURAL_TEST = 60, 20  # shapes of every procedural class per split
 CELLS = 128  # cells of a mesh's solid along its longest side
+CREASE = np.radians(40.0)  # edges sharper than this look sharp
 MOST_DRAWN = 50  # classes with more shapes than this are drawn no more often
 
 
@@ -225,17 +226,17 @@ def load_pix3d_shape(folder: Path) -> Shape:
     extents = np.ptp(vertices, axis=0)
     label, _, low, high = _category(folder.parent.name)
     diagonal = np.linalg.norm(extents)
+    creased = _creased(trimesh.Trimesh(vertices, mesh.faces, process=False))
     solid = ndimage.binary_fill_holes(_trimmed(voxels))
     return Shape(
-        f'pix3d/{folder.parent.name}/{folder.name}', label, vertices, np.asarray(mesh.faces),
-        np.packbits(solid), solid.shape, extents.max() / len(voxels),
-        (low / diagonal, high / diagonal))
+        f'pix3d/{folder.parent.name}/{folder.name}', label, *creased, np.packbits(solid),
+        solid.shape, extents.max() / len(voxels), (low / diagonal, high / diagonal))
 
 
 @lru_cache(maxsize=None)
 def load_mesh(path: Path) -> Shape:
     """
-    Read a metric, textured GLB mesh; its texture is sampled into vertex colours.
+    Read a metric, textured GLB mesh; a texture is sampled into vertex colours.
 
     :raises InputError: it cannot be read or is not closed
     """
@@ -244,7 +245,10 @@ def load_mesh(path: Path) -> Shape:
     if parts is None:
         raise InputError(f"the mesh '{path}' is not closed, so it has no inside")
     fine = mesh.subdivide_to_size(mesh.extents.max() / 30, max_iter=20)
-    colors = np.asarray(fine.visual.to_color().vertex_colors)[:, :3]
+    visual = fine.visual
+    if isinstance(visual, trimesh.visual.TextureVisuals):
+        visual = visual.to_color()
+    colors = np.asarray(visual.vertex_colors)[:, :3]
     stem = path.stem.rstrip('0123456789').rstrip('_')
     # glTF is y up: (x, y, z) there is (x, -z, y) here.
     turn = np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]])
@@ -276,13 +280,19 @@ def _shape(
 ) -> Shape:
     """Make a shape of closed parts; `drawn` is what is seen when it is not the parts."""
     whole = trimesh.util.concatenate(parts)
-    vertices, faces, colors = drawn or (whole.vertices, whole.faces, None)
+    vertices, faces, colors = drawn or (*_creased(whole), None)
     center = whole.bounds.mean(axis=0)
     cell = whole.extents.max() / CELLS
     solid = solid_of([part.copy().apply_translation(-center) for part in parts], cell)
     return Shape(
         name, label, np.asarray(vertices) - center, np.asarray(faces), np.packbits(solid),
         solid.shape, cell, colors=colors)
+
+
+def _creased(mesh: trimesh.Trimesh) -> tuple[np.ndarray, np.ndarray]:
+    """Return vertices and faces whose sharp edges have vertices of their own, to look sharp."""
+    split = trimesh.graph.smooth_shade(mesh, angle=CREASE)
+    return np.asarray(split.vertices), np.asarray(split.faces)
 
 
 def solid_of(parts: list[trimesh.Trimesh], cell: float) -> np.ndarray:
@@ -378,7 +388,8 @@ def _bottle(random: np.random.Generator) -> list[trimesh.Trimesh]:
 
 
 def _bowl(random: np.random.Generator) -> list[trimesh.Trimesh]:
-    r, deep, wall = random.uniform(0.05, 0.13), random.uniform(0.3, 0.6), random.uniform(.003, .006)
+    r, deep = random.uniform(0.05, 0.13), random.uniform(0.3, 0.6)
+    wall = random.uniform(0.003, 0.006)
     t = np.linspace(0, np.pi / 2, 12)
     foot = random.uniform(0.3, 0.6)
     outer = np.stack([foot + (1 - foot) * np.sin(t), deep * (1 - np.cos(t))], axis=1) * r
@@ -386,17 +397,19 @@ def _bowl(random: np.random.Generator) -> list[trimesh.Trimesh]:
 
 
 def _plate(random: np.random.Generator) -> list[trimesh.Trimesh]:
-    r, h, wall = random.uniform(0.08, 0.15), random.uniform(0.012, 0.03), random.uniform(.003, .005)
+    r, h = random.uniform(0.08, 0.15), random.uniform(0.012, 0.03)
+    wall = random.uniform(0.003, 0.005)
     return _turned(_hollow(np.array([(0.6 * r, 0), (0.7 * r, 0.35 * h), (r, h)]), wall))
 
 
 def _cup(random: np.random.Generator) -> list[trimesh.Trimesh]:
-    r, h, wall = random.uniform(0.03, 0.05), random.uniform(0.06, 0.14), random.uniform(.003, .005)
+    r, h = random.uniform(0.03, 0.05), random.uniform(0.06, 0.14)
+    wall = random.uniform(0.003, 0.005)
     foot = r * random.uniform(0.65, 1.0)
     parts = _turned(_hollow(np.array([(foot, 0), (r, h)]), wall))
     if random.random() < 0.7:
         t = np.linspace(-np.pi / 2, np.pi / 2, 16)
-        high, reach = h * random.uniform(0.25, 0.4), random.uniform(0.6, 1.1) * r
+        high, reach = h * random.uniform(0.25, 0.36), random.uniform(0.6, 1.1) * r
         z = 0.5 * h + high * np.sin(t)
         # Its ends lie within the wall.
         start = foot + (r - foot) * z / h - wall / 2
@@ -464,9 +477,11 @@ def _turned(profile: np.ndarray | list) -> list[trimesh.Trimesh]:
 
 
 def _hollow(outer: np.ndarray, wall: float) -> list[tuple[float, float]]:
-    """Return the profile of a vessel, open at the top, from its outer profile's wall."""
-    inner = np.maximum(outer[::-1] - (wall, 0), (1e-4, 0))
-    inner[1:, 1] = np.maximum(inner[1:, 1], wall)
+    """Return the profile of a vessel, open at the top, from the outer profile of its wall."""
+    along = np.gradient(outer, axis=0)
+    along /= np.linalg.norm(along, axis=1, keepdims=True)
+    inner = (outer + wall * np.stack([-along[:, 1], along[:, 0]], axis=1))[::-1]
+    inner = np.maximum(inner, (1e-4, wall))
     return [(0.0, 0.0), *map(tuple, outer), *map(tuple, inner), (0.0, inner[-1, 1])]
 
 

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 
 import cv2
 import numpy as np

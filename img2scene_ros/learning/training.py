@@ -1,7 +1,7 @@
 """
 Training of the voxel networks.
 
-    img2scene train --config config/train/frustum_unet.yaml --data TRAIN --validation TEST --out RUN
+    img2scene train --config FILE.yaml --data TRAIN --validation TEST --out RUN
 
 What is learned is a function of the options and the data alone: a run that was stopped and resumed
 ends with the same weights as one that was not. RUN holds `model.safetensors` and `config.json`
@@ -28,6 +28,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as functional
@@ -223,7 +224,8 @@ def steps(
         examples, options.batch // processes.count,
         sampler=positions_of(
             processes.rank, processes.count, options.batch, run.step, options.steps),
-        num_workers=options.workers, pin_memory=device.type == 'cuda')
+        num_workers=options.workers, worker_init_fn=_on_one_core,
+        pin_memory=device.type == 'cuda')
     model = run.network.train()
     if processes.count > 1:
         model = DistributedDataParallel(model)
@@ -244,10 +246,15 @@ def steps(
                 raise TrainingError(
                     f'the loss is not a number any more at step {run.step}; start again with a '
                     'smaller learning_rate or with precision=fp32')
-            yield {'loss': loss, 'learning_rate': learning_rate(run.step, options), 'last': last}
+            rate = learning_rate(run.step - 1, options)
+            yield {'loss': loss, 'learning_rate': rate, 'last': last}
             total, count = torch.zeros((), device=device), 0
         if last:
             return
+
+
+def _on_one_core(_: int) -> None:
+    cv2.setNumThreads(1)  # there are as many workers as shall work at once
 
 
 def one_step(
@@ -380,7 +387,8 @@ def validate(
         examples = ValidationExamples(samples, numbers, with_depth, RESOLUTION)
         ious, labels = [], []
         for pictures, half_field, occupancy, names in DataLoader(
-                examples, min(64, options.batch), num_workers=options.workers):
+                examples, min(64, options.batch), num_workers=options.workers,
+                worker_init_fn=_on_one_core):
             with torch.inference_mode(), \
                     torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 logits = network(pictures.to(device), half_field.to(device), RESOLUTION)

@@ -1,7 +1,8 @@
 """
 `frustum-unet`: a 2D U-Net whose output channels are depth slices of the view frustum.
 
-    picture -> U-Net -> (slices, S / 2, S / 2): the logit of every pixel at every depth
+    measured depth -> what lies before and behind the surface, per pixel and slice
+    picture and that -> U-Net -> (slices, S / 2, S / 2): the logit of every pixel at every depth
     point of the cube -> pixel and depth -> logit, trilinear
 
 Meant for robots: no 3D convolution, no MLP per point. What a pixel shows lies on its own ray, so a
@@ -12,6 +13,7 @@ geometry and not learned.
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as functional
 from torch import Tensor
 from torch import nn
 
@@ -21,6 +23,9 @@ from img2scene_ros.models.occupancy import EMPTY_LOGIT
 from img2scene_ros.models.occupancy import OccupancyNetwork
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
+from img2scene_ros.reconstruction.crop import CENTER_BEHIND_ANCHOR
+
+RAMP = 0.1  # cube sides
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ class FrustumUNet(OccupancyNetwork):
         self.stem = nn.Sequential(
             nn.Conv2d(CHANNELS, widths[0], 5, 2, 2, bias=False), nn.BatchNorm2d(widths[0]),
             nn.ReLU())
+        self.surface = nn.Conv2d(config.slices, widths[0], 1, bias=False)
         self.down = nn.ModuleList(blocks(width, config.blocks) for width in widths)
         self.shrink = nn.ModuleList(
             nn.Sequential(nn.Conv2d(fine, coarse, 2, 2, bias=False), nn.BatchNorm2d(coarse))
@@ -52,12 +58,13 @@ class FrustumUNet(OccupancyNetwork):
             nn.ConvTranspose2d(coarse, fine, 2, 2) for fine, coarse in zip(widths, widths[1:]))
         self.up = nn.ModuleList(blocks(width, config.blocks) for width in widths[:-1])
         self.slices = nn.Conv2d(widths[0], config.slices, 1)
-        # Outside of the frustum and at the start of the training this is all there is.
+        # What there is outside of the frustum, and where the training starts.
         self.prior = nn.Parameter(torch.tensor(EMPTY_LOGIT))
 
     def encode(self, pictures: Tensor, half_field: Tensor) -> Tensor:
         """(B, 6, S, S) to (B, 1, D, S / 2, S / 2); S is a multiple of 16."""
-        x = self.down[0](self.stem(pictures))
+        behind = behind_surface(pictures, self.config.slices)
+        x = self.down[0](self.stem(pictures) + self.surface(behind))
         finer = []
         for shrink, down in zip(self.shrink, self.down[1:]):
             finer.append(x)
@@ -69,6 +76,22 @@ class FrustumUNet(OccupancyNetwork):
     def query(self, features: Tensor, half_field: Tensor, points: Tensor) -> Tensor:
         """(B, 1, D, S / 2, S / 2) and (B, N, 3) to (B, N)."""
         return sample_frustum(features, half_field, points)[:, 0] + self.prior
+
+
+def behind_surface(pictures: Tensor, slices: int) -> Tensor:
+    """
+    Tell for every pixel and slice whether it lies before or behind the measured surface.
+
+    :param pictures: (B, 6, S, S)
+    :return: (B, D, S / 2, S / 2), from -1 before to 1 behind it, linear for `RAMP` on either
+        side; 0 where there is no reading
+    """
+    depth, read = pictures[:, 4:5], pictures[:, 5:6]
+    share = functional.avg_pool2d(read, 2)
+    mean = functional.avg_pool2d(depth * read, 2) / share.clamp(min=0.25)
+    along = (torch.arange(slices, device=pictures.device) + 0.5) / slices - 0.5
+    behind = along[:, None, None] + CENTER_BEHIND_ANCHOR - mean
+    return (behind / RAMP).clamp(-1.0, 1.0) * (share > 0)
 
 
 class Block(nn.Module):

@@ -1,7 +1,8 @@
-"""Every effect of the depth noise against its closed form, and the RGB-D path under all of them."""
+"""Effects of the depth noise against closed forms, and the RGB-D path under all of them."""
 
 import numpy as np
 import pytest
+from scipy import ndimage
 from synthetic import camera_pose
 from synthetic import can
 from synthetic import tabletop_frame
@@ -83,6 +84,7 @@ def test_grazing_surfaces_are_lost():
         depth = 1.5 * normal[2] / (CAMERA.rays @ normal)
         lost = np.isnan(noisy(np.where(depth > 0, depth, np.nan), grazing=12.0))
         assert lost[110:130, 150:170].mean() == expected
+    assert not np.isnan(noisy(wall(1.0), grazing=12.0)).any(), 'nor does the border count as steep'
 
 
 def test_dark_and_shiny_surfaces_are_mostly_lost():
@@ -128,8 +130,8 @@ def test_a_can_on_a_table_is_still_found_and_rebuilt(seed):
     frame, truth = tabletop_frame([can(0.035, 0.11)], camera_pose(35, 0.8), seed=None)
     depth = add_depth_noise(
         frame.depth, frame.camera, np.random.default_rng(seed), color=frame.color)
-    lost = np.isnan(depth) & np.isfinite(frame.depth)
-    assert 0.005 < lost.mean() < 0.2
+    around = ndimage.binary_dilation(truth == 1, iterations=15) & np.isfinite(frame.depth)
+    assert 0.01 < np.isnan(depth[around]).mean() < 0.3
     scene = Pipeline().run(Frame(frame.color, frame.camera, depth))
     found = [item for item in scene.objects if (item.detection.mask & (truth == 1)).sum()
              > 0.5 * (item.detection.mask | (truth == 1)).sum()]

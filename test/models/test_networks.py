@@ -3,6 +3,7 @@
 import errno
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -17,10 +18,14 @@ from img2scene_ros.models import build_network
 from img2scene_ros.models import load_network
 from img2scene_ros.models import read_network_config
 from img2scene_ros.models import save_network
+from img2scene_ros.models.frustum_unet import RAMP
+from img2scene_ros.models.frustum_unet import behind_surface
 from img2scene_ros.models.inputs import CHANNELS
+from img2scene_ros.models.inputs import encode_crop
 from img2scene_ros.models.occupancy import OccupancyNetwork
 from img2scene_ros.models.resnet import ResNet
 from img2scene_ros.models.resnet import load_imagenet_weights
+from img2scene_ros.reconstruction.crop import CropView
 
 # Narrow, to be quick; the names and all parts are those of the real ones.
 SMALL = {
@@ -108,6 +113,23 @@ def test_frustum_unet_leaves_what_no_pixel_sees_empty():
     # The cube's front corners are outside of the view, its middle is inside.
     torch.testing.assert_close(logits[:, 0, 0, 0], network.prior.expand(2))
     assert (logits[:, 16, 16, 16] > 0).all()
+
+
+@pytest.mark.parametrize('behind_anchor', (-0.1, 0.07))
+def test_measured_surface_enters_the_frustum_at_its_depth(behind_anchor):
+    """Slices before and behind a wall, against the depths of the cube's cells."""
+    anchor, half_field, slices = 1.3, 0.3, 40
+    depth = np.full((32, 32), anchor + behind_anchor)
+    depth[:4, :4] = np.nan
+    picture = encode_crop(np.zeros((32, 32, 3), np.uint8), None, depth, anchor, half_field)
+    behind = behind_surface(torch.from_numpy(picture)[None], slices)[0].numpy()
+    cube = CropView(np.eye(3), half_field).cube(anchor)
+    distance = (cube.centers(slices)[:, 0, 0, 2] - depth[-1, -1]) / cube.side
+    expected = np.clip(distance / RAMP, -1, 1)
+    assert expected[0] == -1 and expected[-1] == 1
+    np.testing.assert_allclose(
+        behind[:, 4:, 4:], np.broadcast_to(expected[:, None, None], (40, 12, 12)), atol=1e-5)
+    assert not behind[:, :2, :2].any(), 'there is no reading'
 
 
 def test_saved_network_comes_back(network, tmp_path):

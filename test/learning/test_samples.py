@@ -1,0 +1,155 @@
+"""The files of training data: what is written is read again, whole or with one clear sentence."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from shape_folders import write_shapes
+
+from img2scene_ros.errors import InputError
+from img2scene_ros.learning.rendered import render_dataset
+from img2scene_ros.learning.samples import CropSample
+from img2scene_ros.learning.samples import CropSamples
+from img2scene_ros.learning.samples import SceneSamples
+from img2scene_ros.learning.samples import write_shard
+from img2scene_ros.learning.shapes import open_library
+from img2scene_ros.learning.sheets import draw_sheet
+from img2scene_ros.learning.synthetic import RenderOptions
+from img2scene_ros.learning.synthetic import crop_samples
+from img2scene_ros.learning.synthetic import scene_samples
+
+SMALL = {'width': 160, 'sky_rays': 1, 'samples': 7, 'shard_samples': 3}
+OPTIONS = {kind: RenderOptions(kind=kind, size=50, **SMALL) for kind in ('crops', 'scenes')}
+
+
+@pytest.fixture(scope='module')
+def folders(tmp_path_factory) -> dict[str, Path]:
+    """Return a shapes folder and a rendered data set of each kind."""
+    base = tmp_path_factory.mktemp('data')
+    write_shapes(base / 'shapes')
+    for kind, options in OPTIONS.items():
+        render_dataset(base / 'shapes', None, base / kind, options)
+    return {name: base / name for name in ('shapes', 'crops', 'scenes')}
+
+
+def test_crops_come_back_as_they_were_rendered(folders):
+    samples = CropSamples(folders['crops'])
+    assert len(samples) == 7
+    library = open_library(folders['shapes'], None, 'train', 0.15, 0)
+    # The second shard starts with sample 3.
+    for number, shard in ((0, 0), (3, 1)):
+        made = next(crop_samples(library, OPTIONS['crops'], shard))
+        read = samples[number]
+        np.testing.assert_array_equal(read.occupancy, made.occupancy)
+        np.testing.assert_array_equal(read.crop.mask, made.crop.mask)
+        np.testing.assert_array_equal(read.crop.view.rotation, made.crop.view.rotation)
+        assert (read.anchor, read.truth.shape, read.scene) == (
+            made.anchor, made.truth.shape, made.scene)
+        assert read.crop.color.shape == (50, 50, 3)
+        assert np.abs(read.crop.color.astype(int) - made.crop.color).mean() < 4
+        side = made.cube.side
+        low, high = made.anchor - 1.5 * side, made.anchor + 2.5 * side
+        np.testing.assert_allclose(
+            read.crop.depth, np.clip(made.crop.depth, low, high), atol=0.00051 * side)
+        assert (read.camera.width, read.camera.fx) == (160, made.camera.fx)
+        for name, value in vars(made.truth).items():
+            if isinstance(value, np.ndarray):
+                np.testing.assert_allclose(getattr(read.truth, name), value, atol=1e-6)
+
+
+def test_scenes_come_back_as_they_were_rendered(folders):
+    samples = SceneSamples(folders['scenes'])
+    library = open_library(folders['shapes'], None, 'train', 0.15, 0)
+    made, read = next(scene_samples(library, OPTIONS['scenes'], 0)), samples[0]
+    np.testing.assert_array_equal(read.ids, made.ids)
+    np.testing.assert_allclose(read.frame.depth, made.frame.depth, atol=0.00051)
+    assert np.abs(read.frame.color.astype(int) - made.frame.color).mean() < 4
+    assert [item.label for item in read.objects] == [item.label for item in made.objects]
+    np.testing.assert_allclose(read.up, made.up)
+
+
+def test_coarser_volumes_are_any_of_the_finer_cells(folders):
+    for sample in CropSamples(folders['crops']):
+        coarse = sample.occupancy_at(32)
+        expected = np.zeros((32, 32, 32), bool)
+        expected[tuple((np.argwhere(sample.occupancy) // 2).T)] = True
+        np.testing.assert_array_equal(coarse, expected)
+
+
+def test_every_sample_comes_once_in_the_order_of_the_seed(folders):
+    def names(some: Iterable[CropSample]) -> list[tuple[str, int]]:
+        return [(one.scene, one.truth.id) for one in some]
+
+    samples = CropSamples(folders['crops'])
+    assert len(set(names(samples))) == 7
+    assert sorted(names(samples.shuffled(1))) == sorted(names(samples))
+    assert names(samples.shuffled(1)) == names(samples.shuffled(1)) != names(samples.shuffled(2))
+    assert names([samples[-1]]) == names(samples)[-1:]
+    with pytest.raises(IndexError):
+        samples[7]
+
+
+def test_fifty_thousand_samples_fit_into_a_gigabyte(folders, tmp_path):
+    options = RenderOptions(samples=12, sky_rays=1)
+    render_dataset(folders['shapes'], None, tmp_path / 'out', options)
+    size = (tmp_path / 'out' / 'shard_00000.npz').stat().st_size
+    assert size / 12 < 20_000
+
+
+def test_reading_needs_neither_open3d_nor_trimesh(folders):
+    code = (
+        'import sys\n'
+        "sys.modules['open3d'] = sys.modules['trimesh'] = sys.modules['torch'] = None\n"
+        'from img2scene_ros.learning.samples import CropSamples\n'
+        f"print(CropSamples({str(folders['crops'])!r})[0].occupancy.shape)\n")
+    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert result.stdout.strip() == '(64, 64, 64)', result.stderr
+
+
+def test_unusable_folders_are_one_clear_sentence(folders, tmp_path):
+    with pytest.raises(InputError, match='no data set'):
+        CropSamples(tmp_path)
+    with pytest.raises(InputError, match='holds scenes, not crops'):
+        CropSamples(folders['scenes'])
+    (tmp_path / 'index.json').write_text('{"options": 3}')
+    with pytest.raises(InputError, match='not the index'):
+        CropSamples(tmp_path)
+    index = json.loads((folders['crops'] / 'index.json').read_text())
+    (tmp_path / 'index.json').write_text(json.dumps(index))
+    with pytest.raises(InputError, match='lacks 3 of 3'):
+        CropSamples(tmp_path)
+    for name in index['shards']:
+        (tmp_path / name).write_bytes((folders['crops'] / name).read_bytes()[:400])
+    with pytest.raises(InputError, match='cannot read the shard'):
+        CropSamples(tmp_path)[0]
+
+
+def test_a_shard_that_cannot_be_written_leaves_nothing(tmp_path):
+    with pytest.raises(InputError, match='cannot write'):
+        write_shard(tmp_path / 'missing' / 'shard.npz', [[b'a', b'b']])
+    (tmp_path / 'taken.npz').mkdir()
+    with pytest.raises(InputError, match='cannot write'):
+        write_shard(tmp_path / 'taken.npz', [[b'a', b'b']])
+    assert [path.name for path in tmp_path.iterdir()] == ['taken.npz']
+
+
+@pytest.mark.parametrize('kind', ('crops', 'scenes'))
+def test_the_sheet_shows_the_samples(folders, tmp_path, kind):
+    draw_sheet(folders[kind], tmp_path / 'sheet.png', count=4)
+    sheet = cv2.imread(str(tmp_path / 'sheet.png'))[..., ::-1]
+    if kind == 'crops':
+        picture = CropSamples(folders[kind])[0].crop.color
+    else:
+        picture = SceneSamples(folders[kind])[0].frame.color
+    height, width = picture.shape[:2]
+    shown = sheet[16:16 + height, :width]  # below the caption
+    # Boxes and names are drawn over a part of a scene.
+    assert (shown == picture).all(axis=2).mean() > 0.4
+    assert sheet.shape[0] == 2 * (height + 16), 'two rows of two'
+    with pytest.raises(InputError, match='cannot write'):
+        draw_sheet(folders[kind], tmp_path / 'missing' / 'sheet.png', count=1)
