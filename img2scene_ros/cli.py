@@ -1,4 +1,4 @@
-"""The command line: img2scene reconstruct | demo | bench | doctor."""
+"""The command line: img2scene reconstruct | demo | prepare-pix3d | render | train | ..."""
 
 import argparse
 import json

@@ -53,15 +53,16 @@ def crop_intrinsics(half_field: Tensor, size: int) -> Tensor:
 
 def project(points: Tensor, intrinsics: Tensor, extrinsics: Tensor) -> Tensor:
     """
-    Project points into a picture.
+    Project points into a picture; in full precision, whatever the networks compute in.
 
     :param points: (B, N, 3)
     :param intrinsics: (B, 3, 3)
     :param extrinsics: (B, 3, 4), to the camera's optical frame
     :return: (B, N, 2) pixels; NaN for points that are not in front of the camera
     """
-    seen = points @ extrinsics[:, :, :3].mT + extrinsics[:, None, :, 3]
-    homogeneous = seen @ intrinsics.mT
+    with torch.autocast(points.device.type, enabled=False):
+        seen = points @ extrinsics[:, :, :3].mT + extrinsics[:, None, :, 3]
+        homogeneous = seen @ intrinsics.mT
     depth = homogeneous[..., 2:]
     return homogeneous[..., :2] / torch.where(depth > 1e-6, depth, torch.nan)
 

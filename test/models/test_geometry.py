@@ -34,6 +34,13 @@ def test_cells_are_projected_as_the_camera_does(anchor):
         np.testing.assert_allclose(pixels, expected, atol=1e-4)
 
 
+def test_half_precision_does_not_move_pixels():
+    with torch.autocast('cpu', torch.bfloat16):
+        pixels = projected(8, 112)
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
+    torch.testing.assert_close(pixels, projected(8, 112), atol=1e-5, rtol=0)
+
+
 def test_features_that_tell_their_pixel_are_found_at_the_projected_pixel():
     v, u = torch.meshgrid(torch.arange(SIZE), torch.arange(SIZE), indexing='ij')
     features = torch.stack([u, v, torch.ones_like(u)]).float().expand(len(HALF_FIELDS), -1, -1, -1)
