@@ -23,6 +23,7 @@ from img2scene_ros.learning.shapes import open_library
 from img2scene_ros.learning.synthetic import RenderOptions
 from img2scene_ros.learning.synthetic import crop_samples
 from img2scene_ros.learning.synthetic import scene_samples
+from img2scene_ros.reconstruction.crop import GEOMETRY
 
 FORMAT = 1
 
@@ -54,7 +55,7 @@ def render_dataset(
     count = -(-options.samples // options.shard_samples)
     names = [f'shard_{number:05d}.npz' for number in range(count)]
     _start(out, {
-        'format': FORMAT, 'options': asdict(options), 'shards': names,
+        'format': FORMAT, 'crop': GEOMETRY, 'options': asdict(options), 'shards': names,
         'shapes': library.names, 'left_out': library.left_out})
     todo = [number for number in range(count) if not (out / names[number]).is_file()]
     finished = count - len(todo)

@@ -28,7 +28,9 @@ import numpy as np
 from img2scene_ros.camera import Camera
 from img2scene_ros.errors import InputError
 from img2scene_ros.frame import Frame
+from img2scene_ros.reconstruction.crop import GEOMETRY
 from img2scene_ros.reconstruction.crop import Crop
+from img2scene_ros.reconstruction.crop import check_geometry
 from img2scene_ros.reconstruction.crop import CropView
 from img2scene_ros.reconstruction.crop import Cube
 
@@ -283,9 +285,9 @@ class SceneSamples(_Records[SceneSample]):
 
 def read_index(folder: Path) -> dict[str, Any]:
     """
-    Return index.json: format, options, shards, shapes, labels, left_out.
+    Return index.json: format, crop, options, shards, shapes, labels, left_out.
 
-    :raises InputError: there is none, or it is none
+    :raises InputError: there is none, it is none, or its crops are cut in another way
     """
     path = Path(folder) / 'index.json'
     try:
@@ -297,12 +299,13 @@ def read_index(folder: Path) -> dict[str, Any]:
             '`img2scene render`') from error
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"'{path}' is not the index of a data set ({error})") from error
+    check_geometry(index.get('crop'), str(path))
     return index
 
 
 def write_index(folder: Path, index: dict[str, Any]) -> None:
     """
-    Write index.json; it appears whole or not at all.
+    Write index.json with the crops' geometry; it appears whole or not at all.
 
     :raises InputError: the folder cannot be written
     """
@@ -310,7 +313,7 @@ def write_index(folder: Path, index: dict[str, Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name('.index.json.part')
-        beside.write_text(json.dumps(index, indent=1) + '\n')
+        beside.write_text(json.dumps(index | {'crop': GEOMETRY}, indent=1) + '\n')
         os.replace(beside, path)
     except OSError as error:
         raise InputError(f"cannot write '{path}': {error.strerror}") from error

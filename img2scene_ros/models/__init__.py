@@ -18,6 +18,8 @@ from img2scene_ros.models.frustum_unet import FrustumUNet
 from img2scene_ros.models.occupancy import OccupancyNetwork
 from img2scene_ros.models.resfest import ResFesT
 from img2scene_ros.models.resnet_unproject import ResNetUnproject
+from img2scene_ros.reconstruction.crop import GEOMETRY
+from img2scene_ros.reconstruction.crop import check_geometry
 
 NETWORKS: dict[str, type[OccupancyNetwork]] = {
     'frustum-unet': FrustumUNet,
@@ -71,7 +73,8 @@ def save_network(
         key: tensor.detach().cpu().contiguous().to(
             torch.float16 if half and tensor.is_floating_point() else tensor.dtype)
         for key, tensor in network.state_dict().items()}
-    config = {'network': name, 'options': asdict(network.config), **(about or {})}
+    config = {
+        'network': name, 'options': asdict(network.config), 'crop': GEOMETRY, **(about or {})}
     folder = Path(folder)
     # The weights last: whoever finds them finds their shape, too.
     write_beside(folder / CONFIG, lambda path: path.write_text(json.dumps(config, indent=1)))
@@ -109,7 +112,7 @@ def read_network_config(folder: Path) -> dict[str, Any]:
     """
     Return what config.json tells about a network.
 
-    :raises InputError: it cannot be read or tells no network
+    :raises InputError: it cannot be read, tells no network, or one for other crops
     """
     path = Path(folder) / CONFIG
     try:
@@ -122,6 +125,7 @@ def read_network_config(folder: Path) -> dict[str, Any]:
     if not (isinstance(config, dict) and isinstance(config.get('network'), str)
             and isinstance(config.get('options'), dict)):
         raise InputError(f"'{path}' does not name a network of mine and its options")
+    check_geometry(config.get('crop'), str(path))
     return config
 
 

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from img2scene_ros.camera import Camera
+from img2scene_ros.errors import InputError
 from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.frame import Frame
 
@@ -25,6 +26,22 @@ MARGIN = 1.2  # half field of the crop, in longer halves of the box
 # How far the cube's centre lies behind the anchor, in cube sides: what is visible is the front.
 # On rendered scenes this loses the least of the solids (docs/learning.md).
 CENTER_BEHIND_ANCHOR = 0.18
+# Data sets and weights record what they were made with.
+GEOMETRY = {'margin': MARGIN, 'center_behind_anchor': CENTER_BEHIND_ANCHOR}
+
+
+def check_geometry(recorded: dict[str, float] | None, owner: str) -> None:
+    """
+    Refuse data or weights whose crops and cubes lie elsewhere.
+
+    :param recorded: the `GEOMETRY` that they were made with
+    :param owner: whose it is, for the error
+    :raises InputError: it is another one
+    """
+    if recorded != GEOMETRY:
+        raise InputError(
+            f"'{owner}' was made for other crops ({recorded}) than this version cuts "
+            f'({GEOMETRY}); make it anew')
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,9 +6,12 @@ import trimesh
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.detection import bbox_of
+from img2scene_ros.errors import InputError
 from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.frame import Frame
+from img2scene_ros.reconstruction.crop import GEOMETRY
 from img2scene_ros.reconstruction.crop import anchor_depth
+from img2scene_ros.reconstruction.crop import check_geometry
 from img2scene_ros.reconstruction.crop import crop_view
 from img2scene_ros.reconstruction.crop import cut_crop
 from img2scene_ros.reconstruction.crop import smallest_rotation
@@ -113,3 +116,11 @@ def test_without_a_reading_there_is_no_anchor():
 def test_empty_box_is_one_clear_sentence():
     with pytest.raises(ReconstructionError, match='empty'):
         crop_view(CAMERA, np.array([50.0, 80, 50, 140]))
+
+
+def test_other_geometry_is_refused() -> None:
+    """Data and weights for other crops are named, not used."""
+    check_geometry(dict(GEOMETRY), 'RUN/config.json')
+    for other in (None, GEOMETRY | {'margin': GEOMETRY['margin'] + 0.1}):
+        with pytest.raises(InputError, match="'RUN/config.json' was made for other crops"):
+            check_geometry(other, 'RUN/config.json')
