@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from harness import NodeProcess
 from harness import Robot
-from harness import free_domain
+
+from img2scene_ros.nodes.demo import free_domain
 
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 

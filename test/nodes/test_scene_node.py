@@ -14,7 +14,6 @@ import pytest
 import trimesh
 from harness import NodeProcess
 from harness import Robot
-from harness import free_domain
 from harness import meshes
 from harness import stamp_of
 from harness import triangles
@@ -27,6 +26,7 @@ from visualization_msgs.msg import Marker
 from visualization_msgs.msg import MarkerArray
 
 from img2scene_ros.frame import Frame
+from img2scene_ros.nodes.demo import free_domain
 from img2scene_ros.nodes.messages import color_from_image
 
 FRAME = 'ycb_3'
