@@ -1,6 +1,7 @@
 """Fixtures that several test modules share."""
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -20,3 +21,14 @@ def frames_folder() -> Path:
 def recorded(frames_folder: Path) -> Callable[[str], Frame]:
     """Return a function that gives a recorded frame by its folder's name, read once."""
     return cache(lambda name: load_frame(frames_folder / name))
+
+
+@pytest.fixture(scope='session')
+def one_thread() -> Iterator[None]:
+    """Run torch on one core: small networks only wait for the others."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -1,5 +1,6 @@
 """The benchmark's table."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Callable
 
@@ -29,7 +30,7 @@ def test_accuracy_falls_when_the_object_is_elsewhere(
     frame = recorded(name)
     found, = Pipeline().run(frame).objects
     right = accuracy(frames_folder / name, frame, [found])
-    moved = type(found)(**{**vars(found), 'position': found.position + np.array([0.02, 0, 0])})
+    moved = replace(found, position=found.position + np.array([0.02, 0, 0]))
     wrong = accuracy(frames_folder / name, frame, [moved])
     assert right.silhouette_iou > 0.85 > wrong.silhouette_iou
     assert right.height_error == pytest.approx(0.0, abs=0.005)

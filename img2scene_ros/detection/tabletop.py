@@ -86,7 +86,7 @@ class TabletopDetector:
         labels = _floating_joined(labels, frame, support, height)
         masks = [_filled(labels == label, frame, height, self._least_height(frame))
                  for label in np.unique(labels[labels > 0])]
-        masks = [mask for mask in masks if self._is_object(mask, frame, support)]
+        masks = [mask for mask in masks if self._is_object(mask, frame, support, height)]
         masks.sort(key=np.count_nonzero, reverse=True)
         return [_detection(mask, frame) for mask in masks[:self.options.max_detections]]
 
@@ -124,15 +124,16 @@ class TabletopDetector:
             labels[above] = connected_components(graph, directed=False)[1] + 1
         return _without_specks(labels, 60 * (columns / 640) ** 2)
 
-    def _is_object(self, mask: np.ndarray, frame: Frame, support: SupportPlane) -> bool:
+    def _is_object(
+        self, mask: np.ndarray, frame: Frame, support: SupportPlane, height: np.ndarray,
+    ) -> bool:
         if not cv2.erode(mask.astype(np.uint8), _square(frame, 5)).any():
             return False
         readings = mask & np.isfinite(frame.depth)
         points = frame.points[readings]
         low, high = np.percentile(points, (1, 99), axis=0)
         extent = np.linalg.norm(high - low)
-        is_on_support = _is_over(
-            frame, support, support.height(frame.points), readings, margin=-0.005).mean() > 0.4
+        is_on_support = _is_over(frame, support, height, readings, margin=-0.005).mean() > 0.4
         return self.options.min_size <= extent <= self.options.max_size and is_on_support
 
 

@@ -10,6 +10,9 @@ from img2scene_ros.frame import Frame
 from img2scene_ros.options import Options
 from img2scene_ros.support import SupportPlane
 
+# Where up is when no support is seen: that of a camera held level.
+OPTICAL_UP = np.array([0.0, -1.0, 0.0])
+
 
 @dataclass(frozen=True, eq=False)
 class Placement:

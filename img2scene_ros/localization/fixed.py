@@ -6,14 +6,13 @@ import numpy as np
 
 from img2scene_ros.detection import Detection
 from img2scene_ros.frame import Frame
+from img2scene_ros.localization import OPTICAL_UP
 from img2scene_ros.localization import Placement
 from img2scene_ros.localization import object_axes
 from img2scene_ros.localization import position_std
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.support import SupportPlane
-
-UP = np.array([0.0, -1.0, 0.0])
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class FixedDistance:
         height *= position[2] / frame.camera.fy
         std = position_std(ray, self.options.relative_std * self.options.distance,
                            position[2] / frame.camera.fx)
-        return Placement(position, object_axes(position, UP),
+        return Placement(position, object_axes(position, OPTICAL_UP),
                          np.array([width, width, height]), std, 'fixed')
 
 

@@ -7,14 +7,13 @@ import numpy as np
 from img2scene_ros.detection import Detection
 from img2scene_ros.frame import Frame
 from img2scene_ros.frame import depth_std
+from img2scene_ros.localization import OPTICAL_UP
 from img2scene_ros.localization import Placement
 from img2scene_ros.localization import object_axes
 from img2scene_ros.localization import position_std
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.support import SupportPlane
-
-UP = np.array([0.0, -1.0, 0.0])
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class SensorDistance:
         points = _without_outliers(readings)
         stands_on = support if support and _stands_on(support, points) else None
         middle = (points.min(axis=0) + points.max(axis=0)) / 2.0
-        rotation = object_axes(middle, support.normal if support else UP)
+        rotation = object_axes(middle, support.normal if support else OPTICAL_UP)
         low, high = np.percentile(points @ rotation, (1, 99), axis=0)
         if stands_on:
             low[2] = -stands_on.offset

@@ -139,7 +139,9 @@ class Tracker:
                 if model is not None:
                     track.model = model
                     track.modelled_at = sighting.placement.position
-                    track.position = sighting.placement.position
+                    if _rests(track, sighting):
+                        # Earlier, worse views no longer count for its place.
+                        track.position = sighting.placement.position
 
     def objects(self) -> tuple[SceneObject, ...]:
         """Return the objects that are there now, by id."""
@@ -197,12 +199,19 @@ def _distance(track: Track, sighting: Sighting, color: np.ndarray) -> float:
 
 def _move(track: Track, sighting: Sighting) -> None:
     """Average the place of an object that rests; follow one that moves."""
+    rests = _rests(track, sighting) and not track.is_lost
+    track.sightings = min(track.sightings + 1, 10) if rests else 1
     step = sighting.placement.position - track.position
-    rests = np.linalg.norm(step) < 0.01 + np.linalg.norm(sighting.placement.position_std)
-    track.sightings = min(track.sightings + 1, 10) if rests and not track.is_lost else 1
     track.position = track.position + step / track.sightings
     track.detection, track.placement = sighting.detection, sighting.placement
     track.missed, track.is_lost = 0, False
+
+
+def _rests(track: Track, sighting: Sighting) -> bool:
+    """Tell whether the sighting is where the track is, as far as places are known."""
+    placement = sighting.placement
+    step = np.linalg.norm(placement.position - track.position)
+    return bool(step < 0.01 + np.linalg.norm(placement.position_std))
 
 
 def _is_gone(track: Track, frame: Frame) -> bool:

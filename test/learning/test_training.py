@@ -33,6 +33,8 @@ from img2scene_ros.learning.training_config import read_config
 from img2scene_ros.models import load_network
 from img2scene_ros.models import read_network_config
 
+pytestmark = pytest.mark.usefixtures('one_thread')
+
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ('steps=6', 'batch=4', 'resolution=16', 'log_every=1', 'save_every=2', 'validate_every=3',
          'model.width=8', 'model.slices=16', 'validation_samples=4')

@@ -13,6 +13,8 @@ from img2scene_ros.models.geometry import sample_frustum
 from img2scene_ros.models.geometry import unproject
 from img2scene_ros.reconstruction.crop import CropView
 
+pytestmark = pytest.mark.usefixtures('one_thread')
+
 HALF_FIELDS = (0.08, 0.3, 0.7)
 SIZE = 24
 

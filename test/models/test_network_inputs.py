@@ -6,6 +6,8 @@ import pytest
 from img2scene_ros.models.inputs import CHANNELS
 from img2scene_ros.models.inputs import encode_crop
 
+pytestmark = pytest.mark.usefixtures('one_thread')
+
 COLOR = np.random.default_rng(0).integers(0, 256, (8, 8, 3)).astype(np.uint8)
 MASK = np.arange(64).reshape(8, 8) % 3 == 0
 

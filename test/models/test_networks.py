@@ -27,6 +27,8 @@ from img2scene_ros.models.resnet import ResNet
 from img2scene_ros.models.resnet import load_imagenet_weights
 from img2scene_ros.reconstruction.crop import CropView
 
+pytestmark = pytest.mark.usefixtures('one_thread')
+
 # Narrow, to be quick; the names and all parts are those of the real ones.
 SMALL = {
     'frustum-unet': {'width': 8, 'slices': 16},

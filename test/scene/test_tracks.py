@@ -13,8 +13,10 @@ from synthetic import can
 from synthetic import tabletop_frame
 
 from img2scene_ros.frame import Frame
+from img2scene_ros.localization import Sighting
 from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.pipeline import PipelineOptions
+from img2scene_ros.reconstruction import ObjectModel
 from img2scene_ros.scene import Scene
 
 POSE = camera_pose(35, 0.9)
@@ -72,6 +74,23 @@ def test_a_moved_object_keeps_id_and_mesh() -> None:
     moved = {found.id: np.linalg.norm(found.position - old.position)
              for found, old in zip(after.objects, before.objects)}
     assert sorted(moved.values()) == pytest.approx([0.0, 0.03], abs=0.006)
+
+
+def test_an_object_that_moves_while_it_is_rebuilt() -> None:
+    """The mesh of an older frame appears where the object is now."""
+    pipeline = Pipeline()
+    pipeline.perceive(look(mug(0, 0)))
+    reconstruct = pipeline.reconstructor.reconstruct
+
+    def rebuild_late(sighting: Sighting) -> ObjectModel:
+        pipeline.perceive(look(mug(0, -0.03)))
+        return reconstruct(sighting)
+
+    pipeline.reconstructor.reconstruct = rebuild_late
+    found, = pipeline.reconstruct_next().objects
+    to_table = POSE[:3, :3] @ found.position + POSE[:3, 3]
+    assert found.model.reconstructor == 'depth_shell'
+    assert to_table[1] == pytest.approx(-0.03, abs=0.008)
 
 
 def test_a_taken_object_goes_at_once() -> None:
