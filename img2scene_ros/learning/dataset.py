@@ -6,9 +6,11 @@ So a run that stops and goes on sees what it would have seen, whatever the numbe
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from torch.utils.data import Dataset
@@ -21,6 +23,7 @@ from img2scene_ros.learning.augmentation import plain_example
 from img2scene_ros.learning.samples import CropSample
 from img2scene_ros.learning.samples import CropSamples
 from img2scene_ros.models.inputs import encode_crop
+from img2scene_ros.reconstruction.crop import Crop
 
 
 def open_samples(folder: Path) -> CropSamples:
@@ -40,18 +43,20 @@ class TrainingExamples(Dataset):
 
     def __init__(
         self, samples: Sequence[CropSample], options: AugmentationOptions, seed: int,
-        resolution: int,
+        resolution: int, size: int = 0,
     ) -> None:
         """
         Prepare to read.
 
         :param samples: any number but none
         :param resolution: of the volumes
+        :param size: pixels of a side of the pictures; 0 leaves them as they are
         """
         self.samples = samples
         self.options = options
         self.seed = seed
         self.resolution = resolution
+        self.size = size
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -61,7 +66,8 @@ class TrainingExamples(Dataset):
         epoch, place = divmod(position, len(self.samples))
         number = shuffled_order(len(self.samples), self.seed, epoch)[place]
         random = np.random.default_rng((self.seed, 1, position))
-        example = augment(self.samples[int(number)], random, self.options)
+        sample = resized(self.samples[int(number)], self.size)
+        example = augment(sample, random, self.options)
         return as_tensors(example, self.resolution)
 
 
@@ -89,12 +95,13 @@ class ValidationExamples(Dataset):
 
     def __init__(
         self, samples: Sequence[CropSample], numbers: Sequence[int], with_depth: bool,
-        resolution: int,
+        resolution: int, size: int = 0,
     ) -> None:
         self.samples = samples
         self.numbers = numbers
         self.with_depth = with_depth
         self.resolution = resolution
+        self.size = size
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -102,10 +109,27 @@ class ValidationExamples(Dataset):
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, str]:
         """Return picture, half field, occupancy and category."""
         number = self.numbers[index]
-        sample = self.samples[number]
+        sample = resized(self.samples[number], self.size)
         example = noisy_example(sample, np.random.default_rng((2, number))) \
             if self.with_depth else plain_example(sample, with_depth=False)
         return *as_tensors(example, self.resolution), sample.truth.label
+
+
+def resized(sample: CropSample, size: int) -> CropSample:
+    """
+    Return a sample whose pictures have another size; its cube stays where it is.
+
+    :param size: pixels of a side; 0 leaves them as they are
+    """
+    crop = sample.crop
+    if size in (0, len(crop.mask)):
+        return sample
+    color = cv2.resize(crop.color, (size, size), interpolation=cv2.INTER_AREA)
+    # The nearest reading: a mean across an edge would lie on neither side.
+    mask, depth = (
+        cv2.resize(image, (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
+        for image in (crop.mask.astype(np.uint8), crop.depth))
+    return replace(sample, crop=Crop(crop.view, color, mask > 0, depth))
 
 
 def as_tensors(

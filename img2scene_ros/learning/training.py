@@ -49,6 +49,7 @@ from img2scene_ros.learning.training_config import FREE
 from img2scene_ros.learning.training_config import TrainingConfig
 from img2scene_ros.learning.training_config import TrainingOptions
 from img2scene_ros.models import build_network
+from img2scene_ros.models import load_network
 from img2scene_ros.models import save_network
 from img2scene_ros.models import write_beside
 from img2scene_ros.models.occupancy import OccupancyNetwork
@@ -176,7 +177,7 @@ def start(config: TrainingConfig, processes: Processes) -> Run:
     """
     Return a run at its first step.
 
-    :raises InputError: backbone weights that cannot be read
+    :raises InputError: weights to start from that cannot be read or are of another shape
     :raises OptionError: options that do not go together
     """
     options, device = config.training, processes.device
@@ -185,7 +186,9 @@ def start(config: TrainingConfig, processes: Processes) -> Run:
                           'share that evenly')
     torch.manual_seed(options.seed)
     network = build_network(options.network, **asdict(config.model))
-    if options.backbone_weights:
+    if options.start_from:
+        start_from(network, Path(options.start_from))
+    elif options.backbone_weights:
         if not hasattr(network, 'encoder'):
             raise OptionError(f"'{options.network}' has no ResNet that could start from the "
                               "option 'backbone_weights'")
@@ -206,6 +209,20 @@ def start(config: TrainingConfig, processes: Processes) -> Run:
     return Run(network, deepcopy(network).eval().requires_grad_(False), optimizer, scaler)
 
 
+def start_from(network: OccupancyNetwork, folder: Path) -> None:
+    """
+    Take over the weights of a trained network.
+
+    :raises InputError: it cannot be read or has another shape
+    """
+    trained = load_network(folder)
+    if type(trained) is not type(network) or trained.config != network.config:
+        raise InputError(
+            f"the network in '{folder}' has another shape ({trained.config}) than the one to "
+            f'train ({network.config}); use the same model options')
+    network.load_state_dict(trained.state_dict())
+
+
 def steps(
     run: Run, config: TrainingConfig, samples: Sequence[CropSample], processes: Processes,
     end: float | None,
@@ -219,7 +236,8 @@ def steps(
     :raises TrainingError: the loss is not a number any more
     """
     options, device = config.training, processes.device
-    examples = TrainingExamples(samples, config.augmentation, options.seed, options.resolution)
+    examples = TrainingExamples(
+        samples, config.augmentation, options.seed, options.resolution, options.size)
     loader = DataLoader(
         examples, options.batch // processes.count,
         sampler=positions_of(
@@ -384,7 +402,7 @@ def validate(
     dtype = arithmetic(options, device)
     scores = {}
     for name, with_depth in INPUTS.items():
-        examples = ValidationExamples(samples, numbers, with_depth, RESOLUTION)
+        examples = ValidationExamples(samples, numbers, with_depth, RESOLUTION, options.size)
         ious, labels = [], []
         for pictures, half_field, occupancy, names in DataLoader(
                 examples, min(64, options.batch), num_workers=options.workers,

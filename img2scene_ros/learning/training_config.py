@@ -24,10 +24,15 @@ class TrainingOptions(Options):
     """How a network is trained."""
 
     network: str = option('frustum-unet', 'Which network', choices=tuple(NETWORKS))
+    start_from: str = option(
+        '', 'Folder of a trained network of the same shape to start from; empty is none')
     backbone_weights: str = option(
         '', "A file of a ResNet's weights to start from, with torchvision's names; empty is none")
     steps: int = option(20000, 'Number of steps of the whole training', low=1)
     batch: int = option(32, 'Examples per step, of all processes together', low=1)
+    size: int = option(
+        0, "Pixels of a side that crops are scaled to, a multiple of 16; 0 is the data's",
+        low=0, high=512)
     resolution: int = option(
         32, 'Cells along a side of the volumes that are learned, a divisor of 64', low=8, high=64)
     optimizer: str = option('adamw', 'What changes the weights', choices=('adamw', 'adam'))
@@ -101,6 +106,8 @@ def read_config(path: Path | None, assignments: Sequence[str] = ()) -> TrainingC
     training = _options(TrainingOptions, given, '')
     if 64 % training.resolution:
         raise OptionError(f"option 'resolution' is {training.resolution}; it must divide 64")
+    if training.size % 16:
+        raise OptionError(f"option 'size' is {training.size}; it must be a multiple of 16")
     model = _options(network_class(training.network).Config, given, 'model.')
     augmentation = _options(AugmentationOptions, given, 'augmentation.')
     if given:

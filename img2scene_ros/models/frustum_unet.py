@@ -17,6 +17,7 @@ import torch.nn.functional as functional
 from torch import Tensor
 from torch import nn
 
+from img2scene_ros.models.geometry import resample_frustum
 from img2scene_ros.models.geometry import sample_frustum
 from img2scene_ros.models.inputs import CHANNELS
 from img2scene_ros.models.occupancy import EMPTY_LOGIT
@@ -76,6 +77,12 @@ class FrustumUNet(OccupancyNetwork):
     def query(self, features: Tensor, half_field: Tensor, points: Tensor) -> Tensor:
         """(B, 1, D, S / 2, S / 2) and (B, N, 3) to (B, N)."""
         return sample_frustum(features, half_field, points)[:, 0] + self.prior
+
+    def query_cells(
+        self, features: Tensor, half_field: Tensor, resolution: int, points_per_chunk: int = 0,
+    ) -> Tensor:
+        """(B, 1, D, S / 2, S / 2) to (B, R, R, R), the same as `query` but without the points."""
+        return resample_frustum(features[:, 0], half_field, resolution) + self.prior
 
 
 def behind_surface(pictures: Tensor, slices: int) -> Tensor:

@@ -54,8 +54,15 @@ class OccupancyNetwork(nn.Module):
         :return: (B, R, R, R) float32, [z, y, x]
         """
         features = self.encode(pictures, half_field)
-        centers = cell_centers(resolution, pictures.device)
+        return self.query_cells(features, half_field, resolution, points_per_chunk)
+
+    def query_cells(
+        self, features: Tensor, half_field: Tensor, resolution: int,
+        points_per_chunk: int = POINTS_PER_CHUNK,
+    ) -> Tensor:
+        """Return what `query` tells of the cells' centres: (B, R, R, R) float32, [z, y, x]."""
+        centers = cell_centers(resolution, features.device)
         logits = torch.cat([
-            self.query(features, half_field, part.expand(len(pictures), -1, -1))
+            self.query(features, half_field, part.expand(len(features), -1, -1))
             for part in centers.split(points_per_chunk)], dim=1)
         return logits.reshape(-1, resolution, resolution, resolution)

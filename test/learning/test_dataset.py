@@ -13,6 +13,7 @@ from img2scene_ros.learning.dataset import ValidationExamples
 from img2scene_ros.learning.dataset import coarser
 from img2scene_ros.learning.dataset import open_samples
 from img2scene_ros.learning.dataset import positions_of
+from img2scene_ros.learning.dataset import resized
 from img2scene_ros.learning.dataset import shuffled_order
 from img2scene_ros.learning.samples import encode_crop
 from img2scene_ros.learning.samples import write_index
@@ -54,6 +55,20 @@ def test_processes_share_the_positions():
     assert all(len(part) == 6 for part in parts)
     # Whatever the number of processes, a step has the same examples.
     assert sorted(parts[0][:2] + parts[1][:2] + parts[2][:2]) == alone[:6]
+
+
+def test_scaled_crop_shows_the_same():
+    sample = solid_sample(1)
+    half = resized(sample, SIZE // 2)
+    assert half.crop.color.shape == (SIZE // 2, SIZE // 2, 3)
+    assert half.cube == sample.cube and half.crop.view == sample.crop.view
+    again = half.crop.mask.repeat(2, 0).repeat(2, 1)
+    assert (again & sample.crop.mask).sum() > 0.9 * (again | sample.crop.mask).sum()
+    seen = half.crop.mask
+    assert np.isfinite(half.crop.depth[seen]).all(), 'mask and depth come from the same pixels'
+    np.testing.assert_allclose(
+        np.median(half.crop.depth[seen]), sample.anchor, atol=0.02 * sample.cube.side)
+    assert resized(sample, 0) is sample
 
 
 def test_cell_is_filled_if_any_part_of_it_is():

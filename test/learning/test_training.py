@@ -131,6 +131,17 @@ def test_average_is_what_is_saved(tmp_path, samples):
     assert not torch.equal(saved['stem.0.weight'], run.network.state_dict()['stem.0.weight'])
 
 
+def test_training_starts_from_a_trained_network(tmp_path, samples):
+    train(config('average=0'), samples, tmp_path / 'first')
+    first = load_network(tmp_path / 'first').state_dict()
+    run = train(config(f"start_from={tmp_path / 'first'}", 'learning_rate=0', 'size=32'),
+                samples, tmp_path / 'second')
+    for name, weight in run.network.named_parameters():
+        assert torch.equal(weight, first[name]), 'nothing is learned at a rate of 0'
+    with pytest.raises(InputError, match='another shape'):
+        train(config(f"start_from={tmp_path / 'first'}", 'model.width=12'), samples, tmp_path / 'x')
+
+
 def test_validation_keeps_the_best(tmp_path, samples, monkeypatch):
     scores = iter([0.3, 0.5, 0.4])
     monkeypatch.setattr(training, 'validate', lambda *_: dict.fromkeys(
@@ -293,6 +304,7 @@ def test_configs_are_valid(name):
     (('model.widht=3',), ['model.widht']),
     (('network=pix2vox',), ['pix2vox', 'resfest']),
     (('resolution=48',), ['resolution', '64']),
+    (('size=50',), ['size', 'multiple of 16']),
     (('augmentation.flip=2',), ['flip', 'at most 1']),
 ])
 def test_wrong_setting_is_one_sentence(settings, words):

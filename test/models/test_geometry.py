@@ -8,6 +8,7 @@ from img2scene_ros.models.geometry import cell_centers
 from img2scene_ros.models.geometry import crop_extrinsics
 from img2scene_ros.models.geometry import crop_intrinsics
 from img2scene_ros.models.geometry import project
+from img2scene_ros.models.geometry import resample_frustum
 from img2scene_ros.models.geometry import sample_cube
 from img2scene_ros.models.geometry import sample_frustum
 from img2scene_ros.models.geometry import unproject
@@ -111,3 +112,14 @@ def test_volume_is_found_again_at_its_own_cells():
     volume = torch.randn(2, 3, 8, 8, 8)
     found = sample_cube(volume, cell_centers(8).expand(2, -1, -1))
     torch.testing.assert_close(found, volume.flatten(2), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize('resolution', [8, 15])
+def test_resampling_a_frustum_is_looking_up_every_cell(resolution):
+    half_field = torch.tensor(HALF_FIELDS)
+    frustum = torch.randn(3, 12, SIZE, SIZE)
+    points = cell_centers(resolution).expand(3, -1, -1)
+    found = sample_frustum(frustum[:, None], half_field, points)
+    torch.testing.assert_close(
+        resample_frustum(frustum, half_field, resolution).flatten(1), found[:, 0],
+        atol=1e-4, rtol=0)
