@@ -17,6 +17,7 @@ from torch import Tensor
 from torch import nn
 
 from img2scene_ros.errors import OptionError
+from img2scene_ros.models.backbone import build_backbone
 from img2scene_ros.models.geometry import cell_centers
 from img2scene_ros.models.geometry import crop_extrinsics
 from img2scene_ros.models.geometry import crop_intrinsics
@@ -25,7 +26,6 @@ from img2scene_ros.models.geometry import sample_cube
 from img2scene_ros.models.geometry import unproject
 from img2scene_ros.models.occupancy import EMPTY_LOGIT
 from img2scene_ros.models.occupancy import OccupancyNetwork
-from img2scene_ros.models.resnet import ResNet
 from img2scene_ros.models.resnet_unproject import encode_position
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
@@ -38,7 +38,9 @@ FREQUENCIES = 4
 class ResFesTConfig(Options):
     """The shape of a `resfest` network."""
 
-    depth: int = option(50, 'Layers of the ResNet: 18, 34 or 50', low=18, high=50)
+    backbone: str = option(
+        'resnet50', 'resnet18, resnet34, resnet50, or a network of timm such as '
+        'efficientnet_b0')
     width: int = option(256, 'Width of the transformer, a multiple of 4 and of heads', low=8)
     heads: int = option(8, 'Attention heads', low=1)
     layers: int = option(4, 'Layers of the transformer', low=1)
@@ -57,7 +59,7 @@ class ResFesT(OccupancyNetwork):
         if width % 4 or width % config.heads:
             raise OptionError(f"option 'width' is {width}; it must be a multiple of 4 and of "
                               f"'heads', {config.heads}")
-        self.encoder = ResNet(config.depth)
+        self.encoder = build_backbone(config.backbone)
         self.laterals = nn.ModuleList(
             nn.Conv2d(inputs, width, 1) for inputs in self.encoder.widths[1:])
         self.transformer = nn.TransformerEncoder(

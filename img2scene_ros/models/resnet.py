@@ -11,7 +11,6 @@ from torch import Tensor
 from torch import nn
 
 from img2scene_ros.errors import InputError
-from img2scene_ros.errors import OptionError
 from img2scene_ros.models.inputs import CHANNELS
 
 DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
@@ -75,11 +74,8 @@ class ResNet(nn.Module):
         Make one with random weights.
 
         :param depth: layers, 18, 34 or 50
-        :raises OptionError: another number
         """
         super().__init__()
-        if depth not in DEPTHS:
-            raise OptionError(f"option 'depth' is {depth}; it must be one of 18, 34, 50")
         block = Bottleneck if depth >= 50 else BasicBlock
         self.conv1 = nn.Conv2d(CHANNELS, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)

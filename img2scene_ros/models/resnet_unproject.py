@@ -13,13 +13,13 @@ import torch.nn.functional as functional
 from torch import Tensor
 from torch import nn
 
+from img2scene_ros.models.backbone import build_backbone
 from img2scene_ros.models.geometry import crop_extrinsics
 from img2scene_ros.models.geometry import crop_intrinsics
 from img2scene_ros.models.geometry import project
 from img2scene_ros.models.geometry import unproject
 from img2scene_ros.models.occupancy import EMPTY_LOGIT
 from img2scene_ros.models.occupancy import OccupancyNetwork
-from img2scene_ros.models.resnet import ResNet
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
 
@@ -28,7 +28,9 @@ from img2scene_ros.options import option
 class ResNetUnprojectConfig(Options):
     """The shape of a `resnet18-unproject` network."""
 
-    depth: int = option(18, 'Layers of the ResNet: 18, 34 or 50', low=18, high=50)
+    backbone: str = option(
+        'resnet18', 'resnet18, resnet34, resnet50, or a network of timm such as '
+        'efficientnet_b0')
     hidden: int = option(128, 'Width of the features in the cube and of the MLP', low=8)
     layers: int = option(3, 'Hidden layers of the MLP', low=1)
     frequencies: int = option(4, 'Octaves that a position is encoded with', low=1)
@@ -42,7 +44,7 @@ class ResNetUnproject(OccupancyNetwork):
     def __init__(self, config: ResNetUnprojectConfig = ResNetUnprojectConfig()) -> None:
         super().__init__()
         self.config = config
-        self.encoder = ResNet(config.depth)
+        self.encoder = build_backbone(config.backbone)
         self.laterals = nn.ModuleList(
             nn.Conv2d(width, config.hidden, 1) for width in self.encoder.widths)
         self.position = nn.Linear(6 * config.frequencies, config.hidden)

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from torch import nn
 
 from img2scene_ros import models
 from img2scene_ros.errors import InputError
+from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import OptionError
 from img2scene_ros.models import NETWORKS
 from img2scene_ros.models import build_network
@@ -32,7 +34,7 @@ pytestmark = pytest.mark.usefixtures('one_thread')
 # Narrow, to be quick; the names and all parts are those of the real ones.
 SMALL = {
     'frustum-unet': {'width': 8, 'slices': 16},
-    'resfest': {'depth': 18, 'width': 32, 'heads': 4, 'layers': 1, 'volume': 8},
+    'resfest': {'backbone': 'resnet18', 'width': 32, 'heads': 4, 'layers': 1, 'volume': 8},
     'resnet18-unproject': {'hidden': 16},
 }
 # Millions; the ResNets without their classifier have 11.2, 21.3 and 23.5.
@@ -187,7 +189,6 @@ def test_wrong_checkpoint_is_one_sentence(tmp_path, damage, words):
     ('pix2vox', {}, 'pix2vox'),
     ('resfest', {'slices': 3}, 'slices'),
     ('frustum-unet', {'slices': 3}, 'at least 8'),
-    ('resnet18-unproject', {'depth': 19}, 'one of 18, 34, 50'),
     ('resfest', {'width': 30}, 'multiple of'),
 ])
 def test_network_that_cannot_be_built_is_one_sentence(name, options, word):
@@ -239,3 +240,19 @@ def test_weights_for_three_colors_fit(tmp_path):
         load_imagenet_weights(ResNet(34), tmp_path / 'resnet18.pth')
     with pytest.raises(InputError, match='nowhere.pth'):
         load_imagenet_weights(ResNet(18), tmp_path / 'nowhere.pth')
+
+
+def test_backbone_of_timm_fits_the_networks():
+    pytest.importorskip('timm')
+    network = build_network('resnet18-unproject', backbone='efficientnet_b0', hidden=16).eval()
+    assert network(pictures(), HALF_FIELD, 16).shape == (2, 16, 16, 16)
+    with pytest.raises(OptionError, match='no_such_network'):
+        build_network('resnet18-unproject', backbone='no_such_network')
+    with pytest.raises(OptionError, match='strides'):
+        build_network('resnet18-unproject', backbone='vit_tiny_patch16_224')
+
+
+def test_backbone_without_timm_is_one_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'timm', None)
+    with pytest.raises(MissingDependencyError, match='efficientnet_b0.*pip install timm'):
+        build_network('resfest', backbone='efficientnet_b0')
