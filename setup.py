@@ -9,6 +9,10 @@ setup(
     name=package_name,
     version='0.1.0',
     packages=find_packages(include=['img2scene_ros', 'img2scene_ros.*']),
+    package_data={
+        'img2scene_ros.localization': ['*.yaml'],
+        'img2scene_ros.weights': ['*/*'],
+    },
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{package_name}']),
         (f'share/{package_name}', ['package.xml']),
@@ -19,7 +23,7 @@ setup(
     ],
     install_requires=['setuptools'],
     python_requires='>=3.10',
-    zip_safe=True,
+    zip_safe=False,
     maintainer='img2scene maintainers',
     maintainer_email='maintainers@img2scene.example',
     description='Object models for robots: camera images in, posed closed meshes out.',

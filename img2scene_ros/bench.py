@@ -8,6 +8,7 @@ from os import cpu_count
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,6 +18,7 @@ from img2scene_ros.detection import bbox_of
 from img2scene_ros.frame import Frame
 from img2scene_ros.frame import load_frame
 from img2scene_ros.pipeline import Pipeline
+from img2scene_ros.pipeline import parse_settings
 from img2scene_ros.rendering.raycast import Surface
 from img2scene_ros.rendering.raycast import render
 from img2scene_ros.scene import SceneObject
@@ -34,18 +36,23 @@ class Accuracy:
     height_error: float
 
 
-def bench(folders: Sequence[Path], repeats: int = 5) -> str:
+def bench(
+    folders: Sequence[Path], settings: dict[str, Any] | None = None, repeats: int = 5,
+) -> str:
     """
-    Measure the pipeline's defaults on recorded frames.
+    Measure the pipeline on recorded frames.
 
     :param folders: frame folders
+    :param settings: options by dotted name; defaults for the others
     :param repeats: runs per frame; times are their medians
     :return: a Markdown table
     :raises InputError: a folder that cannot be read
+    :raises Img2SceneError: as `Pipeline`
     """
+    pipeline = Pipeline(*parse_settings(settings or {}))
     lines = [_row(HEADINGS), _row(['---'] * len(HEADINGS))]
     for folder in folders:
-        lines.append(_row(_measured(folder, repeats)))
+        lines.append(_row(_measured(pipeline, folder, repeats)))
     return '\n'.join([_machine(), '', *lines])
 
 
@@ -66,9 +73,9 @@ def accuracy(folder: Path, frame: Frame, found: Sequence[SceneObject]) -> Accura
                     float(one.model.size[2]) - measured['height_above_table_m'])
 
 
-def _measured(folder: Path, repeats: int) -> list[str]:
+def _measured(pipeline: Pipeline, folder: Path, repeats: int) -> list[str]:
     frame = load_frame(folder)
-    pipeline = Pipeline()
+    pipeline.restart()
     pipeline.run(frame)
     perceive, mesh = [], []
     for _ in range(repeats):
@@ -77,10 +84,10 @@ def _measured(folder: Path, repeats: int) -> list[str]:
         pipeline.perceive(frame)
         perceive.append(perf_counter() - start)
         while True:
-            start = perf_counter()
+            start, before = perf_counter(), pipeline.rebuilt
             if pipeline.reconstruct_next() is None:
                 break
-            mesh.append(perf_counter() - start)
+            mesh.append((perf_counter() - start) / (pipeline.rebuilt - before))
     found = pipeline.perceive(frame).objects
     closed = sum(trimesh.Trimesh(one.model.vertices, one.model.faces, process=False).is_watertight
                  for one in found)

@@ -1,13 +1,17 @@
-"""The command line: img2scene reconstruct | demo | prepare-pix3d | render | train | ..."""
+"""The command line: img2scene reconstruct | demo | render | train | evaluate | ..."""
 
 import argparse
 import json
 import logging
 import os
 import sys
+from collections.abc import Callable
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import NoReturn
@@ -19,11 +23,16 @@ from img2scene_ros.errors import OptionError
 if TYPE_CHECKING:  # heavy, and not needed for --help
     from rich.console import Console
 
+    from img2scene_ros.frame import Frame
+    from img2scene_ros.learning.evaluation import Candidate
+    from img2scene_ros.learning.evaluation_report import Report
     from img2scene_ros.learning.pix3d import Pix3dPicture
     from img2scene_ros.learning.pix3d import Skipped
     from img2scene_ros.pipeline import Pipeline
+    from img2scene_ros.scene.export import ExportOptions
 
 DEFAULT_OUT = Path('out')
+WITHOUT_DEPTH = {'detector': 'auto', 'reconstructor': 'voxel'}  # defaults for photos
 PAGE_WIDTH = 100  # characters, where the output goes to a file
 
 
@@ -71,6 +80,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_prepare_pix3d(commands)
     _add_render(commands)
     _add_train(commands)
+    _add_evaluate(commands)
+    _add_train_detector(commands)
     doctor = commands.add_parser(
         'doctor', help='show versions, what is missing and how to mend it',
         description='Show versions, what is missing and how to mend it; the exit code is 1 when '
@@ -82,8 +93,9 @@ def _parser() -> argparse.ArgumentParser:
 def _add_reconstruct(commands: Any) -> None:
     parser = commands.add_parser(
         'reconstruct', help='rebuild the objects in frames or pictures',
-        description='Rebuild the objects in frames or pictures. Each input gets an export '
-        'directory with scene.glb, scene.png, overlay.png, a mesh per object and objects.json.')
+        description='Rebuild the objects in frames or photos. Each input gets an export '
+        'directory with scene.glb, scene.png, overlay.png, a mesh per object and objects.json. '
+        f'Where there is no depth image, {_names(WITHOUT_DEPTH)} are the defaults.')
     parser.add_argument(
         'color', nargs='+', type=Path, metavar='COLOR',
         help='a frame folder (color.png, depth.png, camera.json), a folder of them, or a picture')
@@ -93,11 +105,16 @@ def _add_reconstruct(commands: Any) -> None:
     parser.add_argument(
         '--camera', type=Path, help="calibration of the pictures: a frame folder's camera.json")
     parser.add_argument(
-        '--field-of-view', type=float, default=60.0, metavar='DEG',
-        help='horizontal field of view of pictures without a camera file (default: %(default)s)')
+        '--fov', '--field-of-view', type=float, metavar='DEG', dest='field_of_view',
+        help='horizontal field of view of pictures without a camera file (default: from EXIF, '
+        'else 60)')
     parser.add_argument('--detector', metavar='NAME', help='short for --set detector=NAME')
     parser.add_argument(
         '--reconstructor', metavar='NAME', help='short for --set reconstructor=NAME')
+    parser.add_argument(
+        '--formats', metavar='NAMES',
+        help='formats of the single meshes, such as glb,obj,ply,stl,dae; short for --set '
+        'export.formats=NAMES')
     parser.add_argument(
         '--set', action='append', default=[], metavar='NAME=VALUE', dest='settings',
         help='set an option, by the name of its ROS parameter (may be repeated)')
@@ -132,6 +149,9 @@ def _add_bench(commands: Any) -> None:
     parser.add_argument(
         'frames', nargs='+', type=Path, metavar='FRAMES',
         help='a frame folder or a folder of them')
+    parser.add_argument(
+        '--set', action='append', default=[], metavar='NAME=VALUE', dest='settings',
+        help='set an option, by the name of its ROS parameter (may be repeated)')
     parser.set_defaults(run=_bench)
 
 
@@ -224,6 +244,118 @@ def _add_train(commands: Any) -> None:
     parser.set_defaults(run=_train)
 
 
+def _add_train_detector(commands: Any) -> None:
+    parser = commands.add_parser(
+        'train-detector', help='train a compact detector on rendered scenes',
+        description="Train a compact detector of the DETR family on rendered scenes. OUT gets the "
+        "best weights as a checkpoint folder of transformers, which the detector 'detr' loads "
+        '(--set detr.checkpoint=OUT), a log and what it takes to resume.')
+    parser.add_argument(
+        '--config', type=Path, metavar='FILE.yaml',
+        help='options (default: those of config/train/detector.yaml)')
+    parser.add_argument(
+        '--set', action='append', default=[], metavar='NAME=VALUE', dest='settings',
+        help='set an option of the config, sections with a dot: model.width=128 (may be repeated)')
+    parser.add_argument(
+        '--data', type=Path, required=True, metavar='DIR',
+        help='scenes of `img2scene render --kind scenes`')
+    parser.add_argument(
+        '--validation', type=Path, metavar='DIR',
+        help='scenes of other shapes (--split test); without, the newest weights are saved, not '
+        'the best')
+    parser.add_argument(
+        '--out', type=Path, required=True, metavar='DIR', help='folder of the run')
+    parser.add_argument(
+        '--resume', action='store_true', help='go on with the run in OUT, with the same options')
+    parser.add_argument(
+        '--minutes', type=float, metavar='M',
+        help='let the whole training last so long, earlier sessions included: learning rate and '
+        'picture size follow the clock, not the steps')
+    parser.set_defaults(run=_train_detector)
+
+
+def _add_evaluate(commands: Any) -> None:
+    parser = commands.add_parser(
+        'evaluate', help='score networks on shapes, photos and scenes',
+        description='Score networks beside simple baselines: tables in Markdown and JSON, and a '
+        'sheet of pictures.')
+    kinds = parser.add_subparsers(dest='kind', required=True, metavar='WHAT')
+    shapes = kinds.add_parser(
+        'shapes', help='voxel networks on rendered views of shapes',
+        description='Render views of every shape of a folder and score voxel networks on them.')
+    shapes.add_argument(
+        'folder', type=Path, metavar='FOLDER',
+        help='CATEGORY/SHAPE/voxel.mat and model.ply, as in Pix3D')
+    _add_weights(shapes)
+    shapes.add_argument(
+        '--split', default='all', help='all shapes (default), or those that `img2scene render` '
+        'takes for train or test, by the split that the weights record')
+    shapes.add_argument(
+        '--views', type=int, default=4, metavar='N', help='per shape (default: %(default)s)')
+    shapes.add_argument(
+        '--seed', type=int, default=0, help='of the views (default: %(default)s)')
+    shapes.add_argument(
+        '--box-jitter', type=float, default=0.0, metavar='X',
+        help="standard deviation of the boxes' edges, in sides (default: %(default)s)")
+    shapes.add_argument(
+        '--size', type=int, default=112, metavar='PX',
+        help='side of the crops (default: %(default)s, as in the reconstructor)')
+    shapes.add_argument(
+        '--categories', nargs='+', default=(), metavar='NAME', help='only these')
+    shapes.set_defaults(run=_evaluate_shapes)
+    pix3d = kinds.add_parser(
+        'pix3d', help="voxel networks on photos, by Pix3D's protocol",
+        description="Score voxel networks on Pix3D's photos by its own protocol. The annotated "
+        "pose takes their answers into the model's axes, so it is the shape that is compared.")
+    pix3d.add_argument(
+        'prepared', type=Path, metavar='PREPARED', help='what `img2scene prepare-pix3d` wrote')
+    _add_weights(pix3d)
+    pix3d.add_argument(
+        '--all', action='store_true', dest='every',
+        help='also pictures that are truncated or occluded, which the protocol leaves out')
+    pix3d.set_defaults(run=_evaluate_pix3d)
+    scenes = kinds.add_parser(
+        'scenes', help='detector and whole pipeline on rendered scenes',
+        description='Run the pipeline on rendered scenes, with depth and without, and compare '
+        'boxes, places, sizes and solids with the truth.')
+    scenes.add_argument(
+        'folder', type=Path, metavar='DIR', help='what `img2scene render --kind scenes` wrote')
+    scenes.add_argument(
+        '--shapes', type=Path, metavar='DIR', help='the folder of shapes that they were made of')
+    scenes.add_argument(
+        '--meshes', type=Path, metavar='DIR', help='the folder of meshes that they were made of')
+    scenes.add_argument('--detector', metavar='NAME', help='short for --set detector=NAME')
+    scenes.add_argument(
+        '--reconstructor', metavar='NAME', help='short for --set reconstructor=NAME')
+    scenes.add_argument(
+        '--set', action='append', default=[], metavar='NAME=VALUE', dest='settings',
+        help='set an option, by the name of its ROS parameter (may be repeated)')
+    scenes.add_argument(
+        '--perfect-boxes', action='store_true',
+        help='reconstruct from the true boxes and masks instead of detecting')
+    scenes.add_argument(
+        '--known-plane', action='store_true',
+        help='tell the true plane that objects stand on, as a robot does through TF')
+    scenes.add_argument(
+        '--samples', type=int, default=100, metavar='N',
+        help='most scenes, spread over all (default: %(default)s)')
+    scenes.add_argument(
+        '--seed', type=int, default=0, help='of the depth noise (default: %(default)s)')
+    scenes.set_defaults(run=_evaluate_scenes)
+    for kind in (shapes, pix3d, scenes):
+        kind.add_argument('--json', type=Path, metavar='FILE', help='write all values')
+        kind.add_argument(
+            '--markdown', type=Path, metavar='FILE', help='write the tables instead of printing')
+        kind.add_argument(
+            '--sheet', type=Path, metavar='FILE.png', help='draw inputs, truths and predictions')
+
+
+def _add_weights(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--weights', type=Path, action='append', metavar='DIR',
+        help='folder of a network (default: the bundled one); may be repeated')
+
+
 def _whole_number(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is no whole number from 1")
@@ -248,12 +380,6 @@ def _prepare_pix3d(chosen: argparse.Namespace) -> int:
 
 
 def _render(chosen: argparse.Namespace) -> int:
-    from rich.progress import BarColumn
-    from rich.progress import MofNCompleteColumn
-    from rich.progress import Progress
-    from rich.progress import TimeElapsedColumn
-    from rich.progress import TimeRemainingColumn
-
     from img2scene_ros.learning.rendered import render_dataset
     from img2scene_ros.learning.synthetic import RenderOptions
 
@@ -261,13 +387,9 @@ def _render(chosen: argparse.Namespace) -> int:
         name: value for name, value in vars(chosen).items()
         if name in RenderOptions.__dataclass_fields__})
     console = _console()
-    with Progress(
-            'rendering', BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task('', total=options.samples)
+    with _progress(console, 'rendering') as progress:
         library = render_dataset(
-            chosen.shapes, chosen.meshes, chosen.out, options, chosen.jobs,
-            lambda done, total: bar.update(task, completed=done, total=total))
+            chosen.shapes, chosen.meshes, chosen.out, options, chosen.jobs, progress)
     for reason in library.left_out:
         console.print(f'left out: {reason}')
     size = sum(path.stat().st_size for path in chosen.out.glob('*.npz'))
@@ -296,6 +418,103 @@ def _train(chosen: argparse.Namespace) -> int:
     return 0
 
 
+def _train_detector(chosen: argparse.Namespace) -> int:
+    from img2scene_ros.learning.detector_config import read_detector_config
+    from img2scene_ros.learning.detector_data import open_pictures
+    from img2scene_ros.learning.detector_training import train_detector
+
+    config = read_detector_config(chosen.config, chosen.settings)
+    pictures, labels = open_pictures(chosen.data)
+    validation = open_pictures(chosen.validation)[0] if chosen.validation else None
+    run = train_detector(
+        config, pictures, labels, chosen.out, validation, chosen.resume, chosen.minutes)
+    score = f', AP50 {run.best:.3f}' if validation else ''
+    print(f'written: {chosen.out}/model.safetensors, config.json, preprocessor_config.json, '
+          f'log.jsonl ({run.step} steps, {run.seconds / 60:.0f} minutes{score})')
+    return 0
+
+
+def _evaluate_shapes(chosen: argparse.Namespace) -> int:
+    from img2scene_ros.learning.evaluation_shapes import ShapeOptions
+    from img2scene_ros.learning.evaluation_shapes import evaluate_shapes
+
+    options = ShapeOptions(chosen.split, chosen.views, chosen.seed, chosen.box_jitter,
+                           chosen.size, tuple(chosen.categories))
+    return _evaluate(chosen, lambda progress: evaluate_shapes(
+        chosen.folder, _candidates(chosen), options, progress))
+
+
+def _evaluate_pix3d(chosen: argparse.Namespace) -> int:
+    from img2scene_ros.learning.evaluation_pix3d import evaluate_pix3d
+
+    return _evaluate(chosen, lambda progress: evaluate_pix3d(
+        chosen.prepared, _candidates(chosen), progress, chosen.every))
+
+
+def _evaluate_scenes(chosen: argparse.Namespace) -> int:
+    from img2scene_ros.learning.evaluation_scenes import SceneOptions
+    from img2scene_ros.learning.evaluation_scenes import evaluate_scenes
+    from img2scene_ros.learning.samples import SceneSamples
+    from img2scene_ros.learning.shapes import Library
+    from img2scene_ros.settings import read_assignments
+
+    settings = read_assignments(chosen.settings)
+    for name in ('detector', 'reconstructor'):
+        if getattr(chosen, name) is not None:
+            settings[name] = getattr(chosen, name)
+    options = SceneOptions(
+        chosen.samples, chosen.seed, chosen.perfect_boxes, chosen.known_plane)
+    return _evaluate(chosen, lambda progress: evaluate_scenes(
+        SceneSamples(chosen.folder), Library(chosen.shapes, chosen.meshes, {}), settings, options,
+        progress))
+
+
+def _candidates(chosen: argparse.Namespace) -> list['Candidate']:
+    from img2scene_ros.learning.evaluation import load_candidates
+    from img2scene_ros.weights import bundled
+
+    return load_candidates(chosen.weights or [bundled('voxel')])
+
+
+def _evaluate(
+    chosen: argparse.Namespace,
+    evaluate: Callable[[Callable[[int, int], None]], 'Report'],
+) -> int:
+    """Evaluate with a progress bar; print the tables, or write what is wanted."""
+    from rich.console import Console
+
+    from img2scene_ros.learning.evaluation_report import write_report
+
+    console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+    with _progress(console, 'evaluating') as progress:
+        report = evaluate(progress)
+    for reason in report.left_out:
+        console.print(f'left out: {reason}')
+    if chosen.markdown is None:
+        print(report.markdown)
+    for path in write_report(report, chosen.json, chosen.markdown, chosen.sheet):
+        console.print(f'written: {path}')
+    return 0
+
+
+@contextmanager
+def _progress(
+    console: 'Console', what: str, is_shown: bool = True,
+) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar on a terminal; yield what takes the numbers of what is done and of all."""
+    from rich.progress import BarColumn
+    from rich.progress import MofNCompleteColumn
+    from rich.progress import Progress
+    from rich.progress import TimeElapsedColumn
+    from rich.progress import TimeRemainingColumn
+
+    with Progress(what, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+                  TimeRemainingColumn(), console=console,
+                  disable=not (console.is_terminal and is_shown)) as bar:
+        task = bar.add_task('', total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
 def _print_prepared(
     console: 'Console', pictures: Sequence['Pix3dPicture'], skipped: Sequence['Skipped'],
 ) -> None:
@@ -318,8 +537,9 @@ def _print_prepared(
 
 def _bench(chosen: argparse.Namespace) -> int:
     from img2scene_ros.bench import bench
+    from img2scene_ros.settings import read_assignments
 
-    print(bench(_inputs(chosen.frames)))
+    print(bench(_inputs(chosen.frames), read_assignments(chosen.settings)))
     return 0
 
 
@@ -331,7 +551,9 @@ def _doctor(_: argparse.Namespace) -> int:
 
 def _demo(chosen: argparse.Namespace) -> int:
     try:
+        from img2scene_ros.nodes.demo import bundled_frames
         from img2scene_ros.nodes.demo import run_demo
+        from img2scene_ros.nodes.demo import run_picture_demo
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
             f"the demo runs the ROS nodes and needs the Python package '{error.name}': source "
@@ -339,30 +561,43 @@ def _demo(chosen: argparse.Namespace) -> int:
             'which brings its own; `img2scene reconstruct` works without') from error
     run_demo(chosen.frames, chosen.out)
     _print_objects(_console(), chosen.out)
+    if chosen.frames is None:
+        out = chosen.out.with_name(f'{chosen.out.name}_picture')
+        if run_picture_demo(bundled_frames(), out):
+            _print_objects(_console(), out)
     return 0
 
 
 def _reconstruct(chosen: argparse.Namespace) -> int:
     from img2scene_ros.pipeline import Pipeline
     from img2scene_ros.pipeline import parse_settings
+    from img2scene_ros.scene.export import ExportOptions
     from img2scene_ros.settings import read_assignments
     from img2scene_ros.settings import read_parameter_file
 
     settings = read_parameter_file(chosen.params) if chosen.params else {}
     settings |= read_assignments(chosen.settings)
+    if chosen.formats is not None:
+        settings |= read_assignments([f'export.formats={chosen.formats}'])
     for name in ('detector', 'reconstructor'):
         if getattr(chosen, name) is not None:
             settings[name] = getattr(chosen, name)
     inputs = _inputs(chosen.color)
     if chosen.depth and len(inputs) > 1:
         raise OptionError('--depth belongs to one picture; put several into frame folders')
-    pipeline = Pipeline(*parse_settings(settings))
+    export_options = parse_settings(settings)[1].get('export', ExportOptions())
     console = _console()
+    start = perf_counter()
+    pipelines = {
+        has_depth: Pipeline(*parse_settings(settings if has_depth else WITHOUT_DEPTH | settings))
+        for has_depth in {_has_depth(path, chosen) for path in inputs}}
+    console.print(f'ready after {perf_counter() - start:.2f} s')
     failed = False
     for source, folder in _with_progress(console, _folders(inputs, chosen.out)):
         try:
-            _reconstruct_one(pipeline, source, folder, chosen)
-            _print_objects(console, folder)
+            _reconstruct_one(
+                pipelines[_has_depth(source, chosen)], source, folder, chosen, export_options,
+                console, is_alone=len(inputs) == 1)
         except Img2SceneError as error:
             if len(inputs) == 1:
                 raise
@@ -371,19 +606,71 @@ def _reconstruct(chosen: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def _has_depth(source: Path, chosen: argparse.Namespace) -> bool:
+    return bool(chosen.depth) or (source / 'depth.png').is_file()
+
+
 def _reconstruct_one(
     pipeline: 'Pipeline', source: Path, folder: Path, chosen: argparse.Namespace,
+    export_options: 'ExportOptions', console: 'Console', is_alone: bool,
 ) -> None:
-    from img2scene_ros.frame import load_frame
+    """
+    Rebuild what one input shows, and print what was found, assumed, and how long it took.
+
+    :param is_alone: there is no bar for several inputs; one for the objects is shown
+    """
     from img2scene_ros.scene.export import export_scene
 
-    frame = load_frame(source, chosen.depth, chosen.camera, chosen.field_of_view)
+    start = perf_counter()
+    frame, remarks = _loaded(source, chosen)
     pipeline.restart()
-    scene = pipeline.run(frame)
-    export_scene(folder, frame, scene)
-    for item in scene.objects:
-        if item.note:
-            print(f'{source}: {item.id} {item.detection.label}: {item.note}')
+    loaded = perf_counter()
+    with _progress(console, 'Rebuilding objects', is_shown=is_alone) as progress:
+        scene = pipeline.run(frame, progress)
+    found = perf_counter()
+    export_scene(folder, frame, scene, export_options)
+    times = {'read': loaded - start, **scene.timing, 'export': perf_counter() - found}
+    if pipeline.detector_status:  # why is in the log
+        remarks.append(f"detector: {pipeline.detector_status.split(', because')[0]}")
+    if not scene.objects:
+        remarks.append(_nothing_found(pipeline))
+    remarks += [f'note: {item.id} {item.detection.label}: {item.note}'
+                for item in scene.objects if item.note]
+    _print_objects(console, folder, times, remarks)
+
+
+def _loaded(source: Path, chosen: argparse.Namespace) -> tuple['Frame', list[str]]:
+    """Read an input; say what was assumed about a photo."""
+    from img2scene_ros.frame import load_frame
+    from img2scene_ros.photo import load_photo
+
+    if source.is_dir() or chosen.depth:
+        return load_frame(
+            source, chosen.depth, chosen.camera, chosen.field_of_view or 60.0), []
+    photo = load_photo(source, chosen.camera, chosen.field_of_view)
+    remarks = [f'camera: {photo.camera}'] + ([f'photo: {photo.resized}'] if photo.resized else [])
+    return photo.frame, remarks
+
+
+def _nothing_found(pipeline: 'Pipeline') -> str:
+    if pipeline.options.detector not in ('auto', 'detr'):
+        return 'no object was found'
+    return ('no object was found: lower --set detr.score_threshold=0.1, or take a stronger '
+            'detector with --set detr.checkpoint=OWNER/NAME of the Hugging Face Hub (the weights '
+            'that come with the package know few things)')
+
+
+def _times(seconds: dict[str, float], objects: int) -> str:
+    """Return one line: the time of each stage, and of all."""
+    parts = [f'{stage} {value:.2f} s' for stage, value in seconds.items()]
+    if objects and 'reconstruct' in seconds:
+        each = seconds['reconstruct'] / objects
+        parts[list(seconds).index('reconstruct')] += f', {each:.2f} s each'
+    return f"{'; '.join(parts)}; together {sum(seconds.values()):.2f} s"
+
+
+def _names(settings: dict[str, str]) -> str:
+    return ' and '.join(f'{name}={value}' for name, value in settings.items())
 
 
 def _inputs(given: Sequence[Path]) -> list[Path]:
@@ -422,8 +709,16 @@ def _with_progress(
     return track(pairs, 'Reconstructing', console=console, disable=not is_long)
 
 
-def _print_objects(console: 'Console', folder: Path) -> None:
-    """Print what an export directory holds."""
+def _print_objects(
+    console: 'Console', folder: Path, times: dict[str, float] | None = None,
+    remarks: Sequence[str] = (),
+) -> None:
+    """
+    Print what an export directory holds.
+
+    :param times: seconds of each stage; None takes those in objects.json
+    :param remarks: further lines
+    """
     from rich import box
     from rich.table import Table
 
@@ -440,9 +735,11 @@ def _print_objects(console: 'Console', folder: Path) -> None:
             item['depth_source'], item['reconstructor'], str(item['triangles']),
             'yes' if item['watertight'] else 'no')
     console.print(table)
-    times = ', '.join(f'{stage} {seconds:.2f} s' for stage, seconds in summary['timing_s'].items())
     count = len(summary['objects'])
-    console.print(f"{count} object{'' if count == 1 else 's'} ({times})")
+    console.print(f"{count} object{'' if count == 1 else 's'} "
+                  f"({_times(times or summary['timing_s'], count)})")
+    for remark in remarks:
+        console.print(remark)
     console.print(f'written: {folder}/scene.png, scene.glb, objects.json, ...')
 
 

@@ -85,14 +85,22 @@ PACKAGES = (
     Package('open3d', ('open3d-cpu', 'open3d'),
             "the reconstructor 'depth_shell' does not work and scene.png is not drawn",
             'pip install open3d-cpu (or open3d)'),
+    Package('xatlas', ('xatlas',), 'meshes have no textures, only the colours of their vertices',
+            'pip install xatlas'),
     Package('torch', ('torch',), "the detector 'detr' does not work", 'pip install torch'),
     Package('transformers', ('transformers',), "the detector 'detr' does not work",
             'pip install transformers'),
+    Package('requests', ('requests',), "the reconstructor 'remote' does not work",
+            'pip install requests'),
+    Package('diffusers', ('diffusers',), "the reconstructor 'shap_e' does not work",
+            'pip install diffusers'),
     _ros('rclpy', 'there are no ROS nodes and no demo; `img2scene reconstruct` works'),
     _ros('sensor_msgs', 'there are no ROS nodes'),
     _ros('visualization_msgs', 'there are no ROS nodes'),
     _ros('diagnostic_msgs', 'there are no ROS nodes'),
     _ros('std_srvs', 'there are no ROS nodes'),
+    Package('tf2_ros', ('tf2_ros_py', 'tf2_ros'), 'the parameter support_frame cannot be used',
+            FROM_ROS.replace('{package}', 'tf2-ros-py')),
     _ros('launch_ros', 'there is no `ros2 launch`; start the nodes one by one'),
     _ros('cv_bridge', 'pictures in rare encodings (Bayer, YUV, ...) are refused'),
 )
@@ -109,6 +117,9 @@ def run_doctor() -> int:
     rows += [('ROS distribution', distro or 'none', ''),
              ('RMW', os.environ.get('RMW_IMPLEMENTATION', 'default'), ''),
              ('GPU', _gpu(findings), '')]
+    if not any(finding.trouble and finding.package.is_core for finding in findings):
+        rows.append(('detector auto', *_detector()))
+        rows.append(('distance auto', *_distances()))
     for name, found, trouble in rows:
         print(f'{name:20} {found:24} {trouble or "ok"}'.rstrip())
     troubled = [finding for finding in findings if finding.trouble]
@@ -170,6 +181,22 @@ def _python_trouble() -> str:
 def _distro(findings: list[Finding]) -> str:
     found = {finding.package.module: finding for finding in findings}['rclpy'].version
     return os.environ.get('ROS_DISTRO') or DISTRIBUTIONS.get(found.split('.')[0], '')
+
+
+def _detector() -> tuple[str, str]:
+    from img2scene_ros.detection.auto import expected
+
+    return expected()
+
+
+def _distances() -> tuple[str, str]:
+    from img2scene_ros.localization.combine import sources_of
+    from img2scene_ros.localization.monocular import MonocularOptions
+
+    names = sources_of('auto', {})
+    without = '' if 'monocular' in names else (
+        f"ok; 'monocular' too after `hf download {MonocularOptions().checkpoint}`")
+    return ' '.join(names), without
 
 
 def _gpu(findings: list[Finding]) -> str:

@@ -1,5 +1,11 @@
 """The one kind of error a user is meant to read."""
 
+from collections.abc import Callable
+from typing import Any
+from typing import TypeVar
+
+Result = TypeVar('Result')
+
 
 class Img2SceneError(Exception):
     """Something its reader can mend: one sentence that says what, where, and how to mend it."""
@@ -19,3 +25,11 @@ class MissingDependencyError(Img2SceneError):
 
 class ReconstructionError(Img2SceneError):
     """An object that a reconstructor cannot rebuild from this view."""
+
+
+def attempt(step: Callable[..., Result], *arguments: Any) -> Result | Img2SceneError:
+    """Return what a step returns, or what it has to say to the user."""
+    try:
+        return step(*arguments)
+    except Img2SceneError as error:
+        return error

@@ -4,12 +4,16 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.errors import InputError
+
+if TYPE_CHECKING:  # it needs frames itself
+    from img2scene_ros.support import SupportPlane
 
 PICTURE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.webp', '.tif', '.tiff')
 
@@ -24,6 +28,7 @@ class Frame:
     - depth: (H, W) float32, metres along the optical axis, NaN = no reading; None = no sensor
     - stamp_ns: nanoseconds, the image header's
     - frame_id: the camera's optical frame
+    - support: the plane that objects stand on, where something else than the depth image tells it
 
     :raises InputError: arrays whose shape, type or size do not fit each other or the camera
     """
@@ -33,6 +38,7 @@ class Frame:
     depth: np.ndarray | None = None
     stamp_ns: int = 0
     frame_id: str = 'camera_color_optical_frame'
+    support: 'SupportPlane | None' = None
 
     def __post_init__(self) -> None:
         if self.color.ndim != 3 or self.color.shape[2] != 3 or self.color.dtype != np.uint8:

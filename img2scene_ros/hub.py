@@ -1,19 +1,26 @@
 """Checkpoints of the Hugging Face Hub: from a folder, the cache or the network, in that order."""
 
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
 
 _LOGGER = logging.getLogger(__name__)
+_PATIENCE = 5.0  # seconds for the Hub's first answer
 # What a vision checkpoint consists of; nothing else of a repository is downloaded.
 _FILES = ('config.json', '*processor_config.json', 'model*.safetensors*')
 
 
-def checkpoint_folder(checkpoint: str, revision: str, alternative: str) -> Path:
+def checkpoint_folder(
+    checkpoint: str, revision: str, alternative: str, files: tuple[str, ...] = _FILES,
+    optional: tuple[str, ...] = (),
+) -> Path:
     """
     Return the folder that holds a checkpoint's files.
 
@@ -23,30 +30,25 @@ def checkpoint_folder(checkpoint: str, revision: str, alternative: str) -> Path:
     :param checkpoint: a folder, or OWNER/NAME on the Hub
     :param revision: branch, tag or commit on the Hub
     :param alternative: what else the user can do, for the error's last words
+    :param files: what the checkpoint consists of; the first without wildcards
+    :param optional: what else is downloaded, where there is any
     :raises InputError: neither a folder nor a possible name
     :raises MissingDependencyError: not on this machine, and it cannot be downloaded
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    folder = Path(checkpoint).expanduser()
-    if folder.is_dir():
+    folder = cached_checkpoint(checkpoint, revision, files)
+    if folder:
         return folder
     try:
-        cached = try_to_load_from_cache(checkpoint, 'config.json', revision=revision)
-    except HFValidationError as error:
-        raise InputError(
-            f"the checkpoint '{checkpoint}' is neither a folder on this machine nor a name on the "
-            'Hugging Face Hub (OWNER/NAME); check the path') from error
-    if isinstance(cached, str) and not _lacking(Path(cached).parent):
-        return Path(cached).parent
-    _LOGGER.info("downloading the checkpoint '%s' from the Hugging Face Hub", checkpoint)
-    try:
-        folder = Path(snapshot_download(checkpoint, revision=revision, allow_patterns=_FILES))
-        if _lacking(folder):
-            raise FileNotFoundError(f"there is no {' and no '.join(_lacking(folder))}")
+        _require_answer()
+        _LOGGER.info("downloading the checkpoint '%s' from the Hugging Face Hub", checkpoint)
+        folder = Path(snapshot_download(
+            checkpoint, revision=revision, allow_patterns=files + optional))
+        if _lacking(folder, files):
+            raise FileNotFoundError(
+                f"there is no {' and no '.join(_lacking(folder, files))}")
         return folder
     except Exception as error:  # the hub's HTTP library, and so its errors, vary with its version
         reason = isinstance(error, LocalEntryNotFoundError) and error.__cause__ or error
@@ -58,8 +60,64 @@ def checkpoint_folder(checkpoint: str, revision: str, alternative: str) -> Path:
             f"one, or set 'checkpoint' to a local folder, or use {alternative}") from error
 
 
-def _lacking(folder: Path) -> list[str]:
-    return [pattern for pattern in _FILES if not any(folder.glob(pattern))]
+def cached_checkpoint(
+    checkpoint: str, revision: str, files: tuple[str, ...] = _FILES,
+) -> Path | None:
+    """
+    Return the folder of a checkpoint that is on this machine; None when it is not, or not whole.
+
+    :param checkpoint: a folder, or OWNER/NAME on the Hub
+    :param revision: branch, tag or commit on the Hub
+    :param files: what the checkpoint consists of; the first without wildcards
+    :raises InputError: neither a folder nor a possible name
+    """
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    folder = Path(checkpoint).expanduser()
+    if folder.is_dir():
+        return folder
+    try:
+        cached = try_to_load_from_cache(checkpoint, files[0], revision=revision)
+    except HFValidationError as error:
+        raise InputError(
+            f"the checkpoint '{checkpoint}' is neither a folder on this machine nor a name on the "
+            'Hugging Face Hub (OWNER/NAME); check the path') from error
+    is_whole = isinstance(cached, str) and not _lacking(Path(cached).parent, files)
+    return Path(cached).parent if is_whole else None
+
+
+def _require_answer() -> None:
+    """
+    Ask the Hub for a sign of life.
+
+    The Hub's client tries for minutes where a network swallows what is sent, and the time that
+    looking up a host's name takes cannot be limited; so that is not waited for.
+
+    :raises Exception: whatever the client says, or TimeoutError
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    outcome: list[Exception | None] = []
+
+    def ask() -> None:
+        try:
+            get_session().head(constants.ENDPOINT, timeout=_PATIENCE)
+            outcome.append(None)
+        except Exception as error:
+            outcome.append(error)
+
+    thread = Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(_PATIENCE)
+    error = outcome[0] if outcome else TimeoutError(f'no answer within {_PATIENCE:.0f} s')
+    if error is not None:
+        raise error
+
+
+def _lacking(folder: Path, files: tuple[str, ...]) -> list[str]:
+    return [pattern for pattern in files if not any(folder.glob(pattern))]
 
 
 @contextmanager
@@ -83,6 +141,14 @@ def reading(what: str, checkpoint: str) -> Iterator[None]:
             f"the {what} of the checkpoint '{checkpoint}' cannot be read with transformers "
             f'{transformers.__version__} ({type(error).__name__}: {first_line(error)}); '
             'download it again or choose another') from error
+
+
+def processor_values(folder: Path) -> dict[str, Any]:
+    """Read the image processor's values; newer checkpoints keep them in processor_config.json."""
+    path = folder / 'preprocessor_config.json'
+    if path.is_file():
+        return json.loads(path.read_text())
+    return json.loads((folder / 'processor_config.json').read_text())['image_processor']
 
 
 def quiet_libraries() -> None:

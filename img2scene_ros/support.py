@@ -32,12 +32,13 @@ class SupportPlane:
 
     - normal: (3,) unit length, pointing up
     - offset: metres
-    - hull: (K, 3) metres, corners of the convex outline of the part that is seen
+    - hull: (K, 3) metres, corners of the convex outline of the part that the depth image shows;
+      None for a plane that is known from elsewhere and goes on without end
     """
 
     normal: np.ndarray
     offset: float
-    hull: np.ndarray
+    hull: np.ndarray | None = None
 
     def height(self, points: np.ndarray) -> np.ndarray:
         """Return how far points lie above the plane: (..., 3) metres to (...) metres."""
@@ -59,6 +60,8 @@ class SupportPlane:
         :param margin: metres by which the outline is widened; negative narrows it
         :return: (...) bool; False for NaN
         """
+        if self.hull is None:
+            return np.isfinite(points).all(axis=-1)
         axes = self.axes()
         corners = self.hull @ axes.T
         edges = ConvexHull(corners).equations

@@ -16,6 +16,8 @@ from launch_ros.parameter_descriptions import ParameterValue
 
 TOPICS = ('image', 'camera_info', 'depth')
 BOOLEAN = ('true', 'false')
+# Parameters of the scene node that have an argument of their own, empty by default.
+CHOICES = ('detector', 'reconstructor', 'distance', 'support_frame')
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -40,6 +42,14 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             'reconstructor', default_value='',
             description='What rebuilds the objects: depth_shell, ...; empty: as params_file says'),
+        DeclareLaunchArgument(
+            'distance', default_value='',
+            description='Where distances come from: auto, sensor, plane, size_prior, ...; empty: '
+            'as params_file says'),
+        DeclareLaunchArgument(
+            'support_frame', default_value='',
+            description='TF frame whose plane z = 0 objects stand on, for cameras without depth; '
+            'empty: as params_file says'),
         DeclareLaunchArgument(
             'params_file', default_value=str(config / 'img2scene.yaml'),
             description='Parameters of the scene node (YAML)'),
@@ -77,15 +87,14 @@ def generate_launch_description() -> LaunchDescription:
 def _nodes(context: LaunchContext) -> list[Node]:
     """Return the nodes; the topics of a recording take the place of the camera's."""
     value = {name: LaunchConfiguration(name).perform(context) for name in (
-        'namespace', 'replay', 'detector', 'reconstructor', 'log_level')}
+        'namespace', 'replay', 'log_level', *CHOICES)}
     is_replay = bool(value['replay'])
     topics = [
         (name, f'replay/{name}' if is_replay else LaunchConfiguration(f'{name}_topic'))
         for name in TOPICS]
     use_sim_time = {
         'use_sim_time': ParameterValue(LaunchConfiguration('use_sim_time'), value_type=bool)}
-    chosen = {
-        name: value[name] for name in ('detector', 'reconstructor') if value[name]}
+    chosen = {name: value[name] for name in CHOICES if value[name]}
     logger = '.'.join([*value['namespace'].strip('/').split('/'), 'img2scene']).lstrip('.')
     nodes = [
         LifecycleNode(

@@ -22,6 +22,15 @@ def test_a_row_per_frame(frames_folder: Path) -> None:
     assert without[:3] == ['ycb_3', '3', '3'] and without[5:] == ['', '', '']
 
 
+def test_another_reconstructor(frames_folder: Path) -> None:
+    """What is set is what is measured: boxes have other silhouettes."""
+    folder = frames_folder / 'table_pepper_can'
+    rows = [bench([folder], {'reconstructor': name}, repeats=1).splitlines()[-1]
+            for name in ('box', 'depth_shell')]
+    box, shell = (float(row.split('|')[7]) for row in rows)
+    assert box != shell
+
+
 def test_accuracy_falls_when_the_object_is_elsewhere(
     recorded: Callable[[str], Frame], frames_folder: Path,
 ) -> None:

@@ -9,8 +9,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import ExifTags
+from PIL import Image
 
 from img2scene_ros.cli import main
+from img2scene_ros.detection import Detection
+from img2scene_ros.detection import bbox_of
 
 FRAMES = Path(__file__).resolve().parents[1] / 'data/frames'
 
@@ -91,6 +95,13 @@ def test_failing_input_is_reported_and_the_others_go_on(several):
     assert_one_sentence(result, 1, 'broken', 'camera.json')
 
 
+def test_formats_of_the_meshes_are_as_asked_for(tmp_path, bottle):
+    assert main(['reconstruct', str(bottle), '--out', str(tmp_path), '--reconstructor', 'box',
+                 '--formats', 'obj,stl', '--set', 'export.collision=hull']) == 0
+    suffixes = {path.suffix for path in (tmp_path / 'meshes').iterdir()}
+    assert {'.obj', '.stl'} <= suffixes <= {'.obj', '.stl', '.mtl', '.png'}
+
+
 def test_output_goes_to_out_and_the_inputs_name_by_default(tmp_path, bottle):
     cv2.imwrite(str(tmp_path / 'photo.jpg'), cv2.imread(str(bottle / 'color.png')))
     result = run(
@@ -127,13 +138,16 @@ def test_options_have_the_names_of_the_ros_parameters(tmp_path, bottle):
 @pytest.mark.parametrize('arguments, code, words', [
     (['reconstruct'], 2, ['COLOR']),
     (['paint'], 2, ['paint']),
-    (['reconstruct', 'nowhere.png'], 1, ['nowhere.png']),
+    (['reconstruct', 'nowhere.png', '--detector', 'tabletop'], 1, ['nowhere.png']),
     (['reconstruct', 'empty', '--out', 'x'], 1, ['no frames']),
-    (['reconstruct', 'text.png'], 1, ['text.png', 'not a picture']),
+    (['reconstruct', 'text.png', '--detector', 'tabletop'], 1,
+     ['text.png', 'not a picture']),
     (['reconstruct', 'nowhere.png', '--detector', 'psychic'], 2, ['psychic', 'tabletop']),
     (['reconstruct', 'nowhere.png', '--set', 'tabletop.hight=1'], 2, ['tabletop.hight']),
     (['reconstruct', 'nowhere.png', '--set', 'tabletop.min_height=low'], 2, ['min_height']),
     (['reconstruct', 'nowhere.png', '--params', 'nowhere.yaml'], 1, ['nowhere.yaml']),
+    (['reconstruct', 'a.png', '--formats', 'fbx'], 2, ['fbx', 'glb, obj, ply, stl, dae']),
+    (['reconstruct', 'a.png', '--set', 'export.collision=x'], 2, ['convex_parts']),
     (['reconstruct', 'a.png', 'b.png', '--depth', 'd.png'], 2, ['--depth']),
     (['demo', '--frames', 'nowhere'], 1, ['nowhere']),
 ])
@@ -158,6 +172,74 @@ def test_picture_without_any_object_is_exported_all_the_same(tmp_path, bottle, c
     assert main(['reconstruct', str(frame), '--out', str(tmp_path / 'out')]) == 0
     assert '0 objects' in capsys.readouterr().out
     assert json.loads((tmp_path / 'out/objects.json').read_text())['objects'] == []
+
+
+def bottle_photo(path: Path, **exif: float) -> Path:
+    """Write the picture of a recorded frame as a photo, with EXIF values."""
+    tags = Image.Exif()
+    for name, value in exif.items():
+        tags.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base[name]] = value
+    Image.open(FRAMES / 'table_mustard_bottle/color.png').resize((320, 240)).save(path, exif=tags)
+    return path
+
+
+@pytest.fixture
+def without_hub(tmp_path, monkeypatch):
+    """Let nothing be downloaded, nor taken from a cache."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(tmp_path / 'hub'))
+    monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', True)
+
+
+def test_photo_alone_becomes_a_scene(tmp_path, capsys, monkeypatch):
+    """A detector of another package finds the bottle; the camera is that of the EXIF data."""
+    monkeypatch.setattr('img2scene_ros.detection.auto.BACKEND', FindsTheBottle)
+    photo = bottle_photo(tmp_path / 'photo.jpg', FocalLengthIn35mmFilm=41)
+    assert main(['reconstruct', str(photo), '--out', str(tmp_path / 'out')]) == 0
+    item, = json.loads((tmp_path / 'out/objects.json').read_text())['objects']
+    assert item['reconstructor'] == 'voxel' and item['depth_source'] != 'sensor'
+    for name in ('scene.glb', 'overlay.png', item['mesh']):
+        assert (tmp_path / 'out' / name).stat().st_size > 0
+    printed = capsys.readouterr().out
+    assert 'EXIF (41 mm, 35 mm equivalent)' in printed
+    for stage in ('read', 'detect', 'localize', 'reconstruct', 'export'):
+        assert f'{stage} ' in printed
+    # The bottle's real distance is that of the depth image, within what a class's size tells.
+    depth = cv2.imread(str(FRAMES / 'table_mustard_bottle/depth.png'), cv2.IMREAD_UNCHANGED)
+    mask = cv2.imread(str(FRAMES / 'table_mustard_bottle/mask.png'), cv2.IMREAD_UNCHANGED) > 0
+    near = np.median(depth[mask & (depth > 0)]) / 1000
+    focal = json.loads((FRAMES / 'table_mustard_bottle/camera.json').read_text())['K'][0]
+    told = 41 * 400 / 43.27 * 2  # of the photo, at the frame's size
+    assert item['position_m'][2] == pytest.approx(near * told / np.ravel(focal)[0], rel=0.35)
+
+
+class FindsTheBottle:
+    """Looks at the true mask instead of the picture."""
+
+    from img2scene_ros.detection.auto import AutoDetector
+
+    Options = AutoDetector.Options
+
+    def __init__(self, options: object = None) -> None:
+        self.options = options or self.Options()
+
+    def detect(self, frame, support):
+        """Return the bottle."""
+        mask = cv2.imread(str(FRAMES / 'table_mustard_bottle/mask.png'), cv2.IMREAD_UNCHANGED)
+        mask = cv2.resize(mask, frame.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
+        return [Detection('bottle', 0.9, bbox_of(mask), mask)]
+
+
+def test_photo_in_which_nothing_is_found_says_what_to_do(tmp_path, capsys, without_hub):
+    cv2.imwrite(str(tmp_path / 'grey.jpg'), np.full((200, 300, 3), 128, np.uint8))
+    assert main(['reconstruct', str(tmp_path / 'grey.jpg'), '--out', str(tmp_path / 'out'),
+                 '--set', 'detr.score_threshold=0.99']) == 0
+    printed = capsys.readouterr().out
+    for words in ('0 objects', 'no object was found', 'detr.checkpoint=', 'score_threshold',
+                  'field of view 60 degrees, assumed', 'detector: the bundled weights'):
+        assert words in printed
+    assert (tmp_path / 'out/scene.glb').is_file()
 
 
 def test_help_options_lists_names_limits_and_defaults():

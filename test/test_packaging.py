@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from img2scene_ros.errors import MissingDependencyError
+from img2scene_ros.weights import bundled
+
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = sorted((ROOT / 'img2scene_ros').rglob('*.py'))
 # The rosdep keys of Python packages; ROS packages go by their own names.
@@ -21,15 +24,19 @@ KEYS = {
     'numpy': 'python3-numpy',
     'PIL': 'python3-pil',
     'open3d': 'python3-open3d-pip',
+    'requests': 'python3-requests',
     'rich': 'python3-rich',
     'safetensors': 'python3-transformers-pip',
     'scipy': 'python3-scipy',
     'skimage': 'python3-skimage',
+    'tf2_ros': 'tf2_ros_py',
     'torch': 'python3-pytorch-pip',
     'transformers': 'python3-transformers-pip',
     'trimesh': 'python3-trimesh-pip',
     'yaml': 'python3-yaml',
 }
+# Optional, and rosdep has no key for them; `img2scene doctor` or a warning says how to get them.
+WITHOUT_KEY = {'coacd', 'diffusers', 'timm', 'xatlas'}
 
 
 @pytest.fixture(scope='module')
@@ -69,7 +76,7 @@ def test_package_xml_declares_every_import(manifest):
     declared = {
         element.text for kind in ('depend', 'exec_depend') for element in manifest.iter(kind)}
     imported = set().union(*map(imports_of, MODULES)) - set(sys.stdlib_module_names)
-    needed = {KEYS.get(name, name) for name in imported - {'img2scene_ros'}}
+    needed = {KEYS.get(name, name) for name in imported - WITHOUT_KEY - {'img2scene_ros'}}
     assert {'rclpy', 'python3-numpy'} < needed
     assert needed - declared == set()
 
@@ -108,6 +115,19 @@ def test_launch_files_configuration_and_demo_frame_are_installed(wheel):
         assert f'share/img2scene/{path.relative_to(ROOT)}' in names
     for name in ('color.png', 'depth.png', 'camera.json'):
         assert f'share/img2scene/frames/ycb_1/{name}' in names
+
+
+def test_weights_and_their_model_cards_are_installed(wheel):
+    files = {path for path in (ROOT / 'img2scene_ros/weights').rglob('*')
+             if path.is_file() and path.suffix not in ('.py', '.pyc')}
+    names = {name: wheel.getinfo(name).file_size for name in wheel.namelist()}
+    for path in files:
+        assert names[str(path.relative_to(ROOT))] == path.stat().st_size
+    for weights in (path for path in files if path.name == 'model.safetensors'):
+        assert {weights.with_name('config.json'), weights.with_name('README.md')} <= files
+    assert bundled('voxel') / 'README.md' in files
+    with pytest.raises(MissingDependencyError, match="no weights in '.*nonsense'"):
+        bundled('nonsense')
 
 
 def test_only_the_nodes_import_ros():

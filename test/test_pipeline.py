@@ -1,5 +1,7 @@
 """The pipeline's choices: backends, options, and what happens where depth is missing."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from threading import Thread
 from typing import Callable
 
@@ -7,12 +9,17 @@ import numpy as np
 import pytest
 
 from img2scene_ros.detection import Detection
+from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
+from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.frame import Frame
+from img2scene_ros.localization import Sighting
 from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.pipeline import PipelineOptions
 from img2scene_ros.pipeline import parse_settings
+from img2scene_ros.reconstruction import ObjectModel
+from img2scene_ros.reconstruction.box import BoxReconstructor
 from img2scene_ros.scene import Scene
 from img2scene_ros.support import SupportPlane
 
@@ -93,7 +100,7 @@ def test_a_picture_without_depth_gives_boxes_at_the_fixed_distance(
 ) -> None:
     """The object is shown as its box, says so, and says where its distance came from."""
     frame = recorded('table_mustard_bottle')
-    pipeline = Pipeline(backend_options=parse_settings({'fixed.distance': 0.5})[1])
+    pipeline = Pipeline(*parse_settings({'distance': 'fixed', 'fixed.distance': 0.5}))
     pipeline.detector = MiddleDetector((352, 88, 486, 339))
     found, = pipeline.run(Frame(frame.color, frame.camera)).objects
     assert found.depth_source == 'fixed'
@@ -128,3 +135,137 @@ def test_both_speeds_at_once(recorded: Callable[[str], Frame]) -> None:
     assert len(scenes) == 5
     assert [found.model.reconstructor for found in last.objects] == ['depth_shell'] * 5
     assert len({found.id for found in last.objects}) == 5
+
+
+class BatchBoxes:
+    """Stands in for a reconstructor that takes two objects at once."""
+
+    max_batch = 2
+
+    def __init__(self) -> None:
+        self.passes: list[int] = []
+        self.fails = False
+
+    def reconstruct_batch(
+        self, sightings: Sequence[Sighting],
+    ) -> list[ObjectModel | Img2SceneError]:
+        """Return boxes; of wide things an error; fail as a whole when several are too many."""
+        self.passes.append(len(sightings))
+        if self.fails and (len(sightings) > 1 or sightings[0].placement.size[2] > 0.15):
+            raise RuntimeError('out of memory')
+        return [BoxReconstructor().reconstruct(sighting) if sighting.placement.size[2] < 0.15
+                else ReconstructionError('too tall') for sighting in sightings]
+
+
+def test_a_reconstructor_gets_as_many_objects_as_it_takes(
+    recorded: Callable[[str], Frame],
+) -> None:
+    """Five objects in three passes; one that cannot be rebuilt says so and stops no other."""
+    pipeline = Pipeline()
+    pipeline.reconstructor = BatchBoxes()
+    proxies = {found.id: found.model for found in pipeline.perceive(recorded('ycb_1')).objects}
+    scenes = list(iter(pipeline.reconstruct_next, None))
+    assert pipeline.reconstructor.passes == [2, 2, 1] and len(scenes) == 3
+    assert [sum(one.is_final for one in scene.objects) for scene in scenes] == [2, 4, 5]
+    assert pipeline.rebuilt == 5
+    tall = [one for one in scenes[-1].objects if one.note]
+    assert 0 < len(tall) < 5 and {one.note for one in tall} == {'too tall'}
+    for one in scenes[-1].objects:
+        assert (one.model is proxies[one.id]) == (one in tall)
+
+
+class Scaled:
+    """Stands in for a reconstructor whose meshes have a wrong size."""
+
+    def __init__(self, scale: float) -> None:
+        self.scale = scale
+
+    def reconstruct(self, sighting: Sighting) -> ObjectModel:
+        """Return a scaled box."""
+        box = BoxReconstructor().reconstruct(sighting)
+        return replace(box, vertices=box.vertices * np.float32(self.scale), reconstructor='mine')
+
+
+def test_meshes_say_how_well_they_fit(recorded: Callable[[str], Frame]) -> None:
+    """Silhouette and depth of what was rebuilt agree with what was seen."""
+    for found in Pipeline().run(recorded('ycb_3')).objects:
+        assert found.model.reconstructor == 'depth_shell'
+        assert 0.8 < found.model.fit.silhouette_iou <= 1.0
+        assert 0.0 <= found.model.fit.depth_residual < 0.005
+
+
+def test_a_mesh_that_does_not_fit_is_not_shown(recorded: Callable[[str], Frame]) -> None:
+    """A mesh of half the size covers a quarter of the mask; the box stays, and says why."""
+    pipeline = Pipeline()
+    pipeline.reconstructor = Scaled(0.5)
+    found, = pipeline.run(recorded('table_cracker_box')).objects
+    assert found.model.reconstructor == 'box' and found.is_final
+    assert "mesh of 'mine' is not shown" in found.note and "'min_fit' (0.4)" in found.note
+    pipeline = Pipeline(PipelineOptions(min_fit=0.05))
+    pipeline.reconstructor = Scaled(0.5)
+    found, = pipeline.run(recorded('table_cracker_box')).objects
+    assert found.model.reconstructor == 'mine' and not found.note
+    assert 0.1 < found.model.fit.silhouette_iou < 0.4
+
+
+class HalfSegmenter:
+    """Stands in for a segmenter: the left half of each box, and nothing in narrow ones."""
+
+    def masks(
+        self, frame: Frame, detections: Sequence[Detection],
+    ) -> list[np.ndarray | Img2SceneError]:
+        """Return masks."""
+        masks: list[np.ndarray | Img2SceneError] = []
+        for detection in detections:
+            xmin, ymin, xmax, ymax = detection.bbox.astype(int)
+            mask = np.zeros(frame.shape, bool)
+            mask[ymin:ymax, xmin:(xmin + xmax) // 2] = True
+            masks.append(mask if xmax - xmin > 120 else InputError('nothing is there'))
+        return masks
+
+
+def test_a_segmenter_makes_the_masks_that_the_detector_lacks(
+    recorded: Callable[[str], Frame], caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Where it sees nothing the depth image cuts the object out; that is said once."""
+    frame = recorded('table_mustard_bottle')
+    for width, share in ((149, 0.5), (110, None)):
+        box = (345.0, 80.0, 345.0 + width, 350.0)
+        pipeline = Pipeline(PipelineOptions(reconstructor='box'))
+        pipeline.detector, pipeline.segmenter = MiddleDetector(box), HalfSegmenter()
+        pipeline.perceive(frame)
+        found, = pipeline.perceive(frame).objects
+        filled = found.detection.mask.sum() / (width * 270)
+        assert filled == pytest.approx(share, abs=0.01) if share else filled > 0.55
+    assert [record.message for record in caplog.records] == ['nothing is there']
+
+
+def test_an_empty_mask_is_no_mask(recorded: Callable[[str], Frame]) -> None:
+    """A detector that cuts out nothing is helped as one that has no masks."""
+    class Empty(MiddleDetector):
+        def detect(self, frame: Frame, support: SupportPlane | None) -> list[Detection]:
+            found, = super().detect(frame, support)
+            return [replace(found, mask=np.zeros(frame.shape, bool))]
+
+    pipeline = Pipeline()
+    pipeline.detector = Empty((345, 80, 494, 350))
+    found, = pipeline.run(recorded('table_mustard_bottle')).objects
+    assert found.model.reconstructor == 'depth_shell' and found.detection.mask.any()
+
+
+def test_a_pass_that_fails_is_tried_one_by_one(recorded: Callable[[str], Frame]) -> None:
+    """A fault that one object causes costs the mesh of that object only."""
+    pipeline = Pipeline()
+    pipeline.reconstructor = BatchBoxes()
+    pipeline.reconstructor.fails = True
+    scene = pipeline.run(recorded('ycb_1'))
+    failed = [one for one in scene.objects if one.note]
+    assert 0 < len(failed) < 5 and all(one.is_final for one in scene.objects)
+    assert all('RuntimeError: out of memory' in one.note for one in failed)
+
+
+def test_run_tells_how_many_objects_are_rebuilt(recorded: Callable[[str], Frame]) -> None:
+    told = []
+    Pipeline(PipelineOptions(reconstructor='box', texture='none')).run(
+        recorded('ycb_3'), lambda done, total: told.append((done, total)))
+    assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]

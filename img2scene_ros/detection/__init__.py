@@ -9,13 +9,15 @@ from img2scene_ros.frame import Frame
 from img2scene_ros.options import Options
 from img2scene_ros.support import SupportPlane
 
+UNNAMED = 'object'  # the label from detectors that know no classes
+
 
 @dataclass(frozen=True, eq=False)
 class Detection:
     """
     One object in the picture.
 
-    - label: the class name, or 'object' from class-agnostic detectors
+    - label: the class name, or `UNNAMED`
     - score: confidence, 0 to 1
     - bbox: (4,) xmin, ymin, xmax, ymax in pixels, inside the picture; the box covers the pixels
       with xmin <= u < xmax

@@ -5,7 +5,6 @@ The default checkpoint is RF-DETR-Seg: of the real-time detectors it is the fami
 and masks in one pass, and reconstruction lives on masks. It needs neither timm nor torchvision.
 """
 
-import json
 import logging
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -18,19 +17,26 @@ import numpy as np
 
 from img2scene_ros.detection import Detection
 from img2scene_ros.detection import bbox_of
+from img2scene_ros.devices import torch_device
+from img2scene_ros.devices import torch_dtype
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import OptionError
 from img2scene_ros.frame import Frame
 from img2scene_ros.hub import checkpoint_folder
 from img2scene_ros.hub import first_line
+from img2scene_ros.hub import processor_values
 from img2scene_ros.hub import quiet_libraries
 from img2scene_ros.hub import reading
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.support import SupportPlane
+from img2scene_ros.weights import bundled
 
 _LOGGER = logging.getLogger(__name__)
+BUNDLED = 'bundled'  # names the weights that come with the package
+# What counts for checkpoints that recommend nothing themselves.
+_SCORE_THRESHOLD, _NMS_IOU = 0.5, 1.0
 
 
 @dataclass(frozen=True)
@@ -38,8 +44,8 @@ class DetrOptions(Options):
     """Which checkpoint `detr` runs, where, and what of its detections is kept."""
 
     checkpoint: str = option(
-        'Roboflow/rf-detr-seg-small', 'Model on the Hugging Face Hub (OWNER/NAME), or a folder',
-        read_only=True)
+        'Roboflow/rf-detr-seg-small', "Model on the Hugging Face Hub (OWNER/NAME), a folder, or "
+        "'bundled', the small model that comes with the package", read_only=True)
     revision: str = option(
         'main', "Branch, tag or commit on the Hub; DETR-R50 without timm is 'no_timm'",
         read_only=True)
@@ -49,12 +55,15 @@ class DetrOptions(Options):
     dtype: str = option(
         'auto', 'Arithmetic of the model; auto is float16 on CUDA, else float32',
         choices=('auto', 'float32', 'float16', 'bfloat16'), read_only=True)
-    score_threshold: float = option(0.5, 'Least score of a detection', low=0.0, high=1.0)
+    score_threshold: float = option(
+        -1.0, 'Least score of a detection; below 0 is what the checkpoint recommends, else 0.5',
+        low=-1.0, high=1.0)
     labels: tuple[str, ...] = option((), 'Class names to keep; empty keeps all')
     max_detections: int = option(50, 'Greatest number of objects, best first', low=1, high=500)
     nms_iou: float = option(
-        1.0, 'Of two boxes that overlap by more than this IoU only the better one is kept, '
-        'whatever their labels: one place holds one object; 1 keeps all', low=0.0, high=1.0)
+        -1.0, 'Of two boxes that overlap by more than this IoU only the better one is kept, '
+        'whatever their labels: one place holds one object; 1 keeps all, below 0 is what the '
+        'checkpoint recommends, else 1', low=-1.0, high=1.0)
 
 
 class DetrDetector:
@@ -69,18 +78,19 @@ class DetrDetector:
     Options = DetrOptions
 
     def __init__(self, options: DetrOptions = DetrOptions()) -> None:
-        _require_packages()
-        self._device = _device(options.device)
-        self._dtype = _dtype(options.dtype, self._device)
+        require_packages()
+        self._device = torch_device(options.device)
+        self._dtype = torch_dtype(options.dtype, self._device)
         quiet_libraries()
-        folder = checkpoint_folder(
+        folder = bundled('detector') if options.checkpoint == BUNDLED else checkpoint_folder(
             options.checkpoint, options.revision,
-            "the detector 'tabletop', which needs no weights")
+            f"'{BUNDLED}', or the detector 'tabletop', which needs no weights")
         config = _load_config(folder, options.checkpoint)
         has_masks = _is_segmenter(config, options.checkpoint)
         self._processor = _load_processor(folder, config, has_masks, options.checkpoint)
         self._model = _load_model(folder, config, has_masks, options.checkpoint).to(self._device)
         self._names = config.id2label
+        self._recommended = _recommended(config, options.checkpoint)
         self.options = options
 
     @property
@@ -115,8 +125,12 @@ class DetrDetector:
                 f"the model of the checkpoint '{options.checkpoint}' failed on a picture scaled "
                 f'to {width}x{height} ({first_line(error)}); check the size in its '
                 "preprocessor_config.json and the GPU's free memory") from error
-        found = self._processor.decode(outputs, options.score_threshold, frame.shape)
+        found = self._processor.decode(outputs, self._value('score_threshold'), frame.shape)
         return self._detections(found, options, frame.shape)
+
+    def _value(self, name: str) -> float:
+        chosen = getattr(self.options, name)
+        return self._recommended[name] if chosen < 0 else chosen
 
     def _infer(self, inputs: Any) -> Any:
         import torch
@@ -142,7 +156,7 @@ class DetrDetector:
         if options.labels:
             keep &= np.isin(names, options.labels)
         order = np.argsort(-found.scores, kind='stable')
-        order = _without_overlap(order[keep[order]], boxes, found.scores, options.nms_iou)
+        order = _without_overlap(order[keep[order]], boxes, found.scores, self._value('nms_iou'))
         detections = []
         for index in order[:options.max_detections]:
             mask = (_mask_in_box(found.masks[index], boxes[index], shape)
@@ -212,7 +226,7 @@ class _RfDetrProcessor:
     """
 
     def __init__(self, folder: Path) -> None:
-        values = _processor_values(folder)
+        values = processor_values(folder)
         self._size = values['size']['height'], values['size']['width']
         self._mean = values['image_mean']
         self._std = values['image_std']
@@ -263,7 +277,12 @@ def _mask_in_box(mask: np.ndarray, box: np.ndarray, shape: tuple[int, int]) -> n
     return cut if cut.any() else None
 
 
-def _require_packages() -> None:
+def require_packages() -> None:
+    """
+    Make sure that the packages that every checkpoint needs are there, without importing them.
+
+    :raises MissingDependencyError: some are not
+    """
     missing = [name for name, module in (
         ('torch', 'torch'), ('transformers', 'transformers'), ('pillow', 'PIL'),
     ) if find_spec(module) is None]
@@ -271,31 +290,6 @@ def _require_packages() -> None:
         raise MissingDependencyError(
             f"the detector 'detr' needs {' and '.join(missing)}; install with `pip install "
             f"{' '.join(missing)}` or use the detector 'tabletop', which needs none of them")
-
-
-def _device(name: str) -> Any:
-    import torch
-
-    if name == 'auto':
-        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise OptionError(
-            f"option 'device' is '{name}'; it must be auto, cpu, cuda or cuda:N") from error
-    if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
-        raise OptionError(
-            f"option 'device' is '{name}', but PyTorch sees {torch.cuda.device_count()} CUDA "
-            "devices on this machine; use 'auto' or 'cpu', or install a CUDA build of torch")
-    return device
-
-
-def _dtype(name: str, device: Any) -> Any:
-    import torch
-
-    if name == 'auto':
-        name = 'float16' if device.type == 'cuda' else 'float32'
-    return getattr(torch, name)
 
 
 def _load_config(folder: Path, checkpoint: str) -> Any:
@@ -313,6 +307,18 @@ def _load_config(folder: Path, checkpoint: str) -> Any:
             f"the checkpoint '{checkpoint}' needs timm; set 'revision' to 'no_timm' "
             '(facebook/detr-* have it), or `pip install timm`')
     return config
+
+
+def _recommended(config: Any, checkpoint: str) -> dict[str, float]:
+    """
+    Return the values that suit a checkpoint's scores, from the entry `img2scene` of config.json.
+
+    A small model is less sure of itself and repeats itself more than those of the Hub.
+    """
+    values = {'score_threshold': _SCORE_THRESHOLD, 'nms_iou': _NMS_IOU}
+    stated = getattr(config, 'img2scene', None) or {}
+    with reading("entry 'img2scene' in config.json", checkpoint):
+        return {name: float(stated.get(name, usual)) for name, usual in values.items()}
 
 
 def _is_segmenter(config: Any, checkpoint: str) -> bool:
@@ -363,14 +369,6 @@ def _load_model(folder: Path, config: Any, has_masks: bool, checkpoint: str) -> 
             "the checkpoint '%s' lacks %d of the model's weights (%s): expect nonsense",
             checkpoint, len(loading['missing_keys']), _shortened(sorted(loading['missing_keys'])))
     return model.eval()
-
-
-def _processor_values(folder: Path) -> dict[str, Any]:
-    """Read the image processor's values, which newer checkpoints keep in processor_config.json."""
-    path = folder / 'preprocessor_config.json'
-    if path.is_file():
-        return json.loads(path.read_text())
-    return json.loads((folder / 'processor_config.json').read_text())['image_processor']
 
 
 def _shortened(names: list[str], most: int = 12) -> str:

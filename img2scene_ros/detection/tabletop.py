@@ -18,6 +18,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 
+from img2scene_ros.detection import UNNAMED
 from img2scene_ros.detection import Detection
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.errors import InputError
@@ -349,7 +350,7 @@ def _detection(mask: np.ndarray, frame: Frame) -> Detection:
     """Score an object by its share of pixels with a reading, less when it has few pixels."""
     readings = np.count_nonzero(mask & np.isfinite(frame.depth))
     score = readings / np.count_nonzero(mask) * readings / (readings + 200.0)
-    return Detection('object', float(score), bbox_of(mask), mask)
+    return Detection(UNNAMED, float(score), bbox_of(mask), mask)
 
 
 BACKEND = TabletopDetector

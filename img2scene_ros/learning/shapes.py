@@ -142,7 +142,7 @@ def open_library(
     groups, left_out = {TABLE: [], FLOOR: []}, []
     for category, names in (_pix3d_names(pix3d, left_out) if pix3d else {}).items():
         chosen = _part(names, split, test_share, split_seed)
-        groups[_category(category)[1]].append(chosen)
+        groups[place_of(category)].append(chosen)
     if meshes:
         for place, names in _mesh_names(meshes, left_out).items():
             groups[place].append(_part(names, split, test_share, split_seed))
@@ -162,6 +162,11 @@ def _part(names: list[str], split: str, test_share: float, seed: int) -> list[st
 
 def _category(name: str) -> tuple[str, str, float, float]:
     return PIX3D_CATEGORIES.get(name, (name, FLOOR, 0.5, 2.0))
+
+
+def place_of(category: str) -> str:
+    """Return where the shapes of a Pix3D category stand: 'table' or 'floor'."""
+    return _category(category)[1]
 
 
 def _pix3d_names(folder: Path, left_out: list[str]) -> dict[str, list[str]]:

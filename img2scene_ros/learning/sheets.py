@@ -1,5 +1,7 @@
-"""Contact sheets of rendered training data, for people to look at."""
+"""Contact sheets of rendered training data and of predictions, for people to look at."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -14,6 +16,8 @@ from img2scene_ros.learning.samples import CropSamples
 from img2scene_ros.learning.samples import SceneSample
 from img2scene_ros.learning.samples import SceneSamples
 from img2scene_ros.learning.samples import read_index
+from img2scene_ros.reconstruction.crop import Crop
+from img2scene_ros.reconstruction.crop import Cube
 from img2scene_ros.rendering.pictures import color_of
 from img2scene_ros.rendering.raycast import Lights
 from img2scene_ros.rendering.raycast import Surface
@@ -50,10 +54,19 @@ def _draw(sample: CropSample | SceneSample) -> np.ndarray:
 
 def _draw_crop(sample: CropSample) -> np.ndarray:
     crop, cube = sample.crop, sample.cube
-    size = len(crop.color)
     mask = np.where(crop.mask[..., None], crop.color, crop.color // 4)
     near = sample.anchor - 0.5 * cube.side, sample.anchor + cube.side
-    surface = _blocks(sample.occupancy_at(32), cube.centers(32), cube.side / 32)
+    front, side = _front_and_side(sample.occupancy_at(32), crop, cube)
+    row = np.hstack([crop.color, mask, _depth_picture(crop.depth, *near), front, side])
+    text = (f'{sample.truth.label}: {sample.truth.shape.split("/", 1)[1]}, {sample.anchor:.2f} m, '
+            f'{100 * sample.truth.shown:.0f} % shown')
+    return _captioned(row, text)
+
+
+def _front_and_side(volume: np.ndarray, crop: Crop, cube: Cube) -> tuple[np.ndarray, np.ndarray]:
+    """Draw a volume as the crop's camera sees it, with the mask's outline, and from the side."""
+    size, count = len(crop.color), len(volume)
+    surface = _blocks(volume, cube.centers(count), cube.side / count)
     lights = Lights(0.3, 0.4, 0.3, sky_rays=4)
     front = render([surface], crop.view.camera(size), lights=lights, background=BACKDROP).color
     # The outline of the mask on the voxels shows at once whether they fit.
@@ -64,10 +77,42 @@ def _draw_crop(sample: CropSample) -> np.ndarray:
     pose = look_at(center + 1.9 * cube.side * np.array([0.85, -0.45, -0.25]), center, (0, -1, 0))
     side = render([surface], Camera.from_field_of_view(size, size, 42), pose, lights,
                   BACKDROP).color
-    row = np.hstack([crop.color, mask, _depth_picture(crop.depth, *near), front, side])
-    text = (f'{sample.truth.label}: {sample.truth.shape.split("/", 1)[1]}, {sample.anchor:.2f} m, '
-            f'{100 * sample.truth.shown:.0f} % shown')
-    return _captioned(row, text)
+    return front, side
+
+
+@dataclass(frozen=True, eq=False)
+class PredictedRow:
+    """
+    One object, its truth and predictions.
+
+    - caption: names it
+    - crop: what the networks saw
+    - cube: that the volumes fill
+    - truth: (R, R, R) bool
+    - predictions: volumes by the name of what predicted them
+    """
+
+    caption: str
+    crop: Crop
+    cube: Cube
+    truth: np.ndarray
+    predictions: dict[str, np.ndarray]
+
+
+def draw_predictions(rows: Sequence[PredictedRow]) -> np.ndarray:
+    """
+    Draw objects, truths and predictions, each volume from the crop's camera and from the side.
+
+    :return: (H, W, 3) uint8, RGB
+    """
+    return np.vstack([_draw_predicted(row) for row in rows])
+
+
+def _draw_predicted(row: PredictedRow) -> np.ndarray:
+    volumes = {'truth': row.truth, **row.predictions}
+    pairs = [_captioned(np.hstack(_front_and_side(volume, row.crop, row.cube)), name)
+             for name, volume in volumes.items()]
+    return np.hstack([_captioned(row.crop.color, row.caption), *pairs])
 
 
 def _draw_scene(sample: SceneSample) -> np.ndarray:

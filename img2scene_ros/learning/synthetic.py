@@ -280,7 +280,22 @@ def random_scene(
     library: Library, random: np.random.Generator, place: str, options: RenderOptions,
 ) -> Scene:
     """Draw a scene on a 'table' or on the 'floor'."""
-    objects = _objects(library, random, place)
+    return _furnished(_objects(library, random, place), random, place, options)
+
+
+def scene_of(
+    shape: Shape, random: np.random.Generator, place: str, options: RenderOptions,
+) -> Scene:
+    """Draw a scene of one shape alone, as `random_scene` draws those of several."""
+    stretch, turn = _stretch_and_turn(shape, random)
+    center = np.array([0, 0, np.ptp(shape.vertices[:, 2]) * stretch[2] / 2])
+    return _furnished([_placed(1, shape, stretch, turn, center, random)], random, place, options)
+
+
+def _furnished(
+    objects: list[Placed], random: np.random.Generator, place: str, options: RenderOptions,
+) -> Scene:
+    """Draw a camera, a room and the light around objects."""
     camera, pose = _camera(objects, random, place, options.width)
     surroundings, textures = _surroundings(objects, pose[:3, 3], random, place)
     surfaces = [Surface(item.points, item.shape.faces, _white(item.shape), item.id)
@@ -303,26 +318,42 @@ def _objects(library: Library, random: np.random.Generator, place: str) -> list[
     spread = random.uniform(0.7, 1.8)
     for _ in range(random.integers(1, MOST_OBJECTS[place] + 1)):
         shape = library.draw(random, place)
-        stretch = np.exp(random.uniform(*np.log(shape.sizes))) * random.uniform(0.92, 1.08, 3)
+        stretch, turn = _stretch_and_turn(shape, random)
         extents = np.ptp(shape.vertices, axis=0) * stretch
         area += extents[0] * extents[1]
-        yaw = random.uniform(0, 2 * np.pi)
-        turn = np.array([[np.cos(yaw), -np.sin(yaw), 0], [np.sin(yaw), np.cos(yaw), 0],
-                         [0, 0, 1.0]])
         for attempt in range(ATTEMPTS):
             reach = spread * np.sqrt(area) * (0.5 + attempt / ATTEMPTS) * bool(objects)
             angle, radius = random.uniform(0, 2 * np.pi), reach * np.sqrt(random.random())
             center = np.array([radius * np.cos(angle), radius * np.sin(angle), extents[2] / 2])
             rectangle = _rectangle(center[:2], turn[:2, :2], extents[:2] / 2 + GAP[place] / 2)
             if all(are_apart(rectangle, other) for other in footprints):
-                pose = np.eye(4)
-                pose[:3, :3], pose[:3, 3] = turn * stretch, center
-                texture = None if shape.colors is not None else \
-                    random_texture(random, float(extents.max()), random.uniform(0.2, 1.0))
-                objects.append(Placed(len(objects) + 1, shape, pose, texture))
+                objects.append(
+                    _placed(len(objects) + 1, shape, stretch, turn, center, random))
                 footprints.append(rectangle)
                 break
     return objects
+
+
+def _stretch_and_turn(
+    shape: Shape, random: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw factors along the shape's axes, (3,), and a rotation about z, (3, 3)."""
+    stretch = np.exp(random.uniform(*np.log(shape.sizes))) * random.uniform(0.92, 1.08, 3)
+    yaw = random.uniform(0, 2 * np.pi)
+    return stretch, np.array([
+        [np.cos(yaw), -np.sin(yaw), 0], [np.sin(yaw), np.cos(yaw), 0], [0, 0, 1.0]])
+
+
+def _placed(
+    id_: int, shape: Shape, stretch: np.ndarray, turn: np.ndarray, center: np.ndarray,
+    random: np.random.Generator,
+) -> Placed:
+    pose = np.eye(4)
+    pose[:3, :3], pose[:3, 3] = turn * stretch, center
+    longest = float((np.ptp(shape.vertices, axis=0) * stretch).max())
+    texture = None if shape.colors is not None else \
+        random_texture(random, longest, random.uniform(0.2, 1.0))
+    return Placed(id_, shape, pose, texture)
 
 
 def _rectangle(center: np.ndarray, turn: np.ndarray, half: np.ndarray) -> np.ndarray:

@@ -45,6 +45,7 @@ from img2scene_ros.learning.dataset import TrainingExamples
 from img2scene_ros.learning.dataset import ValidationExamples
 from img2scene_ros.learning.dataset import positions_of
 from img2scene_ros.learning.samples import CropSample
+from img2scene_ros.learning.samples import CropSamples
 from img2scene_ros.learning.training_config import FREE
 from img2scene_ros.learning.training_config import TrainingConfig
 from img2scene_ros.learning.training_config import TrainingOptions
@@ -370,7 +371,12 @@ def keep(
     :raises InputError: a file cannot be written; the one before is still there
     """
     options = config.training
-    about = {'step': run.step, 'training': config.values(), 'samples': len(samples)}
+    about = {
+        'step': run.step, 'training': config.values(), 'samples': len(samples),
+        'picture_size': options.size or len(samples[0].crop.mask)}
+    if isinstance(samples, CropSamples):  # which shapes were not trained on
+        rendered = samples.index['options']
+        about['split'] = {name: rendered[name] for name in ('test_share', 'split_seed')}
     saves = is_last or run.step % options.save_every == 0
     if validation is not None and (is_last or run.step % options.validate_every == 0):
         scores = validate(run.average, validation, options)
@@ -546,7 +552,7 @@ def _tensorboard(out: Path, step: int) -> Any:
 
 @contextmanager
 def show_progress(
-    count: int, step: int, leads: bool,
+    count: int, step: int, leads: bool, unit: str = 'step',
 ) -> Iterator[Callable[[int, float], None]]:
     """Yield what shows the step and the loss: a bar with the time left, or lines in a file."""
     if not leads:
@@ -569,6 +575,7 @@ def show_progress(
 
         def show(step: int, loss: float) -> None:
             left = (count - step) * (monotonic() - began) / max(1, step - first) / 60
-            logger.info('step %d of %d: loss %.4f, %.1f minutes left', step, count, loss, left)
+            logger.info(
+                '%s %d of %d: loss %.4f, %.1f minutes left', unit, step, count, loss, left)
 
         yield show

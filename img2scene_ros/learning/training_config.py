@@ -97,22 +97,33 @@ def read_config(path: Path | None, assignments: Sequence[str] = ()) -> TrainingC
     :raises InputError: the file cannot be read
     :raises OptionError: an unknown name or a value that is not allowed
     """
+    given = given_values(path, assignments)
+    training = take_options(TrainingOptions, given, '')
+    if 64 % training.resolution:
+        raise OptionError(f"option 'resolution' is {training.resolution}; it must divide 64")
+    if training.size % 16:
+        raise OptionError(f"option 'size' is {training.size}; it must be a multiple of 16")
+    model = take_options(network_class(training.network).Config, given, 'model.')
+    augmentation = take_options(AugmentationOptions, given, 'augmentation.')
+    if given:
+        raise OptionError(f"there is no option '{next(iter(given))}' of this training")
+    return TrainingConfig(training, model, augmentation)
+
+
+def given_values(path: Path | None, assignments: Sequence[str]) -> dict[str, Any]:
+    """
+    Return what a YAML file and NAME=VALUE texts set, by dotted names.
+
+    :raises InputError: the file cannot be read
+    :raises OptionError: a text that sets nothing
+    """
     given = _flattened(_read_yaml(path)) if path else {}
     for text in assignments:
         name, equals, value = (part.strip() for part in text.partition('='))
         if not equals:
             raise OptionError(f"'{text}' sets nothing; write NAME=VALUE")
         given[name] = value
-    training = _options(TrainingOptions, given, '')
-    if 64 % training.resolution:
-        raise OptionError(f"option 'resolution' is {training.resolution}; it must divide 64")
-    if training.size % 16:
-        raise OptionError(f"option 'size' is {training.size}; it must be a multiple of 16")
-    model = _options(network_class(training.network).Config, given, 'model.')
-    augmentation = _options(AugmentationOptions, given, 'augmentation.')
-    if given:
-        raise OptionError(f"there is no option '{next(iter(given))}' of this training")
-    return TrainingConfig(training, model, augmentation)
+    return given
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -144,8 +155,12 @@ def _flattened(values: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _options(kind: type[Options], given: dict[str, Any], prefix: str) -> Options:
-    """Take the options of one class out of what is given."""
+def take_options(kind: type[Options], given: dict[str, Any], prefix: str) -> Options:
+    """
+    Take the options of one class out of what is given.
+
+    :raises OptionError: a value that is not allowed
+    """
     chosen = {}
     for field in fields(kind):
         if prefix + field.name in given:

@@ -1,11 +1,13 @@
 """Localization: a metric place and size for every detection."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 
 from img2scene_ros.detection import Detection
+from img2scene_ros.detection.masks import without_background
 from img2scene_ros.frame import Frame
 from img2scene_ros.options import Options
 from img2scene_ros.support import SupportPlane
@@ -23,8 +25,8 @@ class Placement:
     - rotation: (3, 3), turns object axes into optical axes: z up, x horizontally to the camera
     - size: (3,) metres along the object's axes
     - position_std: (3,) metres, standard deviation along the optical axes
-    - depth_source: where the distance came from, 'sensor' or 'fixed'
-    - support: the plane the object stands on, None when it stands on none that is seen
+    - depth_source: where the distance came from, 'sensor', 'plane+size_prior', ...
+    - support: the plane the object stands on, None when it stands on none that is known
     """
 
     position: np.ndarray
@@ -43,9 +45,15 @@ class Sighting:
     detection: Detection
     placement: Placement
 
+    @cached_property
+    def colored(self) -> np.ndarray | None:
+        """Return the pixels whose colours are surely the object's, (H, W) bool; None: no mask."""
+        mask = self.detection.mask
+        return None if mask is None else without_background(self.frame.color, mask)
+
 
 class DistanceSource(Protocol):
-    """Places detections; `auto` asks the sources in turn and takes the first answer."""
+    """Places detections, on the line of sight through the bbox centre."""
 
     Options: type[Options]
     options: Options

@@ -26,6 +26,7 @@ NETWORKS: dict[str, type[OccupancyNetwork]] = {
     'resfest': ResFesT,
     'resnet18-unproject': ResNetUnproject,
 }
+PICTURE_SIZE = 112  # pixels of a side of the crops, for weights that tell none
 WEIGHTS = 'model.safetensors'
 CONFIG = 'config.json'
 
@@ -127,6 +128,15 @@ def read_network_config(folder: Path) -> dict[str, Any]:
         raise InputError(f"'{path}' does not name a network of mine and its options")
     check_geometry(config.get('crop'), str(path))
     return config
+
+
+def picture_size(config: dict[str, Any]) -> int:
+    """
+    Return the pixels of a side of the crops that a network was trained with; others suit it less.
+
+    :param config: as `read_network_config`
+    """
+    return int(config.get('picture_size', PICTURE_SIZE))
 
 
 def write_beside(path: Path, write: Callable[[Path], Any]) -> None:

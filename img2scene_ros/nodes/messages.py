@@ -6,12 +6,14 @@ The common encodings are read without cv_bridge: its binaries break with NumPy 2
 """
 
 from array import array
+from io import BytesIO
 
 import cv2
 import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Point
 from geometry_msgs.msg import Pose
+from PIL import Image as Picture
 from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import CompressedImage
@@ -21,6 +23,7 @@ from sensor_msgs.msg import PointField
 from std_msgs.msg import ColorRGBA
 from std_msgs.msg import Header
 from visualization_msgs.msg import Marker
+from visualization_msgs.msg import UVCoordinate
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.errors import InputError
@@ -206,14 +209,55 @@ def marker_from_mesh(vertices: np.ndarray, faces: np.ndarray, colors: np.ndarray
     :param faces: (F, 3) indices of vertices
     :param colors: (F, 3, 3) uint8, RGB of every corner; RViz draws them unlit
     """
-    marker = Marker(type=Marker.TRIANGLE_LIST, action=Marker.ADD, color=_WHITE)
-    marker.scale.x = marker.scale.y = marker.scale.z = 1.0
-    points = [Point(x=x, y=y, z=z) for x, y, z in vertices.tolist()]
-    marker.points = [points[index] for index in faces.ravel().tolist()]
+    marker = _triangles(vertices, faces)
     palette, indices = np.unique(_packed(colors).ravel(), return_inverse=True)
     shades = [_color(packed) for packed in palette.tolist()]
     marker.colors = [shades[index] for index in indices.ravel().tolist()]
     return marker
+
+
+def marker_from_textured_mesh(
+    vertices: np.ndarray, faces: np.ndarray, uv: np.ndarray,
+) -> Marker:
+    """
+    Make a TRIANGLE_LIST for a texture; texture, header, name and pose are left to the caller.
+
+    :param vertices: (V, 3) metres
+    :param faces: (F, 3) indices of vertices
+    :param uv: (F, 3, 2) where each corner lies in the texture, (0, 0) its upper left corner
+    """
+    marker = _triangles(vertices, faces)
+    corners = np.ascontiguousarray(uv, np.float32).reshape(-1, 2).view(np.uint64).ravel()
+    distinct, indices = np.unique(corners, return_inverse=True)
+    places = [UVCoordinate(u=u, v=v) for u, v in distinct.view(np.float32).reshape(-1, 2).tolist()]
+    marker.uv_coordinates = [places[index] for index in indices.ravel().tolist()]
+    return marker
+
+
+def marker_from_resource(uri: str) -> Marker:
+    """Make a MESH_RESOURCE with its own material; header, name and pose are left to the caller."""
+    # RViz takes the file's material only when the colour is zero throughout.
+    marker = Marker(
+        type=Marker.MESH_RESOURCE, action=Marker.ADD, mesh_resource=uri,
+        mesh_use_embedded_materials=True, color=ColorRGBA())
+    marker.scale.x = marker.scale.y = marker.scale.z = 1.0
+    return marker
+
+
+def texture_from_png(png: bytes) -> CompressedImage:
+    """
+    Make a marker's texture of a PNG file.
+
+    :raises InputError: it is empty or damaged; RViz would end on it
+    """
+    try:
+        Picture.open(BytesIO(png), formats=('PNG',)).verify()  # every part of it
+        Picture.open(BytesIO(png), formats=('PNG',)).load()  # the pixels
+        if not png.endswith(_PNG_END):
+            raise InputError('the end is missing')
+    except Exception as error:  # OSError, SyntaxError, zlib.error, ...: whatever the bytes are
+        raise InputError(f'the texture ({len(png)} bytes) is no valid PNG file') from error
+    return CompressedImage(format='png', data=_bytes(np.frombuffer(png, np.uint8)))
 
 
 def marker_from_text(text: str) -> Marker:
@@ -223,7 +267,16 @@ def marker_from_text(text: str) -> Marker:
     return marker
 
 
+_PNG_END = b'IEND\xaeB`\x82'
 _WHITE = ColorRGBA(r=1.0, g=1.0, b=1.0, a=1.0)
+
+
+def _triangles(vertices: np.ndarray, faces: np.ndarray) -> Marker:
+    marker = Marker(type=Marker.TRIANGLE_LIST, action=Marker.ADD, color=_WHITE)
+    marker.scale.x = marker.scale.y = marker.scale.z = 1.0
+    points = [Point(x=x, y=y, z=z) for x, y, z in vertices.tolist()]
+    marker.points = [points[index] for index in faces.ravel().tolist()]
+    return marker
 
 
 def _pixels(message: Image, kind: type, channels: int) -> np.ndarray:

@@ -4,6 +4,7 @@ import os
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from dataclasses import replace
 from math import radians
 from pathlib import Path
 from threading import Thread
@@ -32,11 +33,13 @@ from img2scene_ros.nodes import process
 from img2scene_ros.nodes.diagnostics import diagnostics
 from img2scene_ros.nodes.diagnostics import resident_memory
 from img2scene_ros.nodes.inputs import Inputs
+from img2scene_ros.nodes.outputs import ManagedOutput
 from img2scene_ros.nodes.outputs import Output
 from img2scene_ros.nodes.pairing import Pair
 from img2scene_ros.nodes.pairing import Pairing
 from img2scene_ros.nodes.parameters import ParameterGroup
 from img2scene_ros.nodes.problems import Problems
+from img2scene_ros.nodes.transforms import SupportFrame
 from img2scene_ros.nodes.workers import Workers
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
@@ -46,6 +49,7 @@ from img2scene_ros.registry import FOLDERS
 from img2scene_ros.registry import backend
 from img2scene_ros.registry import backends
 from img2scene_ros.scene import Scene
+from img2scene_ros.scene.export import ExportOptions
 from img2scene_ros.scene.export import export_scene
 
 TICK = 1.0  # seconds between two diagnostics
@@ -68,6 +72,9 @@ class NodeOptions(Options):
     rectified: bool = option(
         False, "The picture is rectified: camera_info's P holds instead of K and D",
         read_only=True)
+    support_frame: str = option(
+        '', 'TF frame whose plane z = 0 objects stand on, used where the depth image shows no '
+        'plane; empty: none', read_only=True)
     sync_tolerance: float = option(
         0.02, 'Greatest difference of the stamps of a picture and its depth image [s]',
         low=0.0, high=1.0)
@@ -106,6 +113,7 @@ class SceneNode(LifecycleNode):
         self._workers: Workers | None = None
         # While active:
         self._inputs: Inputs | None = None
+        self._support_frame: SupportFrame | None = None
         self._active_since = 0.0
 
         self._node_group = ParameterGroup(NodeOptions)
@@ -116,9 +124,10 @@ class SceneNode(LifecycleNode):
         self._output_groups = {
             name: ParameterGroup(found.Options, f'{name}.')
             for name, found in backends('outputs').items()}
+        self._export_group = ParameterGroup(ExportOptions, 'export.')
         self._groups = [
             self._node_group, self._pipeline_group, *self._backend_groups.values(),
-            *self._output_groups.values()]
+            *self._output_groups.values(), self._export_group]
         self._wrong: dict[str, str] = {}  # start-up values that are not allowed
         for group in self._groups:
             self._wrong |= group.declare(self)
@@ -198,6 +207,8 @@ class SceneNode(LifecycleNode):
         outputs = {name: backend('outputs', name) for name in options.outputs if name}
         self._pipeline = Pipeline(self._pipeline_group.read(self), {
             name: group.read(self) for name, group in self._backend_groups.items()})
+        if self._pipeline.detector_status:
+            self.get_logger().info(f'the detector takes {self._pipeline.detector_status}')
         self._outputs = {
             name: output(self, self._output_groups[name].read(self))
             for name, output in outputs.items()}
@@ -210,8 +221,13 @@ class SceneNode(LifecycleNode):
     def _activate(self) -> None:
         options = self._node_group.read(self)
         self._pairing.clear()
+        if options.support_frame:
+            self._support_frame = SupportFrame(self, options.support_frame)
         self._inputs = Inputs(
             self, self._pairing, options.image_transport, options.use_depth, options.rectified)
+        for output in self._outputs.values():
+            if isinstance(output, ManagedOutput):
+                output.activate()
         self._active_since = monotonic()
         self.get_logger().info(f'active; listening to {self._inputs.topics}')
 
@@ -219,6 +235,12 @@ class SceneNode(LifecycleNode):
         if self._inputs:
             self._inputs.destroy()
             self._inputs = None
+            for output in self._outputs.values():
+                if isinstance(output, ManagedOutput):
+                    output.deactivate()
+            if self._support_frame:
+                self._support_frame.close()
+                self._support_frame = None
             self._pairing.clear()
             self._problems.clear()
 
@@ -295,7 +317,20 @@ class SceneNode(LifecycleNode):
         if not inputs.has_camera:
             self._pairing.drop('no camera_info yet')
             return None
-        return inputs.frame(pair)
+        return self._on_support(inputs.frame(pair))
+
+    def _on_support(self, frame: Frame) -> Frame:
+        """Add the plane that TF knows; without it the frame still shows something."""
+        support_frame = self._support_frame
+        if support_frame is None:
+            return frame
+        try:
+            support = support_frame.support(frame)
+        except Img2SceneError as error:
+            self._problems.report('support_frame', str(error))
+            return frame
+        self._problems.solved('support_frame')
+        return replace(frame, support=support)
 
     async def _on_save(
         self, _: Trigger.Request, response: Trigger.Response,
@@ -314,7 +349,7 @@ class SceneNode(LifecycleNode):
 
     def _save(self, folder: Path, frame: Frame, scene: Scene) -> tuple[bool, str]:
         try:
-            export_scene(folder, frame, scene)
+            export_scene(folder, frame, scene, self._export_group.read(self))
             message = f'{len(scene.objects)} objects in {folder.resolve()}'
             self.get_logger().info(f'saved {message}')
             return True, message
@@ -355,6 +390,8 @@ class SceneNode(LifecycleNode):
 
     def _measured(self) -> dict[str, object]:
         values = {f'dropped: {reason}': n for reason, n in self._pairing.dropped.items()}
+        if self._pipeline and self._pipeline.detector_status:
+            values['detector'] = self._pipeline.detector_status
         memory = resident_memory()
         if memory:
             values['memory [MB]'] = round(memory)

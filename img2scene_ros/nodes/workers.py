@@ -31,10 +31,10 @@ class Meter:
         self._lock = Lock()
         self._since, self._count, self._seconds = monotonic(), 0, 0.0
 
-    def add(self, seconds: float) -> None:
-        """Count one that took so long."""
+    def add(self, seconds: float, count: int = 1) -> None:
+        """Count some that together took so long."""
         with self._lock:
-            self._count += 1
+            self._count += count
             self._seconds += seconds
 
     def report(self) -> tuple[float, float]:
@@ -147,14 +147,15 @@ class Workers:
         if not self._new_work.wait(IDLE):
             return
         self._new_work.clear()
-        started, may_be_more = monotonic(), True
+        started, before, may_be_more = monotonic(), self._pipeline.rebuilt, True
         try:
             may_be_more = self._pipeline.reconstruct_next() is not None
         finally:  # one object that cannot be rebuilt does not hold up the others
             if may_be_more:
                 self._new_work.set()
         if may_be_more:
-            self._reconstructed.add(monotonic() - started)
+            self._reconstructed.add(
+                monotonic() - started, self._pipeline.rebuilt - before)
             self._show()
             self._problems.solved('reconstruction')
 

@@ -168,12 +168,22 @@ def cut_crop(frame: Frame, bbox: np.ndarray, mask: np.ndarray | None, size: int)
     :raises ReconstructionError: as `crop_view`
     """
     view = crop_view(frame.camera, bbox)
-    virtual = view.camera(size)
-    pixels = frame.camera.project(virtual.rays @ view.rotation.T).astype(np.float32)
-    pixels = np.nan_to_num(pixels, nan=-1e6)
     if mask is None:
         v, u = np.mgrid[:frame.camera.height, :frame.camera.width]
         mask = (u >= bbox[0]) & (u < bbox[2]) & (v >= bbox[1]) & (v < bbox[3])
+    return look_through(view, frame, mask, size)
+
+
+def look_through(view: CropView, frame: Frame, mask: np.ndarray, size: int) -> Crop:
+    """
+    Return what a virtual camera sees of a frame.
+
+    :param mask: (H, W) bool
+    :param size: pixels of the crop's side
+    """
+    virtual = view.camera(size)
+    pixels = frame.camera.project(virtual.rays @ view.rotation.T).astype(np.float32)
+    pixels = np.nan_to_num(pixels, nan=-1e6)
     # Where the crop is coarser than the picture, averaging first keeps fine texture from aliasing.
     blur = 0.5 * frame.camera.fx / virtual.fx
     color = _blurred(frame.color, blur)

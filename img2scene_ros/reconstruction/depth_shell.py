@@ -13,18 +13,17 @@ complex models from range images, SIGGRAPH 1996.)
 from dataclasses import dataclass
 
 import numpy as np
-import trimesh
 from scipy import ndimage
 from scipy.spatial import ConvexHull
-from scipy.spatial import cKDTree
-from skimage.measure import marching_cubes
 
-from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.localization import Sighting
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.reconstruction import ObjectModel
+from img2scene_ros.reconstruction.meshes import closed_mesh
+from img2scene_ros.reconstruction.meshes import main_parts
+from img2scene_ros.reconstruction.meshes import spread_colors
 from img2scene_ros.reconstruction.symmetry import Mirror
 from img2scene_ros.reconstruction.symmetry import find_mirror
 from img2scene_ros.reconstruction.view import View
@@ -78,14 +77,12 @@ class DepthShellReconstructor:
         axes = [np.arange(a - 3 * cell, b + 3.5 * cell, cell) for a, b in zip(low, high)]
         grid = np.stack(np.meshgrid(*axes, indexing='ij'), axis=-1)
         depth = np.clip(_depth_in_solid(view, mirror, seen, grid, cell), -2 * cell, 2 * cell)
-        solid = _largest_part(ndimage.gaussian_filter(depth, 0.6), cell)
+        solid = main_parts(ndimage.gaussian_filter(depth, 0.6), cell)
         filled = np.argwhere(solid > 0)
         if not len(filled) or np.ptp(filled, axis=0).max() * cell < 0.4 * (high - low).max():
             raise ReconstructionError(
                 'what is seen of the object does not hold together; move the camera closer')
-        vertices, faces, _, _ = marching_cubes(solid, 0.0, gradient_direction='ascent')
-        mesh = trimesh.Trimesh(vertices * cell + grid[0, 0, 0], faces, process=False)
-        return _simplified(mesh, self.options.max_triangles)
+        return closed_mesh(solid, cell, grid[0, 0, 0], self.options.max_triangles)
 
 
 def _depth_in_solid(
@@ -98,7 +95,7 @@ def _depth_in_solid(
     :param grid: (X, Y, Z, 3) metres, the voxels' centres
     """
     shape, points = grid.shape[:3], grid.reshape(-1, 3)
-    behind, beside, _ = view.depths(points)
+    behind, beside, *_ = view.depths(points)
     hidden = view.depth_inside(points)
     if mirror is not None:
         mirrored = view.depth_inside(mirror.reflected(points))
@@ -133,37 +130,6 @@ def _depth_in_outline(plan: np.ndarray, outline: np.ndarray) -> np.ndarray:
     return -(plan @ edges[:, :2].T + edges[:, 2]).max(axis=-1)
 
 
-def _largest_part(solid: np.ndarray, cell: float) -> np.ndarray:
-    parts, count = ndimage.label(solid > 0)
-    if count < 2:
-        return solid
-    largest = 1 + int(np.argmax(ndimage.sum_labels(solid > 0, parts, range(1, count + 1))))
-    return np.where((parts > 0) & (parts != largest), -cell, solid)
-
-
-def _simplified(mesh: trimesh.Trimesh, max_triangles: int) -> tuple[np.ndarray, np.ndarray]:
-    """Smooth and thin out a mesh; it stays closed."""
-    trimesh.smoothing.filter_taubin(mesh, lamb=0.5, nu=0.53, iterations=6)
-    if len(mesh.faces) > max_triangles:
-        thinned = _decimated(mesh, max_triangles)
-        if thinned.is_watertight and thinned.volume > 0:
-            mesh = thinned
-    return np.asarray(mesh.vertices), np.asarray(mesh.faces)
-
-
-def _decimated(mesh: trimesh.Trimesh, triangles: int) -> trimesh.Trimesh:
-    try:
-        import open3d
-    except ImportError as error:
-        raise MissingDependencyError(
-            "the reconstructor 'depth_shell' needs Open3D to thin out meshes; "
-            'install it with: pip install open3d') from error
-    dense = open3d.geometry.TriangleMesh(
-        open3d.utility.Vector3dVector(mesh.vertices), open3d.utility.Vector3iVector(mesh.faces))
-    thin = dense.simplify_quadric_decimation(triangles)
-    return trimesh.Trimesh(np.asarray(thin.vertices), np.asarray(thin.triangles))
-
-
 def _colors(view: View, mirror: Mirror | None, vertices: np.ndarray) -> np.ndarray:
     """Colour vertices from the picture; hidden ones from their mirror image or the nearest."""
     colors, known = view.colors(vertices)
@@ -171,10 +137,7 @@ def _colors(view: View, mirror: Mirror | None, vertices: np.ndarray) -> np.ndarr
         mirrored, seen = view.colors(mirror.reflected(vertices))
         colors = np.where((seen & ~known)[:, None], mirrored, colors)
         known = known | seen
-    if known.any() and not known.all():
-        _, nearest = cKDTree(vertices[known]).query(vertices[~known])
-        colors[~known] = colors[known][nearest]
-    return colors
+    return spread_colors(vertices, colors, known)
 
 
 BACKEND = DepthShellReconstructor

@@ -54,7 +54,7 @@ def find_mirror(view: View) -> tuple[Mirror, float]:
 def _judged(view: View, points: np.ndarray, mirror: Mirror) -> tuple[float, float, Mirror]:
     """Return cost, disagreement with the view, and the plane."""
     mirrored = mirror.reflected(points)
-    behind, beside, _ = view.depths(mirrored)
+    behind, beside, *_ = view.depths(mirrored)
     outside = np.clip(-np.minimum(behind, beside) - 0.5 * view.tolerance, 0.0, 0.02) / 0.02
     meets = (np.abs(behind) < 2.0 * view.tolerance) & (beside > -view.tolerance)
     # Nothing seen speaks against a deep object behind a plain front; a compact one is likelier,

@@ -1,5 +1,7 @@
 """What one RGB-D view of an object tells about its shape."""
 
+from functools import cached_property
+
 import cv2
 import numpy as np
 from scipy import ndimage
@@ -7,10 +9,11 @@ from scipy import ndimage
 from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.frame import depth_std
 from img2scene_ros.localization import Sighting
+from img2scene_ros.reconstruction.meshes import picture_colors
 
 # Pixels around the mask that belong to the view.
 _MARGIN = 16
-_MIN_READINGS = 50
+MIN_READINGS = 50
 _FACING_UP = np.cos(np.radians(40.0))
 
 
@@ -36,11 +39,12 @@ class View:
             raise ReconstructionError(
                 "the reconstructor 'depth_shell' needs a depth image and a mask of the object")
         readings = mask & np.isfinite(frame.depth)
-        if np.count_nonzero(readings) < _MIN_READINGS:
+        if np.count_nonzero(readings) < MIN_READINGS:
             raise ReconstructionError(
                 'the object has too few depth readings; move the camera closer or turn it')
         self.frame = frame
         self.mask = mask
+        self._colored = sighting.colored
         self.placement = sighting.placement
         self.wall = wall
         self.tolerance = float(2.0 * depth_std(self.placement.position[2]))
@@ -50,12 +54,15 @@ class View:
         self._set_points(_cut(readings, self._window))
 
     def _set_images(self, readings: np.ndarray) -> None:
-        """Set what is known at each pixel of the window: depth, edge distance, local width."""
+        """Set what is known at each pixel of the window: depth, where it was read, the edge."""
         measured = np.where(readings, _cut(self.frame.depth, self._window), np.nan)
         self._depth = self._lifted(_filled(measured))
-        extended = self._own | self._occluders()
-        self._edge = cv2.GaussianBlur(_signed_distance(extended), (0, 0), 1.0)
-        self._width = _local_thickness(extended)
+        # What spreads over narrow gaps counts as read, and over the mask's edge.
+        closed = cv2.morphologyEx(_bytes(readings), cv2.MORPH_CLOSE, np.ones((17, 17)))
+        known = cv2.dilate(closed * _bytes(self._own), np.ones((5, 5)))
+        self._measured = cv2.GaussianBlur(known.astype(np.float32), (0, 0), 1.0)
+        self._extended = self._own | self._occluders()
+        self._edge = cv2.GaussianBlur(_signed_distance(self._extended), (0, 0), 1.0)
 
     def _set_points(self, readings: np.ndarray) -> None:
         """Set the seen points, how slanted their surface is, and the object's height."""
@@ -66,7 +73,7 @@ class View:
         self._slant = np.clip(-(normals * sight).sum(axis=-1), 0.3, 1.0).astype(np.float32)
         # At the mask's edge readings mix the object with what is behind it.
         inner = readings & (cv2.erode(_bytes(self._own), np.ones((3, 3))) > 0)
-        self.surface = points[inner if np.count_nonzero(inner) > _MIN_READINGS else readings]
+        self.surface = points[inner if np.count_nonzero(inner) > MIN_READINGS else readings]
         looks_up = _bytes(inner & (normals[..., 2] > _FACING_UP))
         self.tops = points[cv2.morphologyEx(looks_up, cv2.MORPH_OPEN, np.ones((5, 5))) > 0]
         heights = points[readings][:, 2]
@@ -93,25 +100,23 @@ class View:
         :param points: (N, 3)
         :return: (N,) metres; negative in free space: before the surface or beside the mask
         """
-        behind, beside, thickness = self.depths(points)
+        optical, pixels = self._seen_at(points)
+        behind, beside, *_ = self._compared(optical, pixels)
+        thickness = _sampled(self._width, pixels) * optical[:, 2] / self.frame.camera.fx
         return np.minimum(np.minimum(behind, beside), 1.2 * thickness - behind)
 
-    def depths(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def depths(
+        self, points: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """
         Compare points with what is seen along their lines of sight.
 
         :param points: (N, 3)
         :return: metres behind the surface (at right angles to it), metres inside the mask's
-            edge, and the seen object's local width in metres, (N,) each
+            edge, metres behind the surface along the optical axis, and the share (0 to 1) to
+            which the surface is measured there, (N,) each
         """
-        optical = self.to_optical(points)
-        pixels = self.frame.camera.project(optical) - self._window[:2]
-        where = np.nan_to_num(pixels, nan=-1e3).astype(np.float32).reshape(1, -1, 2)
-        metres = optical[:, 2] / self.frame.camera.fx
-        depth, slant, edge, width = (
-            _sampled(image, where)
-            for image in (self._depth, self._slant, self._edge, self._width))
-        return (optical[:, 2] - depth) * slant, edge * metres, width * metres
+        return self._compared(*self._seen_at(points))
 
     def colors(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """
@@ -120,14 +125,28 @@ class View:
         :param points: (N, 3)
         :return: (N, 3) uint8 RGB, and (N,) bool: which of them are on the seen surface
         """
-        behind, _, _ = self.depths(points)
-        pixels = np.nan_to_num(self.frame.camera.project(self.to_optical(points)))
-        last = np.array(self.mask.shape)[::-1] - 1
-        columns, rows = np.clip(np.round(pixels).astype(int), 0, last).T
-        # At the mask's edge the picture already shows the background.
-        inner = cv2.erode(_bytes(self.mask), np.ones((3, 3))) > 0
-        seen = (np.abs(behind) < 0.008) & inner[rows, columns]
-        return self.frame.color[rows, columns], seen
+        behind, *_ = self.depths(points)
+        colors, shown = picture_colors(self.frame, self._colored, self.to_optical(points))
+        return colors, shown & (np.abs(behind) < 0.008)
+
+    def _seen_at(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return points in the optical frame (N, 3), and their pixels in the window (1, N, 2)."""
+        optical = self.to_optical(points)
+        pixels = self.frame.camera.project(optical) - self._window[:2]
+        return optical, np.nan_to_num(pixels, nan=-1e3).astype(np.float32).reshape(1, -1, 2)
+
+    def _compared(
+        self, optical: np.ndarray, pixels: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        depth, slant, edge, measured = (
+            _sampled(image, pixels)
+            for image in (self._depth, self._slant, self._edge, self._measured))
+        along = optical[:, 2] - depth
+        return along * slant, edge * optical[:, 2] / self.frame.camera.fx, along, measured
+
+    @cached_property
+    def _width(self) -> np.ndarray:
+        return _local_thickness(self._extended)
 
     def _occluders(self) -> np.ndarray:
         """

@@ -59,7 +59,8 @@ def draw_scene(frame: Frame, scene: Scene) -> np.ndarray:
     frame = _fitted(frame)
     up = _up(scene)
     objects = [
-        Surface(item.points, item.model.faces, item.model.colors, item.id)
+        Surface(item.points, item.model.faces, item.model.colors, item.id,
+                texture=item.model.texture)
         for item in scene.objects]
     hidden = _hidden(frame, scene, objects)
     muted = _muted(_filled(frame.color, ~hidden))
@@ -190,6 +191,8 @@ def _table(camera: Camera, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
     support = scene.support
     slope = camera.rays @ support.normal
     depth = -support.offset / np.where(np.abs(slope) < 1e-6, np.nan, slope)
+    if support.hull is None:  # it goes on without end
+        return depth, depth > 0
     outline = camera.project(support.hull)
     outline = np.clip(outline[np.isfinite(outline).all(axis=1)], -1e6, 1e6)
     inside = np.zeros(depth.shape, np.uint8)

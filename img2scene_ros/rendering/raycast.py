@@ -13,6 +13,7 @@ import numpy as np
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.errors import MissingDependencyError
+from img2scene_ros.reconstruction import Texture
 
 CREASE = np.cos(np.radians(40.0))
 
@@ -26,6 +27,7 @@ class Surface:
     - faces: (F, 3) int, counter-clockwise seen from outside
     - colors: (V, 3) uint8, RGB
     - id: what `Rendering.ids` says where it is seen
+    - texture: finer colours than those of the vertices, where there are any
     - lit: False for colours that already hold the light, as those of a photo do: they are only
       darkened by the share of the sky that lit surfaces hide, and they cast no shadows
     """
@@ -35,6 +37,7 @@ class Surface:
     colors: np.ndarray
     id: int = 0
     lit: bool = True
+    texture: Texture | None = None
 
 
 @dataclass(frozen=True)
@@ -138,15 +141,19 @@ class Stage:
         self.faces = _stacked(
             [s.faces + offset for s, offset in zip(surfaces, offsets)], np.int64)
         counts = [len(surface.faces) for surface in surfaces]
+        ends = np.cumsum(counts)
+        self.textures = [
+            (end - count, end, surface.texture)
+            for surface, count, end in zip(surfaces, counts, ends) if surface.texture]
         # One more entry, which the faces of rays that meet nothing point at.
         self.ids = np.repeat([s.id for s in surfaces] + [0], counts + [1])
         self.lit = np.repeat([s.lit for s in surfaces] + [False], counts + [1])
         self.lights = lights
         self.face_normals, self.normals = self._normals()
-        self.scene = _raycasting_scene(self.vertices, self.faces)
+        self.scene = raycasting_scene(self.vertices, self.faces)
         lit = self.lit[:-1]
         self.occluders = (
-            self.scene if lit.all() else _raycasting_scene(self.vertices, self.faces[lit]))
+            self.scene if lit.all() else raycasting_scene(self.vertices, self.faces[lit]))
 
     def look(
         self,
@@ -196,6 +203,9 @@ class Stage:
         u, v = hits.uv[met].T
         weights = np.stack([1 - u - v, u, v], axis=-1)[..., None].astype(np.float32)
         color = (self.colors[self.faces[face]] * weights).sum(axis=1)
+        for start, end, texture in self.textures:
+            part = np.flatnonzero((face >= start) & (face < end))
+            color[part] = _texels(texture, face[part] - start, weights[part])
         picture = backdrop.copy()
         picture[met] = color * self._light(face, weights, point, direction)[:, None]
         return picture
@@ -248,6 +258,20 @@ class Stage:
         return _unit(areas), _unit(summed).astype(np.float32)
 
 
+def _texels(texture: Texture, face: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the interpolated colours of points in faces, (N, 3), by weights (N, 3, 1)."""
+    height, width = texture.image.shape[:2]
+    place = (texture.uv[face] * weights).sum(axis=1) * (width, height) - 0.5
+    low = np.floor(place).astype(int)
+    right, down = np.moveaxis((place - low)[..., None], 1, 0)
+    (x0, y0), (x1, y1) = (
+        np.clip(low + step, 0, (width - 1, height - 1)).T for step in (0, 1))
+    image = texture.image
+    upper = (1 - right) * image[y0, x0] + right * image[y0, x1]
+    lower = (1 - right) * image[y1, x0] + right * image[y1, x1]
+    return (1 - down) * upper + down * lower
+
+
 def _stacked(arrays: list[np.ndarray], kind: type) -> np.ndarray:
     return np.concatenate([np.zeros((0, 3)), *arrays]).astype(kind)
 
@@ -257,7 +281,14 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.maximum(length, 1e-12)
 
 
-def _raycasting_scene(vertices: np.ndarray, faces: np.ndarray) -> Any:
+def raycasting_scene(vertices: np.ndarray, faces: np.ndarray) -> Any:
+    """
+    Return an Open3D scene of one mesh.
+
+    :param vertices: (V, 3) float32
+    :param faces: (F, 3) int
+    :raises MissingDependencyError: Open3D is not installed
+    """
     try:
         from open3d.t.geometry import RaycastingScene
     except (ImportError, OSError) as error:

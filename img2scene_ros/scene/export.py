@@ -3,12 +3,13 @@ The export directory: the scene as files that other programs read.
 
     scene.glb                    all objects at their places, each in a node '<id>_<label>'
     scene.png  overlay.png       pictures of the reconstruction and of the detections
-    meshes/<id>_<label>.glb      one object in its object frame
-    collision/<id>_<label>.stl   a closed mesh of at most 1000 triangles or the convex hull, in the
-                                 object frame (z up), metres
+    meshes/<id>_<label>.glb      one object; also as OBJ, PLY, STL or COLLADA (`scene/meshes.py`)
+    collision/<id>_<label>.stl   its collision mesh (`scene/collision.py`); convex parts are
+                                 numbered
     objects.json                 poses, sizes and where they came from
 
-GLB files follow glTF: metres, y up, +z towards the camera. In scene.glb up is the support plane's
+Single meshes are in their object frame, metres. GLB files follow glTF: y up, +z towards the
+camera; all others are z up, +x towards the camera. In scene.glb up is the support plane's
 normal where one is seen, so that the table is level, else the picture's; the origin is the camera.
 """
 
@@ -17,6 +18,7 @@ import logging
 import re
 import shutil
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,22 +28,54 @@ from scipy.spatial.transform import Rotation
 
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
+from img2scene_ros.errors import OptionError
 from img2scene_ros.frame import Frame
-from img2scene_ros.reconstruction import ObjectModel
+from img2scene_ros.options import Options
+from img2scene_ros.options import option
 from img2scene_ros.rendering.pictures import draw_overlay
 from img2scene_ros.rendering.pictures import draw_scene
 from img2scene_ros.scene import Scene
 from img2scene_ros.scene import SceneObject
+from img2scene_ros.scene.collision import KINDS
+from img2scene_ros.scene.collision import collision_parts
+from img2scene_ros.scene.gltf import Node
+from img2scene_ros.scene.gltf import OBJECT_FRONT
+from img2scene_ros.scene.gltf import OBJECT_UP
+from img2scene_ros.scene.gltf import glb
+from img2scene_ros.scene.gltf import gltf_rotation
+from img2scene_ros.scene.meshes import FORMATS
+from img2scene_ros.scene.meshes import mesh_files
 
 ENTRIES = {'scene.glb', 'scene.png', 'overlay.png', 'meshes', 'collision', 'objects.json'}
-COLLISION_TRIANGLES = 1000
-OBJECT_UP, OBJECT_FRONT = (0.0, 0.0, 1.0), (1.0, 0.0, 0.0)
-MATERIAL = {'pbrMetallicRoughness': {'metallicFactor': 0.0, 'roughnessFactor': 0.9}}
 
 log = logging.getLogger(__name__)
 
 
-def export_scene(folder: Path, frame: Frame, scene: Scene) -> None:
+@dataclass(frozen=True)
+class ExportOptions(Options):
+    """Which files of an object are written."""
+
+    formats: tuple[str, ...] = option(
+        ('glb',), f"Formats of the single meshes: {', '.join(FORMATS)}")
+    collision: str = option(
+        'mesh', 'Collision meshes: mesh (thinned out), hull (convex) or convex_parts (CoACD)',
+        choices=KINDS)
+    collision_triangles: int = option(
+        1000, 'Greatest number of triangles of a collision mesh, or of each convex part',
+        low=50, high=100000)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        unknown = [name for name in self.formats if name not in FORMATS]
+        if unknown or not self.formats:
+            raise OptionError(
+                f"option 'formats' is {list(self.formats)}; it must name some of "
+                f"{', '.join(FORMATS)}")
+
+
+def export_scene(
+    folder: Path, frame: Frame, scene: Scene, options: ExportOptions = ExportOptions(),
+) -> None:
     """
     Write the export directory.
 
@@ -57,7 +91,7 @@ def export_scene(folder: Path, frame: Frame, scene: Scene) -> None:
     try:
         _check_replaceable(folder)
         fresh.mkdir(parents=True)
-        _write(fresh, frame, scene)
+        _write(fresh, frame, scene, options)
         _replace(folder, fresh)
     except OSError as error:
         raise InputError(
@@ -71,19 +105,6 @@ def file_stem(item: SceneObject) -> str:
     """Return '<id>_<label>', with the label made safe for file names and URIs."""
     label = re.sub(r'[^A-Za-z0-9.-]+', '_', item.detection.label).strip('._')
     return f"{item.id}_{label or 'object'}"
-
-
-def gltf_rotation(up: np.ndarray, front: np.ndarray) -> np.ndarray:
-    """
-    Return the change of axes to glTF: y up, +z the side to look at first.
-
-    :param up: (3,) unit length, in the axes to leave; becomes +y
-    :param front: (3,) towards the viewer; its part square to `up` becomes +z
-    :return: (3, 3), turns the axes to leave into glTF's
-    """
-    x = np.cross(up, front)
-    x = x / np.linalg.norm(x)
-    return np.stack([x, np.asarray(up, float), np.cross(x, up)])
 
 
 def _check_replaceable(folder: Path) -> None:
@@ -116,20 +137,33 @@ def _replace(folder: Path, fresh: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _write(folder: Path, frame: Frame, scene: Scene) -> None:
+def _write(folder: Path, frame: Frame, scene: Scene, options: ExportOptions) -> None:
     (folder / 'meshes').mkdir()
     (folder / 'collision').mkdir()
-    for item in scene.objects:
-        stem = file_stem(item)
-        (folder / 'meshes' / f'{stem}.glb').write_bytes(_glb([(item, np.eye(4))]))
-        (folder / 'collision' / f'{stem}.stl').write_bytes(_collision_stl(item.model))
+    summaries = [_write_object(folder, item, options) for item in scene.objects]
     (folder / 'scene.glb').write_bytes(_scene_glb(scene))
-    (folder / 'objects.json').write_text(json.dumps(_summary(scene), indent=2) + '\n')
+    (folder / 'objects.json').write_text(json.dumps(_summary(scene, summaries), indent=2) + '\n')
     (folder / 'overlay.png').write_bytes(_png(draw_overlay(frame, scene)))
     try:
         (folder / 'scene.png').write_bytes(_png(draw_scene(frame, scene)))
     except MissingDependencyError as error:
         log.warning('no scene.png: %s', error)
+
+
+def _write_object(folder: Path, item: SceneObject, options: ExportOptions) -> dict[str, Any]:
+    """Write an object's meshes; return its entry in objects.json."""
+    stem = file_stem(item)
+    for kind in options.formats:
+        for name, content in mesh_files(item.model, stem, kind).items():
+            (folder / 'meshes' / name).write_bytes(content)
+    parts = collision_parts(item.model, options.collision, options.collision_triangles)
+    names = [f'{stem}.stl'] if len(parts) == 1 else [
+        f'{stem}_{number}.stl' for number in range(1, len(parts) + 1)]
+    for name, part in zip(names, parts):
+        (folder / 'collision' / name).write_bytes(part.export(file_type='stl'))
+    return _object_summary(item) | {
+        'mesh': f'meshes/{stem}.{options.formats[0]}',
+        'collision': [f'collision/{name}' for name in names]}
 
 
 def _scene_glb(scene: Scene) -> bytes:
@@ -138,62 +172,30 @@ def _scene_glb(scene: Scene) -> bytes:
     front = np.array([0.0, 0.0, -1.0]) if abs(up[2]) < 0.99 else np.array([0.0, 1.0, 0.0])
     to_gltf = _matrix(gltf_rotation(up, front))
     from_object = _matrix(gltf_rotation(OBJECT_UP, OBJECT_FRONT)).T
-    return _glb([(item, to_gltf @ item.pose @ from_object) for item in scene.objects])
+    return glb([
+        Node(file_stem(item), item.model, to_gltf @ item.pose @ from_object, _extras(item))
+        for item in scene.objects])
 
 
-def _glb(placed: list[tuple[SceneObject, np.ndarray]]) -> bytes:
-    """
-    Return a GLB file with one node per object.
-
-    :param placed: objects, and the (4, 4) pose of each one's glTF axes in the file's
-    """
-    import trimesh
-    from trimesh.exchange.gltf import export_glb
-
-    rotation = gltf_rotation(OBJECT_UP, OBJECT_FRONT)
-    world = trimesh.Scene()
-    for item, pose in placed:
-        model, stem = item.model, file_stem(item)
-        mesh = trimesh.Trimesh(model.vertices @ rotation.T, model.faces, process=False)
-        # trimesh writes bytes; the format wants linear light, which bytes are too coarse for.
-        mesh.vertex_attributes['_COLOR_0'] = _linear(model.colors)
-        detection = item.detection
-        extras = {'id': item.id, 'label': detection.label, 'score': float(detection.score)}
-        world.add_geometry(mesh, stem, stem, transform=pose, metadata=extras)
-    return export_glb(world, include_normals=True, tree_postprocessor=_finish_materials)
+def _extras(item: SceneObject) -> dict[str, Any]:
+    detection = item.detection
+    return {'id': item.id, 'label': detection.label, 'score': float(detection.score)} | _fit(item)
 
 
-def _finish_materials(tree: dict[str, Any]) -> None:
-    """Name the colours as glTF does and make the surfaces dull."""
-    for mesh in tree.get('meshes', ()):
-        for primitive in mesh['primitives']:
-            attributes = primitive['attributes']
-            attributes['COLOR_0'] = attributes.pop('_COLOR_0')
-            primitive['material'] = 0
-            tree['materials'] = [MATERIAL]
+def _fit(item: SceneObject) -> dict[str, Any]:
+    """Return how well the mesh fits what was seen; nothing where that was not measured."""
+    fit = item.model.fit
+    if fit is None:
+        return {}
+    return {'fit': {'silhouette_iou': round(fit.silhouette_iou, 4),
+                    'depth_residual_m': fit.depth_residual and round(fit.depth_residual, 5)}}
 
 
-def _linear(colors: np.ndarray) -> np.ndarray:
-    """Convert sRGB bytes to linear light, float32 0 to 1 (IEC 61966-2-1)."""
-    values = colors / np.float32(255)
-    return np.where(
-        values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4).astype(np.float32)
-
-
-def _collision_stl(model: ObjectModel) -> bytes:
-    import trimesh
-
-    mesh = trimesh.Trimesh(model.vertices, model.faces, process=False)
-    if len(mesh.faces) > COLLISION_TRIANGLES:
-        mesh = mesh.convex_hull
-    return mesh.export(file_type='stl')
-
-
-def _summary(scene: Scene) -> dict[str, Any]:
+def _summary(scene: Scene, objects: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         'frame_id': scene.frame_id,
         'stamp': scene.stamp_ns * 1e-9,
-        'objects': [_object_summary(item) for item in scene.objects],
+        'objects': objects,
         'timing_s': {stage: round(seconds, 4) for stage, seconds in scene.timing.items()},
     }
 
@@ -216,8 +218,7 @@ def _object_summary(item: SceneObject) -> dict[str, Any]:
         'reconstructor': model.reconstructor,
         'triangles': len(model.faces),
         'watertight': bool(mesh.is_watertight),
-        'mesh': f'meshes/{file_stem(item)}.glb',
-    }
+    } | _fit(item)
 
 
 def _matrix(rotation: np.ndarray) -> np.ndarray:

@@ -1,6 +1,8 @@
 """Objects over time: which sighting is which object, and which object needs a (better) mesh."""
 
+from collections import Counter
 from dataclasses import dataclass
+from dataclasses import field
 from dataclasses import replace
 from itertools import count
 
@@ -8,6 +10,7 @@ import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from img2scene_ros.detection import UNNAMED
 from img2scene_ros.detection import Detection
 from img2scene_ros.frame import Frame
 from img2scene_ros.frame import depth_std
@@ -48,6 +51,7 @@ class Track:
     best_quality: float = 0.0
     is_in_work: bool = False
     note: str = ''
+    names: Counter[str] = field(default_factory=Counter)
 
     @property
     def shown_position(self) -> np.ndarray:
@@ -101,6 +105,7 @@ class Tracker:
             else:
                 _move(track, sighting)
                 track.color = 0.8 * track.color + 0.2 * color
+            _name(track, sighting.detection)
             self._consider(track, sighting)
             seen.add(track.id)
         for track in self._tracks:
@@ -116,17 +121,22 @@ class Tracker:
         for track in lost[:-_MAX_LOST]:
             self._tracks.remove(track)
 
-    def next_job(self) -> tuple[int, Sighting] | None:
-        """Return id and best view of the object that needs a mesh most; mark it as in work."""
+    def next_jobs(self, count: int) -> list[tuple[int, Sighting]]:
+        """
+        Return ids and best views of the objects that need a mesh most; mark them as in work.
+
+        :param count: greatest number of jobs
+        """
         waiting = [track for track in self._tracks
                    if track.best is not None and not track.is_lost and not track.is_in_work]
-        if not waiting:
-            return None
-        track = max(waiting, key=lambda track: (track.model is None, track.best_quality))
-        track.is_in_work = True
-        track.modelled_quality = track.best_quality
-        sighting, track.best = track.best, None
-        return track.id, sighting
+        waiting.sort(key=lambda track: (track.model is None, track.best_quality), reverse=True)
+        jobs = []
+        for track in waiting[:count]:
+            track.is_in_work = True
+            track.modelled_quality = track.best_quality
+            jobs.append((track.id, track.best))
+            track.best = None
+        return jobs
 
     def finish(
         self, id: int, sighting: Sighting, model: ObjectModel | None, note: str = '',
@@ -205,6 +215,14 @@ def _move(track: Track, sighting: Sighting) -> None:
     track.position = track.position + step / track.sightings
     track.detection, track.placement = sighting.detection, sighting.placement
     track.missed, track.is_lost = 0, False
+
+
+def _name(track: Track, detection: Detection) -> None:
+    """Give an object the name that its sightings are surest of, so that one does not rename it."""
+    if detection.label != UNNAMED:
+        track.names[detection.label] += detection.score
+    name = max(track.names, key=track.names.get, default=UNNAMED)
+    track.detection = replace(detection, label=name)
 
 
 def _rests(track: Track, sighting: Sighting) -> bool:

@@ -8,12 +8,15 @@ from solids import solid_sample
 
 from img2scene_ros.errors import InputError
 from img2scene_ros.learning.augmentation import AugmentationOptions
+from img2scene_ros.learning.augmentation import plain_example
 from img2scene_ros.learning.dataset import TrainingExamples
 from img2scene_ros.learning.dataset import ValidationExamples
+from img2scene_ros.learning.dataset import as_tensors
 from img2scene_ros.learning.dataset import coarser
 from img2scene_ros.learning.dataset import open_samples
 from img2scene_ros.learning.dataset import positions_of
 from img2scene_ros.learning.dataset import resized
+from img2scene_ros.learning.dataset import resized_example
 from img2scene_ros.learning.dataset import shuffled_order
 from img2scene_ros.learning.samples import encode_crop
 from img2scene_ros.learning.samples import write_index
@@ -69,6 +72,15 @@ def test_scaled_crop_shows_the_same():
     np.testing.assert_allclose(
         np.median(half.crop.depth[seen]), sample.anchor, atol=0.02 * sample.cube.side)
     assert resized(sample, 0) is sample
+
+
+@pytest.mark.parametrize('with_depth', (True, False))
+def test_scaled_example_is_the_example_of_the_scaled_crop(with_depth):
+    sample = solid_sample(2)
+    scaled = resized_example(plain_example(sample, with_depth), SIZE // 2)
+    expected = plain_example(resized(sample, SIZE // 2), with_depth)
+    for one, other in zip(as_tensors(scaled, 16), as_tensors(expected, 16)):
+        assert torch.equal(one, other)
 
 
 def test_cell_is_filled_if_any_part_of_it_is():

@@ -139,7 +139,8 @@ def test_training_starts_from_a_trained_network(tmp_path, samples):
     for name, weight in run.network.named_parameters():
         assert torch.equal(weight, first[name]), 'nothing is learned at a rate of 0'
     with pytest.raises(InputError, match='another shape'):
-        train(config(f"start_from={tmp_path / 'first'}", 'model.width=12'), samples, tmp_path / 'x')
+        train(config(f"start_from={tmp_path / 'first'}", 'model.width=12'), samples,
+              tmp_path / 'third')
 
 
 def test_validation_keeps_the_best(tmp_path, samples, monkeypatch):
@@ -291,7 +292,8 @@ def test_full_disk_leaves_the_state_before(tmp_path, samples, monkeypatch):
     assert not list(tmp_path.glob('.*'))
 
 
-@pytest.mark.parametrize('name', sorted((ROOT / 'config/train').glob('*.yaml')))
+@pytest.mark.parametrize('name', sorted(
+    path for path in (ROOT / 'config/train').glob('*.yaml') if path.stem != 'detector'))
 def test_configs_are_valid(name):
     chosen = read_config(name)
     assert chosen.training.network.replace('-', '_') == name.stem

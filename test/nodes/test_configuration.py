@@ -12,6 +12,7 @@ from img2scene_ros.nodes.scene_node import NodeOptions
 from img2scene_ros.pipeline import PipelineOptions
 from img2scene_ros.registry import FOLDERS
 from img2scene_ros.registry import backends
+from img2scene_ros.scene.export import ExportOptions
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,7 +26,8 @@ def flat(values: dict[str, Any], prefix: str = '') -> dict[str, Any]:
 
 
 def test_parameter_file_holds_the_defaults() -> None:
-    groups = [ParameterGroup(NodeOptions), ParameterGroup(PipelineOptions)] + [
+    groups = [ParameterGroup(NodeOptions), ParameterGroup(PipelineOptions),
+              ParameterGroup(ExportOptions, 'export.')] + [
         ParameterGroup(found.Options, f'{name}.')
         for group in FOLDERS for name, found in backends(group).items()]
     defaults = {

@@ -47,6 +47,7 @@ class SlowPipeline:
     def __init__(self) -> None:
         self.may_end = Event()
         self.scene = Scene('', 0)
+        self.rebuilt = 0
         self._has_mesh = False
         self._lock = Lock()
         mesh = trimesh.creation.box((1, 1, 1))
@@ -66,7 +67,7 @@ class SlowPipeline:
             return None
         self.may_end.wait()
         with self._lock:
-            self._has_mesh = True
+            self._has_mesh, self.rebuilt = True, 1
             self.scene = replace(
                 self.scene, objects=(replace(self.scene.objects[0], is_final=True),))
         return self.scene

@@ -5,6 +5,7 @@ import pytest
 import trimesh
 
 from img2scene_ros.camera import Camera
+from img2scene_ros.reconstruction import Texture
 from img2scene_ros.rendering.raycast import Lights
 from img2scene_ros.rendering.raycast import Surface
 from img2scene_ros.rendering.raycast import look_at
@@ -53,6 +54,24 @@ def test_lens_distortion_bends_the_silhouette():
     inside = np.isfinite(sphere_depth(bent.rays.astype(float), center))
     straight = np.isfinite(sphere_depth(CAMERA.rays.astype(float), center))
     assert (np.isfinite(ids) ^ inside).sum() < 0.1 * (straight ^ inside).sum()
+
+
+def test_texture_is_the_right_way_up_beside_a_plain_surface():
+    """A square that fills the picture shows its texture as it is; v = 0 is at the top."""
+    x, y = CAMERA.rays[..., 0], CAMERA.rays[..., 1]
+    half = 0.5 / np.array([CAMERA.fx, CAMERA.fy])
+    (x0, y0), (x1, y1) = (x.min(), y.min()) - half, (x.max(), y.max()) + half
+    corners = np.array([[x0, y0, 1], [x1, y0, 1], [x1, y1, 1], [x0, y1, 1]])
+    faces = np.array([[0, 2, 1], [0, 3, 2]])
+    uv = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32)[faces]
+    image = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
+    poster = Surface(corners, faces, np.zeros((4, 3)), 1, texture=Texture(image, uv))
+    flat = Lights(ambient=1.0, sky=0.0, headlight=0.0)
+    alone = render([poster], CAMERA, lights=flat).color
+    np.testing.assert_allclose(alone.astype(int), image, atol=2)
+    both = render([sphere(id=2), poster, sphere(CENTER + (0, 0, 5), id=3)], CAMERA, lights=flat)
+    np.testing.assert_array_equal(both.color[both.ids == 1], alone[both.ids == 1])
+    np.testing.assert_array_equal(both.color[both.ids == 2], [COLOR] * (both.ids == 2).sum())
 
 
 def test_near_surface_hides_the_far_one():

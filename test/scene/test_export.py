@@ -3,23 +3,28 @@
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import trimesh
+from colored_models import color_per_face
 from scipy.spatial.transform import Rotation
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.detection import Detection
 from img2scene_ros.errors import InputError
+from img2scene_ros.errors import OptionError
 from img2scene_ros.frame import Frame
+from img2scene_ros.reconstruction import Fit
 from img2scene_ros.reconstruction import ObjectModel
 from img2scene_ros.scene import Scene
 from img2scene_ros.scene import SceneObject
+from img2scene_ros.scene.export import ExportOptions
 from img2scene_ros.scene.export import export_scene
-from img2scene_ros.scene.export import gltf_rotation
+from img2scene_ros.scene.gltf import gltf_rotation
 from img2scene_ros.support import SupportPlane
 
 SIZE = (64, 48)
@@ -126,6 +131,19 @@ def test_nodes_carry_names_labels_and_scores_and_the_root_is_identity(tmp_path, 
         '3_coffee_cup_Tasse': {'id': 3, 'label': 'coffee cup/Tasse ü', 'score': 0.75}}
 
 
+@pytest.mark.parametrize('residual', [0.004, None])
+def test_the_fit_is_in_the_extras_and_in_objects_json(tmp_path, frame, scene, residual):
+    box, cup = scene.objects
+    fitted = replace(box, model=replace(box.model, fit=Fit(0.87, residual)))
+    export_scene(tmp_path / 'out', frame, replace(scene, objects=(fitted, cup)))
+    expected = {'silhouette_iou': 0.87, 'depth_residual_m': residual}
+    summary = json.loads((tmp_path / 'out/objects.json').read_text())
+    extras = {node['name']: node.get('extras')
+              for node in glb_tree(tmp_path / 'out/scene.glb')['nodes']}
+    assert summary['objects'][0]['fit'] == extras['1_box']['fit'] == expected
+    assert 'fit' not in summary['objects'][1] and 'fit' not in extras['3_coffee_cup_Tasse']
+
+
 def test_single_meshes_are_upright_and_face_the_viewer(tmp_path, frame, scene):
     export_scene(tmp_path / 'out', frame, scene)
     points = next(iter(world_points(tmp_path / 'out/meshes/1_box.glb').values()))
@@ -154,17 +172,68 @@ def test_collision_meshes_are_closed_small_and_in_the_object_frame(tmp_path, fra
         np.testing.assert_allclose(mesh.bounds.sum(axis=0), 0, atol=1e-6)
 
 
-def test_large_meshes_collide_with_their_convex_hull(tmp_path, frame):
+def test_collision_may_be_the_convex_hull(tmp_path, frame):
     torus = scene_object(1, 'ring', trimesh.creation.torus(0.1, 0.02))
-    assert len(torus.model.faces) > 1000
-    export_scene(tmp_path / 'out', frame, Scene('camera', 0, (torus,)))
+    scene = Scene('camera', 0, (torus,))
+    export_scene(tmp_path / 'out', frame, scene, ExportOptions(collision='hull'))
     hull = trimesh.load(tmp_path / 'out/collision/1_ring.stl')
-    assert hull.is_watertight and hull.is_convex
+    assert hull.is_watertight and hull.is_convex and len(hull.faces) <= 1000
     # The hull of a torus is a disc of radius R with a half-round rim of radius r.
     big, small = 0.1, 0.02
-    assert hull.volume == pytest.approx(
-        2 * np.pi * small * big ** 2 + np.pi ** 2 * small ** 2 * big
-        + 4 / 3 * np.pi * small ** 3, rel=0.02)
+    volume = (2 * np.pi * small * big ** 2 + np.pi ** 2 * small ** 2 * big
+              + 4 / 3 * np.pi * small ** 3)
+    assert 0.98 * volume < hull.volume < 1.06 * volume
+
+
+def test_collision_meshes_are_thinned_out_as_told(tmp_path, frame):
+    pytest.importorskip('open3d')
+    torus = scene_object(1, 'ring', trimesh.creation.torus(0.1, 0.02))
+    scene = Scene('camera', 0, (torus,))
+    export_scene(tmp_path / 'out', frame, scene, ExportOptions(collision_triangles=400))
+    thin = trimesh.load(tmp_path / 'out/collision/1_ring.stl')
+    assert thin.is_watertight and len(thin.faces) <= 400
+    assert thin.euler_number == 0, 'it still has its hole'
+
+
+def test_convex_parts_are_numbered_files(tmp_path, frame, monkeypatch):
+    parts = [trimesh.creation.box((0.1, 0.1, 0.1)), trimesh.creation.icosphere(1)]
+    monkeypatch.setattr('img2scene_ros.scene.export.collision_parts', lambda *_: parts)
+    scene = Scene('camera', 0, (scene_object(1, 'box', parts[0]),))
+    export_scene(tmp_path / 'out', frame, scene, ExportOptions(collision='convex_parts'))
+    summary = json.loads((tmp_path / 'out/objects.json').read_text())
+    assert summary['objects'][0]['collision'] == ['collision/1_box_1.stl', 'collision/1_box_2.stl']
+    for name, part in zip(summary['objects'][0]['collision'], parts):
+        assert len(trimesh.load(tmp_path / 'out' / name).faces) == len(part.faces)
+
+
+def test_single_meshes_in_all_formats_and_the_first_is_the_objects_mesh(tmp_path, frame, scene):
+    export_scene(tmp_path / 'out', frame, scene, ExportOptions(formats=('obj', 'glb', 'stl')))
+    names = {path.name for path in (tmp_path / 'out/meshes').iterdir()}
+    assert names == {f'{stem}.{kind}' for stem in ('1_box', '3_coffee_cup_Tasse')
+                     for kind in ('obj', 'glb', 'stl')}
+    summary = json.loads((tmp_path / 'out/objects.json').read_text())
+    assert [item['mesh'] for item in summary['objects']] == [
+        'meshes/1_box.obj', 'meshes/3_coffee_cup_Tasse.obj']
+
+
+@pytest.mark.parametrize('values, named', [
+    ({'formats': ('glb', 'fbx')}, r"'formats' is \['glb', 'fbx'\].*glb, obj, ply, stl, dae"),
+    ({'formats': ()}, "'formats'.*some of"), ({'collision': 'box'}, 'mesh, hull, convex_parts'),
+    ({'collision_triangles': 3}, 'at least 50')])
+def test_wrong_options_are_one_sentence(values, named):
+    with pytest.raises(OptionError, match=named):
+        ExportOptions(**values)
+
+
+def test_textures_are_in_the_scene_and_in_the_meshes(tmp_path, frame, scene):
+    box, cup = scene.objects
+    texture = color_per_face(len(box.model.faces), np.random.default_rng(0))
+    textured_box = replace(box, model=replace(box.model, texture=texture))
+    export_scene(tmp_path / 'out', frame, replace(scene, objects=(textured_box, cup)))
+    for path, meshes in (('scene.glb', 2), ('meshes/1_box.glb', 1)):
+        data = (tmp_path / 'out' / path).read_bytes()
+        assert data.count(b'\x89PNG') == 1
+        assert len(glb_tree(tmp_path / 'out' / path)['meshes']) == meshes
 
 
 def test_objects_json_places_the_object_frame(tmp_path, frame, scene):
@@ -176,10 +245,12 @@ def test_objects_json_places_the_object_frame(tmp_path, frame, scene):
     for item, entry in zip(scene.objects, summary['objects']):
         assert list(entry) == [
             'id', 'label', 'score', 'bbox_xyxy_px', 'position_m', 'orientation_xyzw', 'size_m',
-            'position_std_m', 'depth_source', 'reconstructor', 'triangles', 'watertight', 'mesh']
+            'position_std_m', 'depth_source', 'reconstructor', 'triangles', 'watertight', 'mesh',
+            'collision']
         assert (entry['id'], entry['label']) == (item.id, item.detection.label)
         assert entry['bbox_xyxy_px'] == [3, 4, 20, 30.5]
         assert entry['watertight'] is True
+        assert entry['collision'] == [f"collision/{Path(entry['mesh']).stem}.stl"]
         mesh = trimesh.load(tmp_path / 'out' / entry['mesh'], force='mesh')
         assert entry['triangles'] == len(mesh.faces)
         # From the single mesh (y up, z to the viewer) through the pose into the scene.
@@ -225,7 +296,7 @@ def test_directory_with_other_things_is_left_alone(tmp_path, frame, scene):
         export_scene(tmp_path / 'home', frame, scene)
 
 
-@pytest.mark.parametrize('breaks', ['draw_overlay', '_summary', '_scene_glb'])
+@pytest.mark.parametrize('breaks', ['draw_overlay', 'mesh_files', '_scene_glb'])
 def test_failing_export_keeps_the_older_one(tmp_path, frame, scene, monkeypatch, breaks):
     export_scene(tmp_path / 'out', frame, scene)
     before = (tmp_path / 'out/objects.json').read_bytes()
@@ -235,7 +306,7 @@ def test_failing_export_keeps_the_older_one(tmp_path, frame, scene, monkeypatch,
 
     monkeypatch.setattr(f'img2scene_ros.scene.export.{breaks}', no_space)
     with pytest.raises(InputError, match='No space left on device'):
-        export_scene(tmp_path / 'out', frame, Scene('other', 0))
+        export_scene(tmp_path / 'out', frame, Scene('other', 0, scene.objects[:1]))
     assert (tmp_path / 'out/objects.json').read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ['out']
 

@@ -12,12 +12,15 @@ from synthetic import camera_pose
 from synthetic import can
 from synthetic import tabletop_frame
 
+from img2scene_ros.detection import Detection
+from img2scene_ros.detection.tabletop import TabletopDetector
 from img2scene_ros.frame import Frame
 from img2scene_ros.localization import Sighting
 from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.pipeline import PipelineOptions
 from img2scene_ros.reconstruction import ObjectModel
 from img2scene_ros.scene import Scene
+from img2scene_ros.support import SupportPlane
 
 POSE = camera_pose(35, 0.9)
 
@@ -182,3 +185,26 @@ def test_old_frames_are_let_go() -> None:
     del frame
     collect()
     assert [frame() is not None for frame in frames] == [False, False, False, True]
+
+
+class NamingDetector(TabletopDetector):
+    """Gives what it finds the next of some names, with the score that goes with it."""
+
+    def __init__(self, names: list[tuple[str, float]]) -> None:
+        super().__init__()
+        self.names = names
+
+    def detect(self, frame: Frame, support: SupportPlane | None) -> list[Detection]:
+        """Find and name the objects."""
+        label, score = self.names.pop(0)
+        return [replace(one, label=label, score=score) for one in super().detect(frame, support)]
+
+
+def test_an_object_keeps_the_name_that_its_sightings_are_surest_of() -> None:
+    """Neither a frame without a name nor one doubtful other name renames it; many do."""
+    pipeline = Pipeline()
+    pipeline.detector = NamingDetector([
+        ('object', 0.9), ('cup', 0.8), ('object', 0.9), ('bowl', 0.5), ('bowl', 0.5)])
+    found = [pipeline.perceive(look(mug())).objects[0] for _ in range(5)]
+    assert [one.detection.label for one in found] == ['object', 'cup', 'cup', 'cup', 'bowl']
+    assert len({one.id for one in found}) == 1

@@ -5,6 +5,7 @@ An output is chosen by its file's name in the node's parameter `outputs`.
 """
 
 from typing import Protocol
+from typing import runtime_checkable
 
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy
@@ -32,7 +33,19 @@ class Output(Protocol):
 
         :param frame: the latest frame, the one the scene's stamp is from
         :param changed: whether the scene differs noticeably from the one shown before
+        :raises Img2SceneError: what is wrong, for log and diagnostics
         """
 
     def close(self) -> None:
         """Destroy the publishers."""
+
+
+@runtime_checkable
+class ManagedOutput(Protocol):
+    """An output that has more to do than publishing while the node is active."""
+
+    def activate(self) -> None:
+        """Begin; what goes wrong is for `show` to tell."""
+
+    def deactivate(self) -> None:
+        """End; `activate` may follow."""

@@ -1,19 +1,39 @@
-"""~/markers: every object's mesh and name, for RViz."""
+"""
+~/markers: every object's mesh and name, for RViz.
+
+Meshes travel in one of four ways, `mesh_transport`, laid out for what RViz makes of each:
+
+    inline          triangles with coloured corners; drawn unlit, so the light is baked in
+    inline_texture  triangles, with their texture in the same message
+    file, http      the URI of a textured mesh, which viewers fetch for themselves
+
+What has no texture, as the boxes that are shown first, travels inline.
+"""
 
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 import trimesh
+from rclpy.clock import Clock
+from rclpy.clock import ClockType
 from rclpy.lifecycle import LifecycleNode
-from std_msgs.msg import Header
+from sensor_msgs.msg import CompressedImage
 from visualization_msgs.msg import Marker
 from visualization_msgs.msg import MarkerArray
 
+from img2scene_ros.errors import InputError
 from img2scene_ros.frame import Frame
+from img2scene_ros.nodes.mesh_places import MeshFiles
+from img2scene_ros.nodes.mesh_places import MeshFolder
+from img2scene_ros.nodes.mesh_places import MeshServer
 from img2scene_ros.nodes.messages import header_of
 from img2scene_ros.nodes.messages import marker_from_mesh
+from img2scene_ros.nodes.messages import marker_from_resource
 from img2scene_ros.nodes.messages import marker_from_text
+from img2scene_ros.nodes.messages import marker_from_textured_mesh
 from img2scene_ros.nodes.messages import pose_from_matrix
+from img2scene_ros.nodes.messages import texture_from_png
 from img2scene_ros.nodes.outputs import LATCHED
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
@@ -22,24 +42,43 @@ from img2scene_ros.scene import Scene
 from img2scene_ros.scene import SceneObject
 
 TEXT_NAMESPACE = 'labels'
+LOOK = 0.2  # seconds between two looks at whether a viewer has joined
+MAX_GONE = 100  # vanished markers that are named before everything is sent anew
 
 _AMBIENT, _FROM_ABOVE, _FROM_CAMERA = 0.35, 0.35, 0.45
 _SHARP_EDGE = np.cos(np.radians(40.0))
 _TURNED = np.cos(np.radians(10.0))  # the light has moved by so much: shade anew
 
+Name = tuple[str, int]  # ns and id of a marker
+
 
 @dataclass(frozen=True)
 class MarkersOptions(Options):
-    """How the markers look."""
+    """How the markers look, and how their meshes travel."""
 
     show_labels: bool = option(True, 'Show a text with every mesh')
+    mesh_transport: str = option(
+        'inline', 'How meshes reach viewers: inline (coloured triangles), inline_texture '
+        '(textured triangles), file or http (URIs of textured meshes that viewers fetch)',
+        choices=('inline', 'inline_texture', 'file', 'http'), read_only=True)
+    mesh_directory: str = option(
+        '', 'Where mesh_transport file makes a folder of its own; empty: the temporary folder',
+        read_only=True)
+    http_host: str = option(
+        '127.0.0.1', 'Address that mesh_transport http listens on, and that URIs name; the '
+        'default serves this machine only, 0.0.0.0 serves all', read_only=True)
+    http_port: int = option(
+        0, 'Port that mesh_transport http listens on; 0: any free one', low=0, high=65535,
+        read_only=True)
 
 
 class MarkersOutput:
     """
-    Publishes the whole scene, latched: one message replaces all that was shown before.
+    Publishes the whole scene, latched.
 
-    The mesh marker's name is (label, id), the text's (labels, id).
+    One message replaces all that was shown before; only textures that travel inline are not sent
+    again to viewers that have them. The mesh marker's name is (label, id), the text's
+    (labels, id).
     """
 
     Options = MarkersOptions
@@ -48,40 +87,196 @@ class MarkersOutput:
         self.options = options
         self._node = node
         self._publisher = node.create_lifecycle_publisher(MarkerArray, '~/markers', LATCHED)
+        self._lock = Lock()  # workers show scenes, the executor looks for viewers
+        self._is_active = False
+        self._files: MeshFiles | None = None  # with `file` and `http`, while active
+        self._refusal = ''  # why there are none
+        self._problem = ''  # of the latest scene
         self._shaded: dict[int, tuple[ObjectModel, np.ndarray, Marker]] = {}
+        self._textured: dict[int, tuple[ObjectModel, Marker, CompressedImage | None]] = {}
+        self._viewed = Viewed()
+        self._latest: Scene | None = None
+        self._viewers = 0
+        self._timer = None
+        if options.mesh_transport == 'inline_texture':
+            self._timer = node.create_timer(
+                LOOK, self._welcome, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def activate(self) -> None:
+        """Open the place where viewers fetch meshes, if there is to be one."""
+        with self._lock:
+            self._is_active = True
+            self._viewed = Viewed()  # viewers may have joined meanwhile
+            try:
+                if self.options.mesh_transport == 'file':
+                    self._files = MeshFiles(MeshFolder(self.options.mesh_directory))
+                elif self.options.mesh_transport == 'http':
+                    self._files = MeshFiles(
+                        MeshServer(self.options.http_host, self.options.http_port))
+            except InputError as error:
+                self._refusal = str(error)
+
+    def deactivate(self) -> None:
+        """Close that place."""
+        with self._lock:
+            self._is_active = False
+            self._refusal = ''
+            if self._files:
+                self._files.close()
+                self._files = None
+                self._textured.clear()
 
     def show(self, frame: Frame, scene: Scene, changed: bool) -> None:
-        """Publish the scene if it has changed."""
-        if not changed:
-            return
-        # One message is the whole truth, also for a viewer that has missed some.
-        markers = [Marker(action=Marker.DELETEALL)]
-        header = header_of(scene.frame_id, scene.stamp_ns)
-        self._shaded = {item.id: self._shade(item) for item in scene.objects}
-        for item in scene.objects:
-            marker = self._shaded[item.id][2]
-            marker.header = header
-            marker.ns, marker.id = item.detection.label, item.id
-            marker.pose = pose_from_matrix(item.position, item.rotation)
-            markers.append(marker)
-            if self.options.show_labels:
-                markers.append(_text(item, header))
-        self._publisher.publish(MarkerArray(markers=markers))
+        """
+        Publish the scene if it has changed.
+
+        :raises InputError: meshes are shown inline that should travel otherwise; tells why
+        """
+        with self._lock:
+            if changed and self._is_active and self._publisher.is_activated:
+                self._latest = scene
+                self._publish(scene)
+            if self._is_active and self._problem:
+                raise InputError(self._problem)
 
     def close(self) -> None:
         """Destroy the publisher."""
+        self.deactivate()
+        if self._timer:
+            self._node.destroy_timer(self._timer)
         self._node.destroy_lifecycle_publisher(self._publisher)
 
-    def _shade(self, item: SceneObject) -> tuple[ObjectModel, np.ndarray, Marker]:
-        """Return the object's mesh marker, the one made before if mesh and light are the same."""
+    def _welcome(self) -> None:
+        """Send everything anew when a viewer has joined; the latest message had no textures."""
+        with self._lock:
+            before, self._viewers = self._viewers, self._publisher.get_subscription_count()
+            if self._viewers > before and self._is_active and self._viewed.textures:
+                self._viewed = Viewed()
+                self._publish(self._latest)
+
+    def _publish(self, scene: Scene) -> None:
+        self._problem = ''
+        markers: dict[Name, Marker] = {}
+        textures: dict[Name, tuple[ObjectModel, CompressedImage]] = {}
+        for item in scene.objects:
+            name = item.detection.label, item.id
+            markers[name], texture = self._mesh(item)
+            markers[name].pose = pose_from_matrix(item.position, item.rotation)
+            if texture:
+                textures[name] = item.model, texture
+            if self.options.show_labels:
+                markers[TEXT_NAMESPACE, item.id] = _text(item)
+        header = header_of(scene.frame_id, scene.stamp_ns)
+        for (marker_ns, marker_id), marker in markers.items():
+            marker.header, marker.ns, marker.id = header, marker_ns, marker_id
+        self._publisher.publish(self._viewed.update(markers, textures))
+        self._forget({item.id for item in scene.objects})
+        if self._files:
+            self._files.keep({marker.mesh_resource for marker in markers.values()})
+
+    def _forget(self, kept: set[int]) -> None:
+        self._shaded = {id: made for id, made in self._shaded.items() if id in kept}
+        self._textured = {id: made for id, made in self._textured.items() if id in kept}
+
+    def _mesh(self, item: SceneObject) -> tuple[Marker, CompressedImage | None]:
+        """Return the object's mesh marker, and the texture that belongs into it, if one does."""
+        model = item.model
+        if model.texture is None or self.options.mesh_transport == 'inline':
+            return self._shade(item), None
+        known = self._textured.get(item.id)
+        if known is None or known[0] is not model:
+            try:
+                known = model, *self._texture(model)
+            except InputError as error:
+                self._problem = (
+                    f'{error}; {item.detection.label} {item.id} is shown inline instead')
+                return self._shade(item), None
+            self._textured[item.id] = known
+        return known[1:]
+
+    def _texture(self, model: ObjectModel) -> tuple[Marker, CompressedImage | None]:
+        """
+        Make the marker of a textured mesh.
+
+        :raises InputError: it would not be shown
+        """
+        if self._refusal:
+            raise InputError(self._refusal)
+        _check_texture(model)
+        if self._files:
+            return marker_from_resource(self._files.uri(model)), None
+        return (marker_from_textured_mesh(model.vertices, model.faces, model.texture.uv),
+                texture_from_png(model.texture.png))
+
+    def _shade(self, item: SceneObject) -> Marker:
+        """Return the object with coloured corners; it is made anew when mesh or light differ."""
         to_camera = item.rotation.T @ -item.position
         to_camera = to_camera / max(np.linalg.norm(to_camera), 1e-9)
         known = self._shaded.get(item.id)
-        if known and known[0] is item.model and known[1] @ to_camera > _TURNED:
-            return known
-        model = item.model
-        marker = marker_from_mesh(model.vertices, model.faces, shaded_colors(model, to_camera))
-        return model, to_camera, marker
+        if known is None or known[0] is not item.model or known[1] @ to_camera <= _TURNED:
+            model = item.model
+            marker = marker_from_mesh(
+                model.vertices, model.faces, shaded_colors(model, to_camera))
+            known = self._shaded[item.id] = model, to_camera, marker
+        return known[2]
+
+
+class Viewed:
+    """
+    What viewers show since everything was sent to them.
+
+    RViz multiplies a texture with the one before when a marker comes again with its texture,
+    until it is black; and it never frees one. So a texture is sent once, and markers that come
+    again leave it as it is. Everything is sent anew, after a DELETEALL, where that does not do.
+
+    - points: number of points of every marker
+    - textures: the mesh of every marker that has a texture
+    - gone: markers that vanished; named in every message, as a viewer may miss one
+    """
+
+    def __init__(self) -> None:
+        self.points: dict[Name, int] = {}
+        self.textures: dict[Name, ObjectModel] = {}
+        self.gone: set[Name] = set()
+
+    def update(
+        self, markers: dict[Name, Marker],
+        textures: dict[Name, tuple[ObjectModel, CompressedImage]],
+    ) -> MarkerArray:
+        """
+        Make the message after which viewers show these markers and nothing else.
+
+        :param textures: mesh and texture of some of the markers
+        """
+        self.gone = (self.gone | self.points.keys()) - markers.keys()
+        if len(self.gone) > MAX_GONE or not self._can_stay(markers, textures):
+            self.textures, self.gone = {}, set()
+            deleted = [Marker(action=Marker.DELETEALL)]
+        else:
+            deleted = [Marker(action=Marker.DELETE, ns=ns, id=id) for ns, id in sorted(self.gone)]
+        for name, (_, texture) in textures.items():
+            is_known = name in self.textures
+            markers[name].texture = CompressedImage() if is_known else texture
+            markers[name].texture_resource = 'keep' if is_known else f'embedded://{name[1]}'
+        self.points = {name: len(marker.points) for name, marker in markers.items()}
+        self.textures = {name: model for name, (model, _) in textures.items()}
+        return MarkerArray(markers=[*deleted, *markers.values()])
+
+    def _can_stay(
+        self, markers: dict[Name, Marker],
+        textures: dict[Name, tuple[ObjectModel, CompressedImage]],
+    ) -> bool:
+        """Tell whether no texture would be replaced, and some be sent again without need."""
+        for name in self.points.keys() & markers.keys():
+            before = self.textures.get(name)
+            after = textures[name][0] if name in textures else None
+            if before is None and after is not None:
+                # RViz updates a marker of as many points in place, without the new texture.
+                if self.points[name] == len(markers[name].points):
+                    return False
+            elif before is not after:
+                return False
+        return bool(self.textures.keys() & textures.keys())
 
 
 def shaded_colors(model: ObjectModel, to_camera: np.ndarray) -> np.ndarray:
@@ -106,11 +301,24 @@ def shaded_colors(model: ObjectModel, to_camera: np.ndarray) -> np.ndarray:
     return np.clip(colors, 0, 255).astype(np.uint8)
 
 
-def _text(item: SceneObject, header: Header) -> Marker:
+def _check_texture(model: ObjectModel) -> None:
+    """
+    Refuse a texture that no viewer could show.
+
+    :raises InputError: it has no pixels, or does not say where every corner lies in it
+    """
+    image, uv = model.texture.image, model.texture.uv
+    if image.dtype != np.uint8 or image.shape[2:] != (3,) or not image.size:
+        raise InputError(f'the texture is no picture ({image.dtype} {image.shape})')
+    if uv.shape != (len(model.faces), 3, 2) or not np.isfinite(uv).all():
+        raise InputError(
+            f'the texture does not fit the mesh of {len(model.faces)} faces: it has '
+            f'coordinates {uv.shape}, not all of them finite')
+
+
+def _text(item: SceneObject) -> Marker:
     marker = marker_from_text(f'{item.detection.label} {item.id}')
     above = item.model.vertices[:, 2].max() + marker.scale.z
-    marker.header = header
-    marker.ns, marker.id = TEXT_NAMESPACE, item.id
     marker.pose = pose_from_matrix(item.position + item.rotation[:, 2] * above, np.eye(3))
     return marker
 

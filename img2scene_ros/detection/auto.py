@@ -1,0 +1,343 @@
+"""
+Detection with all there is: a DETR model looks at the picture, `tabletop` at the depth image.
+
+`tabletop` finds whatever stands on the support, with exact masks but without names; the model has
+names, and finds what stands nowhere or has no depth. What both see becomes one object, what one of
+them sees is kept:
+
+- A cluster and a box that cover each other are one object, one to one.
+- A box that several clusters fill, which touch each other and fill it better together, joins them:
+  the armchair that came out in parts.
+- A box whose readings belong to objects that are known already, or to the support itself, adds
+  nothing.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import replace
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial import cKDTree
+
+from img2scene_ros.detection import Detection
+from img2scene_ros.detection import Detector
+from img2scene_ros.detection import bbox_of
+from img2scene_ros.detection.detr import BUNDLED
+from img2scene_ros.detection.detr import DetrDetector
+from img2scene_ros.detection.detr import DetrOptions
+from img2scene_ros.detection.detr import require_packages
+from img2scene_ros.detection.masks import mask_from_depth
+from img2scene_ros.detection.tabletop import TabletopDetector
+from img2scene_ros.detection.tabletop import TabletopOptions
+from img2scene_ros.errors import InputError
+from img2scene_ros.errors import MissingDependencyError
+from img2scene_ros.frame import Frame
+from img2scene_ros.frame import depth_std
+from img2scene_ros.hub import cached_checkpoint
+from img2scene_ros.options import Options
+from img2scene_ros.support import SupportPlane
+from img2scene_ros.weights import bundled
+
+_LOGGER = logging.getLogger(__name__)
+# IoU from which a cluster and a box are the same object, and from which clusters fill a box; the
+# least where they do not, while they are at least this share of the readings there.
+_SAME = 0.5
+_FULL = 0.8
+_LEAST = 0.3
+_MOST = 0.7
+# A part that is joined lies in the box by this share and makes it fit by so much better. It is no
+# further from another part than this share of the box's diagonal, or above or below it.
+_INSIDE = 0.8
+_GAIN = 0.02
+_REACH = 0.05
+# Parts above one another have their middles this near, as a share of the larger one's diagonal.
+_OFF_CENTER = 0.25
+# A box adds an object when at least this share of its readings belongs to no other.
+_NEW = 0.5
+
+
+@dataclass(frozen=True)
+class AutoOptions(Options):
+    """`auto` has none of its own: its parts take those of `detr` and `tabletop`."""
+
+
+class AutoDetector:
+    """
+    Merges what `tabletop` and `detr` find; works with one of them where the other cannot.
+
+    - parts: the detectors that run, by name
+    - status: which weights `detr` runs on, and why it is not the configured ones
+
+    :raises InputError: the configured checkpoint is damaged, or no detector
+    :raises OptionError: a device or a label that is not there
+    """
+
+    Options = AutoOptions
+    PARTS = ('tabletop', 'detr')
+
+    def __init__(
+        self, options: AutoOptions = AutoOptions(),
+        tabletop: TabletopOptions = TabletopOptions(), detr: DetrOptions = DetrOptions(),
+    ) -> None:
+        self.options = options
+        self.parts: dict[str, Detector] = {'tabletop': TabletopDetector(tabletop)}
+        model, self.status = _load(detr)
+        if model:
+            self.parts['detr'] = model
+        if not model or model.options.checkpoint != detr.checkpoint:
+            _LOGGER.info("the detector 'auto' takes %s", self.status)
+
+    def detect(self, frame: Frame, support: SupportPlane | None) -> list[Detection]:
+        """
+        Find the objects in a frame, with masks wherever depth or the model shows them.
+
+        :raises InputError: the frame has no depth and there is no model
+        """
+        if 'detr' not in self.parts and not frame.has_depth:
+            raise InputError(
+                f"without a depth image the detector 'auto' needs a model, but has {self.status}")
+        named = self.parts['detr'].detect(frame, support) if 'detr' in self.parts else []
+        if not frame.has_depth:
+            return named
+        return merged(self.parts['tabletop'].detect(frame, support), named, frame, support)
+
+
+def _load(options: DetrOptions) -> tuple[DetrDetector | None, str]:
+    """Return a detector with the configured weights, else the bundled ones; and which and why."""
+    try:
+        return DetrDetector(options), f"the checkpoint '{options.checkpoint}'"
+    except MissingDependencyError as error:
+        reason = str(error)
+    try:
+        model = DetrDetector(replace(options, checkpoint=BUNDLED))
+        return model, f'the bundled weights, because {reason}'
+    except MissingDependencyError as error:
+        also = '' if str(error) == reason else f'; and {error}'
+        return None, f'depth alone, which gives no names, because {reason}{also}'
+
+
+def expected(options: DetrOptions = DetrOptions()) -> tuple[str, str]:
+    """
+    Tell what `auto` would run on, without loading it and without the network.
+
+    :return: what, and why it is not the configured checkpoint ('' when it is)
+    """
+    try:
+        require_packages()
+        if options.checkpoint == BUNDLED:
+            bundled('detector')
+        is_bundled = options.checkpoint == BUNDLED
+        if is_bundled or cached_checkpoint(options.checkpoint, options.revision):
+            return f"tabletop and detr '{options.checkpoint}'", ''
+        bundled('detector')
+    except MissingDependencyError as error:
+        return 'tabletop alone', str(error)
+    return 'tabletop and detr \'bundled\'', (
+        f"the checkpoint '{options.checkpoint}' is not on this machine; it is downloaded at the "
+        'first start with a network')
+
+
+def merged(
+    clusters: Sequence[Detection], named: Sequence[Detection], frame: Frame,
+    support: SupportPlane | None,
+) -> list[Detection]:
+    """
+    Merge two views of one scene.
+
+    The masks of what both see are the clusters': they are cut out by depth, so that no reading of
+    the background gets into an object. The score is that of the surer of both.
+
+    :param clusters: of `tabletop`, with masks
+    :param named: of a detector of pictures, best first, with or without masks
+    :param frame: with depth
+    """
+    groups = _groups(clusters, named, frame, support)
+    grouped = {index for members in groups.values() for index in members}
+    found = [_joined([clusters[index] for index in members], named[number])
+             for number, members in groups.items()]
+    found += [one for index, one in enumerate(clusters) if index not in grouped]
+    taken = np.zeros(frame.shape, bool)
+    for one in found:
+        taken |= one.mask
+    for number, one in enumerate(named):
+        added = None if number in groups else _addition(one, taken, frame, support)
+        if added is not None:
+            found.append(added)
+            taken |= False if added.mask is None else added.mask
+    return found
+
+
+def _groups(
+    clusters: Sequence[Detection], named: Sequence[Detection], frame: Frame,
+    support: SupportPlane | None,
+) -> dict[int, list[int]]:
+    """Return the clusters that each named detection consists of, by the detection's number."""
+    if not clusters or not named:
+        return {}
+    overlaps = np.array([[_overlap([cluster], one) for one in named] for cluster in clusters])
+    # Squared, one good match is worth more than two poor ones.
+    pairs = zip(*linear_sum_assignment(-overlaps ** 2))
+    groups = {number: [index] for index, number in pairs if overlaps[index, number] >= _SAME}
+    free = set(range(len(clusters))) - {members[0] for members in groups.values()}
+    for number, one in enumerate(named):
+        members = groups.get(number, [])
+        if not members and _is_support(one, frame, support):
+            continue
+        inside = {index for index in free if _share_inside(clusters[index].mask, one) >= _INSIDE}
+        grown = _grown(members, inside, one, clusters, frame, support)
+        others = [cluster for index, cluster in enumerate(clusters)
+                  if index not in inside and index not in members]
+        if len(grown) > len(members) and _are_all_of(
+                one, [clusters[index] for index in grown], others, frame, support):
+            groups[number] = grown
+            free -= set(grown)
+    return groups
+
+
+def _grown(
+    members: list[int], inside: set[int], one: Detection, clusters: Sequence[Detection],
+    frame: Frame, support: SupportPlane,
+) -> list[int]:
+    """Add clusters that belong to the members, as long as they fill the detection better."""
+    members, left = list(members), set(inside)
+    while True:
+        overlap = _overlap([clusters[index] for index in members], one) if members else 0.0
+        gains = {index: _overlap([clusters[i] for i in (*members, index)], one) - overlap
+                 for index in left}
+        best = next((
+            index for index in sorted(left, key=gains.get, reverse=True) if gains[index] >= _GAIN
+            and (not members or any(
+                _touch(clusters[index], clusters[member], one, frame)
+                or _are_concentric([clusters[index], clusters[member]], frame, support)
+                for member in members))), None)
+        if best is None:
+            return members
+        members.append(best)
+        left.remove(best)
+
+
+def _are_all_of(
+    one: Detection, parts: Sequence[Detection], others: Sequence[Detection], frame: Frame,
+    support: SupportPlane,
+) -> bool:
+    """
+    Tell whether some clusters are the whole of what a detection shows.
+
+    Either they fill it. Or, where parts have no readings (the stem of a glass), they are above one
+    another and most of what the depth image shows there, but for other objects.
+    """
+    overlap = _overlap(parts, one)
+    if overlap >= _FULL:
+        return True
+    mask = _mask(one, frame, support)
+    if overlap < _LEAST or mask is None or not _are_concentric(parts, frame, support):
+        return False
+    for other in others:
+        mask = mask & ~other.mask
+    shown = np.any([part.mask for part in parts], axis=0) & mask
+    return np.count_nonzero(shown) > _MOST * np.count_nonzero(mask)
+
+
+def _are_concentric(
+    parts: Sequence[Detection], frame: Frame, support: SupportPlane,
+) -> bool:
+    """Tell whether parts have about the same middle, seen from above."""
+    plans = [_some_points(frame, part.mask) @ support.axes().T for part in parts]
+    low, high = (np.array([end(plan, axis=0) for plan in plans]) for end in (np.min, np.max))
+    away = np.linalg.norm(np.ptp((low + high) / 2.0, axis=0))
+    return bool(away < _OFF_CENTER * np.linalg.norm(high - low, axis=1).max())
+
+
+def _overlap(members: Sequence[Detection], one: Detection) -> float:
+    """Return the IoU of some clusters with a detection: of masks if it has one, else of boxes."""
+    if one.mask is not None:
+        mask = np.any([member.mask for member in members], axis=0)
+        return np.count_nonzero(mask & one.mask) / np.count_nonzero(mask | one.mask)
+    boxes = np.array([member.bbox for member in members])
+    box = np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
+    sides = np.minimum(box[2:], one.bbox[2:]) - np.maximum(box[:2], one.bbox[:2])
+    shared = np.prod(np.maximum(sides, 0.0))
+    return float(shared / (_area(box) + _area(one.bbox) - shared))
+
+
+def _area(box: np.ndarray) -> float:
+    return float(np.prod(box[2:] - box[:2]))
+
+
+def _share_inside(mask: np.ndarray, one: Detection) -> float:
+    return np.count_nonzero(mask & _region(one, mask.shape)) / np.count_nonzero(mask)
+
+
+def _mask(one: Detection, frame: Frame, support: SupportPlane | None) -> np.ndarray | None:
+    """Return the detection's mask, without one what depth shows in its box."""
+    return mask_from_depth(frame, one.bbox, support) if one.mask is None else one.mask
+
+
+def _region(one: Detection, shape: tuple[int, int]) -> np.ndarray:
+    """Return the detection's mask, without one its box; (H, W) bool."""
+    if one.mask is not None:
+        return one.mask
+    region = np.zeros(shape, bool)
+    xmin, ymin = np.floor(one.bbox[:2]).astype(int)
+    xmax, ymax = np.ceil(one.bbox[2:]).astype(int)
+    region[ymin:ymax, xmin:xmax] = True
+    return region
+
+
+def _touch(part: Detection, other: Detection, one: Detection, frame: Frame) -> bool:
+    """Tell whether two parts are near each other in space, as far as the box's size goes."""
+    first, second = (_some_points(frame, cluster.mask) for cluster in (part, other))
+    diagonal = np.linalg.norm(one.bbox[2:] - one.bbox[:2]) / frame.camera.fx
+    distance = cKDTree(first).query(second)[0].min()
+    return bool(distance < _REACH * diagonal * np.median(first[:, 2]))
+
+
+def _some_points(frame: Frame, mask: np.ndarray, most: int = 2000) -> np.ndarray:
+    points = frame.points[mask]
+    points = points[np.isfinite(points[:, 2])]
+    return points[::max(1, len(points) // most)]
+
+
+def _joined(members: Sequence[Detection], one: Detection) -> Detection:
+    mask = np.any([member.mask for member in members], axis=0)
+    score = max(one.score, *(member.score for member in members))
+    return Detection(one.label, score, bbox_of(mask), mask)
+
+
+def _addition(
+    one: Detection, taken: np.ndarray, frame: Frame, support: SupportPlane | None,
+) -> Detection | None:
+    """
+    Return what a detection adds to the objects whose pixels are taken; None if nothing.
+
+    :param taken: (H, W) bool
+    """
+    if _is_support(one, frame, support):
+        return None
+    mask = _mask(one, frame, support)
+    covered = _region(one, frame.shape) if mask is None else mask
+    if np.count_nonzero(covered & ~taken) < _NEW * np.count_nonzero(covered):
+        return None
+    return one if mask is None else replace(one, mask=mask & ~taken)
+
+
+def _is_support(one: Detection, frame: Frame, support: SupportPlane | None) -> bool:
+    """
+    Tell whether a detection is the support itself, the table that things stand on.
+
+    Most of what it shows is no higher than the support, and it shows most of the support.
+    """
+    if support is None:
+        return False
+    region = _region(one, frame.shape)
+    height = support.height(frame.points)
+    above = height > 3.0 * depth_std(frame.depth)
+    on_plane = np.isfinite(height) & ~above & (height > -3.0 * depth_std(frame.depth))
+    known = region & np.isfinite(height)
+    low = np.count_nonzero(known & ~above) > 0.5 * np.count_nonzero(known)
+    return low and np.count_nonzero(on_plane & region) > 0.5 * np.count_nonzero(on_plane)
+
+
+BACKEND = AutoDetector

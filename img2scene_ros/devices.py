@@ -1,0 +1,44 @@
+"""Where networks run: the options `device` and `dtype` of every backend that has one."""
+
+from typing import TYPE_CHECKING
+
+from img2scene_ros.errors import OptionError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def torch_device(name: str) -> 'torch.device':
+    """
+    Return a device by name.
+
+    :param name: 'auto' (CUDA if there is one), 'cpu', 'cuda', 'cuda:1'
+    :raises OptionError: no device, or one that is not there
+    """
+    import torch
+
+    if name == 'auto':
+        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise OptionError(
+            f"option 'device' is '{name}'; it must be auto, cpu, cuda or cuda:N") from error
+    if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
+        raise OptionError(
+            f"option 'device' is '{name}', but PyTorch sees {torch.cuda.device_count()} CUDA "
+            "devices on this machine; use 'auto' or 'cpu', or install a CUDA build of torch")
+    return device
+
+
+def torch_dtype(name: str, device: 'torch.device') -> 'torch.dtype':
+    """
+    Return an arithmetic by name.
+
+    :param name: 'auto' (float16 on CUDA, else float32), 'float32', 'float16', 'bfloat16'
+    """
+    import torch
+
+    if name == 'auto':
+        name = 'float16' if device.type == 'cuda' else 'float32'
+    return getattr(torch, name)

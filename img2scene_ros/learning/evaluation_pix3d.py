@@ -1,0 +1,266 @@
+"""
+How well voxel networks rebuild the things in Pix3D's photos: `img2scene evaluate pix3d`.
+
+Networks answer in the view frame of a crop, up to a scale; Pix3D's protocol compares volumes in
+the model's own axes. The annotated pose takes the one to the other: the cube is put at the true
+visible depth, and the answer is looked up at the cells of a grid along the model's axes. So
+orientation, distance and scale come from the truth, and what is compared is the shape.
+"""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import replace
+from itertools import count
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from img2scene_ros.detection import bbox_of
+from img2scene_ros.errors import InputError
+from img2scene_ros.frame import Frame
+from img2scene_ros.learning.augmentation import Example
+from img2scene_ros.learning.dataset import coarser
+from img2scene_ros.learning.evaluation import BATCH
+from img2scene_ros.learning.evaluation import RESOLUTION
+from img2scene_ros.learning.evaluation import Candidate
+from img2scene_ros.learning.evaluation import Scores
+from img2scene_ros.learning.evaluation import baseline_volumes
+from img2scene_ros.learning.evaluation import case_of
+from img2scene_ros.learning.evaluation import means_of_others
+from img2scene_ros.learning.evaluation import predict
+from img2scene_ros.learning.evaluation import surface_of
+from img2scene_ros.learning.evaluation import unpacked
+from img2scene_ros.learning.evaluation_report import Report
+from img2scene_ros.learning.evaluation_report import score_tables
+from img2scene_ros.learning.evaluation_report import table
+from img2scene_ros.learning.metrics import pix3d_scores
+from img2scene_ros.learning.metrics import surface_mesh
+from img2scene_ros.learning.pix3d import Pix3dPicture
+from img2scene_ros.learning.pix3d import load_prepared
+from img2scene_ros.learning.sheets import PredictedRow
+from img2scene_ros.learning.sheets import draw_predictions
+from img2scene_ros.reconstruction.crop import Crop
+from img2scene_ros.reconstruction.crop import Cube
+from img2scene_ros.reconstruction.crop import CropView
+from img2scene_ros.reconstruction.crop import anchor_depth
+from img2scene_ros.reconstruction.crop import cut_crop
+from img2scene_ros.rendering.raycast import Surface
+from img2scene_ros.rendering.raycast import render
+
+SIZE = 112  # pixels of a crop, which networks get at the size they know
+COLOR, MASK = 'colour', 'colour + mask'
+FINE = 64  # cells of the true volume before it is pooled to 32
+# The grid along the model's axes: two published cells wide, with room around the model for what
+# was predicted beyond it. The protocol would pool more than 100 cells a side.
+STEP, MARGIN, CELLS = 2, 18, 100
+CEILING = f'truth in {RESOLUTION}^3 cells'  # what no answer of that resolution can beat
+BASELINES = 5  # of both inputs together, the ceiling among them
+ROWS = 12  # of the sheet
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """
+    One picture as a network sees it, and its truth.
+
+    - crop: without depth
+    - anchor: median visible depth of the true shape at its true pose, in the model's unit
+    - grid_to_view: (4, 4), takes an index of the published voxels to the crop view frame
+    """
+
+    picture: Pix3dPicture
+    crop: Crop
+    anchor: float
+    grid_to_view: np.ndarray
+
+    @property
+    def cube(self) -> Cube:
+        """Return the cube that the volumes fill."""
+        return self.crop.view.cube(self.anchor)
+
+    def truth(self, resolution: int) -> np.ndarray:
+        """Return the cells of the cube whose centres are in the true shape, [z, y, x] bool."""
+        matrix = np.linalg.inv(view_to_cells(self.cube, resolution) @ self.grid_to_view)
+        voxels = ndimage.binary_fill_holes(self.picture.read_voxels())
+        return ndimage.affine_transform(
+            voxels.view(np.uint8), matrix[:3, :3], matrix[:3, 3], (resolution,) * 3, order=0) > 0
+
+    def example(self) -> Example:
+        """Return what networks get."""
+        return Example(self.crop.color, self.crop.mask, None, self.anchor,
+                       self.crop.view.half_field, coarser(self.truth(FINE), RESOLUTION))
+
+
+def evaluate_pix3d(
+    prepared: Path, candidates: Sequence[Candidate],
+    progress: Callable[[int, int], None] = lambda done, total: None, every: bool = False,
+) -> Report:
+    """
+    Score networks on prepared photos of Pix3D by its own protocol, category by category.
+
+    :param prepared: what `img2scene prepare-pix3d` wrote
+    :param progress: is called with the numbers of finished and of all pictures
+    :param every: also pictures that are truncated or occluded, which the protocol leaves out
+    :raises InputError: no prepared data, or no picture to score
+    """
+    pictures = load_prepared(prepared)
+    chosen = pictures if every else [
+        picture for picture in pictures
+        if not (picture.truncated or picture.occluded or picture.slightly_occluded)]
+    if not chosen:
+        raise InputError(
+            f"'{prepared}' holds no picture to score: {len(pictures)} are prepared, all truncated "
+            'or occluded; --all takes them, too')
+    chosen = sorted(chosen, key=lambda picture: picture.category)
+    drawn = set(np.linspace(0, len(chosen) - 1, min(ROWS, len(chosen))).astype(int).tolist())
+    scores: dict[tuple[str, str], Scores] = {}
+    official, categories, rows, left_out = [], [], [], []
+    steps = count(1)
+    total = len(chosen) * (1 + 2 * len(candidates) + BASELINES)
+    numbered = enumerate(chosen)
+    for category, group in groupby(numbered, lambda item: item[1].category):
+        looks = []
+        for number, picture in group:
+            progress(next(steps), total)
+            look = look_at_picture(picture)
+            if look is None:
+                left_out.append(f'{picture.id}: the mask does not show the model')
+                continue
+            looks.append(look)
+            if number in drawn:
+                rows.append(_row(look, candidates))
+        if looks:
+            categories += [category] * len(looks)
+            official += _score(
+                category, looks, candidates, scores, lambda: progress(next(steps), total))
+    if not categories:
+        raise InputError(f"no picture in '{prepared}' can be scored: {left_out[0]}")
+    progress(total, total)
+    summaries = [score.summary(categories) for name in (COLOR, MASK)
+                 for score in scores.values() if score.input == name]
+    about = {
+        'pictures': len(categories), 'of': len(pictures), 'truncated_and_occluded': every,
+        'weights': {candidate.title: candidate.config.get('step') for candidate in candidates}}
+    title = (f'{len(categories)} of {len(pictures)} pictures'
+             f"{'' if every else ', neither truncated nor occluded'}.")
+    return Report(
+        {'about': about, 'official': official, 'scores': summaries, 'left_out': left_out},
+        _markdown(title, official, summaries), draw_predictions(rows), left_out)
+
+
+def look_at_picture(picture: Pix3dPicture) -> Look | None:
+    """Return what a network sees of a picture; None when the mask misses the model."""
+    mask = picture.read_mask()
+    crop = cut_crop(Frame(picture.read_image(), picture.camera), bbox_of(mask), mask, SIZE)
+    to_view = np.eye(4)
+    to_view[:3, :3] = crop.view.rotation.T
+    grid_to_view = to_view @ picture.grid_to_camera
+    depth = _depth_of(picture.read_voxels(), grid_to_view, crop.view)
+    anchor = anchor_depth(depth, crop.mask)
+    return None if anchor is None else Look(picture, crop, anchor, grid_to_view)
+
+
+def _depth_of(voxels: np.ndarray, grid_to_view: np.ndarray, view: CropView) -> np.ndarray:
+    """Return the depth of the true shape at its true pose in a crop, NaN beside it."""
+    vertices, faces = surface_mesh(voxels, 0.5)
+    points = vertices @ grid_to_view[:3, :3].T + grid_to_view[:3, 3]
+    return render([Surface(points, faces, np.zeros(points.shape, np.uint8), 1)],
+                  view.camera(SIZE)).depth
+
+
+def in_model_axes(volume: np.ndarray, look: Look) -> np.ndarray:
+    """
+    Carry a volume from the cube of its crop into the model's axes, trilinear.
+
+    :param volume: (R, R, R), [z, y, x]
+    :return: (100, 100, 100), axes as those of the published voxels, cells twice as wide
+    """
+    grid = np.eye(4)  # takes the result's index to the published one
+    grid[:3, :3] *= STEP
+    grid[:3, 3] = STEP * (0.5 - MARGIN) - 0.5
+    matrix = view_to_cells(look.cube, len(volume)) @ look.grid_to_view @ grid
+    return ndimage.affine_transform(
+        volume.astype(np.float32), matrix[:3, :3], matrix[:3, 3], (CELLS,) * 3, order=1)
+
+
+def view_to_cells(cube: Cube, resolution: int) -> np.ndarray:
+    """Return `Cube.cells` as a matrix, (4, 4): crop view frame to the index [z, y, x]."""
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.eye(3)[::-1] * resolution / cube.side
+    matrix[:3, 3] = resolution / 2 - 0.5
+    matrix[0, 3] -= cube.depth * resolution / cube.side
+    return matrix
+
+
+def _score(
+    category: str, looks: Sequence[Look], candidates: Sequence[Candidate],
+    scores: dict[tuple[str, str], Scores], step: Callable[[], None],
+) -> list[dict[str, Any]]:
+    """Score a category: adds to `scores`, returns the official ones; `step` is called often."""
+    official = []
+    whole = [look.example() for look in looks]
+    for name in (COLOR, MASK):
+        examples = whole if name == MASK else [replace(one, mask=None) for one in whole]
+        cases = [case_of(example) for example in examples]
+        truths = [unpacked(case.truth) for case in cases]
+        points = [surface_of(truth) for truth in truths]
+        shapes = [str(look.picture.voxels) for look in looks]
+        means = means_of_others([case.truth for case in cases], [category] * len(cases), shapes)
+        methods = {
+            candidate.title: (candidate.threshold(with_depth=False), '', [
+                volume.astype(np.float16) for first in range(0, len(examples), BATCH)
+                for volume in predict(candidate, examples[first:first + BATCH])])
+            for candidate in candidates}
+        for method, (constant, volumes) in baseline_volumes(cases, means).items():
+            methods[method] = None, constant, volumes
+        methods[CEILING] = None, '', truths
+        for method, (threshold, constant, volumes) in methods.items():
+            if method != CEILING:
+                score = scores.setdefault(
+                    (method, name), Scores(method, name, threshold, 'best per category'))
+                for one in zip(volumes, truths, points):
+                    score.add(*one)
+            found = pix3d_scores(
+                _carried(volumes, looks, step),
+                (look.picture.read_voxels() for look in looks))
+            official.append({
+                'category': category, 'pictures': len(looks), 'input': name, 'method': method,
+                'constant': constant, 'iou': float(found.iou.mean()),
+                'threshold': found.threshold, 'chamfer': float(found.chamfer.mean()),
+                'emd': float(found.emd.mean())})
+    return official
+
+
+def _carried(
+    volumes: Sequence[np.ndarray], looks: Sequence[Look], step: Callable[[], None],
+) -> Iterator[np.ndarray]:
+    for volume, look in zip(volumes, looks):
+        step()
+        yield in_model_axes(volume, look)
+
+
+def _row(look: Look, candidates: Sequence[Candidate]) -> PredictedRow:
+    example = look.example()
+    volumes = {
+        f'{candidate.name}: {MASK}':
+            predict(candidate, [example])[0] > candidate.threshold(with_depth=False)
+        for candidate in candidates}
+    return PredictedRow(look.picture.category, look.crop, look.cube,
+                        coarser(example.occupancy, RESOLUTION), volumes)
+
+
+def _markdown(
+    title: str, official: Sequence[dict[str, Any]], summaries: Sequence[dict[str, Any]],
+) -> str:
+    columns = ('category', 'pictures', 'input', 'method', 'iou', 'threshold', 'chamfer', 'emd')
+    protocol = table(
+        ['category', 'pictures', 'input', 'method', 'IoU', 'threshold', 'CD', 'EMD'],
+        [[one[column] for column in columns] for one in official])
+    return '\n\n'.join([
+        title, "Pix3D's protocol, in the model's axes by the annotated pose:", protocol,
+        "In the crop's view frame:", score_tables(summaries)])

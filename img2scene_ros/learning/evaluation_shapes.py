@@ -1,0 +1,264 @@
+"""
+How well voxel networks rebuild shapes: `img2scene evaluate shapes`.
+
+Every shape stands alone on its support, in a room of random materials and light, and is looked at
+from random sides; field of view, elevation and distance are drawn as for training. A view depends
+on the seed, the shape and its own number only. The cube lies where a robot would put it: at the
+true median depth without a depth camera, at the measured one with it.
+"""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+
+from img2scene_ros.errors import InputError
+from img2scene_ros.errors import OptionError
+from img2scene_ros.learning.augmentation import Example
+from img2scene_ros.learning.augmentation import noisy_example
+from img2scene_ros.learning.augmentation import plain_example
+from img2scene_ros.learning.augmentation import resized_mask
+from img2scene_ros.learning.evaluation import BATCH
+from img2scene_ros.learning.evaluation import RESOLUTION
+from img2scene_ros.learning.evaluation import Candidate
+from img2scene_ros.learning.evaluation import Case
+from img2scene_ros.learning.evaluation import Scores
+from img2scene_ros.learning.evaluation import baselines
+from img2scene_ros.learning.evaluation import case_of
+from img2scene_ros.learning.evaluation import means_of_others
+from img2scene_ros.learning.evaluation import predict
+from img2scene_ros.learning.evaluation import surface_of
+from img2scene_ros.learning.evaluation import unpacked
+from img2scene_ros.learning.evaluation_report import Report
+from img2scene_ros.learning.evaluation_report import score_tables
+from img2scene_ros.learning.samples import CropSample
+from img2scene_ros.learning.shapes import SPLITS
+from img2scene_ros.learning.shapes import Library
+from img2scene_ros.learning.shapes import Shape
+from img2scene_ros.learning.shapes import open_library
+from img2scene_ros.learning.shapes import place_of
+from img2scene_ros.learning.sheets import PredictedRow
+from img2scene_ros.learning.sheets import draw_predictions
+from img2scene_ros.learning.synthetic import ATTEMPTS
+from img2scene_ros.learning.synthetic import RenderOptions
+from img2scene_ros.learning.synthetic import crop_sample
+from img2scene_ros.learning.synthetic import is_visible_enough
+from img2scene_ros.learning.synthetic import scene_of
+from img2scene_ros.learning.synthetic import truths
+from img2scene_ros.options import Options
+from img2scene_ros.options import option
+
+WHOLE = 0.9  # least share of its full box that a view shows
+MASK_ERROR = 2  # pixels of the crop
+COLOR, MASK = 'colour', 'colour + mask'
+ERODED, DILATED = f'mask eroded by {MASK_ERROR} px', f'mask dilated by {MASK_ERROR} px'
+NOISY, TRUE = 'colour + mask + noisy depth', 'colour + mask + true depth'
+SHOWN = (MASK, NOISY)  # the inputs whose predictions are drawn
+ROWS = 12  # of the sheet
+REFERENCES = 160  # views of training shapes that the mean shape is of
+
+
+@dataclass(frozen=True)
+class ShapeOptions(Options):
+    """What is looked at, and from where."""
+
+    split: str = option('all', 'The shapes to look at', choices=('all', *SPLITS))
+    views: int = option(4, 'Views per shape', low=1)
+    seed: int = option(0, 'Seed of the views', low=0)
+    box_jitter: float = option(
+        0.0, "Standard deviation of the boxes' edges, in sides, as detectors err", low=0.0,
+        high=0.2)
+    size: int = option(
+        112, 'Pixels of a side of the crops, which networks get at the size they know', low=32,
+        high=512)
+    categories: tuple = option((), 'Only these categories; none is all')
+
+
+def evaluate_shapes(
+    folder: Path, candidates: Sequence[Candidate], options: ShapeOptions = ShapeOptions(),
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Report:
+    """
+    Score networks on rendered views of shapes.
+
+    :param folder: CATEGORY/SHAPE/voxel.mat and model.ply, as in Pix3D
+    :param progress: is called with the numbers of finished and of all views
+    :raises InputError: no shapes, or none of a category that is asked for
+    :raises OptionError: networks that were trained on different splits
+    """
+    split = split_of(candidates)
+    names, left_out = _chosen(folder, options.split, split, options.categories)
+    library = Library(Path(folder), None, {})
+    cases: dict[str, list[Case]] = {}
+    scores = {
+        (candidate.name, name): Scores(
+            candidate.title, name, candidate.threshold(with_depth=name in (NOISY, TRUE)))
+        for name in (COLOR, MASK, ERODED, DILATED, NOISY, TRUE) for candidate in candidates}
+    categories, shapes, rows = [], [], []
+    total = len(names) * options.views
+    drawn = set(np.linspace(0, total - 1, min(ROWS, total)).astype(int).tolist())
+    samples = views(library, names, options, left_out)
+    while batch := list(islice(samples, BATCH)):
+        examples = [inputs_of(sample) for sample in batch]
+        predictions = _score(candidates, examples, cases, scores)
+        for number, sample in enumerate(batch, len(shapes)):
+            categories.append(sample.truth.shape.split('/')[1])
+            shapes.append(sample.truth.shape)
+            if number in drawn:
+                rows.append(PredictedRow(
+                    categories[-1], sample.crop, sample.cube, sample.occupancy_at(RESOLUTION), {
+                        f'{who}: {name}': volumes[number % BATCH] > scores[who, name].threshold
+                        for (who, name), volumes in predictions.items() if name in SHOWN}))
+        progress(len(shapes), total)
+    if not shapes:
+        raise InputError(f"no shape in '{folder}' can be used: {left_out[0]}")
+    means, mean_of = _means(library, folder, split, options, cases[MASK], categories, shapes)
+    found = [*scores.values(), *baselines(cases, means)]
+    summaries = [score.summary(categories) for name in cases
+                 for score in found if score.input == name]
+    used = sorted(set(shapes))
+    about = {
+        'shapes': used, 'views': len(shapes), 'seed': options.seed,
+        'split': options.split, **split, 'box_jitter': options.box_jitter, 'mean_shape': mean_of,
+        'resolution': RESOLUTION,
+        'weights': {candidate.title: candidate.config.get('step') for candidate in candidates}}
+    title = (f"{len(shapes)} views of {len(used)} shapes ({_split_text(options, split)}), "
+             f'seed {options.seed}. Mean shape: {mean_of}.')
+    return Report(
+        {'about': about, 'scores': summaries, 'left_out': left_out},
+        f'{title}\n\n{score_tables(summaries)}', draw_predictions(rows), left_out)
+
+
+def split_of(candidates: Sequence[Candidate]) -> dict[str, float]:
+    """
+    Return how the shapes were split that networks were trained on.
+
+    :return: test_share and split_seed, those of `img2scene render` where the weights tell none
+    :raises OptionError: they were split in different ways
+    """
+    usual = RenderOptions()
+    usual = {'test_share': usual.test_share, 'split_seed': usual.split_seed}
+    splits = [candidate.config.get('split', usual) for candidate in candidates]
+    if any(split != splits[0] for split in splits):
+        raise OptionError(
+            'these networks were trained on different splits, so no shapes are new to all of '
+            'them; evaluate them one by one')
+    return splits[0] if splits else usual
+
+
+def _chosen(
+    folder: Path, split: str, splitting: dict[str, float], categories: Sequence[str],
+) -> tuple[list[str], list[str]]:
+    """Return the names of the shapes of a split, and those that are left out."""
+    names = []
+    for part in SPLITS if split == 'all' else (split,):
+        library = open_library(Path(folder), None, part, **splitting)
+        names += [name for name in library.names if name.startswith('pix3d/')]
+    found = {name.split('/')[1] for name in names}
+    for category in categories:
+        if category not in found:
+            raise InputError(
+                f"'{folder}' holds no shapes of the category '{category}' in the split '{split}'; "
+                f"there are {', '.join(sorted(found)) or 'none'}")
+    if not names:
+        raise InputError(f"'{folder}' holds too few shapes for the split '{split}'; take --split "
+                         'all')
+    wanted = set(categories) or found
+    return sorted(name for name in names if name.split('/')[1] in wanted), library.left_out
+
+
+def views(
+    library: Library, names: Sequence[str], options: ShapeOptions, left_out: list[str],
+) -> Iterator[CropSample]:
+    """Yield the views of shapes; what cannot be used is noted in `left_out`."""
+    for name in names:
+        try:
+            shape = library.load(name)
+        except InputError as error:
+            left_out.append(f'{name}: {error}')
+            continue
+        for number in range(options.views):
+            sample = view_of(shape, number, options)
+            if sample is None:
+                left_out.append(f'{name}: view {number} found no place to see it whole from')
+            else:
+                yield sample
+
+
+def view_of(shape: Shape, number: int, options: ShapeOptions) -> CropSample | None:
+    """Draw one view of a shape alone, None when no place shows it whole and large enough."""
+    random = np.random.default_rng([options.seed, crc32(shape.name.encode()), number])
+    rendering = RenderOptions(box_jitter=options.box_jitter, size=options.size)
+    place = place_of(shape.name.split('/')[1])
+    for _ in range(ATTEMPTS):
+        scene = scene_of(shape, random, place, rendering)
+        ids = scene.stage.look_for_ids(scene.camera, scene.pose)
+        for truth in truths(scene, ids):
+            if is_visible_enough(truth, ids) and truth.shown >= WHOLE:
+                sample = crop_sample(scene, truth, f'{shape.name}/{number}', rendering, random)
+                if sample is not None:
+                    return sample
+    return None
+
+
+def inputs_of(sample: CropSample) -> dict[str, Example]:
+    """Return what networks get of a view, by the name of the input."""
+    plain = plain_example(sample, with_depth=False)
+    random = np.random.default_rng(crc32(sample.scene.encode()))
+    return {
+        COLOR: replace(plain, mask=None),
+        MASK: plain,
+        ERODED: replace(plain, mask=resized_mask(plain.mask, -MASK_ERROR)),
+        DILATED: replace(plain, mask=resized_mask(plain.mask, MASK_ERROR)),
+        NOISY: noisy_example(sample, random),
+        TRUE: plain_example(sample, with_depth=True)}
+
+
+def _score(
+    candidates: Sequence[Candidate], examples: Sequence[dict[str, Example]],
+    cases: dict[str, list[Case]], scores: dict[tuple[str, str], Scores],
+) -> dict[tuple[str, str], np.ndarray]:
+    """Add some views to cases and scores; return the predictions by network and input."""
+    predictions = {}
+    for name in examples[0]:
+        batch = [example[name] for example in examples]
+        added = [case_of(example) for example in batch]
+        cases.setdefault(name, []).extend(added)
+        solids = [unpacked(case.truth) for case in added]
+        points = [surface_of(truth) for truth in solids]
+        for candidate in candidates:
+            volumes = predict(candidate, batch)
+            predictions[candidate.name, name] = volumes
+            for one in zip(volumes, solids, points):
+                scores[candidate.name, name].add(*one)
+    return predictions
+
+
+def _means(
+    library: Library, folder: Path, split: dict[str, float], options: ShapeOptions,
+    cases: Sequence[Case], categories: Sequence[str], shapes: Sequence[str],
+) -> tuple[list[np.ndarray] | None, str]:
+    """Return the mean shape for every view, and what it is of."""
+    if options.split != 'test':
+        means = means_of_others([case.truth for case in cases], categories, shapes)
+        return means, 'none, a category has only one shape' if means is None else \
+            'of the views of the other shapes of the category'
+    names, _ = _chosen(folder, 'train', split, ())
+    names = np.random.default_rng(0).permutation(names)[:REFERENCES].tolist()
+    one_each = replace(options, views=1, categories=())
+    solids = [sample.occupancy_at(RESOLUTION) for sample in views(library, names, one_each, [])]
+    mean = np.mean(solids, axis=0, dtype=np.float32)
+    return [mean] * len(cases), f'of {len(solids)} views of shapes of the training split'
+
+
+def _split_text(options: ShapeOptions, split: dict[str, float]) -> str:
+    if options.split == 'all':
+        return 'all of the folder'
+    return (f"split '{options.split}', test share {split['test_share']:g}, "
+            f"split seed {split['split_seed']:g}")

@@ -1,0 +1,179 @@
+"""
+How far meshes are off after placing: `python -m` with folders of scenes and of their shapes.
+
+A perfect network is played: it answers with the true shape of every visible object of rendered
+scenes, in the axes of the crop view, at any size and offset. What `placed` makes of it is compared
+with the truth: with noisy depth, with the support plane alone, and with neither.
+"""
+
+import argparse
+from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from img2scene_ros.detection import Detection
+from img2scene_ros.detection import bbox_of
+from img2scene_ros.errors import Img2SceneError
+from img2scene_ros.frame import Frame
+from img2scene_ros.learning.depth_noise import add_depth_noise
+from img2scene_ros.learning.samples import ObjectTruth
+from img2scene_ros.learning.samples import SceneSample
+from img2scene_ros.learning.samples import SceneSamples
+from img2scene_ros.learning.shapes import Library
+from img2scene_ros.learning.shapes import open_library
+from img2scene_ros.learning.synthetic import is_visible_enough
+from img2scene_ros.localization import Sighting
+from img2scene_ros.localization.combine import place
+from img2scene_ros.localization.fixed import FixedDistance
+from img2scene_ros.localization.plane import PlaneDistance
+from img2scene_ros.localization.plane import PlaneOptions
+from img2scene_ros.localization.sensor import SensorDistance
+from img2scene_ros.localization.size_prior import SizePriorDistance
+from img2scene_ros.reconstruction.crop import crop_view
+from img2scene_ros.reconstruction.placing import placed
+from img2scene_ros.support import SupportPlane
+
+KNOWN = ('depth and plane', 'plane', 'neither')
+VIEWS = (0.0, 5.0)  # degrees that the network's view is off
+MASKS = {'exact': 0, '2 px wider': 2, '2 px narrower': -2}
+WHOLE = 0.9  # share of its full box that an object shows that counts as whole
+HEADING = (
+    '| known | view off | mask | objects | placed | place | 90 % below | size | 90 % below '
+    '| turn | silhouette IoU |',
+    '| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |')
+
+
+@dataclass(frozen=True)
+class Error:
+    """
+    How far one object is off; NaN where it was not placed.
+
+    - position: of the middle of its vertices, as a share of its distance
+    - size: |ln(placed size / true size)|
+    - turn: degrees
+    - silhouette_iou: what its `Fit` says
+    """
+
+    position: float
+    size: float
+    turn: float
+    silhouette_iou: float
+    is_whole: bool
+
+
+def placing_errors(
+    samples: Sequence[SceneSample], library: Library, objects: int, seed: int = 0,
+) -> dict[tuple[str, float, str], list[Error]]:
+    """
+    Return the errors of objects, by what is known, degrees the view is off, and mask.
+
+    :param objects: greatest number of them
+    """
+    setups = [('depth and plane', view, mask) for view in VIEWS for mask in MASKS] + [
+        (known, view, 'exact') for known in KNOWN[1:] for view in VIEWS]
+    errors: dict[tuple[str, float, str], list[Error]] = {setup: [] for setup in setups}
+    rng = np.random.default_rng(seed)
+    for sample in samples:
+        depth = add_depth_noise(
+            sample.frame.depth, sample.frame.camera, rng, color=sample.frame.color)
+        for truth in sample.objects:
+            if not is_visible_enough(truth, sample.ids):
+                continue
+            shape = library.load(truth.shape)
+            pose = truth.shape_pose
+            points = shape.vertices @ pose[:3, :3].T + pose[:3, 3]
+            axis = rng.normal(size=3)
+            for known, view, mask in setups:
+                turn = np.radians(view) * axis / np.linalg.norm(axis)
+                sighting = _sighting(sample, truth, known, depth, MASKS[mask])
+                errors[known, view, mask].append(
+                    _error(points, shape.faces, turn, sighting, truth))
+            if len(errors[setups[0]]) == objects:
+                return errors
+    return errors
+
+
+def _sighting(
+    sample: SceneSample, truth: ObjectTruth, known: str, depth: np.ndarray, wider: int,
+) -> Sighting | None:
+    """Return an object as it would be seen, None when nothing can tell its distance."""
+    mask = (sample.ids == truth.id).astype(np.uint8)
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * abs(wider) + 1,) * 2)
+    mask = (cv2.dilate if wider > 0 else cv2.erode)(mask, kernel) > 0 if wider else mask > 0
+    if not mask.any():
+        return None
+    frame = Frame(sample.frame.color, sample.frame.camera,
+                  depth if known == 'depth and plane' else None)
+    support = None if known == 'neither' else SupportPlane(sample.up, sample.support)
+    detection = Detection(truth.label, 1.0, bbox_of(mask), mask)
+    sources = {'sensor': SensorDistance(), 'fixed': FixedDistance()} if frame.has_depth else {
+        'plane': PlaneDistance(PlaneOptions(height_std=0.001, angle_std=0.05)),
+        'size_prior': SizePriorDistance(), 'fixed': FixedDistance()}
+    return Sighting(frame, detection, place(sources, frame, detection, support))
+
+
+def _error(
+    points: np.ndarray, faces: np.ndarray, turn: np.ndarray, sighting: Sighting | None,
+    truth: ObjectTruth,
+) -> Error:
+    """Place the true mesh (V, 3), and compare it with where it was."""
+    is_whole = truth.shown > WHOLE
+    nothing = Error(np.nan, np.nan, np.nan, np.nan, is_whole)
+    if sighting is None:
+        return nothing
+    view = crop_view(sighting.frame.camera, sighting.detection.bbox)
+    answer = points @ view.rotation @ Rotation.from_rotvec(turn).as_matrix().T
+    answer = (answer - answer.mean(axis=0)) / np.ptp(answer, axis=0).max()
+    try:
+        model = placed(answer, faces, np.zeros((len(points), 3), np.uint8), sighting, 'true')
+    except Img2SceneError:
+        return nothing
+    found = model.vertices @ model.rotation.T + model.position
+    off = found.mean(axis=0) - points.mean(axis=0)
+    spread = [each - each.mean(axis=0) for each in (found, points)]
+    size = np.linalg.norm(spread[0]) / np.linalg.norm(spread[1])
+    turned, _ = Rotation.align_vectors(*spread)
+    return Error(
+        float(np.linalg.norm(off) / np.linalg.norm(points.mean(axis=0))),
+        float(abs(np.log(size))), float(np.degrees(turned.magnitude())),
+        model.fit.silhouette_iou if model.fit else np.nan, is_whole)
+
+
+def error_table(errors: dict[tuple[str, float, str], list[Error]]) -> Iterator[str]:
+    """Return the lines of a Markdown table of medians: of whole objects, then of the others."""
+    yield from HEADING
+    for is_whole, what in ((True, 'whole'), (False, 'hidden or cut')):
+        for (known, view, mask), every in errors.items():
+            some = [error for error in every if error.is_whole == is_whole]
+            good = [error for error in some if np.isfinite(error.position)]
+            if not good:
+                continue
+            position, size, turn, iou = np.array([
+                (one.position, one.size, one.turn, one.silhouette_iou) for one in good]).T
+            yield (f'| {known} | {view:.0f} degrees | {mask} | {what} '
+                   f'| {len(good)} of {len(some)} '
+                   f'| {np.median(position):.1%} | {np.percentile(position, 90):.1%} '
+                   f'| {np.median(size):.1%} | {np.percentile(size, 90):.1%} '
+                   f'| {np.median(turn):.1f} degrees | {np.nanmedian(iou):.2f} |')
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the table for a folder that `img2scene render --kind scenes` wrote."""
+    parser = argparse.ArgumentParser(description=__doc__.strip().split('\n')[0])
+    parser.add_argument('scenes', type=Path, help='rendered scenes')
+    parser.add_argument('shapes', type=Path, help='the shapes they are of')
+    parser.add_argument('--meshes', type=Path, help='the GLB meshes they are of')
+    parser.add_argument('--objects', type=int, default=200, help='greatest number of objects')
+    chosen = parser.parse_args(arguments)
+    samples = SceneSamples(chosen.scenes)
+    library = open_library(chosen.shapes, chosen.meshes, 'test', 0.15, 0)
+    print('\n'.join(error_table(placing_errors(samples, library, chosen.objects))))
+
+
+if __name__ == '__main__':
+    main()

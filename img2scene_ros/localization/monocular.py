@@ -1,0 +1,190 @@
+"""Places objects by a network that guesses metric depth from the picture alone."""
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from img2scene_ros.detection import Detection
+from img2scene_ros.devices import torch_device
+from img2scene_ros.devices import torch_dtype
+from img2scene_ros.errors import InputError
+from img2scene_ros.errors import MissingDependencyError
+from img2scene_ros.frame import Frame
+from img2scene_ros.hub import cached_checkpoint
+from img2scene_ros.hub import checkpoint_folder
+from img2scene_ros.hub import first_line
+from img2scene_ros.hub import quiet_libraries
+from img2scene_ros.hub import reading
+from img2scene_ros.localization import OPTICAL_UP
+from img2scene_ros.localization import Placement
+from img2scene_ros.localization import object_axes
+from img2scene_ros.localization import position_std
+from img2scene_ros.options import Options
+from img2scene_ros.options import option
+from img2scene_ros.support import SupportPlane
+
+# Families of transformers that answer in metres; Depth Anything does in its metric checkpoints.
+_METRIC = ('depth_pro', 'glpn', 'zoedepth')
+_PACKAGES = {'torch': 'torch', 'transformers': 'transformers', 'pillow': 'PIL'}
+# Without a mask the depth is read in the inner part of the box, this share of each side.
+_INNER = 0.5
+# How far an object's middle lies behind the median of what is seen of it, in the lesser of its
+# width and height: 0.43 for an upright cylinder, 0.5 for a cube seen head-on, less from above.
+_BEHIND, _BEHIND_STD = 0.4, 0.15
+
+
+@dataclass(frozen=True)
+class MonocularOptions(Options):
+    """Which network guesses depth, and how much it is trusted."""
+
+    checkpoint: str = option(
+        'depth-anything/Depth-Anything-V2-Metric-Indoor-Small-hf',
+        "Metric depth model on the Hugging Face Hub (OWNER/NAME), or a folder; distance 'auto' "
+        'never downloads the default one', read_only=True)
+    revision: str = option('main', 'Branch, tag or commit on the Hub', read_only=True)
+    device: str = option(
+        'auto', "Where the model runs: 'auto' (CUDA if there is one), 'cpu', 'cuda', 'cuda:1'",
+        read_only=True)
+    dtype: str = option(
+        'auto', 'Arithmetic of the model; auto is float16 on CUDA, else float32',
+        choices=('auto', 'float32', 'float16', 'bfloat16'), read_only=True)
+    relative_std: float = option(
+        0.2, 'Standard deviation of its distances, as a share of them', low=0.01, high=1.0)
+
+
+def is_at_hand(options: MonocularOptions) -> bool:
+    """Tell whether the model is configured, or already on this machine with what it needs."""
+    if options.checkpoint != MonocularOptions().checkpoint:
+        return True
+    if any(find_spec(module) is None for module in _PACKAGES.values()):
+        return False
+    return cached_checkpoint(options.checkpoint, options.revision) is not None
+
+
+class MonocularDistance:
+    """
+    Reads an object's distance from a depth map that a network makes of the picture.
+
+    :raises MissingDependencyError: a package or the checkpoint is not on this machine
+    :raises InputError: the checkpoint is damaged, or its depth has no metres
+    :raises OptionError: a device that is not there
+    """
+
+    Options = MonocularOptions
+
+    def __init__(self, options: MonocularOptions = MonocularOptions()) -> None:
+        _require_packages()
+        self.options = options
+        self._device = torch_device(options.device)
+        self._dtype = torch_dtype(options.dtype, self._device)
+        quiet_libraries()
+        folder = checkpoint_folder(
+            options.checkpoint, options.revision, "another source of distances, as 'size_prior'")
+        self._processor, self._model = _load(folder, options.checkpoint)
+        self._model.to(self._device)
+        self._latest: tuple[Frame, np.ndarray] | None = None
+
+    def place(
+        self, frame: Frame, detection: Detection, support: SupportPlane | None,
+    ) -> Placement | None:
+        """
+        Place a detection behind the median depth in its mask, or in the inner part of its box.
+
+        :return: None where the map has no depth, and off the lens's view
+        :raises InputError: the model cannot take the picture
+        """
+        ray = frame.camera.rays_at(detection.center)
+        depth = self._depth(frame)[_region(detection, frame.shape)]
+        depth = depth[np.isfinite(depth) & (depth > 0)]
+        if not len(depth) or not np.isfinite(ray).all():
+            return None
+        surface = float(np.median(depth))
+        sides = (detection.bbox[2:] - detection.bbox[:2]) * surface / (
+            frame.camera.fx, frame.camera.fy)
+        least = float(sides.min())
+        z = surface + _BEHIND * least
+        position = ray * z
+        up = OPTICAL_UP if support is None else support.normal
+        width, height = sides * z / surface
+        along = np.hypot(
+            self.options.relative_std * np.linalg.norm(position), _BEHIND_STD * least)
+        return Placement(
+            position, object_axes(position, up), np.array([width, width, height]),
+            position_std(ray, along, z / frame.camera.fx), 'monocular')
+
+    def _depth(self, frame: Frame) -> np.ndarray:
+        """Return the depth map of a frame, (H, W) metres; all its objects share one pass."""
+        if self._latest is None or self._latest[0] is not frame:
+            self._latest = frame, self._estimated(frame)
+        return self._latest[1]
+
+    def _estimated(self, frame: Frame) -> np.ndarray:
+        import torch
+
+        inputs = self._processor(
+            images=frame.color, return_tensors='pt', input_data_format='channels_last')
+        try:
+            with torch.inference_mode(), torch.autocast(
+                    self._device.type, self._dtype, enabled=self._dtype != torch.float32):
+                outputs = self._model(**inputs.to(self._device))
+        except RuntimeError as error:
+            raise InputError(
+                f"the model of the checkpoint '{self.options.checkpoint}' failed on a picture of "
+                f'{frame.shape[1]}x{frame.shape[0]} ({first_line(error)}); check the size in its '
+                "preprocessor_config.json and the GPU's free memory") from error
+        depth = outputs.predicted_depth.float()
+        depth = torch.nn.functional.interpolate(
+            depth[:, None], frame.shape, mode='bilinear', align_corners=False)
+        return depth[0, 0].cpu().numpy()
+
+
+def _region(detection: Detection, shape: tuple[int, int]) -> np.ndarray:
+    if detection.mask is not None:
+        return detection.mask
+    half = (detection.bbox[2:] - detection.bbox[:2]) * _INNER / 2.0
+    left, top = np.floor(detection.center - half).astype(int)
+    right, bottom = np.ceil(detection.center + half).astype(int)
+    region = np.zeros(shape, bool)
+    region[max(top, 0):bottom, max(left, 0):right] = True
+    return region
+
+
+def _require_packages() -> None:
+    missing = [name for name, module in _PACKAGES.items() if find_spec(module) is None]
+    if missing:
+        raise MissingDependencyError(
+            f"the source of distances 'monocular' needs {' and '.join(missing)}; install with "
+            f"`pip install {' '.join(missing)}` or choose another distance")
+
+
+def _load(folder: Path, checkpoint: str) -> tuple[Any, Any]:
+    import torch
+    from transformers import AutoConfig
+    from transformers import AutoImageProcessor
+    from transformers import AutoModelForDepthEstimation
+
+    for name in ('config.json', 'preprocessor_config.json'):
+        if not (folder / name).is_file():
+            raise InputError(
+                f"the checkpoint '{checkpoint}' holds no {name}; give a folder that "
+                "transformers' save_pretrained wrote")
+    with reading('config.json', checkpoint):
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    metric = getattr(config, 'depth_estimation_type', '') == 'metric'
+    if not (metric or config.model_type in _METRIC):
+        raise InputError(
+            f"the checkpoint '{checkpoint}' ({config.model_type}) tells no metric depth; choose "
+            f"one that does, for example '{MonocularOptions().checkpoint}'")
+    with reading('preprocessor_config.json', checkpoint):
+        processor = AutoImageProcessor.from_pretrained(
+            folder, local_files_only=True, backend='pil')
+    with reading('weights', checkpoint):
+        model = AutoModelForDepthEstimation.from_pretrained(
+            folder, config=config, dtype=torch.float32, local_files_only=True)
+    return processor, model.eval()
+
+
+BACKEND = MonocularDistance

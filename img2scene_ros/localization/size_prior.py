@@ -1,0 +1,88 @@
+"""Places objects by how large things of their class usually are."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from img2scene_ros.detection import Detection
+from img2scene_ros.frame import Frame
+from img2scene_ros.localization import OPTICAL_UP
+from img2scene_ros.localization import Placement
+from img2scene_ros.localization.class_sizes import read_sizes
+from img2scene_ros.localization.class_sizes import usual_sizes
+from img2scene_ros.localization.upright import DEEP_AS_WIDE
+from img2scene_ros.localization.upright import Surroundings
+from img2scene_ros.localization.upright import fit_upright
+from img2scene_ros.localization.upright import place_upright
+from img2scene_ros.localization.upright import seen_edges
+from img2scene_ros.options import Options
+from img2scene_ros.options import option
+from img2scene_ros.support import SupportPlane
+
+# A known support tells the camera's tilt; one without any mostly looks down on things, by 5 to 45
+# degrees. Radians.
+_KNOWN_ANGLE_STD = np.radians(1.0)
+_USUAL_TILT, _USUAL_TILT_STD, _USUAL_ROLL_STD = np.radians((25.0, 20.0, 10.0))
+_USUAL_UP = np.array([0.0, -np.cos(_USUAL_TILT), -np.sin(_USUAL_TILT)])
+
+
+@dataclass(frozen=True)
+class SizePriorOptions(Options):
+    """How large things are."""
+
+    file: str = option(
+        '', 'YAML file of class sizes, before those of the package; lines like bottle: '
+        '{height: [0.24, 0.25], width: [0.075, 0.2]}, each metres and relative spread; empty: '
+        'none', read_only=True)
+
+
+class SizePriorDistance:
+    """
+    Finds the upright object of usual size whose box is the one that was seen.
+
+    Seen from above, a box is as high as the object is tall and deep, so the tilt counts: taken
+    from the support if there is one, else only roughly known and estimated with the rest.
+
+    :raises InputError: the file of class sizes cannot be used
+    """
+
+    Options = SizePriorOptions
+
+    def __init__(self, options: SizePriorOptions = SizePriorOptions()) -> None:
+        self.options = options
+        self._sizes = usual_sizes() | (read_sizes(Path(options.file)) if options.file else {})
+
+    def place(
+        self, frame: Frame, detection: Detection, support: SupportPlane | None,
+    ) -> Placement | None:
+        """
+        Place a detection of a class whose size is known.
+
+        :return: None for other classes, for a box that the picture's border cuts both in width
+            and in height, and off the lens's view
+        """
+        usual = self._sizes.get(detection.label)
+        seen = seen_edges(frame.camera, detection.bbox)
+        if (usual is None or not (seen[[0, 2]].all() or seen[[1, 3]].all())
+                or not np.isfinite(frame.camera.rays_at(detection.center)).all()):
+            return None
+        sides = detection.bbox[2:] - detection.bbox[:2]
+        distance = frame.camera.fx * np.hypot(usual.width, usual.height) / np.hypot(*sides)
+        found = fit_upright(
+            frame.camera, detection.bbox, _surroundings(support),
+            [DEEP_AS_WIDE, *usual.size_beliefs()], distance,
+            (usual.width, usual.width, usual.height))
+        if found is None:
+            return None
+        up = OPTICAL_UP if support is None else support.normal
+        return place_upright(found, frame.camera, detection, up, 'size_prior')
+
+
+def _surroundings(support: SupportPlane | None) -> Surroundings:
+    if support is None:
+        return Surroundings(_USUAL_UP, _USUAL_TILT_STD, _USUAL_ROLL_STD)
+    return Surroundings(support.normal, _KNOWN_ANGLE_STD, _KNOWN_ANGLE_STD)
+
+
+BACKEND = SizePriorDistance

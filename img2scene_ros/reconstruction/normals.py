@@ -1,0 +1,25 @@
+"""Normals of triangle meshes."""
+
+import numpy as np
+
+
+def face_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Return unit normals, 0 for faces without area, (F, 3)."""
+    return _unit(_areas(vertices, faces))
+
+
+def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Return unit normals, the mean of the faces around, weighted by their areas, (V, 3)."""
+    areas = _areas(vertices, faces)
+    return _unit(np.stack([
+        np.bincount(faces.ravel(), areas[:, axis].repeat(3), len(vertices))
+        for axis in range(3)], axis=1))
+
+
+def _areas(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    a, b, c = (vertices[faces[:, corner]] for corner in range(3))
+    return np.cross(b - a, c - a)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-20)

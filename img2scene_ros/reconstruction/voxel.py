@@ -1,0 +1,288 @@
+"""
+An occupancy network's answer as a mesh: from a picture alone, or with depth.
+
+    crop of the sighting -> network -> logits in the crop's cube -> closed mesh -> object frame
+
+The network completes what no one saw. What a depth image did see is measured, not guessed: there
+the network's solid is cut and filled so that its surface lies where the readings are, nothing is
+left in free space, and the two go over into each other behind the surface. Without depth the shape
+is known up to its scale; the distance of the placement sets it.
+
+What lies outside of the crop's cube (`crop.py`) is lost.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from img2scene_ros.detection import bbox_of
+from img2scene_ros.devices import torch_device
+from img2scene_ros.devices import torch_dtype
+from img2scene_ros.errors import Img2SceneError
+from img2scene_ros.errors import MissingDependencyError
+from img2scene_ros.errors import ReconstructionError
+from img2scene_ros.errors import attempt
+from img2scene_ros.hub import first_line
+from img2scene_ros.localization import Sighting
+from img2scene_ros.options import Options
+from img2scene_ros.options import option
+from img2scene_ros.reconstruction import ObjectModel
+from img2scene_ros.reconstruction.crop import Crop
+from img2scene_ros.reconstruction.crop import Cube
+from img2scene_ros.reconstruction.crop import cut_crop
+from img2scene_ros.reconstruction.meshes import closed_mesh
+from img2scene_ros.reconstruction.meshes import main_parts
+from img2scene_ros.reconstruction.meshes import picture_colors
+from img2scene_ros.reconstruction.meshes import spread_colors
+from img2scene_ros.reconstruction.view import MIN_READINGS
+from img2scene_ros.reconstruction.view import View
+from img2scene_ros.rendering.raycast import raycasting_scene
+from img2scene_ros.weights import bundled
+
+_MIN_SIDE = 8  # pixels of the longer side of an object; smaller ones show no shape
+_LOGITS_PER_CELL = 1.0  # how steeply logits rise at a surface, in 32nds of the cube
+_REACH = 2.0  # cells from the surface that a distance is told apart
+_WALL = 1.5  # cells along the line of sight; what is measured is at least so thick
+_MIN_PART = 0.02  # of the largest part: smaller parts are specks
+
+
+@dataclass(frozen=True)
+class VoxelOptions(Options):
+    """Which network `voxel` asks, where it runs, and how finely it rebuilds."""
+
+    weights: str = option(
+        'bundled', "The network: 'bundled', or a folder that `img2scene train` wrote",
+        read_only=True)
+    device: str = option(
+        'auto', "Where the network runs: 'auto' (CUDA if there is one), 'cpu', 'cuda', 'cuda:1'",
+        read_only=True)
+    dtype: str = option(
+        'auto', 'Arithmetic of the network; auto is float16 on CUDA, else float32',
+        choices=('auto', 'float32', 'float16', 'bfloat16'), read_only=True)
+    resolution: int = option(40, 'Cells along a side of the cube around an object', low=16,
+                             high=128)
+    threshold: float = option(
+        0.0, 'Least probability of a cell that belongs to the object; 0 is what was best in the '
+        "network's validation", low=0.0, high=0.95)
+    max_triangles: int = option(12000, 'Greatest number of triangles of a mesh', low=200,
+                                high=200000)
+    max_batch: int = option(4, 'Most objects that the network looks at in one pass', low=1,
+                            high=64)
+
+
+class VoxelReconstructor:
+    """
+    Asks a network what solid a crop shows.
+
+    :raises MissingDependencyError: torch or the weights are not on this machine
+    :raises InputError: weights that are damaged, or of another network
+    :raises OptionError: a device that is not there
+    """
+
+    Options = VoxelOptions
+
+    def __init__(self, options: VoxelOptions = VoxelOptions()) -> None:
+        _require_packages()
+        from img2scene_ros.models import load_network
+        from img2scene_ros.models import picture_size
+        from img2scene_ros.models import read_network_config
+
+        self._device = torch_device(options.device)
+        self._dtype = torch_dtype(options.dtype, self._device)
+        folder = bundled('voxel') if options.weights == 'bundled' else Path(options.weights)
+        self._network = load_network(folder.expanduser()).to(self._device)
+        config = read_network_config(folder.expanduser())
+        self._crop_size = picture_size(config)
+        self._validation = config.get('validation', {})
+        self._trained_resolution = config.get('training', {}).get('resolution', 32)
+        self.options = options
+
+    @property
+    def max_batch(self) -> int:
+        """Return the most sightings that `reconstruct_batch` takes."""
+        return self.options.max_batch
+
+    def reconstruct(self, sighting: Sighting) -> ObjectModel:
+        """
+        Rebuild one object.
+
+        :raises ReconstructionError: too little is seen of it, or the network sees no solid
+        """
+        result, = self.reconstruct_batch([sighting])
+        if isinstance(result, Img2SceneError):
+            raise result
+        return result
+
+    def reconstruct_batch(
+        self, sightings: Sequence[Sighting],
+    ) -> list[ObjectModel | Img2SceneError]:
+        """Rebuild several objects in one pass; one that cannot be rebuilt gives its error."""
+        results = [attempt(_crop, sighting, self._crop_size) for sighting in sightings]
+        good = [index for index, crop in enumerate(results) if isinstance(crop, Crop)]
+        if good:
+            logits = self._logits([sightings[index] for index in good],
+                                  [results[index] for index in good])
+            for index, answer in zip(good, logits):
+                results[index] = attempt(self._model, sightings[index], results[index], answer)
+        return results
+
+    def _logits(self, sightings: Sequence[Sighting], crops: Sequence[Crop]) -> np.ndarray:
+        """
+        Ask the network, and interpolate: (N, R, R, R) float32, indexed [x, y, z].
+
+        Between the cells that it was trained on a network's answers are worse than their means.
+        """
+        import torch
+        from torch.nn.functional import interpolate
+
+        from img2scene_ros.models.inputs import encode_crop
+
+        pictures = torch.from_numpy(np.stack([
+            encode_crop(crop.color, None if sighting.detection.mask is None else crop.mask,
+                        crop.depth, crop.anchor, crop.view.half_field)
+            for sighting, crop in zip(sightings, crops)]))
+        half_field = torch.tensor([crop.view.half_field for crop in crops], dtype=torch.float32)
+        try:
+            with torch.inference_mode(), torch.autocast(
+                    self._device.type, self._dtype, enabled=self._dtype != torch.float32):
+                logits = self._network(
+                    pictures.to(self._device), half_field.to(self._device),
+                    self._trained_resolution)
+            logits = interpolate(
+                logits.float()[:, None], (self.options.resolution,) * 3, mode='trilinear')
+        except RuntimeError as error:
+            raise ReconstructionError(
+                f"the network of the reconstructor 'voxel' failed on {len(crops)} crops "
+                f"({first_line(error)}); set 'max_batch' or 'resolution' lower, or 'device' to "
+                'cpu') from error
+        return logits[:, 0].cpu().numpy().transpose(0, 3, 2, 1)
+
+    def _model(self, sighting: Sighting, crop: Crop, logits: np.ndarray) -> ObjectModel:
+        inside = self._cells_inside(crop, logits)
+        cube = crop.view.cube(crop.anchor or 1.0)
+        cell = cube.side / len(logits)
+        if crop.anchor is not None:
+            inside = _as_measured(inside, sighting, crop, cube)
+        inside = _closed(main_parts(inside, 1.0, _MIN_PART))
+        first = np.array([-0.5, -0.5, -0.5]) * (cube.side + cell) + (0.0, 0.0, cube.depth)
+        vertices, faces = closed_mesh(inside, cell, first, self.options.max_triangles)
+        vertices = vertices @ crop.view.rotation.T @ sighting.placement.rotation
+        center = (vertices.min(axis=0) + vertices.max(axis=0)) / 2.0
+        position = sighting.placement.rotation @ center
+        vertices = vertices - center
+        if crop.anchor is None:
+            ray = crop.view.rotation[:, 2]
+            scale = (sighting.placement.position @ ray) / (position @ ray)
+            position, vertices = position * scale, vertices * scale
+        model = ObjectModel(
+            vertices.astype(np.float32), faces.astype(np.int32),
+            np.zeros((len(vertices), 3), np.uint8), position, sighting.placement.rotation, 'voxel')
+        return replace(model, colors=_colors(sighting, model))
+
+    def _cells_inside(self, crop: Crop, logits: np.ndarray) -> np.ndarray:
+        """
+        Return how many cells deep the network takes cells to lie in the object, up to `_REACH`.
+
+        :raises ReconstructionError: the network's answer is no solid
+        """
+        kind = 'rgb' if crop.anchor is None else 'rgbd'
+        threshold = (self.options.threshold
+                     or self._validation.get(kind, {}).get('threshold', 0.5))
+        depth = (logits - np.log(threshold / (1.0 - threshold))) / _LOGITS_PER_CELL
+        depth = depth * (len(logits) / 32.0)
+        if not np.isfinite(depth).all():
+            raise ReconstructionError(
+                "the network of the reconstructor 'voxel' answers with numbers that are not "
+                "finite; its weights are damaged, or 'dtype' must be float32")
+        if not (depth > 0).any():
+            raise ReconstructionError(
+                "the network sees no solid here; move the camera closer, or lower 'threshold'")
+        if (depth > 0).all():
+            raise ReconstructionError(
+                'the network takes all the space around the object for solid; check its weights')
+        return np.clip(depth, -_REACH, _REACH)
+
+
+def _require_packages() -> None:
+    missing = [name for name in ('torch', 'safetensors') if find_spec(name) is None]
+    if missing:
+        raise MissingDependencyError(
+            f"the reconstructor 'voxel' needs {' and '.join(missing)}; install with `pip install "
+            f"{' '.join(missing)}`, or use 'depth_shell' with a depth camera")
+
+
+def _crop(sighting: Sighting, size: int) -> Crop:
+    """
+    Cut out what the network sees; without a mask or enough readings on it, without depth.
+
+    :raises ReconstructionError: there is hardly anything to see
+    """
+    frame, detection = sighting.frame, sighting.detection
+    mask = detection.mask
+    seen = detection.bbox if mask is None or not mask.any() else bbox_of(mask)
+    if mask is not None and not mask.any() or max(seen[2:] - seen[:2]) < _MIN_SIDE:
+        raise ReconstructionError(
+            f'less than {_MIN_SIDE} pixels of the object are seen; move the camera closer')
+    crop = cut_crop(frame, detection.bbox, mask, size)
+    if not crop.mask.any():
+        raise ReconstructionError("the object's mask lies outside of its box")
+    readings = (0 if mask is None or frame.depth is None
+                else np.count_nonzero(mask & np.isfinite(frame.depth)))
+    return crop if readings >= MIN_READINGS and crop.anchor else replace(crop, depth=None)
+
+
+def _as_measured(
+    inside: np.ndarray, sighting: Sighting, crop: Crop, cube: Cube,
+) -> np.ndarray:
+    """
+    Correct a solid by what the depth image shows.
+
+    A distance to the measured surface takes the place of the network's down to half the
+    thickness of a wall behind it, so the surface is where it was measured; from there on the
+    deeper of the two holds. (Curless, Levoy: A volumetric method for building complex models
+    from range images, SIGGRAPH 1996, with the network's answer as the prior.)
+
+    :param inside: (R, R, R) cells, [x, y, z]
+    """
+    cell = cube.side / len(inside)
+    view = View(sighting, _WALL * cell)
+    optical = cube.centers(len(inside)).transpose(2, 1, 0, 3).reshape(-1, 3) @ crop.view.rotation.T
+    points = view.to_object(optical)
+    *metres, measured = view.depths(points)
+    behind, beside, along = (each / cell for each in metres)
+    guessed = inside.ravel()
+    wall = np.minimum(behind, _WALL - along)
+    corrected = np.maximum(np.minimum(guessed, behind), wall)
+    result = measured * corrected + (1.0 - measured) * guessed
+    result = np.minimum(result, beside)
+    if sighting.placement.support is not None:
+        result = np.minimum(result, (points[:, 2] - view.bottom) / cell)
+    return np.clip(result, -_REACH, _REACH).reshape(inside.shape)
+
+
+def _closed(inside: np.ndarray) -> np.ndarray:
+    """Fill what nobody can see into, and end the solid at the faces of the cube: (R + 2)^3."""
+    hollow = ndimage.binary_fill_holes(inside > 0) & (inside <= 0)
+    padded = np.pad(np.where(hollow, _REACH, inside), 1, mode='edge')
+    core = padded[1:-1, 1:-1, 1:-1].copy()
+    padded = -np.abs(padded)
+    padded[1:-1, 1:-1, 1:-1] = core
+    return padded
+
+
+def _colors(sighting: Sighting, model: ObjectModel) -> np.ndarray:
+    """Colour vertices from the picture; those that the mesh itself hides as the nearest seen."""
+    optical = (model.vertices @ model.rotation.T + model.position).astype(np.float32)
+    colors, shown = picture_colors(sighting.frame, sighting.colored, optical)
+    rays = np.concatenate([np.zeros_like(optical), optical], axis=1)
+    scene = raycasting_scene(optical, model.faces)
+    shown &= scene.cast_rays(rays)['t_hit'].numpy() > 1.0 - 1e-3
+    return spread_colors(model.vertices, colors, shown)
+
+
+BACKEND = VoxelReconstructor

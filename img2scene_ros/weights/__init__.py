@@ -1,0 +1,20 @@
+"""Weights that come with the package, one folder per model; its README.md is the model card."""
+
+from pathlib import Path
+
+from img2scene_ros.errors import MissingDependencyError
+
+
+def bundled(name: str) -> Path:
+    """
+    Return the folder of a model that comes with the package.
+
+    :param name: 'voxel' or 'detector'
+    :raises MissingDependencyError: the package was installed without these weights
+    """
+    folder = Path(__file__).parent / name
+    if not (folder / 'model.safetensors').is_file():
+        raise MissingDependencyError(
+            f"there are no weights in '{folder}': install the package again from its complete "
+            'sources, or name a folder with weights of your own')
+    return folder

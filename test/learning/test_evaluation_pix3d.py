@@ -1,0 +1,122 @@
+"""`img2scene evaluate pix3d`: the way into the model's axes, and bad input."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from img2scene_ros.cli import main
+from img2scene_ros.learning.evaluation import RESOLUTION
+from img2scene_ros.learning.evaluation import hull_of
+from img2scene_ros.learning.evaluation_pix3d import evaluate_pix3d
+from img2scene_ros.learning.evaluation_pix3d import in_model_axes
+from img2scene_ros.learning.evaluation_pix3d import look_at_picture
+from img2scene_ros.learning.evaluation_pix3d import view_to_cells
+from img2scene_ros.learning.metrics import pix3d_voxels
+from img2scene_ros.learning.metrics import voxel_iou
+from img2scene_ros.learning.pix3d import load_prepared
+from img2scene_ros.learning.pix3d import prepare_pix3d
+from img2scene_ros.models import build_network
+from img2scene_ros.models import save_network
+from img2scene_ros.reconstruction.crop import Cube
+
+pytestmark = pytest.mark.usefixtures('one_thread')
+
+SAMPLE = Path(__file__).resolve().parents[2] / 'data/pix3d_sample'
+
+
+@pytest.fixture(scope='module')
+def prepared(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp('photos') / 'prepared'
+    prepare_pix3d(SAMPLE, out)
+    return out
+
+
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp('network') / 'small'
+    torch.manual_seed(0)
+    save_network(build_network('frustum-unet', width=8, slices=8, blocks=1), folder)
+    return folder
+
+
+def test_matrix_of_the_cube_is_what_the_cube_says():
+    cube = Cube(0.7, 1.9)
+    points = np.random.default_rng(0).normal(size=(20, 3))
+    matrix = view_to_cells(cube, 32)
+    assert np.allclose(points @ matrix[:3, :3].T + matrix[:3, 3], cube.cells(points, 32))
+
+
+@pytest.mark.parametrize('number', (0, 1))
+def test_truth_carried_into_the_view_and_back_is_itself(prepared, number):
+    """By the official steps; thin boards need fine cells."""
+    look = look_at_picture(load_prepared(prepared)[number])
+    published = pix3d_voxels(look.picture.read_voxels())
+    truth = look.truth(128)
+    assert voxel_iou(pix3d_voxels(in_model_axes(truth, look)), published, 0.1) > 0.97
+    # Any mistake of an axis shows.
+    for wrong in (truth[::-1], truth[:, ::-1], truth[..., ::-1], truth.transpose(1, 0, 2)):
+        assert voxel_iou(pix3d_voxels(in_model_axes(wrong, look)), published, 0.1) < 0.5
+
+
+def test_true_volume_lies_behind_the_mask_of_the_photo(prepared):
+    look = look_at_picture(load_prepared(prepared)[0])
+    truth = look.truth(RESOLUTION)
+    hull = hull_of(look.crop.mask, look.crop.view.half_field)
+    assert (hull & truth).sum() > 0.85 * truth.sum()
+    assert (hull[..., ::-1] & truth).sum() < 0.9 * (hull & truth).sum()
+    # The anchor is the depth of what is seen: it lies within the model's depths.
+    place = look.picture.grid_to_camera
+    depths = np.argwhere(look.picture.read_voxels()) @ place[2, :3] + place[2, 3]
+    assert depths.min() < look.anchor < depths.max()
+
+
+def test_a_mask_beside_the_model_shows_nothing(prepared):
+    picture = load_prepared(prepared)[0]
+    moved = replace(picture, translation=picture.translation + (0, 50.0, 0))
+    assert look_at_picture(moved) is None
+
+
+def test_protocol_and_view_are_written(prepared, weights, tmp_path):
+    """Of the two pictures one is cut off and hidden in part, so the protocol leaves it out."""
+    files = [tmp_path / name for name in ('found.json', 'found.md', 'found.png')]
+    assert main(['evaluate', 'pix3d', str(prepared), '--weights', str(weights),
+                 '--json', str(files[0]), '--markdown', str(files[1]),
+                 '--sheet', str(files[2])]) == 0
+    values = json.loads(files[0].read_text())
+    assert values['about']['pictures'] == 1
+    methods = {(one['input'], one['method']) for one in values['official']}
+    assert ('colour + mask', 'visual hull of the mask') in methods
+    assert ('colour', 'small (frustum-unet)') in methods
+    for one in values['official']:
+        assert 0 <= one['iou'] < 1 and one['pictures'] == 1 and one['category'] == 'bed'
+    best = max(values['official'], key=lambda one: one['iou'])
+    assert best['method'] == 'truth in 32^3 cells' and best['iou'] > 0.5
+    text = files[1].read_text()
+    assert text.startswith('1 of 2 pictures, neither truncated nor occluded.')
+    assert 'IoU per category' in text and files[2].stat().st_size > 1000
+
+
+def test_all_pictures_when_asked(prepared):
+    report = evaluate_pix3d(prepared, [], every=True)
+    assert report.values['about']['pictures'] == 2
+    assert report.markdown.startswith('2 of 2 pictures.')
+
+
+def test_bad_input_is_told_in_one_line(prepared, weights, tmp_path, capsys):
+    def complaint(folder: Path) -> str:
+        assert main(['evaluate', 'pix3d', str(folder), '--weights', str(weights)]) == 1
+        line, = capsys.readouterr().err.splitlines()
+        return line
+
+    assert 'prepare-pix3d' in complaint(tmp_path)
+    metadata = json.loads((prepared / 'metadata.json').read_text())
+    for picture in metadata['pictures']:
+        picture['truncated'] = True
+        for name in ('image', 'mask', 'voxels'):
+            picture[name] = str(prepared / picture[name])
+    (tmp_path / 'metadata.json').write_text(json.dumps(metadata))
+    assert 'all truncated or occluded' in complaint(tmp_path)

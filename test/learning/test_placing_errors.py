@@ -1,0 +1,27 @@
+"""The table of placing errors, on rendered household objects."""
+
+from itertools import islice
+
+import numpy as np
+
+from img2scene_ros.learning.placing_errors import error_table
+from img2scene_ros.learning.placing_errors import placing_errors
+from img2scene_ros.learning.shapes import open_library
+from img2scene_ros.learning.synthetic import RenderOptions
+from img2scene_ros.learning.synthetic import scene_samples
+
+
+def test_what_is_known_decides_how_far_meshes_are_off() -> None:
+    """With depth and plane all is found; with neither the distance is a guess."""
+    library = open_library(None, None, 'test', 0.15, 0)
+    options = RenderOptions(
+        kind='scenes', split='test', floor_share=0.0, width=320, sky_rays=0)
+    samples = list(islice(scene_samples(library, options, 0), 4))
+    errors = placing_errors(samples, library, 6)
+    assert {len(some) for some in errors.values()} == {6}
+    place = {setup: np.nanmedian([one.position for one in some])
+             for setup, some in errors.items()}
+    assert place['depth and plane', 0.0, 'exact'] < 0.03
+    assert place['depth and plane', 0.0, 'exact'] < place['neither', 0.0, 'exact']
+    lines = list(error_table(errors))
+    assert len({line.count('|') for line in lines}) == 1 and len(lines) > 10

@@ -1,0 +1,97 @@
+"""
+Measure what each way of `markers.mesh_transport` costs, on one recorded frame.
+
+python test/nodes/measure_mesh_transport.py data/frames/ycb_1 [REPEATS]. Prints the Markdown table
+of docs/benchmarks.md. Processor time, not time on the clock, so that other work on the machine
+does not count.
+"""
+
+import os
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from time import process_time
+from urllib.request import urlopen
+
+import rclpy
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode
+from visualization_msgs.msg import MarkerArray
+
+from img2scene_ros.frame import Frame
+from img2scene_ros.frame import load_frame
+from img2scene_ros.nodes.demo import free_domain
+from img2scene_ros.nodes.outputs import LATCHED
+from img2scene_ros.nodes.outputs.markers import MarkersOptions
+from img2scene_ros.nodes.outputs.markers import MarkersOutput
+from img2scene_ros.pipeline import Pipeline
+from img2scene_ros.scene import Scene
+
+HEADINGS = ('transport', 'first [kB]', 'first [ms]', 'later [kB]', 'later [ms]', 'files [kB]')
+
+
+def main(folder: str, repeats: str = '5') -> None:
+    """Print the table."""
+    os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+    frame = load_frame(Path(folder))
+    pipeline = Pipeline()
+    scene = pipeline.run(frame)
+    faces = sum(len(item.model.faces) for item in scene.objects)
+    print(f'{len(scene.objects)} objects, {faces} triangles\n')
+    transports = ('inline', 'inline_texture', 'file', 'http')
+    runs = {name: [] for name in transports}
+    for _ in range(int(repeats)):  # by turns
+        for name in transports:
+            runs[name].append(measured(name, frame, scene))
+    print(f"| {' | '.join(HEADINGS)} |\n|{' --- |' * len(HEADINGS)}")
+    base = [median(values) for values in zip(*runs['inline'])]
+    for name in transports:
+        cells = [name]
+        for values, inline in zip(zip(*runs[name]), base):
+            value = median(values)
+            share = f' ({value / inline:.3f})' if inline else ''
+            cells.append(f'{value:.0f}{share}')
+        print(f"| {' | '.join(cells)} |")
+
+
+def measured(transport: str, frame: Frame, scene: Scene) -> tuple[float, ...]:
+    """Return the numbers of a row: of the first message, of a later one, and of all files."""
+    context, received = Context(), []
+    rclpy.init(context=context, domain_id=free_domain())
+    node = LifecycleNode('img2scene', context=context)
+    viewer = rclpy.create_node('viewer', context=context)
+    viewer.create_subscription(
+        MarkerArray, '/img2scene/markers', received.append, LATCHED, raw=True)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(viewer)
+    output = MarkersOutput(node, MarkersOptions(mesh_transport=transport))
+    node.trigger_configure()
+    node.trigger_activate()
+    output.activate()
+    moved = replace(scene, objects=tuple(
+        replace(item, position=item.position + 0.01) for item in scene.objects))
+    numbers = []
+    for shown in (scene, moved):
+        start = process_time()
+        output.show(frame, shown, True)
+        seconds = process_time() - start
+        count = len(numbers) // 2 + 1
+        while len(received) < count:
+            executor.spin_once(timeout_sec=0.1)
+        numbers += [len(received[-1]) / 1e3, 1e3 * seconds]
+    uris = {uri.decode() for uri in re.findall(rb'(?:file|http)://[^\0]+?\.dae', received[-1])}
+    files = [uri.replace('.dae', suffix) for uri in uris for suffix in ('.dae', '.png')]
+    numbers.append(sum(len(urlopen(uri).read()) for uri in files) / 1e3)
+    output.close()
+    executor.remove_node(viewer)
+    viewer.destroy_node()
+    node.destroy_node()
+    rclpy.shutdown(context=context)
+    return tuple(numbers)
+
+
+if __name__ == '__main__':
+    main(*sys.argv[1:])
