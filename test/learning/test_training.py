@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from solids import SIZE
 from solids import solid_sample
 
 from img2scene_ros.cli import main
@@ -192,6 +193,7 @@ import torch
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 torch.set_num_threads(1)
+from solids import SIZE
 from solids import solid_sample
 from img2scene_ros.learning.dataset import TrainingExamples
 from img2scene_ros.learning.training import train
@@ -343,7 +345,9 @@ def shards(tmp_path_factory, samples) -> Path:
     folder = tmp_path_factory.mktemp('shards')
     write_shard(folder / 'a.npz', [encode_crop(sample) for sample in samples])
     write_index(folder, {
-        'options': {'kind': 'crops', 'samples': 16, 'shard_samples': 16}, 'shards': ['a.npz']})
+        'options': {'kind': 'crops', 'samples': 16, 'shard_samples': 16, 'test_share': 0.3,
+                    'split_seed': 4},
+        'shards': ['a.npz']})
     return folder
 
 
@@ -358,6 +362,9 @@ def test_command_line_trains_and_resumes(tmp_path, shards, capsys):
     assert 'holds a training already' in capsys.readouterr().err
     assert main([*arguments, '--resume']) == 0
     assert '6 of 6 steps, mean IoU 0.' in capsys.readouterr().out
+    about = read_network_config(tmp_path / 'run')
+    assert about['split'] == {'test_share': 0.3, 'split_seed': 4}, 'which shapes are new to it'
+    assert about['picture_size'] == SIZE
     assert load_network(tmp_path / 'run')
 
 

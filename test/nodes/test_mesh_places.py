@@ -6,6 +6,7 @@ import resource
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from time import monotonic
@@ -207,7 +208,8 @@ def test_stops_at_once_although_connections_are_open() -> None:
     silent = socket.create_connection(('127.0.0.1', int(address.split(':')[1])), timeout=10)
     start = monotonic()
     server.close()
-    assert silent.recv(1) == b'', 'is closed'
+    with suppress(ConnectionResetError):  # one that was not accepted yet is reset
+        assert silent.recv(1) == b'', 'is closed'
     with pytest.raises((OSError, http.client.HTTPException)):
         kept.request('GET', f'/{path}')
         kept.getresponse()
