@@ -19,7 +19,8 @@ setup(
         (f'share/{package_name}/launch', glob('launch/*.launch.py')),
         (f'share/{package_name}/config', glob('config/*.*')),
         (f'share/{package_name}/config/train', glob('config/train/*.yaml')),
-        (f'share/{package_name}/frames/ycb_1', glob('data/frames/ycb_1/*')),
+        *((f'share/{package_name}/frames/{name}', glob(f'data/frames/{name}/*'))
+          for name in ('ycb_1', 'table_blue_mug')),
     ],
     install_requires=['setuptools'],
     python_requires='>=3.10',

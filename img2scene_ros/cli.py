@@ -551,6 +551,7 @@ def _doctor(_: argparse.Namespace) -> int:
 
 def _demo(chosen: argparse.Namespace) -> int:
     try:
+        from img2scene_ros.nodes.demo import BUNDLED_PICTURE
         from img2scene_ros.nodes.demo import bundled_frames
         from img2scene_ros.nodes.demo import run_demo
         from img2scene_ros.nodes.demo import run_picture_demo
@@ -563,7 +564,7 @@ def _demo(chosen: argparse.Namespace) -> int:
     _print_objects(_console(), chosen.out)
     if chosen.frames is None:
         out = chosen.out.with_name(f'{chosen.out.name}_picture')
-        if run_picture_demo(bundled_frames(), out):
+        if run_picture_demo(bundled_frames(BUNDLED_PICTURE), out):
             _print_objects(_console(), out)
     return 0
 

@@ -113,8 +113,9 @@ def test_launch_files_configuration_and_demo_frame_are_installed(wheel):
     assert 'share/img2scene/launch/bringup.launch.py' in names
     for path in (path for path in (ROOT / 'config').rglob('*') if path.is_file()):
         assert f'share/img2scene/{path.relative_to(ROOT)}' in names
-    for name in ('color.png', 'depth.png', 'camera.json'):
-        assert f'share/img2scene/frames/ycb_1/{name}' in names
+    for frame in ('ycb_1', 'table_blue_mug'):
+        for name in ('color.png', 'depth.png', 'camera.json'):
+            assert f'share/img2scene/frames/{frame}/{name}' in names
 
 
 def test_weights_and_their_model_cards_are_installed(wheel):

@@ -37,6 +37,7 @@ from img2scene_ros.pipeline import parse_settings
 from img2scene_ros.scene.export import export_scene
 
 BUNDLED = 'ycb_1'
+BUNDLED_PICTURE = 'table_blue_mug'
 TIME_LIMIT = 180.0  # seconds; it takes about ten
 PATIENCE = 10.0  # seconds without a single object before an empty scene is believed
 LAST_LINES = 8  # of a failed node's log
@@ -115,16 +116,16 @@ def run_picture_demo(folder: Path, out: Path) -> bool:
     return True
 
 
-def bundled_frames() -> Path:
+def bundled_frames(name: str = BUNDLED) -> Path:
     """
-    Return the frame folder that comes with the package, installed or in the source tree.
+    Return a frame folder that comes with the package, installed or in the source tree.
 
     :raises InputError: this installation has none
     """
     for place in Path(__file__).resolve().parents:
         for folder in (place / 'share/img2scene/frames', place / 'data/frames'):
-            if (folder / BUNDLED).is_dir():
-                return folder / BUNDLED
+            if (folder / name).is_dir():
+                return folder / name
     raise InputError('this installation lacks the bundled frames; name a folder with --frames')
 
 
