@@ -18,6 +18,7 @@ from img2scene_ros.localization import Sighting
 from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.pipeline import PipelineOptions
 from img2scene_ros.pipeline import parse_settings
+from img2scene_ros.reconstruction import BatchReconstructor
 from img2scene_ros.reconstruction import ObjectModel
 from img2scene_ros.reconstruction.box import BoxReconstructor
 from img2scene_ros.scene import Scene
@@ -137,7 +138,7 @@ def test_both_speeds_at_once(recorded: Callable[[str], Frame]) -> None:
     assert len({found.id for found in last.objects}) == 5
 
 
-class BatchBoxes:
+class BatchBoxes(BatchReconstructor):
     """Stands in for a reconstructor that takes two objects at once."""
 
     max_batch = 2

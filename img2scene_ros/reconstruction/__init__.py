@@ -95,12 +95,23 @@ class Reconstructor(Protocol):
 @runtime_checkable
 class BatchReconstructor(Protocol):
     """
-    A reconstructor that may also be given several objects at once.
+    A reconstructor that may also be given several objects at once; a base for such.
 
     - max_batch: how many
     """
 
     max_batch: int
+
+    def reconstruct(self, sighting: Sighting) -> ObjectModel:
+        """
+        Rebuild one object.
+
+        :raises ReconstructionError: this view does not show enough of it, or is no solid
+        """
+        result, = self.reconstruct_batch([sighting])
+        if isinstance(result, Img2SceneError):
+            raise result
+        return result
 
     def reconstruct_batch(
         self, sightings: Sequence[Sighting],

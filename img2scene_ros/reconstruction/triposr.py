@@ -29,6 +29,7 @@ from img2scene_ros.hub import first_line
 from img2scene_ros.localization import Sighting
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
+from img2scene_ros.reconstruction import BatchReconstructor
 from img2scene_ros.reconstruction import ObjectModel
 from img2scene_ros.reconstruction.crop import Crop
 from img2scene_ros.reconstruction.cutout import cut_out
@@ -73,7 +74,7 @@ class TriposrOptions(Options):
         high=16777216)
 
 
-class TriposrReconstructor:
+class TriposrReconstructor(BatchReconstructor):
     """
     Asks TripoSR what a cut-out shows.
 
@@ -105,17 +106,6 @@ class TriposrReconstructor:
     def max_batch(self) -> int:
         """Return the most sightings that `reconstruct_batch` takes."""
         return self.options.max_batch
-
-    def reconstruct(self, sighting: Sighting) -> ObjectModel:
-        """
-        Rebuild one object.
-
-        :raises ReconstructionError: too little is seen of it, or the network sees no solid
-        """
-        result, = self.reconstruct_batch([sighting])
-        if isinstance(result, Img2SceneError):
-            raise result
-        return result
 
     def reconstruct_batch(
         self, sightings: Sequence[Sighting],

@@ -31,6 +31,7 @@ from img2scene_ros.hub import first_line
 from img2scene_ros.localization import Sighting
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
+from img2scene_ros.reconstruction import BatchReconstructor
 from img2scene_ros.reconstruction import ObjectModel
 from img2scene_ros.reconstruction.crop import Crop
 from img2scene_ros.reconstruction.crop import Cube
@@ -75,7 +76,7 @@ class VoxelOptions(Options):
                             high=64)
 
 
-class VoxelReconstructor:
+class VoxelReconstructor(BatchReconstructor):
     """
     Asks a network what solid a crop shows.
 
@@ -106,17 +107,6 @@ class VoxelReconstructor:
     def max_batch(self) -> int:
         """Return the most sightings that `reconstruct_batch` takes."""
         return self.options.max_batch
-
-    def reconstruct(self, sighting: Sighting) -> ObjectModel:
-        """
-        Rebuild one object.
-
-        :raises ReconstructionError: too little is seen of it, or the network sees no solid
-        """
-        result, = self.reconstruct_batch([sighting])
-        if isinstance(result, Img2SceneError):
-            raise result
-        return result
 
     def reconstruct_batch(
         self, sightings: Sequence[Sighting],
