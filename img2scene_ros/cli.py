@@ -223,22 +223,8 @@ def _add_train(commands: Any) -> None:
         description='Train a voxel network on rendered crops. OUT gets the best weights '
         '(model.safetensors, config.json), a log and what it takes to resume. Several GPUs: '
         'torchrun --nproc-per-node N -m img2scene_ros.cli train ...')
-    parser.add_argument(
-        '--config', type=Path, metavar='FILE.yaml',
-        help='options (default: those of the compact network), see config/train')
-    parser.add_argument(
-        '--set', action='append', default=[], metavar='NAME=VALUE', dest='settings',
-        help='set an option of the config, sections with a dot: model.width=64 (may be repeated)')
-    parser.add_argument(
-        '--data', type=Path, required=True, metavar='DIR', help='crops of `img2scene render`')
-    parser.add_argument(
-        '--validation', type=Path, metavar='DIR',
-        help='crops of other shapes (--split test); without, the newest weights are saved, not '
-        'the best')
-    parser.add_argument(
-        '--out', type=Path, required=True, metavar='DIR', help='folder of the run')
-    parser.add_argument(
-        '--resume', action='store_true', help='go on with the run in OUT, with the same options')
+    _add_training_arguments(
+        parser, 'crops', 'img2scene render', 'those of the compact network, see config/train')
     parser.add_argument(
         '--minutes', type=float, metavar='M', help='end after so long, ready to be resumed')
     parser.set_defaults(run=_train)
@@ -250,28 +236,34 @@ def _add_train_detector(commands: Any) -> None:
         description="Train a compact detector of the DETR family on rendered scenes. OUT gets the "
         "best weights as a checkpoint folder of transformers, which the detector 'detr' loads "
         '(--set detr.checkpoint=OUT), a log and what it takes to resume.')
-    parser.add_argument(
-        '--config', type=Path, metavar='FILE.yaml',
-        help='options (default: those of config/train/detector.yaml)')
-    parser.add_argument(
-        '--set', action='append', default=[], metavar='NAME=VALUE', dest='settings',
-        help='set an option of the config, sections with a dot: model.width=128 (may be repeated)')
-    parser.add_argument(
-        '--data', type=Path, required=True, metavar='DIR',
-        help='scenes of `img2scene render --kind scenes`')
-    parser.add_argument(
-        '--validation', type=Path, metavar='DIR',
-        help='scenes of other shapes (--split test); without, the newest weights are saved, not '
-        'the best')
-    parser.add_argument(
-        '--out', type=Path, required=True, metavar='DIR', help='folder of the run')
-    parser.add_argument(
-        '--resume', action='store_true', help='go on with the run in OUT, with the same options')
+    _add_training_arguments(
+        parser, 'scenes', 'img2scene render --kind scenes', 'those of config/train/detector.yaml')
     parser.add_argument(
         '--minutes', type=float, metavar='M',
         help='let the whole training last so long, earlier sessions included: learning rate and '
         'picture size follow the clock, not the steps')
     parser.set_defaults(run=_train_detector)
+
+
+def _add_training_arguments(
+    parser: argparse.ArgumentParser, samples: str, made_by: str, default: str,
+) -> None:
+    """Add what all trainings take; `samples` of `made_by` are what they learn from."""
+    parser.add_argument(
+        '--config', type=Path, metavar='FILE.yaml', help=f'options (default: {default})')
+    parser.add_argument(
+        '--set', action='append', default=[], metavar='NAME=VALUE', dest='settings',
+        help='set an option of the config, sections with a dot: model.width=64 (may be repeated)')
+    parser.add_argument(
+        '--data', type=Path, required=True, metavar='DIR', help=f'{samples} of `{made_by}`')
+    parser.add_argument(
+        '--validation', type=Path, metavar='DIR',
+        help=f'{samples} of other shapes (--split test); without, the newest weights are saved, '
+        'not the best')
+    parser.add_argument(
+        '--out', type=Path, required=True, metavar='DIR', help='folder of the run')
+    parser.add_argument(
+        '--resume', action='store_true', help='go on with the run in OUT, with the same options')
 
 
 def _add_evaluate(commands: Any) -> None:

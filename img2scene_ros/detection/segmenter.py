@@ -173,21 +173,36 @@ class _BoxPrompted:
         return [(answer, (0, 0, width, height)) for answer in logits]
 
 
-class _Universal:
-    """MaskFormer, Mask2Former: segments of the whole picture, of which one fits a box."""
+class _WholePicture:
+    """
+    A model that looks at the whole picture, whatever the boxes.
+
+    - KIND: the class of transformers that loads it
+    """
+
+    KIND: str
 
     def __init__(self, folder: Path, checkpoint: str, device: Any) -> None:
-        from transformers import AutoModelForUniversalSegmentation
+        import transformers
 
         self._processor = _image_processor(folder, checkpoint)
-        self._model = _loaded(AutoModelForUniversalSegmentation, folder, checkpoint).to(device)
+        self._model = _loaded(getattr(transformers, self.KIND), folder, checkpoint).to(device)
         self._checkpoint = checkpoint
+
+    def _outputs(self, color: np.ndarray) -> Any:
+        return self._model(**self._processor(
+            images=color, return_tensors='pt', input_data_format='channels_last').to(
+                self._model.device))
+
+
+class _Universal(_WholePicture):
+    """MaskFormer, Mask2Former: segments of the whole picture, of which one fits a box."""
+
+    KIND = 'AutoModelForUniversalSegmentation'
 
     def answers(self, color: np.ndarray, detections: Sequence[Detection]) -> list[Any]:
         height, width = color.shape[:2]
-        found = self._model(**self._processor(
-            images=color, return_tensors='pt', input_data_format='channels_last').to(
-                self._model.device))
+        found = self._outputs(color)
         classes = found.class_queries_logits[0].float().softmax(-1).cpu().numpy()
         segments = found.masks_queries_logits[0].float().cpu().numpy()
         scale = np.array([width, height, width, height]) / np.tile(segments.shape[:0:-1], 2)
@@ -212,21 +227,14 @@ class _Universal:
         return segments[best], window
 
 
-class _Semantic:
+class _Semantic(_WholePicture):
     """SegFormer and the like: a class for every pixel of the picture."""
 
-    def __init__(self, folder: Path, checkpoint: str, device: Any) -> None:
-        from transformers import AutoModelForSemanticSegmentation
-
-        self._processor = _image_processor(folder, checkpoint)
-        self._model = _loaded(AutoModelForSemanticSegmentation, folder, checkpoint).to(device)
-        self._checkpoint = checkpoint
+    KIND = 'AutoModelForSemanticSegmentation'
 
     def answers(self, color: np.ndarray, detections: Sequence[Detection]) -> list[Any]:
         height, width = color.shape[:2]
-        found = self._model(**self._processor(
-            images=color, return_tensors='pt', input_data_format='channels_last').to(
-                self._model.device))
+        found = self._outputs(color)
         logits = found.logits[0].float().cpu().numpy()
         return [self._class_map(detection, logits, (0, 0, width, height))
                 for detection in detections]

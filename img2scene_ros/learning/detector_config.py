@@ -1,19 +1,18 @@
 """The options of a detector's training, from a YAML file and NAME=VALUE texts."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from dataclasses import dataclass
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from img2scene_ros.errors import OptionError
+from img2scene_ros.learning.training_config import dotted_values
 from img2scene_ros.learning.training_config import given_values
 from img2scene_ros.learning.training_config import take_options
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
 
-SECTIONS = ('model', 'augmentation')
 STRIDE = 32  # the picture's sides are multiples of it
 
 
@@ -128,9 +127,7 @@ class DetectorConfig:
 
     def values(self) -> dict[str, Any]:
         """Return all options by their dotted names."""
-        sections = {f'{section}.{name}': value for section in SECTIONS
-                    for name, value in asdict(getattr(self, section)).items()}
-        return {**asdict(self.training), **sections}
+        return dotted_values(self)
 
 
 def read_detector_config(path: Path | None, assignments: Sequence[str] = ()) -> DetectorConfig:

@@ -83,9 +83,7 @@ class TrainingConfig:
 
     def values(self) -> dict[str, Any]:
         """Return all options by their dotted names."""
-        sections = {f'{section}.{name}': value for section in SECTIONS
-                    for name, value in asdict(getattr(self, section)).items()}
-        return {**asdict(self.training), **sections}
+        return dotted_values(self)
 
 
 def read_config(path: Path | None, assignments: Sequence[str] = ()) -> TrainingConfig:
@@ -108,6 +106,13 @@ def read_config(path: Path | None, assignments: Sequence[str] = ()) -> TrainingC
     if given:
         raise OptionError(f"there is no option '{next(iter(given))}' of this training")
     return TrainingConfig(training, model, augmentation)
+
+
+def dotted_values(config: Any) -> dict[str, Any]:
+    """Return the options of a training by their dotted names, those of `training` without."""
+    sections = {f'{section}.{name}': value for section in SECTIONS
+                for name, value in asdict(getattr(config, section)).items()}
+    return {**asdict(config.training), **sections}
 
 
 def given_values(path: Path | None, assignments: Sequence[str]) -> dict[str, Any]:
