@@ -44,6 +44,7 @@ from img2scene_ros.learning.pix3d import Pix3dPicture
 from img2scene_ros.learning.pix3d import load_prepared
 from img2scene_ros.learning.sheets import PredictedRow
 from img2scene_ros.learning.sheets import draw_predictions
+from img2scene_ros.learning.volumes import cells_reached
 from img2scene_ros.reconstruction.crop import Crop
 from img2scene_ros.reconstruction.crop import Cube
 from img2scene_ros.reconstruction.crop import CropView
@@ -84,11 +85,10 @@ class Look:
         return self.crop.view.cube(self.anchor)
 
     def truth(self, resolution: int) -> np.ndarray:
-        """Return the cells of the cube whose centres are in the true shape, [z, y, x] bool."""
-        matrix = np.linalg.inv(view_to_cells(self.cube, resolution) @ self.grid_to_view)
-        voxels = ndimage.binary_fill_holes(self.picture.read_voxels())
-        return ndimage.affine_transform(
-            voxels.view(np.uint8), matrix[:3, :3], matrix[:3, 3], (resolution,) * 3, order=0) > 0
+        """Return the cells of the cube that the true shape reaches into, [z, y, x] bool."""
+        solid = ndimage.binary_fill_holes(self.picture.read_voxels())
+        return cells_reached(
+            solid, self.cube.to_cells(resolution) @ self.grid_to_view, resolution)
 
     def example(self) -> Example:
         """Return what networks get."""
@@ -183,18 +183,9 @@ def in_model_axes(volume: np.ndarray, look: Look) -> np.ndarray:
     grid = np.eye(4)  # takes the result's index to the published one
     grid[:3, :3] *= STEP
     grid[:3, 3] = STEP * (0.5 - MARGIN) - 0.5
-    matrix = view_to_cells(look.cube, len(volume)) @ look.grid_to_view @ grid
+    matrix = look.cube.to_cells(len(volume)) @ look.grid_to_view @ grid
     return ndimage.affine_transform(
         volume.astype(np.float32), matrix[:3, :3], matrix[:3, 3], (CELLS,) * 3, order=1)
-
-
-def view_to_cells(cube: Cube, resolution: int) -> np.ndarray:
-    """Return `Cube.cells` as a matrix, (4, 4): crop view frame to the index [z, y, x]."""
-    matrix = np.eye(4)
-    matrix[:3, :3] = np.eye(3)[::-1] * resolution / cube.side
-    matrix[:3, 3] = resolution / 2 - 0.5
-    matrix[0, 3] -= cube.depth * resolution / cube.side
-    return matrix
 
 
 def _score(

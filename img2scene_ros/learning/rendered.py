@@ -25,7 +25,7 @@ from img2scene_ros.learning.synthetic import crop_samples
 from img2scene_ros.learning.synthetic import scene_samples
 from img2scene_ros.reconstruction.crop import GEOMETRY
 
-FORMAT = 1
+FORMAT = 2
 
 
 def render_dataset(

@@ -82,7 +82,7 @@ class CropSample:
 
     - crop: colour, mask and true depth as the virtual camera sees them
     - anchor: metres, the median true depth of what is visible
-    - occupancy: (64, 64, 64) bool, [z, y, x]: cells of the cube whose centre is in the solid
+    - occupancy: (64, 64, 64) bool, [z, y, x]: cells of the cube that the solid reaches into
     - truth: of the object, in the picture that the crop is of
     - camera: of that picture
     - scene: number of the scene; crops of one scene have the same

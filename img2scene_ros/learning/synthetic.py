@@ -17,7 +17,6 @@ from functools import cached_property
 import cv2
 import numpy as np
 import trimesh
-from scipy import ndimage
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.detection import bbox_of
@@ -33,6 +32,7 @@ from img2scene_ros.learning.shapes import Library
 from img2scene_ros.learning.shapes import Shape
 from img2scene_ros.learning.textures import Texture
 from img2scene_ros.learning.textures import random_texture
+from img2scene_ros.learning.volumes import cells_reached
 from img2scene_ros.localization import object_axes
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
@@ -260,20 +260,17 @@ def voxels(
     shape: Shape, pose: np.ndarray, cube: Cube, resolution: int = RESOLUTION,
 ) -> np.ndarray:
     """
-    Return the cells of a cube whose centre lies in a shape's solid.
+    Return the cells of a cube that a shape's solid reaches into.
 
     :param pose: (4, 4), takes the shape's coordinates to the crop view frame
     :return: (R, R, R) bool, [z, y, x]
     """
-    # Both grids are affine: the map from the one's indices to the other's is one matrix.
-    step = cube.side / resolution
-    corner = np.array([-cube.side / 2, -cube.side / 2, cube.depth - cube.side / 2]) + step / 2
-    to_shape = np.linalg.inv(pose)
-    matrix = to_shape[:3, :3][:, ::-1] * step / shape.cell
-    offset = ((to_shape[:3, :3] @ corner + to_shape[:3, 3]) / shape.cell
-              + np.array(shape.grid) / 2 - 0.5)
-    return ndimage.affine_transform(
-        shape.solid.view(np.uint8), matrix, offset, (resolution,) * 3, order=0).astype(bool)
+    # All grids are affine: the map from the one's indices to the other's is one matrix.
+    from_cells = np.eye(4)
+    from_cells[:3, :3] *= shape.cell
+    from_cells[:3, 3] = shape.cell * (0.5 - np.array(shape.grid) / 2)
+    return cells_reached(
+        shape.solid, cube.to_cells(resolution) @ pose @ from_cells, resolution)
 
 
 def random_scene(

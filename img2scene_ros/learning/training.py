@@ -53,6 +53,7 @@ from img2scene_ros.models import build_network
 from img2scene_ros.models import load_network
 from img2scene_ros.models import save_network
 from img2scene_ros.models import write_beside
+from img2scene_ros.models.geometry import cell_centers
 from img2scene_ros.models.occupancy import OccupancyNetwork
 from img2scene_ros.models.resnet import load_imagenet_weights
 
@@ -212,16 +213,20 @@ def start(config: TrainingConfig, processes: Processes) -> Run:
 
 def start_from(network: OccupancyNetwork, folder: Path) -> None:
     """
-    Take over the weights of a trained network.
+    Take over the weights of a trained network; what it lacks stays as it is.
 
-    :raises InputError: it cannot be read or has another shape
+    :param network: of the same shape, or one with further layers
+    :raises InputError: it cannot be read, or its weights have no place in this one
     """
     trained = load_network(folder)
-    if type(trained) is not type(network) or trained.config != network.config:
+    weights, places = trained.state_dict(), network.state_dict()
+    if type(trained) is not type(network) or any(
+            name not in places or weight.shape != places[name].shape
+            for name, weight in weights.items()):
         raise InputError(
             f"the network in '{folder}' has another shape ({trained.config}) than the one to "
             f'train ({network.config}); use the same model options')
-    network.load_state_dict(trained.state_dict())
+    network.load_state_dict(weights, strict=False)
 
 
 def steps(
@@ -291,9 +296,14 @@ def one_step(
         pictures = pictures.contiguous(memory_format=torch.channels_last)
     for group in run.optimizer.param_groups:
         group['lr'] = learning_rate(run.step, options)
+    points = None
+    if options.cells:
+        chosen = torch.randperm(options.resolution ** 3, device=device)[:options.cells]
+        points = cell_centers(options.resolution, device)[chosen]
+        occupancy = occupancy.flatten(1)[:, chosen]
     dtype = arithmetic(options, device)
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-        logits = model(pictures, half_field, options.resolution)
+        logits = model(pictures, half_field, options.resolution, points=points)
     loss = occupancy_loss(logits, occupancy.float(), options)
     run.optimizer.zero_grad(set_to_none=True)
     run.scaler.scale(loss).backward()
@@ -314,8 +324,8 @@ def occupancy_loss(logits: Tensor, occupancy: Tensor, options: TrainingOptions) 
     Soft Dice of every sample (Milletari et al., V-Net, 3DV 2016) keeps what little is full from
     being outvoted by what is empty. 1 cell is added above and below, for volumes without any.
 
-    :param logits: (B, R, R, R)
-    :param occupancy: (B, R, R, R), 0 or 1
+    :param logits: (B, R, R, R), or (B, N) of some cells
+    :param occupancy: of the same shape, 0 or 1
     """
     balance = logits.new_tensor(options.full_cells)
     entropy = functional.binary_cross_entropy_with_logits(logits, occupancy, pos_weight=balance)

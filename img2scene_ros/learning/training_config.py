@@ -25,7 +25,8 @@ class TrainingOptions(Options):
 
     network: str = option('frustum-unet', 'Which network', choices=tuple(NETWORKS))
     start_from: str = option(
-        '', 'Folder of a trained network of the same shape to start from; empty is none')
+        '', 'Folder of a trained network to start from, of the same shape or with layers less; empty is '
+        'none')
     backbone_weights: str = option(
         '', "A file of a ResNet's weights to start from, with torchvision's names; empty is none")
     steps: int = option(20000, 'Number of steps of the whole training', low=1)
@@ -35,6 +36,9 @@ class TrainingOptions(Options):
         low=0, high=512)
     resolution: int = option(
         32, 'Cells along a side of the volumes that are learned, a divisor of 64', low=8, high=64)
+    cells: int = option(
+        0, 'Random cells of a volume that a step looks at, which saves networks that ask point '
+        'by point most of their time; 0 is all', low=0)
     optimizer: str = option('adamw', 'What changes the weights', choices=('adamw', 'adam'))
     learning_rate: float = option(0.002, 'Greatest learning rate', low=0.0)
     weight_decay: float = option(

@@ -27,6 +27,7 @@ from img2scene_ros.options import option
 from img2scene_ros.reconstruction.crop import CENTER_BEHIND_ANCHOR
 
 RAMP = 0.1  # cube sides
+ELSEWHERE = 1e-3  # what a reading beside the mask weighs against one in it
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class FrustumUNetConfig(Options):
     width: int = option(48, 'Width at half the resolution of the picture', low=4)
     slices: int = option(48, 'Depth slices of the frustum', low=8, high=256)
     blocks: int = option(1, 'Residual blocks per level, down and up', low=1)
+    deep: int = option(
+        3, 'Further residual blocks at the coarsest level, which sees the whole object', low=0)
 
 
 class FrustumUNet(OccupancyNetwork):
@@ -55,6 +58,12 @@ class FrustumUNet(OccupancyNetwork):
         self.shrink = nn.ModuleList(
             nn.Sequential(nn.Conv2d(fine, coarse, 2, 2, bias=False), nn.BatchNorm2d(coarse))
             for fine, coarse in zip(widths, widths[1:]))
+        # Both change nothing at the start, so a training can go on with more of them.
+        self.field = nn.Linear(1, widths[-1])
+        self.deep = blocks(widths[-1], config.deep)
+        for last in (self.field, *(block.layers[-1] for block in self.deep)):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
         self.grow = nn.ModuleList(
             nn.ConvTranspose2d(coarse, fine, 2, 2) for fine, coarse in zip(widths, widths[1:]))
         self.up = nn.ModuleList(blocks(width, config.blocks) for width in widths[:-1])
@@ -70,6 +79,7 @@ class FrustumUNet(OccupancyNetwork):
         for shrink, down in zip(self.shrink, self.down[1:]):
             finer.append(x)
             x = down(shrink(x))
+        x = self.deep(x + self.field(half_field[:, None])[:, :, None, None])
         for grow, up in zip(reversed(self.grow), reversed(self.up)):
             x = up(grow(x) + finer.pop())
         return self.slices(x)[:, None]
@@ -89,13 +99,17 @@ def behind_surface(pictures: Tensor, slices: int) -> Tensor:
     """
     Tell for every pixel and slice whether it lies before or behind the measured surface.
 
+    Where a pixel of the U-Net holds readings of the object and of what is behind its edge, the
+    object's count: their mean would lie on neither, and thin parts are all edge.
+
     :param pictures: (B, 6, S, S)
     :return: (B, D, S / 2, S / 2), from -1 before to 1 behind it, linear for `RAMP` on either
         side; 0 where there is no reading
     """
-    depth, read = pictures[:, 4:5], pictures[:, 5:6]
-    share = functional.avg_pool2d(read, 2)
-    mean = functional.avg_pool2d(depth * read, 2) / share.clamp(min=0.25)
+    mask, depth, read = pictures[:, 3:4], pictures[:, 4:5], pictures[:, 5:6]
+    weight = read * torch.where(mask > 0, 1.0, ELSEWHERE)
+    share = functional.avg_pool2d(weight, 2)
+    mean = functional.avg_pool2d(depth * weight, 2) / share.clamp(min=ELSEWHERE / 4)
     along = (torch.arange(slices, device=pictures.device) + 0.5) / slices - 0.5
     behind = along[:, None, None] + CENTER_BEHIND_ANCHOR - mean
     return (behind / RAMP).clamp(-1.0, 1.0) * (share > 0)

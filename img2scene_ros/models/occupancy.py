@@ -42,18 +42,21 @@ class OccupancyNetwork(nn.Module):
 
     def forward(
         self, pictures: Tensor, half_field: Tensor, resolution: int = 32,
-        points_per_chunk: int = POINTS_PER_CHUNK,
+        points_per_chunk: int = POINTS_PER_CHUNK, points: Tensor | None = None,
     ) -> Tensor:
         """
-        Return the occupancy logits of the cells of the cubes.
+        Return the occupancy logits of the cells of the cubes, or of some points.
 
         :param pictures: (B, 6, S, S), see `models.inputs`
         :param half_field: (B,) tangent of half the angle that a crop spans
         :param resolution: cells along a side
         :param points_per_chunk: of each crop, looked up at once
-        :return: (B, R, R, R) float32, [z, y, x]
+        :param points: (N, 3), cube coordinates; look at these instead
+        :return: (B, R, R, R) float32, [z, y, x]; or (B, N)
         """
         features = self.encode(pictures, half_field)
+        if points is not None:
+            return self.query(features, half_field, points.expand(len(features), -1, -1))
         return self.query_cells(features, half_field, resolution, points_per_chunk)
 
     def query_cells(

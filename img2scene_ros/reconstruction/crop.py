@@ -92,8 +92,16 @@ class Cube:
         :param points: (..., 3) metres, crop view frame
         :return: (..., 3) float indices into a volume, [z, y, x]
         """
-        shifted = np.asarray(points, float) - (0.0, 0.0, self.depth)
-        return (shifted[..., ::-1] / self.side + 0.5) * resolution - 0.5
+        matrix = self.to_cells(resolution)
+        return np.asarray(points, float) @ matrix[:3, :3].T + matrix[:3, 3]
+
+    def to_cells(self, resolution: int) -> np.ndarray:
+        """Return what takes (x, y, z, 1) of the crop view frame to the index [z, y, x]: (4, 4)."""
+        matrix = np.eye(4)
+        matrix[:3, :3] = np.eye(3)[::-1] * resolution / self.side
+        matrix[:3, 3] = resolution / 2 - 0.5
+        matrix[0, 3] -= self.depth * resolution / self.side
+        return matrix
 
 
 @dataclass(frozen=True, eq=False)

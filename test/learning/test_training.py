@@ -144,6 +144,35 @@ def test_training_starts_from_a_trained_network(tmp_path, samples):
               tmp_path / 'third')
 
 
+def test_a_deeper_network_starts_from_a_shallower_one(tmp_path, samples):
+    """Layers that were not there at first change nothing before they have learned something."""
+    start = f"start_from={tmp_path / 'first'}"
+    train(config('average=0', 'model.deep=1'), samples, tmp_path / 'first')
+    train(config(start, 'learning_rate=0', 'steps=1', 'model.deep=3'), samples, tmp_path / 'second')
+    pictures = torch.randn(2, 6, 32, 32, generator=torch.Generator().manual_seed(0))
+    half_field = torch.tensor([0.2, 0.3])
+    shallow, deep = (load_network(tmp_path / name) for name in ('first', 'second'))
+    # A step moves the statistics of the batch norms, so those are taken over, too.
+    deep.load_state_dict(shallow.state_dict(), strict=False)
+    assert len(deep.state_dict()) > len(shallow.state_dict())
+    with torch.inference_mode():
+        torch.testing.assert_close(deep(pictures, half_field, 16), shallow(pictures, half_field, 16))
+    with pytest.raises(InputError, match='another shape'):
+        train(config(f"start_from={tmp_path / 'second'}", 'model.deep=1'), samples,
+              tmp_path / 'third')
+
+
+def test_looking_at_all_cells_in_random_order_changes_nothing(tmp_path, samples):
+    train(config(), samples, tmp_path / 'volume')
+    train(config(f'cells={16 ** 3}'), samples, tmp_path / 'cells')
+    volume, cells = losses_of(tmp_path / 'volume'), losses_of(tmp_path / 'cells')
+    assert list(cells.values()) == pytest.approx(list(volume.values()), rel=1e-3)
+    train(config('cells=200'), samples, tmp_path / 'some')
+    some = losses_of(tmp_path / 'some')
+    assert list(some.values()) != pytest.approx(list(volume.values()), rel=1e-3)
+    assert list(some.values()) == pytest.approx(list(volume.values()), rel=0.5)
+
+
 def test_validation_keeps_the_best(tmp_path, samples, monkeypatch):
     scores = iter([0.3, 0.5, 0.4])
     monkeypatch.setattr(training, 'validate', lambda *_: dict.fromkeys(

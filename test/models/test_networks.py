@@ -22,6 +22,7 @@ from img2scene_ros.models import read_network_config
 from img2scene_ros.models import save_network
 from img2scene_ros.models.frustum_unet import RAMP
 from img2scene_ros.models.frustum_unet import behind_surface
+from img2scene_ros.models.geometry import cell_centers
 from img2scene_ros.models.inputs import CHANNELS
 from img2scene_ros.models.inputs import encode_crop
 from img2scene_ros.models.occupancy import OccupancyNetwork
@@ -38,7 +39,7 @@ SMALL = {
     'resnet18-unproject': {'hidden': 16},
 }
 # Millions; the ResNets without their classifier have 11.2, 21.3 and 23.5.
-PARAMETERS = {'frustum-unet': 3.35, 'resfest': 27.08, 'resnet18-unproject': 11.35}
+PARAMETERS = {'frustum-unet': 6.46, 'resfest': 27.08, 'resnet18-unproject': 11.35}
 HALF_FIELD = torch.tensor([0.2, 0.4])
 
 
@@ -83,8 +84,19 @@ def test_crops_in_a_batch_do_not_mix(network):
     assert not torch.allclose(both[0], both[1], atol=1e-3)
 
 
+@torch.inference_mode()
+def test_chosen_points_are_told_as_in_the_volume(network):
+    volume = network(pictures(), HALF_FIELD, 16)
+    chosen = torch.tensor([4000, 7, 1234])
+    logits = network(pictures(), HALF_FIELD, points=cell_centers(16)[chosen])
+    torch.testing.assert_close(logits, volume.flatten(1)[:, chosen], atol=1e-4, rtol=1e-4)
+
+
 def test_gradient_reaches_every_parameter(network):
     network.train()
+    with torch.no_grad():  # some start at zero, and what stands before those is not reached then
+        for weight in network.parameters():
+            weight += 0.1 * torch.randn(weight.shape)
     network(pictures(), HALF_FIELD, 16).sigmoid().square().sum().backward()
     without = [name for name, weight in network.named_parameters()
                if weight.grad is None or not weight.grad.any()]
@@ -134,6 +146,21 @@ def test_measured_surface_enters_the_frustum_at_its_depth(behind_anchor):
     np.testing.assert_allclose(
         behind[:, 4:, 4:], np.broadcast_to(expected[:, None, None], (40, 12, 12)), atol=1e-5)
     assert not behind[:, :2, :2].any(), 'there is no reading'
+
+
+def test_readings_of_the_object_count_where_something_is_behind_its_edge():
+    """A pole one pixel wide before a wall, seen by a U-Net that has half as many pixels."""
+    mask = np.zeros((32, 32), bool)
+    mask[:, 15] = True
+    depth = np.where(mask, 1.0, 1.2)
+    picture = encode_crop(np.zeros((32, 32, 3), np.uint8), mask, depth, 1.0, 0.3)
+    behind = behind_surface(torch.from_numpy(picture)[None], 40)[0]
+    pole, wall = behind[:, 5, 7], behind[:, 5, 3]
+    assert int((pole < 0).sum()) < int((wall < 0).sum()), 'the pole is nearer'
+    alone = np.where(mask, 1.0, np.nan)
+    picture = encode_crop(np.zeros((32, 32, 3), np.uint8), mask, alone, 1.0, 0.3)
+    expected = behind_surface(torch.from_numpy(picture)[None], 40)[0, :, 5, 7]
+    torch.testing.assert_close(pole, expected, atol=0.01, rtol=0)
 
 
 def test_saved_network_comes_back(network, tmp_path):
