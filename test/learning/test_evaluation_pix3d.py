@@ -20,7 +20,6 @@ from img2scene_ros.learning.pix3d import load_prepared
 from img2scene_ros.learning.pix3d import prepare_pix3d
 from img2scene_ros.models import build_network
 from img2scene_ros.models import save_network
-from img2scene_ros.reconstruction.crop import Cube
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 

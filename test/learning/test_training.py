@@ -148,7 +148,8 @@ def test_a_deeper_network_starts_from_a_shallower_one(tmp_path, samples):
     """Layers that were not there at first change nothing before they have learned something."""
     start = f"start_from={tmp_path / 'first'}"
     train(config('average=0', 'model.deep=1'), samples, tmp_path / 'first')
-    train(config(start, 'learning_rate=0', 'steps=1', 'model.deep=3'), samples, tmp_path / 'second')
+    train(config(start, 'learning_rate=0', 'steps=1', 'model.deep=3'), samples,
+          tmp_path / 'second')
     pictures = torch.randn(2, 6, 32, 32, generator=torch.Generator().manual_seed(0))
     half_field = torch.tensor([0.2, 0.3])
     shallow, deep = (load_network(tmp_path / name) for name in ('first', 'second'))
@@ -156,7 +157,8 @@ def test_a_deeper_network_starts_from_a_shallower_one(tmp_path, samples):
     deep.load_state_dict(shallow.state_dict(), strict=False)
     assert len(deep.state_dict()) > len(shallow.state_dict())
     with torch.inference_mode():
-        torch.testing.assert_close(deep(pictures, half_field, 16), shallow(pictures, half_field, 16))
+        torch.testing.assert_close(
+            deep(pictures, half_field, 16), shallow(pictures, half_field, 16))
     with pytest.raises(InputError, match='another shape'):
         train(config(f"start_from={tmp_path / 'second'}", 'model.deep=1'), samples,
               tmp_path / 'third')
