@@ -22,6 +22,7 @@ from img2scene_ros.learning.augmentation import noisy_example
 from img2scene_ros.learning.augmentation import plain_example
 from img2scene_ros.learning.samples import CropSample
 from img2scene_ros.learning.samples import CropSamples
+from img2scene_ros.learning.samples import coarser
 from img2scene_ros.models.inputs import encode_crop
 from img2scene_ros.reconstruction.crop import Crop
 
@@ -155,20 +156,3 @@ def as_tensors(
         example.color, example.mask, example.depth, example.anchor, example.half_field)
     return (torch.from_numpy(picture), torch.tensor(example.half_field, dtype=torch.float32),
             torch.from_numpy(coarser(example.occupancy, resolution)))
-
-
-def coarser(volume: np.ndarray, resolution: int) -> np.ndarray:
-    """
-    Return a volume with fewer cells; one is filled if any of the cells in it was.
-
-    That keeps thin parts. Axis by axis, which is five times as fast as all at once.
-
-    :param volume: (N, N, N) bool
-    :param resolution: a divisor of N
-    """
-    cells = len(volume) // resolution
-    for axis in range(3):
-        volume = np.moveaxis(volume, axis, 0)
-        volume = np.logical_or.reduce([volume[part::cells] for part in range(cells)])
-        volume = np.moveaxis(volume, 0, axis)
-    return np.ascontiguousarray(volume)

@@ -17,12 +17,12 @@ from scipy import ndimage
 
 from img2scene_ros.learning.augmentation import Example
 from img2scene_ros.learning.dataset import as_tensors
-from img2scene_ros.learning.dataset import coarser
 from img2scene_ros.learning.dataset import resized_example
 from img2scene_ros.learning.metrics import best_threshold
 from img2scene_ros.learning.metrics import chamfer_and_f_score
 from img2scene_ros.learning.metrics import isosurface_points
 from img2scene_ros.learning.metrics import voxel_iou
+from img2scene_ros.learning.samples import coarser
 from img2scene_ros.models import load_network
 from img2scene_ros.models import picture_size
 from img2scene_ros.models import read_network_config

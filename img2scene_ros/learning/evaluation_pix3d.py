@@ -24,7 +24,6 @@ from img2scene_ros.detection import bbox_of
 from img2scene_ros.errors import InputError
 from img2scene_ros.frame import Frame
 from img2scene_ros.learning.augmentation import Example
-from img2scene_ros.learning.dataset import coarser
 from img2scene_ros.learning.evaluation import BATCH
 from img2scene_ros.learning.evaluation import RESOLUTION
 from img2scene_ros.learning.evaluation import Candidate
@@ -42,6 +41,7 @@ from img2scene_ros.learning.metrics import pix3d_scores
 from img2scene_ros.learning.metrics import surface_mesh
 from img2scene_ros.learning.pix3d import Pix3dPicture
 from img2scene_ros.learning.pix3d import load_prepared
+from img2scene_ros.learning.samples import coarser
 from img2scene_ros.learning.sheets import PredictedRow
 from img2scene_ros.learning.sheets import draw_predictions
 from img2scene_ros.learning.volumes import cells_reached

@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 
 from img2scene_ros.errors import InputError
+from img2scene_ros.learning.samples import FORMAT
 from img2scene_ros.learning.samples import encode_crop
 from img2scene_ros.learning.samples import encode_scene
 from img2scene_ros.learning.samples import read_index
@@ -24,8 +25,6 @@ from img2scene_ros.learning.synthetic import RenderOptions
 from img2scene_ros.learning.synthetic import crop_samples
 from img2scene_ros.learning.synthetic import scene_samples
 from img2scene_ros.reconstruction.crop import GEOMETRY
-
-FORMAT = 2
 
 
 def render_dataset(

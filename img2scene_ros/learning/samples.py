@@ -34,6 +34,7 @@ from img2scene_ros.reconstruction.crop import check_geometry
 from img2scene_ros.reconstruction.crop import CropView
 from img2scene_ros.reconstruction.crop import Cube
 
+FORMAT = 2  # 1 had volumes of the cells whose centre is in the solid
 RESOLUTION = 64  # cells of the stored volumes
 JPEG_QUALITY = 92
 # Depths of crops are stored in steps of a thousandth of the cube's side, from 1.5 sides before
@@ -107,9 +108,7 @@ class CropSample:
         :param resolution: a divisor of 64
         :return: (R, R, R) bool, [z, y, x]
         """
-        n = RESOLUTION // resolution
-        return self.occupancy.reshape(
-            resolution, n, resolution, n, resolution, n).any(axis=(1, 3, 5))
+        return coarser(self.occupancy, resolution)
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +130,23 @@ class SceneSample:
     up: np.ndarray
     support: float
     scene: str
+
+
+def coarser(volume: np.ndarray, resolution: int) -> np.ndarray:
+    """
+    Return a volume with fewer cells; one is filled if any of the cells in it was.
+
+    That keeps thin parts. Axis by axis, which is five times as fast as all at once.
+
+    :param volume: (N, N, N) bool
+    :param resolution: a divisor of N
+    """
+    cells = len(volume) // resolution
+    for axis in range(3):
+        volume = np.moveaxis(volume, axis, 0)
+        volume = np.logical_or.reduce([volume[part::cells] for part in range(cells)])
+        volume = np.moveaxis(volume, 0, axis)
+    return np.ascontiguousarray(volume)
 
 
 def encode_crop(sample: CropSample) -> list[bytes]:
@@ -301,7 +317,7 @@ def read_index(folder: Path) -> dict[str, Any]:
     """
     Return index.json: format, crop, options, shards, shapes, labels, left_out.
 
-    :raises InputError: there is none, it is none, or its crops are cut in another way
+    :raises InputError: there is none, it is none, or another version made it in another way
     """
     path = Path(folder) / 'index.json'
     try:
@@ -313,13 +329,17 @@ def read_index(folder: Path) -> dict[str, Any]:
             '`img2scene render`') from error
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"'{path}' is not the index of a data set ({error})") from error
+    if index.get('format') != FORMAT:
+        raise InputError(
+            f"'{folder}' was rendered by another version (format {index.get('format')}, this one "
+            f'reads {FORMAT}); render it anew in another folder')
     check_geometry(index.get('crop'), str(path))
     return index
 
 
 def write_index(folder: Path, index: dict[str, Any]) -> None:
     """
-    Write index.json with the crops' geometry; it appears whole or not at all.
+    Write index.json with the format and the crops' geometry; it appears whole or not at all.
 
     :raises InputError: the folder cannot be written
     """
@@ -327,7 +347,8 @@ def write_index(folder: Path, index: dict[str, Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name('.index.json.part')
-        beside.write_text(json.dumps(index | {'crop': GEOMETRY}, indent=1) + '\n')
+        index = index | {'format': FORMAT, 'crop': GEOMETRY}
+        beside.write_text(json.dumps(index, indent=1) + '\n')
         os.replace(beside, path)
     except OSError as error:
         raise InputError(f"cannot write '{path}': {error.strerror}") from error

@@ -12,12 +12,12 @@ from img2scene_ros.learning.augmentation import plain_example
 from img2scene_ros.learning.dataset import TrainingExamples
 from img2scene_ros.learning.dataset import ValidationExamples
 from img2scene_ros.learning.dataset import as_tensors
-from img2scene_ros.learning.dataset import coarser
 from img2scene_ros.learning.dataset import open_samples
 from img2scene_ros.learning.dataset import positions_of
 from img2scene_ros.learning.dataset import resized
 from img2scene_ros.learning.dataset import resized_example
 from img2scene_ros.learning.dataset import shuffled_order
+from img2scene_ros.learning.samples import coarser
 from img2scene_ros.learning.samples import encode_crop
 from img2scene_ros.learning.samples import write_index
 from img2scene_ros.learning.samples import write_shard

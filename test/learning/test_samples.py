@@ -120,6 +120,9 @@ def test_unusable_folders_are_one_clear_sentence(folders, tmp_path):
     with pytest.raises(InputError, match='not the index'):
         CropSamples(tmp_path)
     index = json.loads((folders['crops'] / 'index.json').read_text())
+    (tmp_path / 'index.json').write_text(json.dumps(index | {'format': 1}))
+    with pytest.raises(InputError, match='another version .format 1.*render it anew'):
+        CropSamples(tmp_path)
     (tmp_path / 'index.json').write_text(json.dumps(index))
     with pytest.raises(InputError, match='lacks 3 of 3'):
         CropSamples(tmp_path)
