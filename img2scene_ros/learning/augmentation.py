@@ -280,12 +280,9 @@ def moved_volume(volume: np.ndarray, old: Cube, new: Cube) -> np.ndarray:
         return volume
     count = len(volume)
     along = (np.arange(count) + 0.5) / count - 0.5
-    moved = np.zeros_like(volume)
-    places = []
-    for center in (new.depth - old.depth, 0.0, 0.0):
-        index = np.floor(((along * new.side + center) / old.side + 0.5) * count).astype(int)
-        inside = np.flatnonzero((index >= 0) & (index < count))
-        places.append((inside, index[inside]))
-    targets, sources = zip(*places)
-    moved[np.ix_(*targets)] = volume[np.ix_(*sources)]
-    return moved
+    for axis, shift in enumerate((new.depth - old.depth, 0.0, 0.0)):
+        index = np.floor(((along * new.side + shift) / old.side + 0.5) * count).astype(int)
+        inside = (index >= 0) & (index < count)
+        volume = volume.take(index.clip(0, count - 1), axis)
+        volume &= np.expand_dims(inside, [other for other in range(3) if other != axis])
+    return volume
