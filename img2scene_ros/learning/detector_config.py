@@ -88,10 +88,6 @@ class DetectorTrainingOptions(Options):
     validation_samples: int = option(250, 'Pictures of a validation', low=1)
 
 
-# What may change from one session of a training to the next without another outcome.
-FREE = {'workers', 'log_every', 'save_every', 'validate_every', 'validation_samples'}
-
-
 @dataclass(frozen=True)
 class Stage:
     """

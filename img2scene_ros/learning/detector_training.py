@@ -30,11 +30,9 @@ from torch import Tensor
 from torch import nn
 from torch.utils.data import DataLoader
 
-from img2scene_ros.errors import InputError
 from img2scene_ros.learning.average_precision import Boxes
 from img2scene_ros.learning.average_precision import average_precisions
 from img2scene_ros.learning.dataset import positions_of
-from img2scene_ros.learning.detector_config import FREE
 from img2scene_ros.learning.detector_config import DetectorConfig
 from img2scene_ros.learning.detector_config import DetectorTrainingOptions
 from img2scene_ros.learning.detector_config import Stage
@@ -46,13 +44,15 @@ from img2scene_ros.learning.detector_model import build_detector
 from img2scene_ros.learning.detector_model import dense_loss
 from img2scene_ros.learning.detector_model import keep_maps_precise
 from img2scene_ros.learning.detector_model import save_detector
+from img2scene_ros.learning.runs import TrainingError
+from img2scene_ros.learning.runs import move_average
+from img2scene_ros.learning.runs import on_one_core
+from img2scene_ros.learning.runs import open_log
+from img2scene_ros.learning.runs import open_run
+from img2scene_ros.learning.runs import save_state
+from img2scene_ros.learning.runs import show_progress
+from img2scene_ros.learning.runs import weight_groups
 from img2scene_ros.learning.samples import ObjectTruth
-from img2scene_ros.learning.training import STATE
-from img2scene_ros.learning.training import TrainingError
-from img2scene_ros.learning.training import open_log
-from img2scene_ros.learning.training import show_progress
-from img2scene_ros.learning.training import update_average
-from img2scene_ros.models import write_beside
 
 Pictures = Sequence[tuple[np.ndarray, list[ObjectTruth]]]
 
@@ -103,11 +103,7 @@ def train_detector(
     out = Path(out)
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     run = start(config, labels, device)
-    if resume:
-        load_state(run, config, labels, len(pictures), out)
-    elif (out / STATE).exists():
-        raise InputError(f"'{out}' holds a training already; go on with --resume or choose "
-                         'another folder')
+    open_run(run, about(config, pictures, labels), out, resume)
     with open_log(out, run.step, True) as log, _progress_shown(run, config, minutes) as show:
         for losses in steps(run, config, pictures, labels, minutes, device):
             stage = losses.pop('stage')
@@ -115,6 +111,13 @@ def train_detector(
             show(losses['loss'])
             keep(run, config, pictures, labels, validation, out, stage, log, losses['last'])
     return run
+
+
+def about(
+    config: DetectorConfig, pictures: Pictures, labels: Sequence[str],
+) -> dict[str, Any]:
+    """Return what must stay the same for a run to go on."""
+    return {**config.values(), 'class names': list(labels), 'number of pictures': len(pictures)}
 
 
 def start(
@@ -126,12 +129,7 @@ def start(
     network = network.to(device, memory_format=torch.channels_last)
     average = deepcopy(network).eval().requires_grad_(False)
     keep_maps_precise(network)
-    # Weight decay is for matrices and filters, not for biases and norms.
-    weights = list(network.parameters())
-    optimizer = torch.optim.AdamW([
-        {'params': [w for w in weights if w.ndim > 1],
-         'weight_decay': config.training.weight_decay},
-        {'params': [w for w in weights if w.ndim <= 1], 'weight_decay': 0.0}])
+    optimizer = torch.optim.AdamW(weight_groups(network, config.training.weight_decay))
     return DetectorRun(network.train(), average, optimizer)
 
 
@@ -192,15 +190,11 @@ def _batches(
         loader = DataLoader(
             examples, options.batch,
             sampler=positions_of(0, 1, options.batch, run.step, 2 ** 40 // options.batch),
-            collate_fn=collate, num_workers=options.workers, worker_init_fn=_on_one_core)
+            collate_fn=collate, num_workers=options.workers, worker_init_fn=on_one_core)
         for batch in loader:
             if progress(run, options, minutes) >= stage.end:
                 break
             yield stage, batch
-
-
-def _on_one_core(_: int) -> None:
-    cv2.setNumThreads(1)  # there are as many workers as shall work at once
 
 
 def one_step(
@@ -230,7 +224,7 @@ def one_step(
         nn.utils.clip_grad_norm_(run.network.parameters(), options.clip)
     run.optimizer.step()
     run.step += 1
-    update_average(run, options.average)
+    move_average(run.average, run.network, run.step, options.average)
     return torch.stack([loss.detach(), dense.detach()])
 
 
@@ -275,7 +269,7 @@ def keep(
     elif validation is None and saves:
         save_detector(run.average, out, stage.width, stage.height)
     if saves:
-        save_state(run, config, labels, len(pictures), out)
+        save_state(run, about(config, pictures, labels), out)
 
 
 @torch.inference_mode()
@@ -326,54 +320,6 @@ def found_boxes(logits: Tensor, boxes: Tensor, size: np.ndarray) -> Boxes:
     corners = torch.cat([center - extent / 2, center + extent / 2], dim=1)
     return Boxes(corners.cpu().numpy() * size, (best % logits.shape[1]).cpu().numpy(),
                  scores.cpu().numpy(), np.zeros(len(best), bool))
-
-
-def save_state(
-    run: DetectorRun, config: DetectorConfig, labels: Sequence[str], pictures: int, out: Path,
-) -> None:
-    """
-    Save what it takes to go on.
-
-    :raises InputError: it cannot be written; the one before is still there
-    """
-    state = {
-        'options': config.values(), 'labels': list(labels), 'pictures': pictures,
-        'step': run.step, 'seconds': run.seconds, 'best': run.best,
-        'network': run.network.state_dict(), 'average': run.average.state_dict(),
-        'optimizer': run.optimizer.state_dict()}
-    write_beside(out / STATE, lambda path: torch.save(state, path))
-
-
-def load_state(
-    run: DetectorRun, config: DetectorConfig, labels: Sequence[str], pictures: int, out: Path,
-) -> None:
-    """
-    Go on from a saved state.
-
-    :raises InputError: there is none, it is broken, or it is of other options or data
-    """
-    path = out / STATE
-    try:
-        state = torch.load(path, map_location='cpu', weights_only=True)
-        before = {**state['options'], 'class names': state['labels'],
-                  'number of pictures': state['pictures']}
-    except OSError as error:
-        raise InputError(f"there is no training to resume in '{out}': cannot read {STATE} "
-                         f'({error.strerror})') from error
-    except Exception as error:  # torch raises all kinds
-        raise InputError(f"'{path}' is no state of a detector's training or is broken; start "
-                         'again without --resume in another folder') from error
-    now = {**config.values(), 'class names': list(labels), 'number of pictures': pictures}
-    changed = [name for name in sorted(before.keys() | now.keys())
-               if name not in FREE and before.get(name) != now.get(name)]
-    if changed:
-        name = changed[0]
-        raise InputError(
-            f"'{out}' was trained with other options ({name} was {before.get(name)} and is "
-            f'{now.get(name)} now); resume with the same or choose another folder')
-    for name in ('network', 'average', 'optimizer'):
-        getattr(run, name).load_state_dict(state[name])
-    run.step, run.seconds, run.best = state['step'], state['seconds'], state['best']
 
 
 @contextmanager

@@ -10,10 +10,8 @@ ends with the same weights as one that was not. RUN holds `model.safetensors` an
 `torchrun` starts the processes, which share every batch.
 """
 
-import json
 import logging
 import os
-import sys
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -28,7 +26,6 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as functional
@@ -38,21 +35,26 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
 from img2scene_ros.learning.dataset import TrainingExamples
 from img2scene_ros.learning.dataset import ValidationExamples
 from img2scene_ros.learning.dataset import positions_of
 from img2scene_ros.learning.samples import CropSample
+from img2scene_ros.learning.runs import TrainingError
+from img2scene_ros.learning.runs import move_average
+from img2scene_ros.learning.runs import on_one_core
+from img2scene_ros.learning.runs import open_log
+from img2scene_ros.learning.runs import open_run
+from img2scene_ros.learning.runs import save_state
+from img2scene_ros.learning.runs import show_progress
+from img2scene_ros.learning.runs import weight_groups
 from img2scene_ros.learning.samples import CropSamples
-from img2scene_ros.learning.training_config import FREE
 from img2scene_ros.learning.training_config import TrainingConfig
 from img2scene_ros.learning.training_config import TrainingOptions
 from img2scene_ros.models import build_network
 from img2scene_ros.models import load_network
 from img2scene_ros.models import save_network
-from img2scene_ros.models import write_beside
 from img2scene_ros.models.geometry import cell_centers
 from img2scene_ros.models.occupancy import OccupancyNetwork
 from img2scene_ros.models.resnet import load_imagenet_weights
@@ -64,10 +66,6 @@ RESOLUTION = 32  # of the volumes that are validated
 INPUTS = {'rgb': False, 'rgbd': True}  # what is validated, and whether it has depth
 
 logger = logging.getLogger(__name__)
-
-
-class TrainingError(Img2SceneError):
-    """A training that cannot go on."""
 
 
 @dataclass(frozen=True)
@@ -139,11 +137,7 @@ def train(
     out = Path(out)
     with join_processes() as processes:
         run = start(config, processes)
-        if resume:
-            load_state(run, config, len(samples), out)
-        elif (out / STATE).exists():
-            raise InputError(f"'{out}' holds a training already; go on with --resume or choose "
-                             'another folder')
+        open_run(run, about(config, samples), out, resume)
         with open_log(out, run.step, processes.leads) as log, \
                 show_progress(config.training.steps, run.step, processes.leads) as show:
             for losses in steps(run, config, samples, processes, end):
@@ -152,6 +146,11 @@ def train(
                 if processes.leads:
                     keep(run, config, samples, validation, out, log, losses['last'])
     return run
+
+
+def about(config: TrainingConfig, samples: Sequence[CropSample]) -> dict[str, Any]:
+    """Return what must stay the same for a run to go on."""
+    return {**config.values(), 'number of samples': len(samples)}
 
 
 @contextmanager
@@ -200,12 +199,8 @@ def start(config: TrainingConfig, processes: Processes) -> Run:
             if weight.ndim == 4:
                 weight.data = weight.data.contiguous(memory_format=torch.channels_last)
     network = network.to(device)
-    # Weight decay is for matrices and filters, not for biases and norms.
-    weights = list(network.parameters())
     kind = {'adamw': torch.optim.AdamW, 'adam': torch.optim.Adam}[options.optimizer]
-    optimizer = kind([
-        {'params': [w for w in weights if w.ndim > 1], 'weight_decay': options.weight_decay},
-        {'params': [w for w in weights if w.ndim <= 1], 'weight_decay': 0.0}])
+    optimizer = kind(weight_groups(network, options.weight_decay))
     scaler = torch.amp.GradScaler(
         device.type, enabled=arithmetic(options, device) == torch.float16)
     return Run(network, deepcopy(network).eval().requires_grad_(False), optimizer, scaler)
@@ -248,7 +243,7 @@ def steps(
         examples, options.batch // processes.count,
         sampler=positions_of(
             processes.rank, processes.count, options.batch, run.step, options.steps),
-        num_workers=options.workers, worker_init_fn=_on_one_core,
+        num_workers=options.workers, worker_init_fn=on_one_core,
         pin_memory=device.type == 'cuda')
     model = run.network.train()
     if processes.count > 1:
@@ -275,10 +270,6 @@ def steps(
             total, count = torch.zeros((), device=device), 0
         if last:
             return
-
-
-def _on_one_core(_: int) -> None:
-    cv2.setNumThreads(1)  # there are as many workers as shall work at once
 
 
 def one_step(
@@ -313,7 +304,7 @@ def one_step(
     run.scaler.step(run.optimizer)
     run.scaler.update()
     run.step += 1
-    update_average(run, options.average)
+    move_average(run.average, run.network, run.step, options.average)
     return loss.detach()
 
 
@@ -360,16 +351,6 @@ def arithmetic(options: TrainingOptions, device: torch.device) -> torch.dtype:
         options.precision]
 
 
-@torch.no_grad()
-def update_average(run: Run, decay: float) -> None:
-    """Move the average towards the weights; faster at the start. Statistics are copied."""
-    decay = min(decay, (1.0 + run.step) / (10.0 + run.step))
-    torch._foreach_lerp_(
-        list(run.average.parameters()), list(run.network.parameters()), 1.0 - decay)
-    for kept, new in zip(run.average.buffers(), run.network.buffers()):
-        kept.copy_(new)
-
-
 def keep(
     run: Run, config: TrainingConfig, samples: Sequence[CropSample],
     validation: Sequence[CropSample] | None, out: Path, log: Callable[[int, dict], None],
@@ -381,12 +362,12 @@ def keep(
     :raises InputError: a file cannot be written; the one before is still there
     """
     options = config.training
-    about = {
+    card = {
         'step': run.step, 'training': config.values(), 'samples': len(samples),
         'picture_size': options.size or len(samples[0].crop.mask)}
     if isinstance(samples, CropSamples):  # which shapes were not trained on
         rendered = samples.index['options']
-        about['split'] = {name: rendered[name] for name in ('test_share', 'split_seed')}
+        card['split'] = {name: rendered[name] for name in ('test_share', 'split_seed')}
     saves = is_last or run.step % options.save_every == 0
     if validation is not None and (is_last or run.step % options.validate_every == 0):
         scores = validate(run.average, validation, options)
@@ -396,11 +377,11 @@ def keep(
             f"{scores[name]['iou']:.3f} {name}" for name in INPUTS))
         if score > run.best:
             run.best = score
-            save_network(run.average, out, {**about, 'validation': scores})
+            save_network(run.average, out, {**card, 'validation': scores})
     elif validation is None and saves:
-        save_network(run.average, out, about)
+        save_network(run.average, out, card)
     if saves:
-        save_state(run, config, len(samples), out)
+        save_state(run, about(config, samples), out)
 
 
 def validate(
@@ -422,7 +403,7 @@ def validate(
         ious, labels = [], []
         for pictures, half_field, occupancy, names in DataLoader(
                 examples, min(64, options.batch), num_workers=options.workers,
-                worker_init_fn=_on_one_core):
+                worker_init_fn=on_one_core):
             with torch.inference_mode(), \
                     torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 logits = network(pictures.to(device), half_field.to(device), RESOLUTION)
@@ -459,133 +440,3 @@ def summary(ious: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
         'per_threshold': dict(zip(map(str, THRESHOLDS), means.tolist())),
         'per_category': {label: float(ious[of_label == label, best].mean())
                          for label in sorted(set(labels))}}
-
-
-def save_state(run: Run, config: TrainingConfig, samples: int, out: Path) -> None:
-    """
-    Save what it takes to go on.
-
-    :raises InputError: it cannot be written; the one before is still there
-    """
-    state = {
-        'options': config.values(), 'samples': samples, 'step': run.step, 'best': run.best,
-        'network': run.network.state_dict(), 'average': run.average.state_dict(),
-        'optimizer': run.optimizer.state_dict(), 'scaler': run.scaler.state_dict()}
-    write_beside(out / STATE, lambda path: torch.save(state, path))
-
-
-def load_state(run: Run, config: TrainingConfig, samples: int, out: Path) -> None:
-    """
-    Go on from a saved state.
-
-    :raises InputError: there is none, it is broken, or it is of other options or data
-    """
-    path = out / STATE
-    try:
-        state = torch.load(path, map_location='cpu', weights_only=True)
-        before = {**state['options'], 'number of samples': state['samples']}
-    except OSError as error:
-        raise InputError(f"there is no training to resume in '{out}': cannot read {STATE} "
-                         f'({error.strerror})') from error
-    except Exception as error:  # torch raises all kinds
-        raise InputError(f"'{path}' is no state of a training or is broken; start again without "
-                         '--resume in another folder') from error
-    now = {**config.values(), 'number of samples': samples}
-    changed = [name for name in sorted(before.keys() | now.keys())
-               if name not in FREE and before.get(name) != now.get(name)]
-    if changed:
-        name = changed[0]
-        raise InputError(
-            f"'{out}' was trained with other options ({name} was {before.get(name)} and is "
-            f'{now.get(name)} now); resume with the same or choose another folder')
-    for name in ('network', 'average', 'optimizer', 'scaler'):
-        getattr(run, name).load_state_dict(state[name])
-    run.step, run.best = state['step'], state['best']
-
-
-@contextmanager
-def open_log(
-    out: Path, step: int, leads: bool,
-) -> Iterator[Callable[[int, dict[str, Any]], None]]:
-    """
-    Yield what writes a line of values to log.jsonl and to TensorBoard.
-
-    :param step: lines of later steps, of a session that was not saved, are dropped
-    :raises InputError: the folder cannot be written
-    """
-    if not leads:
-        yield lambda step, values: None
-        return
-    path = out / LOG
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lines = path.read_text().splitlines() if step and path.exists() else []
-        kept = [line for line in lines if json.loads(line)['step'] <= step]
-        path.write_text(''.join(f'{line}\n' for line in kept))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"cannot write the log '{path}': {error}") from error
-    board = _tensorboard(out, step)
-
-    def write(step: int, values: dict[str, Any]) -> None:
-        values = {name: value for name, value in values.items() if name != 'last'}
-        try:
-            with open(path, 'a') as file:
-                file.write(json.dumps({'step': step, **values}) + '\n')
-        except OSError as error:
-            raise InputError(f"cannot write the log '{path}': {error.strerror}") from error
-        for name, value in _scalars(values):
-            if board:
-                board.add_scalar(name, value, step)
-
-    yield write
-    if board:
-        board.close()
-
-
-def _scalars(values: dict[str, Any], prefix: str = '') -> Iterator[tuple[str, float]]:
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _scalars(value, f'{prefix}{name}/')
-        else:
-            yield prefix + name, value
-
-
-def _tensorboard(out: Path, step: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        logger.info('TensorBoard is not installed (pip install tensorboard), so the curves are '
-                    'in %s only', out / LOG)
-        return None
-    return SummaryWriter(str(out), purge_step=step + 1)
-
-
-@contextmanager
-def show_progress(
-    count: int, step: int, leads: bool, unit: str = 'step',
-) -> Iterator[Callable[[int, float], None]]:
-    """Yield what shows the step and the loss: a bar with the time left, or lines in a file."""
-    if not leads:
-        yield lambda step, loss: None
-    elif sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import BarColumn
-        from rich.progress import MofNCompleteColumn
-        from rich.progress import Progress
-        from rich.progress import TextColumn
-        from rich.progress import TimeRemainingColumn
-
-        columns = (TextColumn('loss {task.fields[loss]:.4f}'), BarColumn(), MofNCompleteColumn(),
-                   TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), speed_estimate_period=600) as bar:
-            task = bar.add_task('', total=count, completed=step, loss=float('nan'))
-            yield lambda step, loss: bar.update(task, completed=step, loss=loss)
-    else:
-        began, first = monotonic(), step
-
-        def show(step: int, loss: float) -> None:
-            left = (count - step) * (monotonic() - began) / max(1, step - first) / 60
-            logger.info(
-                '%s %d of %d: loss %.4f, %.1f minutes left', unit, step, count, loss, left)
-
-        yield show

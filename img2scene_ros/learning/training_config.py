@@ -25,7 +25,7 @@ class TrainingOptions(Options):
 
     network: str = option('frustum-unet', 'Which network', choices=tuple(NETWORKS))
     start_from: str = option(
-        '', 'Folder of a trained network to start from, of the same shape or with layers less; '
+        '', 'Folder of a trained network to start from, of the same shape or with fewer blocks; '
         'empty is none')
     backbone_weights: str = option(
         '', "A file of a ResNet's weights to start from, with torchvision's names; empty is none")
@@ -65,10 +65,6 @@ class TrainingOptions(Options):
     save_every: int = option(1000, 'Steps between two states to resume from', low=1)
     validate_every: int = option(1000, 'Steps between two validations', low=1)
     validation_samples: int = option(512, 'Samples of a validation', low=1)
-
-
-# What may change from one session of a training to the next without another outcome.
-FREE = {'workers', 'log_every', 'save_every', 'validate_every', 'validation_samples'}
 
 
 @dataclass(frozen=True)

@@ -58,12 +58,9 @@ class FrustumUNet(OccupancyNetwork):
         self.shrink = nn.ModuleList(
             nn.Sequential(nn.Conv2d(fine, coarse, 2, 2, bias=False), nn.BatchNorm2d(coarse))
             for fine, coarse in zip(widths, widths[1:]))
-        # Both change nothing at the start, so a training can go on with more of them.
         self.field = nn.Linear(1, widths[-1])
-        self.deep = blocks(widths[-1], config.deep)
-        for last in (self.field, *(block.layers[-1] for block in self.deep)):
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
+        change_nothing(self.field)
+        self.deep = blocks(widths[-1], config.deep, from_start=0)
         self.grow = nn.ModuleList(
             nn.ConvTranspose2d(coarse, fine, 2, 2) for fine, coarse in zip(widths, widths[1:]))
         self.up = nn.ModuleList(blocks(width, config.blocks) for width in widths[:-1])
@@ -129,6 +126,20 @@ class Block(nn.Module):
         return (x + self.layers(x)).relu()
 
 
-def blocks(width: int, count: int) -> nn.Sequential:
-    """Return blocks one after another."""
-    return nn.Sequential(*(Block(width) for _ in range(count)))
+def blocks(width: int, count: int, from_start: int = 1) -> nn.Sequential:
+    """
+    Return blocks one after another.
+
+    :param from_start: how many do something from the start; those after them change nothing until
+        they have learned something, so a training can go on with more of them
+    """
+    chain = nn.Sequential(*(Block(width) for _ in range(count)))
+    for block in chain[from_start:]:
+        change_nothing(block.layers[-1])
+    return chain
+
+
+def change_nothing(layer: nn.Linear | nn.BatchNorm2d) -> None:
+    """Let a layer's answer be zero until it has learned something."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)

@@ -414,7 +414,7 @@ def test_broken_state_is_one_sentence(tmp_path, pictures, content):
         torch.save({'step': 3}, path)
     else:
         path.write_bytes(content)
-    with pytest.raises(InputError, match='no state of a detector') as caught:
+    with pytest.raises(InputError, match='no state of a training') as caught:
         train_detector(config(), pictures, LABELS, tmp_path, resume=True)
     assert '\n' not in str(caught.value)
 

@@ -144,11 +144,12 @@ def test_training_starts_from_a_trained_network(tmp_path, samples):
               tmp_path / 'third')
 
 
-def test_a_deeper_network_starts_from_a_shallower_one(tmp_path, samples):
-    """Layers that were not there at first change nothing before they have learned something."""
+@pytest.mark.parametrize('option', ['model.deep', 'model.blocks'])
+def test_a_deeper_network_starts_from_a_shallower_one(tmp_path, samples, option):
+    """Blocks that were not there at first change nothing before they have learned something."""
     start = f"start_from={tmp_path / 'first'}"
-    train(config('average=0', 'model.deep=1'), samples, tmp_path / 'first')
-    train(config(start, 'learning_rate=0', 'steps=1', 'model.deep=3'), samples,
+    train(config('average=0', f'{option}=1'), samples, tmp_path / 'first')
+    train(config(start, 'learning_rate=0', 'steps=1', f'{option}=3'), samples,
           tmp_path / 'second')
     pictures = torch.randn(2, 6, 32, 32, generator=torch.Generator().manual_seed(0))
     half_field = torch.tensor([0.2, 0.3])
@@ -160,7 +161,7 @@ def test_a_deeper_network_starts_from_a_shallower_one(tmp_path, samples):
         torch.testing.assert_close(
             deep(pictures, half_field, 16), shallow(pictures, half_field, 16))
     with pytest.raises(InputError, match='another shape'):
-        train(config(f"start_from={tmp_path / 'second'}", 'model.deep=1'), samples,
+        train(config(f"start_from={tmp_path / 'second'}", f'{option}=1'), samples,
               tmp_path / 'third')
 
 

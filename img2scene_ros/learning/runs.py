@@ -1,0 +1,195 @@
+"""
+What the trainings share: the files of a run, its log and progress, and how weights move.
+
+A run is a folder. Beside what was learned it holds `state.pt`, all it takes to go on, `log.jsonl`,
+and TensorBoard's files where that is installed.
+"""
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import cv2
+import torch
+from torch import nn
+
+from img2scene_ros.errors import Img2SceneError
+from img2scene_ros.errors import InputError
+from img2scene_ros.models import write_beside
+
+STATE = 'state.pt'
+LOG = 'log.jsonl'
+# Options that may change from one session to the next without another outcome.
+FREE = {'workers', 'log_every', 'save_every', 'validate_every', 'validation_samples'}
+
+logger = logging.getLogger(__name__)
+
+
+class TrainingError(Img2SceneError):
+    """A training that cannot go on."""
+
+
+def weight_groups(network: nn.Module, decay: float) -> list[dict[str, Any]]:
+    """Return an optimizer's groups: weight decay is for matrices and filters only."""
+    weights = list(network.parameters())
+    return [{'params': [w for w in weights if w.ndim > 1], 'weight_decay': decay},
+            {'params': [w for w in weights if w.ndim <= 1], 'weight_decay': 0.0}]
+
+
+@torch.no_grad()
+def move_average(average: nn.Module, network: nn.Module, step: int, decay: float) -> None:
+    """Move the average towards the weights; faster at the start. Statistics are copied."""
+    decay = min(decay, (1.0 + step) / (10.0 + step))
+    torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1.0 - decay)
+    for kept, new in zip(average.buffers(), network.buffers()):
+        kept.copy_(new)
+
+
+def on_one_core(_: int) -> None:
+    """Set a worker up: there are as many of them as shall work at once."""
+    cv2.setNumThreads(1)
+
+
+def open_run(run: Any, about: dict[str, Any], out: Path, resume: bool) -> None:
+    """
+    Go on with the run of a folder, or see that there is none yet.
+
+    :param run: as `save_state`
+    :param about: options and data of the training; but for `FREE` they must be as they were
+    :raises InputError: a folder with a run, or one to go on with without a state, with a broken
+        one, or with one of other options or data
+    """
+    if resume:
+        _load_state(run, about, out)
+    elif (out / STATE).exists():
+        raise InputError(f"'{out}' holds a training already; go on with --resume or choose "
+                         'another folder')
+
+
+def save_state(run: Any, about: dict[str, Any], out: Path) -> None:
+    """
+    Save what it takes to go on.
+
+    :param run: its attributes are numbers, or know their own state as torch's modules do
+    :raises InputError: it cannot be written; the one before is still there
+    """
+    parts = {name: part.state_dict() if hasattr(part, 'state_dict') else part
+             for name, part in vars(run).items()}
+    write_beside(out / STATE, lambda path: torch.save({'about': about, 'run': parts}, path))
+
+
+def _load_state(run: Any, about: dict[str, Any], out: Path) -> None:
+    path = out / STATE
+    try:
+        state = torch.load(path, map_location='cpu', weights_only=True)
+        before, parts = state['about'], state['run']
+    except OSError as error:
+        raise InputError(f"there is no training to resume in '{out}': cannot read {STATE} "
+                         f'({error.strerror})') from error
+    except Exception as error:  # torch raises all kinds
+        raise InputError(f"'{path}' is no state of a training or is broken; start again without "
+                         '--resume in another folder') from error
+    for name in sorted(before.keys() | about.keys()):
+        if name not in FREE and before.get(name) != about.get(name):
+            raise InputError(
+                f"'{out}' was trained with other options ({name} was {before.get(name)} and is "
+                f'{about.get(name)} now); resume with the same or choose another folder')
+    for name, part in parts.items():
+        if hasattr(getattr(run, name), 'load_state_dict'):
+            getattr(run, name).load_state_dict(part)
+        else:
+            setattr(run, name, part)
+
+
+@contextmanager
+def open_log(
+    out: Path, step: int, leads: bool,
+) -> Iterator[Callable[[int, dict[str, Any]], None]]:
+    """
+    Yield what writes a line of values to log.jsonl and to TensorBoard.
+
+    :param step: lines of later steps, of a session that was not saved, are dropped
+    :raises InputError: the folder cannot be written
+    """
+    if not leads:
+        yield lambda step, values: None
+        return
+    path = out / LOG
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lines = path.read_text().splitlines() if step and path.exists() else []
+        kept = [line for line in lines if json.loads(line)['step'] <= step]
+        path.write_text(''.join(f'{line}\n' for line in kept))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"cannot write the log '{path}': {error}") from error
+    board = _tensorboard(out, step)
+
+    def write(step: int, values: dict[str, Any]) -> None:
+        values = {name: value for name, value in values.items() if name != 'last'}
+        try:
+            with open(path, 'a') as file:
+                file.write(json.dumps({'step': step, **values}) + '\n')
+        except OSError as error:
+            raise InputError(f"cannot write the log '{path}': {error.strerror}") from error
+        for name, value in _scalars(values):
+            if board:
+                board.add_scalar(name, value, step)
+
+    yield write
+    if board:
+        board.close()
+
+
+def _scalars(values: dict[str, Any], prefix: str = '') -> Iterator[tuple[str, float]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _scalars(value, f'{prefix}{name}/')
+        else:
+            yield prefix + name, value
+
+
+def _tensorboard(out: Path, step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        logger.info('TensorBoard is not installed (pip install tensorboard), so the curves are '
+                    'in %s only', out / LOG)
+        return None
+    return SummaryWriter(str(out), purge_step=step + 1)
+
+
+@contextmanager
+def show_progress(
+    count: int, step: int, leads: bool, unit: str = 'step',
+) -> Iterator[Callable[[int, float], None]]:
+    """Yield what shows the step and the loss: a bar with the time left, or lines in a file."""
+    if not leads:
+        yield lambda step, loss: None
+    elif sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn
+        from rich.progress import MofNCompleteColumn
+        from rich.progress import Progress
+        from rich.progress import TextColumn
+        from rich.progress import TimeRemainingColumn
+
+        columns = (TextColumn('loss {task.fields[loss]:.4f}'), BarColumn(), MofNCompleteColumn(),
+                   TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), speed_estimate_period=600) as bar:
+            task = bar.add_task('', total=count, completed=step, loss=float('nan'))
+            yield lambda step, loss: bar.update(task, completed=step, loss=loss)
+    else:
+        began, first = monotonic(), step
+
+        def show(step: int, loss: float) -> None:
+            left = (count - step) * (monotonic() - began) / max(1, step - first) / 60
+            logger.info(
+                '%s %d of %d: loss %.4f, %.1f minutes left', unit, step, count, loss, left)
+
+        yield show
