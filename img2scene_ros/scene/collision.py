@@ -12,6 +12,7 @@ import trimesh
 from scipy.spatial import ConvexHull
 
 from img2scene_ros.reconstruction import ObjectModel
+from img2scene_ros.reconstruction.meshes import decimated
 
 KINDS = ('mesh', 'hull', 'convex_parts')
 GREATEST_GAP, GREATEST_SHARE = 0.002, 0.01
@@ -82,10 +83,7 @@ def _thinned(mesh: trimesh.Trimesh, triangles: int) -> trimesh.Trimesh | None:
         import open3d
     except (ImportError, OSError):
         return None
-    dense = open3d.geometry.TriangleMesh(
-        open3d.utility.Vector3dVector(mesh.vertices), open3d.utility.Vector3iVector(mesh.faces))
-    thin = dense.simplify_quadric_decimation(triangles)
-    thin = trimesh.Trimesh(np.asarray(thin.vertices), np.asarray(thin.triangles))
+    thin = decimated(mesh, triangles)
     if not thin.is_watertight or thin.volume <= 0 or len(thin.faces) > triangles:
         return None
     samples = np.concatenate([mesh.vertices, mesh.triangles_center]).astype(np.float32)
