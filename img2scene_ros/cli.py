@@ -255,7 +255,8 @@ def _add_training_arguments(
         '--set', action='append', default=[], metavar='NAME=VALUE', dest='settings',
         help='set an option of the config, sections with a dot: model.width=64 (may be repeated)')
     parser.add_argument(
-        '--data', type=Path, required=True, metavar='DIR', help=f'{samples} of `{made_by}`')
+        '--data', type=Path, required=True, nargs='+', metavar='DIR',
+        help=f'{samples} of `{made_by}`')
     parser.add_argument(
         '--validation', type=Path, metavar='DIR',
         help=f'{samples} of other shapes (--split test); without, the newest weights are saved, '
@@ -401,7 +402,7 @@ def _train(chosen: argparse.Namespace) -> int:
     from img2scene_ros.learning.training_config import read_config
 
     config = read_config(chosen.config, chosen.settings)
-    samples = open_samples(chosen.data)
+    samples = open_samples(*chosen.data)
     validation = open_samples(chosen.validation) if chosen.validation else None
     run = train(config, samples, chosen.out, validation, chosen.resume, chosen.minutes)
     score = f', mean IoU {run.best:.3f}' if validation else ''
@@ -416,7 +417,7 @@ def _train_detector(chosen: argparse.Namespace) -> int:
     from img2scene_ros.learning.detector_training import train_detector
 
     config = read_detector_config(chosen.config, chosen.settings)
-    pictures, labels = open_pictures(chosen.data)
+    pictures, labels = open_pictures(*chosen.data)
     validation = open_pictures(chosen.validation)[0] if chosen.validation else None
     run = train_detector(
         config, pictures, labels, chosen.out, validation, chosen.resume, chosen.minutes)

@@ -27,15 +27,14 @@ from img2scene_ros.models.inputs import encode_crop
 from img2scene_ros.reconstruction.crop import Crop
 
 
-def open_samples(folder: Path) -> CropSamples:
+def open_samples(*folders: Path) -> CropSamples:
     """
-    Open a data set of crops and read all of its shards, so that what is broken shows at once.
+    Open data sets of crops and read all of their shards, so that what is broken shows at once.
 
     :raises InputError: as `CropSamples` and `read_shard`
     """
-    samples = CropSamples(folder)
-    for number in range(0, len(samples), samples.index['options']['shard_samples']):
-        samples[number]
+    samples = CropSamples(*folders)
+    samples.read()
     return samples
 
 

@@ -47,17 +47,17 @@ class Picture:
     ignored: np.ndarray
 
 
-def open_pictures(folder: Path) -> tuple[ScenePictures, list[str]]:
+def open_pictures(*folders: Path) -> tuple[ScenePictures, list[str]]:
     """
-    Open a data set of scenes and read all of it, so that what is broken shows at once.
+    Open data sets of scenes and read all of them, so that what is broken shows at once.
 
     :return: the pictures, and the class names in them, sorted
     :raises InputError: as `ScenePictures` and `read_shard`, or no objects at all
     """
-    pictures = ScenePictures(folder)
+    pictures = ScenePictures(*folders)
     labels = sorted({truth.label for _, objects in pictures for truth in objects})
     if not labels:
-        raise InputError(f"the scenes in '{folder}' hold no objects")
+        raise InputError(f"the scenes in '{folders[0]}' hold no objects")
     return pictures, labels
 
 

@@ -13,6 +13,7 @@ import zipfile
 import zlib
 from abc import ABC
 from abc import abstractmethod
+from bisect import bisect_right
 from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -40,6 +41,8 @@ JPEG_QUALITY = 92
 # Depths of crops are stored in steps of a thousandth of the cube's side, from 1.5 sides before
 # the anchor to 2.5 behind it; what lies beyond is moved to the end of that range.
 STEPS, NEAREST, FARTHEST = 1000, -1.5, 2.5
+# What index.json must tell of how a data set was rendered.
+RENDERED = ('kind', 'samples', 'shard_samples', 'size', 'test_share', 'split_seed')
 
 Record = TypeVar('Record')
 
@@ -244,37 +247,74 @@ def read_shard(path: Path) -> list[list[bytes]]:
 
 
 class _Records(ABC, Sequence, Generic[Record]):
-    """The records of a finished data set, decoded when they are asked for."""
+    """
+    The records of finished data sets, one after another, decoded when they are asked for.
+
+    - options: what each of the sets was rendered with
+    """
 
     KIND: str
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, *folders: Path) -> None:
         """
-        Open a data set; its shards are read when they are first needed.
+        Open data sets; their shards are read when they are first needed.
 
-        :raises InputError: no data set, one of the other kind, or an unfinished one
+        :raises InputError: no data set, one of the other kind, an unfinished one, or some whose
+            shapes were split in different ways
         """
-        self.folder = Path(folder)
-        self.index = read_index(self.folder)
-        if self.index['options']['kind'] != self.KIND:
+        self.options: list[dict[str, Any]] = []
+        self._shards: list[Path] = []
+        self._ends: list[int] = []  # of the shards, in records
+        self._read: dict[int, list[list[bytes]]] = {}
+        for folder in map(Path, folders):
+            self._add(folder, read_index(folder))
+            if self.split != _split(self.options[-1]):
+                raise InputError(
+                    f"'{folders[0]}' and '{folder}' split the shapes in different ways "
+                    f'({self.split}, {_split(self.options[-1])}), so one trains on shapes that '
+                    'the other tests; render them with the same --test-share and --split-seed')
+
+    def _add(self, folder: Path, index: dict[str, Any]) -> None:
+        options, names = index['options'], index['shards']
+        if options['kind'] != self.KIND:
             raise InputError(
-                f"'{folder}' holds {self.index['options']['kind']}, not {self.KIND}; "
+                f"'{folder}' holds {options['kind']}, not {self.KIND}; "
                 f'make them with `img2scene render --kind {self.KIND}`')
-        missing = [name for name in self.index['shards'] if not (self.folder / name).is_file()]
+        missing = [name for name in names if not (folder / name).is_file()]
         if missing:
             raise InputError(
-                f"'{folder}' lacks {len(missing)} of {len(self.index['shards'])} shards; run the "
+                f"'{folder}' lacks {len(missing)} of {len(names)} shards; run the "
                 'same `img2scene render` again to finish it')
-        self._read: dict[int, list[list[bytes]]] = {}
+        first, each = len(self), options['shard_samples']
+        self.options.append(options)
+        self._shards += [folder / name for name in names]
+        self._ends += [first + min((number + 1) * each, options['samples'])
+                       for number in range(len(names))]
+
+    @property
+    def split(self) -> dict[str, Any]:
+        """Return how the shapes were parted into those to train and those to test."""
+        return _split(self.options[0])
 
     def __len__(self) -> int:
-        return self.index['options']['samples']
+        return self._ends[-1] if self._ends else 0
 
     def __getitem__(self, number: int) -> Record:
         if not -len(self) <= number < len(self):
             raise IndexError(number)
-        shard, inside = divmod(number % len(self), self.index['options']['shard_samples'])
-        return self._decode(self._shard(shard)[inside])
+        number %= len(self)
+        shard = bisect_right(self._ends, number)
+        first = self._ends[shard - 1] if shard else 0
+        return self._decode(self._shard(shard)[number - first])
+
+    def read(self) -> None:
+        """
+        Read all shards, so that what is broken shows at once.
+
+        :raises InputError: as `read_shard`
+        """
+        for number in range(len(self._shards)):
+            self._shard(number)
 
     def shuffled(self, seed: int) -> Iterator[Record]:
         """Yield every record once, in an order that the seed determines."""
@@ -283,7 +323,7 @@ class _Records(ABC, Sequence, Generic[Record]):
 
     def _shard(self, number: int) -> list[list[bytes]]:
         if number not in self._read:
-            self._read[number] = read_shard(self.folder / self.index['shards'][number])
+            self._read[number] = read_shard(self._shards[number])
         return self._read[number]
 
     @staticmethod
@@ -293,21 +333,21 @@ class _Records(ABC, Sequence, Generic[Record]):
 
 
 class CropSamples(_Records[CropSample]):
-    """A data set of crops: a sequence of `CropSample`."""
+    """Data sets of crops: a sequence of `CropSample`."""
 
     KIND = 'crops'
     _decode = staticmethod(decode_crop)
 
 
 class SceneSamples(_Records[SceneSample]):
-    """A data set of scenes: a sequence of `SceneSample`."""
+    """Data sets of scenes: a sequence of `SceneSample`."""
 
     KIND = 'scenes'
     _decode = staticmethod(decode_scene)
 
 
 class ScenePictures(_Records[tuple[np.ndarray, list[ObjectTruth]]]):
-    """A data set of scenes, their colours and objects only: a sequence of `decode_picture`."""
+    """Data sets of scenes, their colours and objects only: a sequence of `decode_picture`."""
 
     KIND = 'scenes'
     _decode = staticmethod(decode_picture)
@@ -322,7 +362,7 @@ def read_index(folder: Path) -> dict[str, Any]:
     path = Path(folder) / 'index.json'
     try:
         index = json.loads(path.read_text())
-        index['options']['kind'], index['options']['samples'], index['shards']
+        index['shards'], [index['options'][name] for name in RENDERED]
     except OSError as error:
         raise InputError(
             f"'{folder}' is no data set (cannot read index.json: {error.strerror}); make one with "
@@ -352,6 +392,10 @@ def write_index(folder: Path, index: dict[str, Any]) -> None:
         os.replace(beside, path)
     except OSError as error:
         raise InputError(f"cannot write '{path}': {error.strerror}") from error
+
+
+def _split(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: options[name] for name in ('test_share', 'split_seed')}
 
 
 def _area(box: np.ndarray) -> float:

@@ -135,6 +135,7 @@ def train(
     """
     end = None if minutes is None else monotonic() + 60.0 * minutes
     out = Path(out)
+    check_sizes(samples, config.training)
     with join_processes() as processes:
         run = start(config, processes)
         open_run(run, about(config, samples), out, resume)
@@ -146,6 +147,20 @@ def train(
                 if processes.leads:
                     keep(run, config, samples, validation, out, log, losses['last'])
     return run
+
+
+def check_sizes(samples: Sequence[CropSample], options: TrainingOptions) -> None:
+    """
+    Refuse crops of several sizes that shall stay as they are.
+
+    :raises OptionError: `samples` are such
+    """
+    if isinstance(samples, CropSamples) and not options.size:
+        sizes = sorted({rendered['size'] for rendered in samples.options})
+        if len(sizes) > 1:
+            raise OptionError(
+                f"the data's crops have sides of {' and '.join(map(str, sizes))} pixels; choose "
+                f"one for all with the option 'size', such as {sizes[0]}")
 
 
 def about(config: TrainingConfig, samples: Sequence[CropSample]) -> dict[str, Any]:
@@ -366,8 +381,7 @@ def keep(
         'step': run.step, 'training': config.values(), 'samples': len(samples),
         'picture_size': options.size or len(samples[0].crop.mask)}
     if isinstance(samples, CropSamples):  # which shapes were not trained on
-        rendered = samples.index['options']
-        card['split'] = {name: rendered[name] for name in ('test_share', 'split_seed')}
+        card['split'] = samples.split
     saves = is_last or run.step % options.save_every == 0
     if validation is not None and (is_last or run.step % options.validate_every == 0):
         scores = validate(run.average, validation, options)

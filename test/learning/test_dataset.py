@@ -1,5 +1,7 @@
 """What a training reads depends on the seed and the position alone."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import torch
@@ -21,6 +23,7 @@ from img2scene_ros.learning.samples import coarser
 from img2scene_ros.learning.samples import encode_crop
 from img2scene_ros.learning.samples import write_index
 from img2scene_ros.learning.samples import write_shard
+from img2scene_ros.learning.synthetic import RenderOptions
 
 
 def examples(seed: int = 0) -> TrainingExamples:
@@ -112,7 +115,7 @@ def folder(tmp_path):
         write_shard(tmp_path / shards[-1],
                     [encode_crop(solid_sample(3 * shard + number)) for number in range(3)])
     write_index(tmp_path, {
-        'options': {'kind': 'crops', 'samples': 6, 'shard_samples': 3}, 'shards': shards})
+        'options': asdict(RenderOptions(samples=6, shard_samples=3)), 'shards': shards})
     return tmp_path
 
 

@@ -4,6 +4,7 @@ import errno
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
@@ -37,13 +38,14 @@ from img2scene_ros.learning.detector_data import picture_of
 from img2scene_ros.learning.detector_model import dense_loss
 from img2scene_ros.learning.detector_training import learning_rate
 from img2scene_ros.learning.detector_training import train_detector
+from img2scene_ros.learning.runs import TrainingError
 from img2scene_ros.learning.samples import ObjectTruth
 from img2scene_ros.learning.samples import SceneSample
 from img2scene_ros.learning.samples import encode_crop
 from img2scene_ros.learning.samples import encode_scene
 from img2scene_ros.learning.samples import write_index
 from img2scene_ros.learning.samples import write_shard
-from img2scene_ros.learning.training import TrainingError
+from img2scene_ros.learning.synthetic import RenderOptions
 from solids import solid_sample
 
 pytestmark = pytest.mark.usefixtures('one_thread')
@@ -90,7 +92,8 @@ def write_scenes(folder: Path, scenes: list[SceneSample]) -> Path:
     folder.mkdir()
     write_shard(folder / 'a.npz', [encode_scene(scene) for scene in scenes])
     write_index(folder, {
-        'options': {'kind': 'scenes', 'samples': len(scenes), 'shard_samples': len(scenes)},
+        'options': asdict(RenderOptions(
+            kind='scenes', samples=len(scenes), shard_samples=len(scenes))),
         'shards': ['a.npz']})
     return folder
 
@@ -504,7 +507,7 @@ def test_data_that_are_no_scenes_are_one_sentence(tmp_path, folder, capsys):
     crops.mkdir()
     write_shard(crops / 'a.npz', [encode_crop(solid_sample(0))])
     write_index(crops, {
-        'options': {'kind': 'crops', 'samples': 1, 'shard_samples': 1}, 'shards': ['a.npz']})
+        'options': asdict(RenderOptions(samples=1, shard_samples=1)), 'shards': ['a.npz']})
     blank = drawn(0)
     blank.objects.clear()
     empty = write_scenes(tmp_path / 'empty', [blank])

@@ -132,6 +132,26 @@ def test_unusable_folders_are_one_clear_sentence(folders, tmp_path):
         CropSamples(tmp_path)[0]
 
 
+def test_data_sets_one_after_another(folders, tmp_path):
+    """Of other sizes and lengths of their shards; the last shard may be short."""
+    more, one = tmp_path / 'more', folders['crops']
+    options = RenderOptions(width=160, sky_rays=0, samples=5, shard_samples=2, size=48, seed=3)
+    render_dataset(folders['shapes'], None, more, options)
+    parts = [CropSamples(one), CropSamples(more)]
+    both = CropSamples(one, more)
+    assert len(both) == len(parts[0]) + 5
+    scenes = [sample.scene for part in parts for sample in part]
+    assert [sample.scene for sample in both] == scenes
+    assert both[-1].scene == scenes[-1] and len(both[-1].crop.mask) == 48
+    with pytest.raises(IndexError):
+        both[len(both)]
+    index = json.loads((more / 'index.json').read_text())
+    index['options']['split_seed'] = 1
+    (more / 'index.json').write_text(json.dumps(index))
+    with pytest.raises(InputError, match='split the shapes in different ways.*--split-seed'):
+        CropSamples(one, more)
+
+
 def test_a_shard_that_cannot_be_written_leaves_nothing(tmp_path):
     with pytest.raises(InputError, match='cannot write'):
         write_shard(tmp_path / 'missing' / 'shard.npz', [[b'a', b'b']])

@@ -4,6 +4,7 @@ import errno
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,12 @@ from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
 from img2scene_ros.learning import training
 from img2scene_ros.learning.metrics import voxel_iou
+from img2scene_ros.learning.dataset import resized
 from img2scene_ros.learning.samples import CropSample
 from img2scene_ros.learning.samples import encode_crop
 from img2scene_ros.learning.samples import write_index
 from img2scene_ros.learning.samples import write_shard
+from img2scene_ros.learning.synthetic import RenderOptions
 from img2scene_ros.learning.training import THRESHOLDS
 from img2scene_ros.learning.training import TrainingError
 from img2scene_ros.learning.training import TrainingOptions
@@ -377,10 +380,28 @@ def shards(tmp_path_factory, samples) -> Path:
     folder = tmp_path_factory.mktemp('shards')
     write_shard(folder / 'a.npz', [encode_crop(sample) for sample in samples])
     write_index(folder, {
-        'options': {'kind': 'crops', 'samples': 16, 'shard_samples': 16, 'test_share': 0.3,
-                    'split_seed': 4},
+        'options': asdict(RenderOptions(
+            samples=16, shard_samples=16, size=SIZE, test_share=0.3, split_seed=4)),
         'shards': ['a.npz']})
     return folder
+
+
+def test_several_data_sets_are_one(tmp_path, shards, samples, capsys):
+    larger = tmp_path / 'larger'
+    larger.mkdir()
+    write_shard(larger / 'a.npz', [encode_crop(resized(sample, 64)) for sample in samples[:4]])
+    write_index(larger, {
+        'options': asdict(RenderOptions(samples=4, shard_samples=4, size=64, test_share=0.3,
+                                        split_seed=4)),
+        'shards': ['a.npz']})
+    arguments = ['train', '--data', str(shards), str(larger), '--out', str(tmp_path / 'run')]
+    for setting in QUICK:
+        arguments += ['--set', setting]
+    assert main(arguments) == 2
+    message = capsys.readouterr().err
+    assert f"{SIZE} and 64 pixels" in message and "option 'size'" in message
+    assert main([*arguments, '--set', 'size=32']) == 0
+    assert read_network_config(tmp_path / 'run')['samples'] == 20
 
 
 def test_command_line_trains_and_resumes(tmp_path, shards, capsys):
