@@ -56,6 +56,9 @@ class DetectorAugmentationOptions(Options):
 class DetectorTrainingOptions(Options):
     """How a detector is trained."""
 
+    start_from: str = option(
+        '', "Folder of a trained detector of the same shape and classes to start from, 'bundled' "
+        'is the one that the package holds; empty is none')
     steps: int = option(
         40000, 'Number of steps of the whole training, unless its time is given', low=1)
     batch: int = option(16, 'Pictures per step', low=1)

@@ -18,6 +18,7 @@ from transformers import RTDetrV2ForObjectDetection
 
 from img2scene_ros.errors import InputError
 from img2scene_ros.hub import quiet_libraries
+from img2scene_ros.hub import reading
 from img2scene_ros.learning.detector_config import DetectorModelOptions
 from img2scene_ros.learning.detector_data import MEAN
 from img2scene_ros.learning.detector_data import STD
@@ -70,6 +71,26 @@ def _initialize(model: RTDetrV2ForObjectDetection) -> None:
     # Boxes start as the proposals are.
     for head in (model.model.enc_bbox_head, *model.bbox_embed, *model.model.decoder.bbox_embed):
         nn.init.zeros_(head.layers[-1].weight)
+
+
+def start_from(model: RTDetrV2ForObjectDetection, folder: Path) -> None:
+    """
+    Take over the weights of a trained detector.
+
+    :raises InputError: it cannot be read, or has another shape or other classes
+    """
+    with reading('weights', str(folder)):
+        trained = RTDetrV2ForObjectDetection.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True)
+    classes = [list(one.config.id2label.values()) for one in (trained, model)]
+    shapes = [{name: weight.shape for name, weight in one.state_dict().items()}
+              for one in (trained, model)]
+    if shapes[0] != shapes[1] or classes[0] != classes[1]:
+        raise InputError(
+            f"the detector in '{folder}' has another shape or other classes "
+            f"({', '.join(classes[0])}) than the one to train ({', '.join(classes[1])}); use "
+            'the same model options, and data of the same classes')
+    model.load_state_dict(trained.state_dict())
 
 
 def keep_maps_precise(model: RTDetrV2ForObjectDetection) -> None:

@@ -44,6 +44,7 @@ from img2scene_ros.learning.detector_model import build_detector
 from img2scene_ros.learning.detector_model import dense_loss
 from img2scene_ros.learning.detector_model import keep_maps_precise
 from img2scene_ros.learning.detector_model import save_detector
+from img2scene_ros.learning.detector_model import start_from
 from img2scene_ros.learning.runs import TrainingError
 from img2scene_ros.learning.runs import move_average
 from img2scene_ros.learning.runs import on_one_core
@@ -51,6 +52,7 @@ from img2scene_ros.learning.runs import open_log
 from img2scene_ros.learning.runs import open_run
 from img2scene_ros.learning.runs import save_state
 from img2scene_ros.learning.runs import show_progress
+from img2scene_ros.learning.runs import trained_folder
 from img2scene_ros.learning.runs import weight_groups
 from img2scene_ros.learning.samples import ObjectTruth
 
@@ -123,9 +125,15 @@ def about(
 def start(
     config: DetectorConfig, labels: Sequence[str], device: torch.device,
 ) -> DetectorRun:
-    """Return a run at its first step."""
+    """
+    Return a run at its first step.
+
+    :raises InputError: as `start_from`
+    """
     torch.manual_seed(config.training.seed)
     network = build_detector(config.model, labels)
+    if config.training.start_from:
+        start_from(network, trained_folder(config.training.start_from, 'detector'))
     network = network.to(device, memory_format=torch.channels_last)
     average = deepcopy(network).eval().requires_grad_(False)
     keep_maps_precise(network)

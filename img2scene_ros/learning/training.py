@@ -48,6 +48,7 @@ from img2scene_ros.learning.runs import open_log
 from img2scene_ros.learning.runs import open_run
 from img2scene_ros.learning.runs import save_state
 from img2scene_ros.learning.runs import show_progress
+from img2scene_ros.learning.runs import trained_folder
 from img2scene_ros.learning.runs import weight_groups
 from img2scene_ros.learning.samples import CropSamples
 from img2scene_ros.learning.training_config import TrainingConfig
@@ -203,7 +204,7 @@ def start(config: TrainingConfig, processes: Processes) -> Run:
     torch.manual_seed(options.seed)
     network = build_network(options.network, **asdict(config.model))
     if options.start_from:
-        start_from(network, Path(options.start_from))
+        start_from(network, trained_folder(options.start_from, 'voxel'))
     elif options.backbone_weights:
         if not hasattr(network, 'encoder'):
             raise OptionError(f"'{options.network}' has no ResNet that could start from the "

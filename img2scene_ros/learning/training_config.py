@@ -25,8 +25,8 @@ class TrainingOptions(Options):
 
     network: str = option('frustum-unet', 'Which network', choices=tuple(NETWORKS))
     start_from: str = option(
-        '', 'Folder of a trained network to start from, of the same shape or with fewer blocks; '
-        'empty is none')
+        '', "Folder of a trained network to start from, of the same shape or with fewer blocks, "
+        "'bundled' is the one that the package holds; empty is none")
     backbone_weights: str = option(
         '', "A file of a ResNet's weights to start from, with torchvision's names; empty is none")
     steps: int = option(20000, 'Number of steps of the whole training', low=1)

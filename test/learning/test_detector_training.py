@@ -168,6 +168,26 @@ def test_saved_folder_finds_what_the_average_finds(tmp_path, pictures, scenes):
     assert [found[0].label] == [LABELS[best[0] % 2]]
 
 
+def test_training_starts_from_a_trained_detector(tmp_path, pictures):
+    train_detector(config('steps=2', 'average=0'), pictures, LABELS, tmp_path / 'first')
+    start = f"start_from={tmp_path / 'first'}"
+    run = train_detector(
+        config(start, 'steps=1', 'learning_rate=0'), pictures, LABELS, tmp_path / 'second')
+    first = load_file(tmp_path / 'first' / 'model.safetensors')
+    weights = dict(run.network.named_parameters())
+    shared = first.keys() & weights.keys()
+    assert len(shared) > 100
+    for name in shared:
+        assert torch.equal(weights[name], first[name].float()), 'nothing is learned at a rate of 0'
+    for settings, labels in (((start, 'model.decoder_layers=3'), LABELS),
+                             ((start,), ('cup', 'bed'))):
+        with pytest.raises(InputError, match='another shape or other classes'):
+            train_detector(config(*settings), pictures, labels, tmp_path / 'third')
+    with pytest.raises(InputError, match='weights of the checkpoint .*nowhere'):
+        train_detector(config(f"start_from={tmp_path / 'nowhere'}"), pictures, LABELS,
+                       tmp_path / 'third')
+
+
 def test_resumed_run_ends_as_an_uninterrupted_one(tmp_path, pictures, monkeypatch):
     whole = train_detector(config(), pictures, LABELS, tmp_path / 'whole', pictures)
 

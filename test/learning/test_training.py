@@ -36,6 +36,7 @@ from img2scene_ros.learning.training_config import TrainingConfig
 from img2scene_ros.learning.training_config import read_config
 from img2scene_ros.models import load_network
 from img2scene_ros.models import read_network_config
+from img2scene_ros.weights import bundled
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 
@@ -145,6 +146,14 @@ def test_training_starts_from_a_trained_network(tmp_path, samples):
     with pytest.raises(InputError, match='another shape'):
         train(config(f"start_from={tmp_path / 'first'}", 'model.width=12'), samples,
               tmp_path / 'third')
+
+
+def test_training_starts_from_the_bundled_network(tmp_path, samples):
+    chosen = read_config(None, ['start_from=bundled', 'steps=1', 'batch=2', 'learning_rate=0'])
+    run = train(chosen, samples[:2], tmp_path)
+    bundled_weights = load_network(bundled('voxel')).state_dict()
+    for name, weight in run.network.named_parameters():
+        assert torch.equal(weight, bundled_weights[name])
 
 
 @pytest.mark.parametrize('option', ['model.deep', 'model.blocks'])
