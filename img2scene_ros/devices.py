@@ -1,11 +1,31 @@
 """Where networks run: the options `device` and `dtype` of every backend that has one."""
 
 from typing import TYPE_CHECKING
+from typing import Any
 
 from img2scene_ros.errors import OptionError
+from img2scene_ros.options import option
 
 if TYPE_CHECKING:
     import torch
+
+
+def device_option() -> Any:
+    """Declare the option `device` of a backend; `torch_device` reads it."""
+    return option(
+        'auto', "Where the network runs: 'auto' (CUDA if there is one), 'cpu', 'cuda', 'cuda:1'",
+        read_only=True)
+
+
+def dtype_option(part: str = 'the network') -> Any:
+    """
+    Declare the option `dtype` of a backend; `torch_dtype` reads it.
+
+    :param part: what computes in it
+    """
+    return option(
+        'auto', f'Arithmetic of {part}; auto is float16 on CUDA, else float32',
+        choices=('auto', 'float32', 'float16', 'bfloat16'), read_only=True)
 
 
 def torch_device(name: str) -> 'torch.device':

@@ -17,6 +17,8 @@ import numpy as np
 
 from img2scene_ros.detection import Detection
 from img2scene_ros.detection import bbox_of
+from img2scene_ros.devices import device_option
+from img2scene_ros.devices import dtype_option
 from img2scene_ros.devices import torch_device
 from img2scene_ros.devices import torch_dtype
 from img2scene_ros.errors import InputError
@@ -49,12 +51,8 @@ class DetrOptions(Options):
     revision: str = option(
         'main', "Branch, tag or commit on the Hub; DETR-R50 without timm is 'no_timm'",
         read_only=True)
-    device: str = option(
-        'auto', "Where the model runs: 'auto' (CUDA if there is one), 'cpu', 'cuda', 'cuda:1'",
-        read_only=True)
-    dtype: str = option(
-        'auto', 'Arithmetic of the model; auto is float16 on CUDA, else float32',
-        choices=('auto', 'float32', 'float16', 'bfloat16'), read_only=True)
+    device: str = device_option()
+    dtype: str = dtype_option()
     score_threshold: float = option(
         -1.0, 'Least score of a detection; below 0 is what the checkpoint recommends, else 0.5',
         low=-1.0, high=1.0)

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from img2scene_ros.detection import Detection
+from img2scene_ros.devices import device_option
+from img2scene_ros.devices import dtype_option
 from img2scene_ros.devices import torch_device
 from img2scene_ros.devices import torch_dtype
 from img2scene_ros.errors import InputError
@@ -45,12 +47,8 @@ class MonocularOptions(Options):
         "Metric depth model on the Hugging Face Hub (OWNER/NAME), or a folder; distance 'auto' "
         'never downloads the default one', read_only=True)
     revision: str = option('main', 'Branch, tag or commit on the Hub', read_only=True)
-    device: str = option(
-        'auto', "Where the model runs: 'auto' (CUDA if there is one), 'cpu', 'cuda', 'cuda:1'",
-        read_only=True)
-    dtype: str = option(
-        'auto', 'Arithmetic of the model; auto is float16 on CUDA, else float32',
-        choices=('auto', 'float32', 'float16', 'bfloat16'), read_only=True)
+    device: str = device_option()
+    dtype: str = dtype_option()
     relative_std: float = option(
         0.2, 'Standard deviation of its distances, as a share of them', low=0.01, high=1.0)
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from img2scene_ros.devices import device_option
+from img2scene_ros.devices import dtype_option
 from img2scene_ros.devices import torch_device
 from img2scene_ros.devices import torch_dtype
 from img2scene_ros.errors import MissingDependencyError
@@ -45,12 +47,8 @@ class ShapEOptions(Options):
         'openai/shap-e-img2img', 'Weights on the Hugging Face Hub (OWNER/NAME), or a folder that '
         'diffusers has saved', read_only=True)
     revision: str = option('main', 'Branch, tag or commit on the Hub', read_only=True)
-    device: str = option(
-        'auto', "Where the network runs: 'auto' (CUDA if there is one), 'cpu', 'cuda', 'cuda:1'",
-        read_only=True)
-    dtype: str = option(
-        'auto', 'Arithmetic of the network; auto is float16 on CUDA, else float32',
-        choices=('auto', 'float32', 'float16', 'bfloat16'), read_only=True)
+    device: str = device_option()
+    dtype: str = dtype_option()
     guidance_scale: float = option(
         3.0, 'How closely the network keeps to the picture', low=0.0, high=30.0)
     num_inference_steps: int = option(64, 'Steps of the diffusion', low=1, high=1000)

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
+from img2scene_ros.devices import device_option
+from img2scene_ros.devices import dtype_option
 from img2scene_ros.devices import torch_device
 from img2scene_ros.devices import torch_dtype
 from img2scene_ros.errors import Img2SceneError
@@ -54,12 +56,8 @@ class TriposrOptions(Options):
         'stabilityai/TripoSR', 'Weights on the Hugging Face Hub (OWNER/NAME), a folder with '
         'model.ckpt or model.safetensors, or such a file', read_only=True)
     revision: str = option('main', 'Branch, tag or commit on the Hub', read_only=True)
-    device: str = option(
-        'auto', "Where the network runs: 'auto' (CUDA if there is one), 'cpu', 'cuda', 'cuda:1'",
-        read_only=True)
-    dtype: str = option(
-        'auto', 'Arithmetic of the transformers; auto is float16 on CUDA, else float32',
-        choices=('auto', 'float32', 'float16', 'bfloat16'), read_only=True)
+    device: str = device_option()
+    dtype: str = dtype_option('the transformers')
     resolution: int = option(
         256, 'Points of the density along a side of the cube around an object', low=32, high=512)
     threshold: float = option(25.0, 'Density at the surface', low=0.1, high=1000.0)

@@ -21,6 +21,8 @@ import numpy as np
 from scipy import ndimage
 
 from img2scene_ros.detection import bbox_of
+from img2scene_ros.devices import device_option
+from img2scene_ros.devices import dtype_option
 from img2scene_ros.devices import torch_device
 from img2scene_ros.devices import torch_dtype
 from img2scene_ros.errors import Img2SceneError
@@ -59,12 +61,8 @@ class VoxelOptions(Options):
     weights: str = option(
         'bundled', "The network: 'bundled', or a folder that `img2scene train` wrote",
         read_only=True)
-    device: str = option(
-        'auto', "Where the network runs: 'auto' (CUDA if there is one), 'cpu', 'cuda', 'cuda:1'",
-        read_only=True)
-    dtype: str = option(
-        'auto', 'Arithmetic of the network; auto is float16 on CUDA, else float32',
-        choices=('auto', 'float32', 'float16', 'bfloat16'), read_only=True)
+    device: str = device_option()
+    dtype: str = dtype_option()
     resolution: int = option(40, 'Cells along a side of the cube around an object', low=16,
                              high=128)
     threshold: float = option(
