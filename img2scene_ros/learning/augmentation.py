@@ -38,14 +38,14 @@ class AugmentationOptions(Options):
         1.0, 'Strength of changes of light, contrast, colour, sharpness and noise', low=0.0,
         high=3.0)
     mask_pixels: int = option(
-        3, 'Most pixels that a mask is eroded or dilated by', low=0, high=10)
+        1, 'Most pixels that a mask is eroded or dilated by', low=0, high=10)
     ragged_mask: float = option(
-        0.3, 'Share of crops whose mask gets a ragged edge', low=0.0, high=1.0)
+        0.2, 'Share of crops whose mask gets a ragged edge', low=0.0, high=1.0)
     depth_noise: float = option(
-        2.0, 'Greatest strength of the depth noise, in that of a usual depth camera', low=0.0,
+        1.5, 'Greatest strength of the depth noise, in that of a usual depth camera', low=0.0,
         high=5.0)
     missing_depth: float = option(
-        0.3, 'Share of crops with whole regions without depth', low=0.0, high=1.0)
+        0.2, 'Share of crops with whole regions without depth', low=0.0, high=1.0)
     drop_depth: float = option(
         0.4, 'Share of crops without depth, as of an RGB camera', low=0.0, high=1.0)
     drop_mask: float = option(0.05, 'Share of crops without a mask', low=0.0, high=1.0)
