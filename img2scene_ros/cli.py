@@ -405,6 +405,8 @@ def _train(chosen: argparse.Namespace) -> int:
     samples = open_samples(*chosen.data)
     validation = open_samples(chosen.validation) if chosen.validation else None
     run = train(config, samples, chosen.out, validation, chosen.resume, chosen.minutes)
+    if os.environ.get('RANK', '0') != '0':  # torchrun's first process tells it for all
+        return 0
     score = f', mean IoU {run.best:.3f}' if validation else ''
     print(f'written: {chosen.out}/model.safetensors, config.json, log.jsonl '
           f'({run.step} of {config.training.steps} steps{score})')

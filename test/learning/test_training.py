@@ -430,6 +430,18 @@ def test_command_line_trains_and_resumes(tmp_path, shards, capsys):
     assert load_network(tmp_path / 'run')
 
 
+def test_command_line_under_torchrun_tells_the_result_once(tmp_path, shards):
+    settings = [word for setting in QUICK for word in ('--set', setting)]
+    result = subprocess.run(
+        [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2',
+         '-m', 'img2scene_ros.cli', 'train', '--data', str(shards), '--validation', str(shards),
+         '--out', str(tmp_path / 'run'), *settings],
+        capture_output=True, text=True, timeout=240, cwd=ROOT)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.stdout.count('written') == 1, result.stdout
+    assert '6 of 6 steps, mean IoU 0.' in result.stdout
+
+
 @pytest.mark.parametrize('arguments, code, word', [
     (['--data', 'nowhere'], 1, 'nowhere'),
     (['--data', 'nowhere', '--config', 'none.yaml'], 1, 'none.yaml'),
