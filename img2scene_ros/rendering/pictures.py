@@ -19,7 +19,7 @@ PANEL_WIDTH, PANEL_HEIGHT = 640, 480
 CAPTION_HEIGHT = 26
 BACKDROP = (46, 49, 54)
 GROUND = (120, 122, 126)
-SKY_RAYS = 4
+SKY_RAYS = 8
 TABLE_EDGE = 0.02  # metres inside the table's outline that may belong to what is beyond
 STEEPEST = 8.0  # triangles of the depth image seen flatter than 1:8 are depth jumps
 
