@@ -582,8 +582,6 @@ def _reconstruct(chosen: argparse.Namespace) -> int:
     if chosen.depth and len(inputs) > 1:
         raise OptionError('--depth belongs to one picture; put several into frame folders')
     export_options = parse_settings(settings)[1].get('export', ExportOptions())
-    if len(inputs) == 1:
-        _loaded(inputs[0], chosen)  # what cannot be read is told before networks are loaded
     console = _console()
     start = perf_counter()
     pipelines = {
