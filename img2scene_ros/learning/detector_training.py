@@ -52,9 +52,9 @@ from img2scene_ros.learning.runs import open_log
 from img2scene_ros.learning.runs import open_run
 from img2scene_ros.learning.runs import save_state
 from img2scene_ros.learning.runs import show_progress
-from img2scene_ros.learning.runs import trained_folder
 from img2scene_ros.learning.runs import weight_groups
 from img2scene_ros.learning.samples import ObjectTruth
+from img2scene_ros.weights import weights_folder
 
 Pictures = Sequence[tuple[np.ndarray, list[ObjectTruth]]]
 
@@ -133,7 +133,7 @@ def start(
     torch.manual_seed(config.training.seed)
     network = build_detector(config.model, labels)
     if config.training.start_from:
-        start_from(network, trained_folder(config.training.start_from, 'detector'))
+        start_from(network, weights_folder(config.training.start_from, 'detector'))
     network = network.to(device, memory_format=torch.channels_last)
     average = deepcopy(network).eval().requires_grad_(False)
     keep_maps_precise(network)

@@ -13,7 +13,6 @@ from pathlib import Path
 import cv2
 
 from img2scene_ros.errors import InputError
-from img2scene_ros.learning.samples import FORMAT
 from img2scene_ros.learning.samples import encode_crop
 from img2scene_ros.learning.samples import encode_scene
 from img2scene_ros.learning.samples import read_index
@@ -24,7 +23,6 @@ from img2scene_ros.learning.shapes import open_library
 from img2scene_ros.learning.synthetic import RenderOptions
 from img2scene_ros.learning.synthetic import crop_samples
 from img2scene_ros.learning.synthetic import scene_samples
-from img2scene_ros.reconstruction.crop import GEOMETRY
 
 
 def render_dataset(
@@ -54,8 +52,8 @@ def render_dataset(
     count = -(-options.samples // options.shard_samples)
     names = [f'shard_{number:05d}.npz' for number in range(count)]
     _start(out, {
-        'format': FORMAT, 'crop': GEOMETRY, 'options': asdict(options), 'shards': names,
-        'shapes': library.names, 'left_out': library.left_out})
+        'options': asdict(options), 'shards': names, 'shapes': library.names,
+        'left_out': library.left_out})
     todo = [number for number in range(count) if not (out / names[number]).is_file()]
     finished = count - len(todo)
     progress(min(finished * options.shard_samples, options.samples), options.samples)
@@ -68,7 +66,8 @@ def render_dataset(
 def _start(out: Path, index: dict) -> None:
     """Write the index, unless the same one is there already."""
     if (out / 'index.json').exists():
-        if read_index(out) != index:
+        before = read_index(out)
+        if before != before | index:
             raise InputError(
                 f"'{out}' holds a data set of other options or shapes; give another folder, or "
                 'delete it')

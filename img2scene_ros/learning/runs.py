@@ -22,7 +22,6 @@ from torch import nn
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import InputError
 from img2scene_ros.models import write_beside
-from img2scene_ros.weights import bundled
 
 STATE = 'state.pt'
 LOG = 'log.jsonl'
@@ -34,15 +33,6 @@ logger = logging.getLogger(__name__)
 
 class TrainingError(Img2SceneError):
     """A training that cannot go on."""
-
-
-def trained_folder(name: str, kind: str) -> Path:
-    """
-    Return the folder that an option 'start_from' names.
-
-    :param kind: of the bundled weights
-    """
-    return bundled(kind) if name == 'bundled' else Path(name).expanduser()
 
 
 def weight_groups(network: nn.Module, decay: float) -> list[dict[str, Any]]:

@@ -48,7 +48,6 @@ from img2scene_ros.learning.runs import open_log
 from img2scene_ros.learning.runs import open_run
 from img2scene_ros.learning.runs import save_state
 from img2scene_ros.learning.runs import show_progress
-from img2scene_ros.learning.runs import trained_folder
 from img2scene_ros.learning.runs import weight_groups
 from img2scene_ros.learning.samples import CropSamples
 from img2scene_ros.learning.training_config import TrainingConfig
@@ -59,6 +58,7 @@ from img2scene_ros.models import save_network
 from img2scene_ros.models.geometry import cell_centers
 from img2scene_ros.models.occupancy import OccupancyNetwork
 from img2scene_ros.models.resnet import load_imagenet_weights
+from img2scene_ros.weights import weights_folder
 
 STATE = 'state.pt'
 LOG = 'log.jsonl'
@@ -204,7 +204,7 @@ def start(config: TrainingConfig, processes: Processes) -> Run:
     torch.manual_seed(options.seed)
     network = build_network(options.network, **asdict(config.model))
     if options.start_from:
-        start_from(network, trained_folder(options.start_from, 'voxel'))
+        start_from(network, weights_folder(options.start_from, 'voxel'))
     elif options.backbone_weights:
         if not hasattr(network, 'encoder'):
             raise OptionError(f"'{options.network}' has no ResNet that could start from the "

@@ -62,7 +62,7 @@ class TrainingOptions(Options):
     workers: int = option(0, 'Processes that prepare examples, per training process', low=0)
     seed: int = option(0, 'Seed of the weights, the order and the augmentation', low=0)
     log_every: int = option(50, 'Steps between two lines of the log', low=1)
-    save_every: int = option(1000, 'Steps between two states to resume from', low=1)
+    save_every: int = option(500, 'Steps between two states to resume from', low=1)
     validate_every: int = option(1000, 'Steps between two validations', low=1)
     validation_samples: int = option(512, 'Samples of a validation', low=1)
 

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
@@ -45,7 +44,7 @@ from img2scene_ros.reconstruction.meshes import spread_colors
 from img2scene_ros.reconstruction.view import MIN_READINGS
 from img2scene_ros.reconstruction.view import View
 from img2scene_ros.rendering.raycast import raycasting_scene
-from img2scene_ros.weights import bundled
+from img2scene_ros.weights import weights_folder
 
 _MIN_SIDE = 8  # pixels of the longer side of an object; smaller ones show no shape
 _LOGITS_PER_CELL = 1.0  # how steeply logits rise at a surface, in 32nds of the cube
@@ -93,9 +92,9 @@ class VoxelReconstructor(BatchReconstructor):
 
         self._device = torch_device(options.device)
         self._dtype = torch_dtype(options.dtype, self._device)
-        folder = bundled('voxel') if options.weights == 'bundled' else Path(options.weights)
-        self._network = load_network(folder.expanduser()).to(self._device)
-        config = read_network_config(folder.expanduser())
+        folder = weights_folder(options.weights, 'voxel')
+        self._network = load_network(folder).to(self._device)
+        config = read_network_config(folder)
         self._crop_size = picture_size(config)
         self._validation = config.get('validation', {})
         self._trained_resolution = config.get('training', {}).get('resolution', 32)

@@ -5,6 +5,17 @@ from pathlib import Path
 from img2scene_ros.errors import MissingDependencyError
 
 
+def weights_folder(name: str, kind: str) -> Path:
+    """
+    Return the folder of weights that an option names.
+
+    :param name: a folder, or 'bundled' for the weights that come with the package
+    :param kind: as `bundled`
+    :raises MissingDependencyError: as `bundled`
+    """
+    return bundled(kind) if name == 'bundled' else Path(name).expanduser()
+
+
 def bundled(name: str) -> Path:
     """
     Return the folder of a model that comes with the package.

@@ -18,8 +18,8 @@ from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
 from img2scene_ros.learning import training
-from img2scene_ros.learning.metrics import voxel_iou
 from img2scene_ros.learning.dataset import resized
+from img2scene_ros.learning.metrics import voxel_iou
 from img2scene_ros.learning.samples import CropSample
 from img2scene_ros.learning.samples import encode_crop
 from img2scene_ros.learning.samples import write_index
@@ -343,6 +343,12 @@ def test_full_disk_leaves_the_state_before(tmp_path, samples, monkeypatch):
 def test_configs_are_valid(name):
     chosen = read_config(name)
     assert chosen.training.network.replace('-', '_') == name.stem
+
+
+def test_config_of_the_compact_network_tells_the_defaults():
+    """The other configs and the command line's help say so."""
+    told = read_config(ROOT / 'config/train/frustum_unet.yaml')
+    assert told.values() == read_config(None).values()
 
 
 @pytest.mark.parametrize('settings, words', [
