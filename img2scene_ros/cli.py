@@ -205,6 +205,7 @@ def _add_render(commands: Any) -> None:
             ('width', int, 'pixels of the width of a picture'),
             ('floor-share', float, 'share of scenes with furniture, the rest is tabletops'),
             ('box-jitter', float, "standard deviation of the boxes' edges, in sides"),
+            ('stretch', float, 'most that each axis of a shape is stretched or shrunk by'),
             ('sky-rays', int, 'rays per pixel for soft shadows; 0 is no shadows'),
             ('shard-samples', int, 'samples per file')):
         parser.add_argument(

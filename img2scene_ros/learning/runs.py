@@ -35,11 +35,22 @@ class TrainingError(Img2SceneError):
     """A training that cannot go on."""
 
 
-def weight_groups(network: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Return an optimizer's groups: weight decay is for matrices and filters only."""
-    weights = list(network.parameters())
-    return [{'params': [w for w in weights if w.ndim > 1], 'weight_decay': decay},
-            {'params': [w for w in weights if w.ndim <= 1], 'weight_decay': 0.0}]
+def weight_groups(
+    network: nn.Module, decay: float, outer_layers: tuple[str, ...] = (),
+) -> list[dict[str, Any]]:
+    """
+    Return an optimizer's groups: weight decay is for matrices and filters only.
+
+    :param outer_layers: names of the layers that read inputs or give answers; the matrices and
+        filters of all others are `hidden`, which `Muon` tells apart
+    """
+    matrices = {name: w for name, w in network.named_parameters() if w.ndim > 1}
+    hidden = {name: w for name, w in matrices.items() if not name.startswith(outer_layers)}
+    outer = [w for name, w in matrices.items() if name not in hidden]
+    return [{'params': list(hidden.values()), 'weight_decay': decay, 'hidden': True},
+            {'params': outer, 'weight_decay': decay, 'hidden': False},
+            {'params': [w for w in network.parameters() if w.ndim <= 1], 'weight_decay': 0.0,
+             'hidden': False}]
 
 
 @torch.no_grad()

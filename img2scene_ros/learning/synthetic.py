@@ -80,6 +80,9 @@ class RenderOptions(Options):
     box_jitter: float = option(
         0.03, "Standard deviation of the boxes' edges, in sides, as detectors err", low=0.0,
         high=0.2)
+    stretch: float = option(
+        0.08, 'Most that each axis of a shape is stretched or shrunk by; more of it makes more '
+        'shapes of few', low=0.0, high=0.8)
     sky_rays: int = option(4, 'Rays per pixel for soft shadows; 0 is no shadows', low=0, high=64)
     shard_samples: int = option(250, 'Samples of a shard', low=1, high=10000)
 
@@ -277,14 +280,14 @@ def random_scene(
     library: Library, random: np.random.Generator, place: str, options: RenderOptions,
 ) -> Scene:
     """Draw a scene on a 'table' or on the 'floor'."""
-    return _furnished(_objects(library, random, place), random, place, options)
+    return _furnished(_objects(library, random, place, options.stretch), random, place, options)
 
 
 def scene_of(
     shape: Shape, random: np.random.Generator, place: str, options: RenderOptions,
 ) -> Scene:
     """Draw a scene of one shape alone, as `random_scene` draws those of several."""
-    stretch, turn = _stretch_and_turn(shape, random)
+    stretch, turn = _stretch_and_turn(shape, random, options.stretch)
     center = np.array([0, 0, np.ptp(shape.vertices[:, 2]) * stretch[2] / 2])
     return _furnished([_placed(1, shape, stretch, turn, center, random)], random, place, options)
 
@@ -308,14 +311,16 @@ def _white(shape: Shape) -> np.ndarray:
     return (shape.colors * (WHITE / 255)).astype(np.uint8)
 
 
-def _objects(library: Library, random: np.random.Generator, place: str) -> list[Placed]:
+def _objects(
+    library: Library, random: np.random.Generator, place: str, most_stretch: float,
+) -> list[Placed]:
     """Put objects side by side; one that finds no room is left away."""
     objects, footprints = [], []
     area = 0.0
     spread = random.uniform(0.7, 1.8)
     for _ in range(random.integers(1, MOST_OBJECTS[place] + 1)):
         shape = library.draw(random, place)
-        stretch, turn = _stretch_and_turn(shape, random)
+        stretch, turn = _stretch_and_turn(shape, random, most_stretch)
         extents = np.ptp(shape.vertices, axis=0) * stretch
         area += extents[0] * extents[1]
         for attempt in range(ATTEMPTS):
@@ -332,10 +337,11 @@ def _objects(library: Library, random: np.random.Generator, place: str) -> list[
 
 
 def _stretch_and_turn(
-    shape: Shape, random: np.random.Generator,
+    shape: Shape, random: np.random.Generator, most_stretch: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw factors along the shape's axes, (3,), and a rotation about z, (3, 3)."""
-    stretch = np.exp(random.uniform(*np.log(shape.sizes))) * random.uniform(0.92, 1.08, 3)
+    size = np.exp(random.uniform(*np.log(shape.sizes)))
+    stretch = size * random.uniform(1 - most_stretch, 1 + most_stretch, 3)
     yaw = random.uniform(0, 2 * np.pi)
     return stretch, np.array([
         [np.cos(yaw), -np.sin(yaw), 0], [np.sin(yaw), np.cos(yaw), 0], [0, 0, 1.0]])

@@ -40,7 +40,7 @@ from img2scene_ros.errors import OptionError
 from img2scene_ros.learning.dataset import TrainingExamples
 from img2scene_ros.learning.dataset import ValidationExamples
 from img2scene_ros.learning.dataset import positions_of
-from img2scene_ros.learning.samples import CropSample
+from img2scene_ros.learning.muon import Muon
 from img2scene_ros.learning.runs import TrainingError
 from img2scene_ros.learning.runs import move_average
 from img2scene_ros.learning.runs import on_one_core
@@ -49,6 +49,7 @@ from img2scene_ros.learning.runs import open_run
 from img2scene_ros.learning.runs import save_state
 from img2scene_ros.learning.runs import show_progress
 from img2scene_ros.learning.runs import weight_groups
+from img2scene_ros.learning.samples import CropSample
 from img2scene_ros.learning.samples import CropSamples
 from img2scene_ros.learning.training_config import TrainingConfig
 from img2scene_ros.learning.training_config import TrainingOptions
@@ -64,6 +65,7 @@ STATE = 'state.pt'
 LOG = 'log.jsonl'
 THRESHOLDS = tuple(step / 20 for step in range(2, 15))  # .10 to .70
 RESOLUTION = 32  # of the volumes that are validated
+OPTIMIZERS = {'muon': Muon, 'adamw': torch.optim.AdamW, 'adam': torch.optim.Adam}
 INPUTS = {'rgb': False, 'rgbd': True}  # what is validated, and whether it has depth
 
 logger = logging.getLogger(__name__)
@@ -215,8 +217,8 @@ def start(config: TrainingConfig, processes: Processes) -> Run:
             if weight.ndim == 4:
                 weight.data = weight.data.contiguous(memory_format=torch.channels_last)
     network = network.to(device)
-    kind = {'adamw': torch.optim.AdamW, 'adam': torch.optim.Adam}[options.optimizer]
-    optimizer = kind(weight_groups(network, options.weight_decay))
+    optimizer = OPTIMIZERS[options.optimizer](
+        weight_groups(network, options.weight_decay, network.outer_layers))
     scaler = torch.amp.GradScaler(
         device.type, enabled=arithmetic(options, device) == torch.float16)
     return Run(network, deepcopy(network).eval().requires_grad_(False), optimizer, scaler)

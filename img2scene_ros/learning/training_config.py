@@ -39,10 +39,11 @@ class TrainingOptions(Options):
     cells: int = option(
         0, 'Random cells of a volume that a step looks at, which saves networks that ask point '
         'by point most of their time; 0 is all', low=0)
-    optimizer: str = option('adamw', 'What changes the weights', choices=('adamw', 'adam'))
+    optimizer: str = option(
+        'muon', 'What changes the weights', choices=('muon', 'adamw', 'adam'))
     learning_rate: float = option(0.002, 'Greatest learning rate', low=0.0)
     weight_decay: float = option(
-        0.03, 'Weight decay (adamw) or L2 penalty (adam), not of biases and norms', low=0.0)
+        0.03, 'Weight decay (muon, adamw) or L2 penalty (adam), not of biases and norms', low=0.0)
     warm_up: float = option(
         0.05, 'Share of the steps in which the learning rate rises; then it falls as a cosine',
         low=0.0, high=1.0)

@@ -45,6 +45,7 @@ class FrustumUNet(OccupancyNetwork):
     """See above; `config.width` is C and `config.slices` is D below."""
 
     Config = FrustumUNetConfig
+    outer_layers = ('stem', 'surface', 'field', 'slices')
 
     def __init__(self, config: FrustumUNetConfig = FrustumUNetConfig()) -> None:
         super().__init__()

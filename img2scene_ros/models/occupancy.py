@@ -17,7 +17,12 @@ class OccupancyNetwork(nn.Module):
 
     A network looks at the pictures once (`encode`) and can then be asked for the logit of any
     point of the cube (`query`), so the resolution is free.
+
+    - outer_layers: names of the layers that read inputs or give answers; what lies between is
+      `hidden`, which some optimizers treat in another way
     """
+
+    outer_layers: tuple[str, ...] = ()
 
     def encode(self, pictures: Tensor, half_field: Tensor) -> Tensor:
         """

@@ -51,6 +51,7 @@ class ResFesT(OccupancyNetwork):
     """See above; `config.width` is C and `config.volume` is V below."""
 
     Config = ResFesTConfig
+    outer_layers = ('encoder.conv1', 'position', 'occupancy')
 
     def __init__(self, config: ResFesTConfig = ResFesTConfig()) -> None:
         super().__init__()

@@ -40,6 +40,7 @@ class ResNetUnproject(OccupancyNetwork):
     """See above; `config.hidden` is C below."""
 
     Config = ResNetUnprojectConfig
+    outer_layers = ('encoder.conv1', 'position', 'occupancy')
 
     def __init__(self, config: ResNetUnprojectConfig = ResNetUnprojectConfig()) -> None:
         super().__init__()

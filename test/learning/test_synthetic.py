@@ -166,6 +166,19 @@ def test_objects_stand_on_the_support_and_none_in_another(shapes, place):
     assert min(counts) == 1 and max(counts) >= 4
 
 
+@pytest.mark.parametrize('most', (0.0, 0.3))
+def test_axes_are_stretched_apart_by_no_more_than_told(shapes, most):
+    library = open_library(shapes, None, 'train', 0.2, 0)
+    options = RenderOptions(width=160, sky_rays=0, stretch=most)
+    ratios = []
+    for seed in range(12):
+        for item in random_scene(library, np.random.default_rng(seed), TABLE, options).objects:
+            axes = np.linalg.norm(item.pose[:3, :3], axis=0)
+            ratios.append(axes.max() / axes.min())
+    assert max(ratios) <= (1 + most) / (1 - most) + 1e-9
+    assert np.median(ratios) >= 1 + 0.7 * most
+
+
 def test_truth_of_a_scene(shapes):
     library = open_library(shapes, None, 'train', 0.2, 0)
     options = RenderOptions(kind='scenes', width=160, sky_rays=1)
