@@ -60,7 +60,7 @@ class Muon(torch.optim.AdamW):
 
 def orthogonalized(matrices: Tensor) -> Tensor:
     """
-    Bring singular values of matrices near 1, most within 0.7 to 1.2, by Newton-Schulz iterations in bf16.
+    Bring singular values near 1, most within 0.7 to 1.2, by Newton-Schulz iterations in bf16.
 
     :param matrices: (N, R, C)
     :return: (N, R, C) of the same type
