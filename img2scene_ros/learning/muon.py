@@ -9,8 +9,6 @@ one after another; here equal ones go together, which a CPU does in half the tim
 """
 
 from collections import defaultdict
-from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,7 +28,7 @@ class Muon(torch.optim.AdamW):
     """
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> None:
+    def step(self) -> None:
         """Change the weights once; the gradients of hidden ones are used up by it."""
         for group in self.param_groups:
             alike = defaultdict(list)
@@ -39,7 +37,7 @@ class Muon(torch.optim.AdamW):
                     alike[weight.flatten(1).shape].append(weight)
             for weights in alike.values():
                 self._step_matrices(weights, group['lr'], group['weight_decay'])
-        return super().step(closure)
+        super().step()
 
     def _step_matrices(self, weights: list[Tensor], rate: float, decay: float) -> None:
         """Change matrices of one shape, and take their gradients away from AdamW."""
