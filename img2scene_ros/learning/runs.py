@@ -111,11 +111,15 @@ def _load_state(run: Any, about: dict[str, Any], out: Path) -> None:
             raise InputError(
                 f"'{out}' was trained with other options ({name} was {before.get(name)} and is "
                 f'{about.get(name)} now); resume with the same or choose another folder')
-    for name, part in parts.items():
-        if hasattr(getattr(run, name), 'load_state_dict'):
-            getattr(run, name).load_state_dict(part)
-        else:
-            setattr(run, name, part)
+    try:
+        for name, part in parts.items():
+            if hasattr(getattr(run, name), 'load_state_dict'):
+                getattr(run, name).load_state_dict(part)
+            else:
+                setattr(run, name, part)
+    except (AttributeError, KeyError, RuntimeError, ValueError) as error:
+        raise InputError(f"'{path}' is of another version of the training and cannot go on; start "
+                         'again in another folder with start_from') from error
 
 
 @contextmanager

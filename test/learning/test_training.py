@@ -313,6 +313,15 @@ def test_broken_state_is_one_sentence(tmp_path, samples, content):
     assert '\n' not in str(caught.value)
 
 
+def test_state_of_another_version_is_one_sentence(tmp_path, samples):
+    train(config(), samples, tmp_path, minutes=0)
+    state = torch.load(tmp_path / 'state.pt', weights_only=True)
+    state['run']['optimizer']['param_groups'].pop()
+    torch.save(state, tmp_path / 'state.pt')
+    with pytest.raises(InputError, match='another version'):
+        train(config(), samples, tmp_path, resume=True)
+
+
 def test_loss_that_is_not_a_number_ends_the_run_and_spoils_no_state(
         tmp_path, samples, monkeypatch):
     train(config(), samples, tmp_path, minutes=0)
