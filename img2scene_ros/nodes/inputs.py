@@ -29,6 +29,7 @@ except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
 SILENCE = 10.0  # seconds without a picture before that is worth a word
+DISCOVERY = 2.0  # seconds in which DDS finds all publishers of a camera, one after another
 
 
 class FollowingSubscription:
@@ -113,6 +114,7 @@ class Inputs:
         self._info: CameraInfo | None = None
         self._camera: Camera | None = None
         self._camera_of: tuple | None = None
+        self._first_color: float | None = None
         self._last_color: float | None = None
         self._has_depth = False
         if transport == 'compressed':
@@ -126,9 +128,11 @@ class Inputs:
             FollowingSubscription(node, Image, 'depth', self._on_depth) if use_depth else None)
 
     def follow(self) -> None:
-        """Adapt the subscriptions to the publishers that there are now."""
+        """Adapt to the publishers that there are now."""
         for subscription in self._subscriptions():
             subscription.follow()
+        if self._is_alone():
+            self._pairing.release()
 
     def destroy(self) -> None:
         """Unsubscribe from everything."""
@@ -193,10 +197,18 @@ class Inputs:
     def _subscriptions(self) -> list[FollowingSubscription]:
         return [self._color, self._infos] + ([self._depth] if self._depth else [])
 
+    def _is_alone(self) -> bool:
+        """Tell whether pictures come without depth images, and not only before them."""
+        if self._depth is None:
+            return True
+        return (not self._depth.publishers and self._first_color is not None
+                and monotonic() - self._first_color > DISCOVERY)
+
     def _on_color(self, message: Image | CompressedImage) -> None:
         self._last_color = monotonic()
-        alone = self._depth is None or not self._depth.publishers
-        self._pairing.add_color(nanoseconds(message.header.stamp) * 1e-9, message, alone)
+        self._first_color = self._first_color or self._last_color
+        self._pairing.add_color(
+            nanoseconds(message.header.stamp) * 1e-9, message, self._is_alone())
 
     def _on_depth(self, message: Image) -> None:
         self._has_depth = True

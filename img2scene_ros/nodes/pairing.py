@@ -69,6 +69,15 @@ class Pairing:
             self._depths.append((stamp, message))
             self._match()
 
+    def release(self) -> None:
+        """Offer the newest picture that waits: no depth image will come for it."""
+        with self._changed:
+            if self._colors:
+                _, message, arrived = self._colors.pop()
+                self._dropped['no depth image fits'] += len(self._colors)
+                self._colors.clear()
+                self._offer(Pair(message, None, arrived))
+
     def take(self, timeout: float) -> Pair | None:
         """Wait for a new pair and take it; None when none came within the timeout, in seconds."""
         with self._changed:

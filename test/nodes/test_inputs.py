@@ -241,6 +241,32 @@ def test_color_alone_is_used_where_nobody_publishes_depth(
     assert re.search("'tabletop' needs a depth image", scene_node.complaints(start)[0])
 
 
+def test_a_single_picture_is_used_where_nobody_publishes_depth(
+    robot: Robot, camera: FakeCamera, scene_node: NodeProcess,
+) -> None:
+    start = len(scene_node.log)
+    camera.close()
+    once = FakeCamera(robot, camera.frame, LATCHED, depth=False)
+    once.send()
+    robot.spin_until(lambda: scene_node.complaints(start), 'the detector asks for depth')
+    once.close()
+    assert re.search("'tabletop' needs a depth image", scene_node.complaints(start)[0])
+
+
+def test_depth_that_is_found_after_the_first_pictures_is_waited_for(
+    robot: Robot, camera: FakeCamera, scene_node: NodeProcess,
+) -> None:
+    start = len(scene_node.log)
+    robot.node.destroy_publisher(camera.depth)
+    camera.depth = None
+    for _ in range(10):
+        camera.send()
+        robot.spin(0.05)
+    camera.depth = robot.node.create_publisher(Image, 'depth', 1)
+    works(robot, camera)
+    assert not scene_node.complaints(start)
+
+
 def test_compressed_pictures(
     robot: Robot, camera: FakeCamera, scene_node: NodeProcess,
 ) -> None:

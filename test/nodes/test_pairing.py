@@ -98,6 +98,19 @@ def test_works_on_color_alone() -> None:
     assert pair == Pair('color', None, pair.arrived)
 
 
+def test_the_newest_waiting_picture_is_released() -> None:
+    pairing = Pairing(0.01)
+    pairing.release()
+    assert taken(pairing) is None
+    pairing.add_color(1.0, 'color 1', False)
+    pairing.add_color(2.0, 'color 2', False)
+    pairing.release()
+    assert taken(pairing) == ('color 2', None)
+    assert pairing.dropped['no depth image fits'] == 1
+    pairing.release()
+    assert taken(pairing) is None
+
+
 def test_clear_forgets_messages() -> None:
     pairing = Pairing(0.01)
     pairing.add_color(1.0, 'color', True)
