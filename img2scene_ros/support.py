@@ -20,9 +20,11 @@ _MAX_PLANES = 6
 _MIN_SHARE = 0.03
 # A smaller plane above another one is the support (a table above the floor) when it has at least
 # this share of the other's pixels and something stands on it (on top of a box nothing does): so
-# many pixels of a picture 640 pixels wide.
+# many pixels of a picture 640 pixels wide, so high or that many standard deviations of the depth.
 _MIN_SHARE_OF_LOWER = 0.2
 _MIN_STANDING = 150
+_MIN_STANDING_HEIGHT = 0.01
+_STANDING_DEVIATIONS = 4.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +76,8 @@ def find_support(frame: Frame) -> SupportPlane | None:
     Find the plane that objects stand on.
 
     Planes are found one after another by RANSAC over oriented points. Among the horizontal ones
-    the largest wins, unless a plane above it carries objects: a table before the floor.
+    the largest wins, unless a plane above it carries objects (a table before the floor), or it
+    carries nothing and there is one below it (the floor before a bed).
 
     :return: None when the depth image shows no horizontal plane
     """
@@ -87,13 +90,17 @@ def find_support(frame: Frame) -> SupportPlane | None:
     planes = _horizontal_planes(frame, normals, known)
     if not planes:
         return None
-    best = max(planes, key=lambda plane: plane[1].sum())
-    for plane, seen in planes:
-        is_above = plane.height(best[0].hull).mean() < -0.02
-        if (is_above and seen.sum() > _MIN_SHARE_OF_LOWER * best[1].sum()
-                and _standing(frame, plane) > _MIN_STANDING * (frame.shape[1] / 640) ** 2):
-            best = (plane, seen)
-    return best[0]
+    by_size = sorted(planes, key=lambda plane: -plane[1].sum())
+    best, seen = by_size[0]
+    if not _carries_objects(frame, best):
+        best, seen = next(
+            ((plane, pixels) for plane, pixels in by_size[1:] if _is_above(best, plane)),
+            (best, seen))
+    for plane, pixels in planes:
+        if (_is_above(plane, best) and pixels.sum() > _MIN_SHARE_OF_LOWER * seen.sum()
+                and _carries_objects(frame, plane)):
+            best, seen = plane, pixels
+    return best
 
 
 def surface_normals(frame: Frame, step: int | None = None) -> np.ndarray:
@@ -220,9 +227,15 @@ def _main_part(on_plane: np.ndarray, above: np.ndarray) -> np.ndarray:
     return parts == np.argmax(sizes) if sizes.any() else np.zeros_like(on_plane)
 
 
-def _standing(frame: Frame, plane: SupportPlane) -> int:
-    """Return the number of pixels that stand clearly above the inner part of a plane."""
-    points = frame.points[::2, ::2].reshape(-1, 3)
-    height = plane.height(points)
-    points = points[(height > 0.015) & (height < 0.5)]
-    return 4 * np.count_nonzero(plane.is_over(points, margin=-0.02))
+def _is_above(plane: SupportPlane, other: SupportPlane) -> bool:
+    return plane.height(other.hull).mean() < -0.02
+
+
+def _carries_objects(frame: Frame, plane: SupportPlane) -> bool:
+    """Tell whether something stands clearly above the inner part of a plane."""
+    height = plane.height(frame.points)
+    least = np.maximum(_MIN_STANDING_HEIGHT, _STANDING_DEVIATIONS * depth_std(frame.depth))
+    standing = (height > least) & (height < 0.5)
+    standing[standing] = plane.is_over(frame.points[standing], margin=-0.02)
+    standing = cv2.morphologyEx(standing.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3)))
+    return np.count_nonzero(standing) > _MIN_STANDING * (frame.shape[1] / 640) ** 2

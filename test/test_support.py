@@ -49,6 +49,16 @@ def test_floor_under_a_box() -> None:
     assert_is_plane(find_support(frame), pose, 0.0)
 
 
+def test_floor_before_a_bed_that_fills_the_picture() -> None:
+    """A large plane that carries nothing is an object's top, and the floor its support."""
+    pose = camera_pose(40, 2.4)
+    floor = box(9.0, 9.0, 0.1).apply_translation((0, 0, -0.1))
+    frame, truth = tabletop_frame([box(2.0, 1.6, 0.45), floor], pose)
+    assert (truth == 1).sum() > (truth != 1).sum()
+    point = np.linalg.inv(pose)[:3, 3]
+    assert find_support(frame).height(point) == pytest.approx(0.0, abs=0.02)
+
+
 def test_table_before_a_larger_wall() -> None:
     """A wall that fills most of the picture is not the support."""
     pose = camera_pose(10, 0.9)
