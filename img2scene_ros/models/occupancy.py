@@ -64,6 +64,21 @@ class OccupancyNetwork(nn.Module):
             return self.query(features, half_field, points.expand(len(features), -1, -1))
         return self.query_cells(features, half_field, resolution, points_per_chunk)
 
+    def predict(self, pictures: Tensor, half_field: Tensor, resolution: int = 32) -> Tensor:
+        """
+        Return the occupancy logits of the cells, more certain than those of `forward`.
+
+        They are the mean of what the network says of a crop and of its mirror image: the crop's
+        axis runs through the middle of picture and cube, so one mirrors the other exactly.
+
+        :param pictures: (B, 6, S, S), see `models.inputs`
+        :param half_field: (B,) tangent of half the angle that a crop spans
+        :return: (B, R, R, R) float32, [z, y, x]
+        """
+        logits = self(torch.cat([pictures, pictures.flip(-1)]), half_field.repeat(2), resolution)
+        plain, mirrored = logits.float().chunk(2)
+        return (plain + mirrored.flip(-1)) / 2
+
     def query_cells(
         self, features: Tensor, half_field: Tensor, resolution: int,
         points_per_chunk: int = POINTS_PER_CHUNK,

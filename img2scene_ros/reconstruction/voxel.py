@@ -137,11 +137,11 @@ class VoxelReconstructor(BatchReconstructor):
         try:
             with torch.inference_mode(), torch.autocast(
                     self._device.type, self._dtype, enabled=self._dtype != torch.float32):
-                logits = self._network(
+                logits = self._network.predict(
                     pictures.to(self._device), half_field.to(self._device),
                     self._trained_resolution)
             logits = interpolate(
-                logits.float()[:, None], (self.options.resolution,) * 3, mode='trilinear')
+                logits[:, None], (self.options.resolution,) * 3, mode='trilinear')
         except RuntimeError as error:
             raise ReconstructionError(
                 f"the network of the reconstructor 'voxel' failed on {len(crops)} crops "

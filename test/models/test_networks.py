@@ -85,6 +85,17 @@ def test_crops_in_a_batch_do_not_mix(network):
 
 
 @torch.inference_mode()
+def test_a_mirrored_crop_is_predicted_as_the_mirrored_solid(network):
+    images = pictures()
+    logits, plain = network.predict(images, HALF_FIELD, 16), network(images, HALF_FIELD, 16)
+    mirrored = network.predict(images.flip(-1), HALF_FIELD, 16)
+    torch.testing.assert_close(mirrored, logits.flip(-1), atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(plain, logits, atol=1e-3), 'the network alone is not so just'
+    other = network(images.flip(-1), HALF_FIELD, 16).flip(-1)
+    torch.testing.assert_close(logits - plain, other - logits, atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
 def test_chosen_points_are_told_as_in_the_volume(network):
     volume = network(pictures(), HALF_FIELD, 16)
     chosen = torch.tensor([4000, 7, 1234])

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import open3d
@@ -68,6 +69,10 @@ class Known(OccupancyNetwork):
         self.place, self.shift = place, shift
         self.view = crop_view(CAMERA, box)
         self.cube = self.view.cube(anchor)
+
+    def predict(self, pictures: Tensor, half_field: Tensor, resolution: int = 32) -> Tensor:
+        """Know it at once: a mirror image does not mirror what is known."""
+        return self(pictures, half_field, resolution)
 
     def encode(self, pictures: Tensor, half_field: Tensor) -> Tensor:
         """Look at nothing."""
@@ -461,8 +466,9 @@ def test_crops_are_as_large_as_the_weights_know_them(
     reconstructor = VoxelReconstructor(VoxelOptions(
         weights=str(copy_of_weights(tmp_path / 'run', picture_size=64))))
     seen = []
-    monkeypatch.setattr(reconstructor, '_network', lambda pictures, half_field, resolution: (
+    network = SimpleNamespace(predict=lambda pictures, half_field, resolution: (
         seen.append(pictures.shape), torch.full((1, *3 * (resolution,)), -1.0))[1])
+    monkeypatch.setattr(reconstructor, '_network', network)
     with pytest.raises(ReconstructionError):
         reconstructor.reconstruct(sightings[1])
     assert seen == [(1, 6, 64, 64)]
