@@ -92,10 +92,9 @@ def find_support(frame: Frame) -> SupportPlane | None:
         return None
     by_size = sorted(planes, key=lambda plane: -plane[1].sum())
     best, seen = by_size[0]
-    if not _carries_objects(frame, best):
-        best, seen = next(
-            ((plane, pixels) for plane, pixels in by_size[1:] if _is_above(best, plane)),
-            (best, seen))
+    for plane, pixels in by_size[1:]:
+        if _is_above(best, plane) and not _carries_objects(frame, best):
+            best, seen = plane, pixels
     for plane, pixels in planes:
         if (_is_above(plane, best) and pixels.sum() > _MIN_SHARE_OF_LOWER * seen.sum()
                 and _carries_objects(frame, plane)):

@@ -54,6 +54,8 @@ _GAIN = 0.02
 _REACH = 0.05
 # Parts above one another have their middles this near, as a share of the larger one's diagonal.
 _OFF_CENTER = 0.25
+# The support is a box where less than this share is something unknown that stands on it.
+_UNKNOWN = 0.2
 # A box adds an object when at least this share of its readings belongs to no other.
 _NEW = 0.5
 
@@ -158,9 +160,7 @@ def merged(
     found = [_joined([clusters[index] for index in members], named[number])
              for number, members in groups.items()]
     found += [one for index, one in enumerate(clusters) if index not in grouped]
-    taken = np.zeros(frame.shape, bool)
-    for one in found:
-        taken |= one.mask
+    taken = _union(found, frame)
     for number, one in enumerate(named):
         added = None if number in groups else _addition(one, taken, frame, support)
         if added is not None:
@@ -180,10 +180,11 @@ def _groups(
     # Squared, one good match is worth more than two poor ones.
     pairs = zip(*linear_sum_assignment(-overlaps ** 2))
     groups = {number: [index] for index, number in pairs if overlaps[index, number] >= _SAME}
+    known = _union(clusters, frame)
     free = set(range(len(clusters))) - {members[0] for members in groups.values()}
     for number, one in enumerate(named):
         members = groups.get(number, [])
-        if not members and _is_support(one, frame, support):
+        if not members and _is_support(one, known, frame, support):
             continue
         inside = {index for index in free if _share_inside(clusters[index].mask, one) >= _INSIDE}
         grown = _grown(members, inside, one, clusters, frame, support)
@@ -300,6 +301,11 @@ def _some_points(frame: Frame, mask: np.ndarray, most: int = 2000) -> np.ndarray
     return points[::max(1, len(points) // most)]
 
 
+def _union(found: Sequence[Detection], frame: Frame) -> np.ndarray:
+    """Return the pixels of detections with masks, (H, W) bool."""
+    return np.any([np.zeros(frame.shape, bool), *(one.mask for one in found)], axis=0)
+
+
 def _joined(members: Sequence[Detection], one: Detection) -> Detection:
     mask = np.any([member.mask for member in members], axis=0)
     score = max(one.score, *(member.score for member in members))
@@ -314,7 +320,7 @@ def _addition(
 
     :param taken: (H, W) bool
     """
-    if _is_support(one, frame, support):
+    if _is_support(one, taken, frame, support):
         return None
     mask = _mask(one, frame, support)
     covered = _region(one, frame.shape) if mask is None else mask
@@ -323,11 +329,16 @@ def _addition(
     return one if mask is None else replace(one, mask=mask & ~taken)
 
 
-def _is_support(one: Detection, frame: Frame, support: SupportPlane | None) -> bool:
+def _is_support(
+    one: Detection, taken: np.ndarray, frame: Frame, support: SupportPlane | None,
+) -> bool:
     """
     Tell whether a detection is the support itself, the table that things stand on.
 
-    Most of what it shows is no higher than the support, and it shows most of the support.
+    Most of what it shows is no higher than the support, it shows most of the support, and what
+    stands there is known: a desk on the floor is not the floor.
+
+    :param taken: (H, W) bool, pixels of known objects
     """
     if support is None:
         return False
@@ -337,7 +348,11 @@ def _is_support(one: Detection, frame: Frame, support: SupportPlane | None) -> b
     on_plane = np.isfinite(height) & ~above & (height > -3.0 * depth_std(frame.depth))
     known = region & np.isfinite(height)
     low = np.count_nonzero(known & ~above) > 0.5 * np.count_nonzero(known)
-    return low and np.count_nonzero(on_plane & region) > 0.5 * np.count_nonzero(on_plane)
+    if not low or np.count_nonzero(on_plane & region) <= 0.5 * np.count_nonzero(on_plane):
+        return False
+    new = known & above & ~taken
+    new[new] = support.is_over(frame.points[new])
+    return np.count_nonzero(new) < _UNKNOWN * np.count_nonzero(known)
 
 
 BACKEND = AutoDetector

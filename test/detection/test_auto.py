@@ -17,6 +17,7 @@ import cv2
 import huggingface_hub
 import numpy as np
 import pytest
+import trimesh
 from checkpoints import LABELS
 from checkpoints import NAME
 from checkpoints import put_into_cache
@@ -170,6 +171,18 @@ def test_a_table_that_is_not_the_support_is_an_object():
     view = table(desk=(box(0.35, 0.4, 0.2), 0, 0))
     found, = view.merged(around(view.truth['desk']))
     assert found.label == 'dining table' and iou(found.mask, view.truth['desk']) > 0.8
+
+
+def test_a_desk_is_no_floor_even_when_its_box_shows_most_of_it():
+    top = box(0.5, 1.1, 0.04).apply_translation((0, 0, 0.7))
+    legs = [box(0.05, 0.05, 0.7).apply_translation((x, y, 0)) for x in (-0.2, 0.2)
+            for y in (-0.5, 0.5)]
+    desk = trimesh.util.concatenate([top, *legs])
+    desk.apply_transform(trimesh.transformations.rotation_matrix(0.6, (0, 0, 1)))
+    frame, ids = tabletop_frame([desk], camera_pose(35, 2.4))
+    view = View(frame, {'desk': ids == 1})
+    found = view.merged(view.box('desk'))
+    assert [iou(one.mask, ids == 1) > 0.8 for one in found if one.label == 'desk'] == [True]
 
 
 def test_a_box_around_things_that_stand_apart_joins_nothing(kitchen):
