@@ -9,7 +9,7 @@ them sees is kept:
 - A box that several clusters fill, which touch each other and fill it better together, joins them:
   the armchair that came out in parts.
 - A box whose readings belong to objects that are known already, or to the support itself, adds
-  nothing.
+  nothing. Any other is an object, and clusters that touch it in its box are parts of it.
 """
 
 import logging
@@ -159,14 +159,14 @@ def merged(
     grouped = {index for members in groups.values() for index in members}
     found = [_joined([clusters[index] for index in members], named[number])
              for number, members in groups.items()]
-    found += [one for index, one in enumerate(clusters) if index not in grouped]
-    taken = _union(found, frame)
+    free = [one for index, one in enumerate(clusters) if index not in grouped]
     for number, one in enumerate(named):
-        added = None if number in groups else _addition(one, taken, frame, support)
+        added = None if number in groups else _addition(one, found, free, frame, support)
         if added is not None:
             found.append(added)
-            taken |= False if added.mask is None else added.mask
-    return found
+            free = [part for part in free
+                    if added.mask is None or (part.mask & ~added.mask).any()]
+    return found + free
 
 
 def _groups(
@@ -210,7 +210,7 @@ def _grown(
         best = next((
             index for index in sorted(left, key=gains.get, reverse=True) if gains[index] >= _GAIN
             and (not members or any(
-                _touch(clusters[index], clusters[member], one, frame)
+                _touch(clusters[index].mask, clusters[member].mask, one, frame)
                 or _are_concentric([clusters[index], clusters[member]], frame, support)
                 for member in members))), None)
         if best is None:
@@ -287,9 +287,11 @@ def _region(one: Detection, shape: tuple[int, int]) -> np.ndarray:
     return region
 
 
-def _touch(part: Detection, other: Detection, one: Detection, frame: Frame) -> bool:
-    """Tell whether two parts are near each other in space, as far as the box's size goes."""
-    first, second = (_some_points(frame, cluster.mask) for cluster in (part, other))
+def _touch(part: np.ndarray, other: np.ndarray, one: Detection, frame: Frame) -> bool:
+    """Tell whether two masks are near each other in space, as far as the box's size goes."""
+    first, second = (_some_points(frame, mask) for mask in (part, other))
+    if not len(first) or not len(second):
+        return False
     diagonal = np.linalg.norm(one.bbox[2:] - one.bbox[:2]) / frame.camera.fx
     distance = cKDTree(first).query(second)[0].min()
     return bool(distance < _REACH * diagonal * np.median(first[:, 2]))
@@ -302,8 +304,9 @@ def _some_points(frame: Frame, mask: np.ndarray, most: int = 2000) -> np.ndarray
 
 
 def _union(found: Sequence[Detection], frame: Frame) -> np.ndarray:
-    """Return the pixels of detections with masks, (H, W) bool."""
-    return np.any([np.zeros(frame.shape, bool), *(one.mask for one in found)], axis=0)
+    """Return the pixels of the detections that have masks, (H, W) bool."""
+    masks = [one.mask for one in found if one.mask is not None]
+    return np.any(masks, axis=0) if masks else np.zeros(frame.shape, bool)
 
 
 def _joined(members: Sequence[Detection], one: Detection) -> Detection:
@@ -313,20 +316,33 @@ def _joined(members: Sequence[Detection], one: Detection) -> Detection:
 
 
 def _addition(
-    one: Detection, taken: np.ndarray, frame: Frame, support: SupportPlane | None,
+    one: Detection, found: Sequence[Detection], free: Sequence[Detection], frame: Frame,
+    support: SupportPlane | None,
 ) -> Detection | None:
     """
-    Return what a detection adds to the objects whose pixels are taken; None if nothing.
+    Return what a detection adds to the objects; None if nothing.
 
-    :param taken: (H, W) bool
+    Clusters in it that touch what is new, and are smaller, are parts of it: the legs of a desk whose
+    top is too large for `tabletop`.
+
+    :param found: objects with names
+    :param free: clusters without
     """
+    taken = _union([*found, *free], frame)
     if _is_support(one, taken, frame, support):
         return None
     mask = _mask(one, frame, support)
     covered = _region(one, frame.shape) if mask is None else mask
-    if np.count_nonzero(covered & ~taken) < _NEW * np.count_nonzero(covered):
+    new = covered & ~taken
+    if mask is not None:
+        inside = replace(one, mask=mask)
+        parts = [part for part in free if _share_inside(part.mask, inside) >= _INSIDE
+                 and np.count_nonzero(part.mask) < np.count_nonzero(new)
+                 and _touch(part.mask, new, one, frame)]
+        new = new | _union(parts, frame)
+    if np.count_nonzero(new) < _NEW * np.count_nonzero(covered):
         return None
-    return one if mask is None else replace(one, mask=mask & ~taken)
+    return one if mask is None else replace(one, mask=new)
 
 
 def _is_support(
