@@ -90,16 +90,18 @@ def find_support(frame: Frame) -> SupportPlane | None:
     planes = _horizontal_planes(frame, normals, known)
     if not planes:
         return None
-    by_size = sorted(planes, key=lambda plane: -plane[1].sum())
-    best, seen = by_size[0]
-    for plane, pixels in by_size[1:]:
-        if _is_above(best, plane) and not _carries_objects(frame, best):
-            best, seen = plane, pixels
-    for plane, pixels in planes:
-        if (_is_above(plane, best) and pixels.sum() > _MIN_SHARE_OF_LOWER * seen.sum()
-                and _carries_objects(frame, plane)):
-            best, seen = plane, pixels
-    return best
+    planes.sort(key=lambda plane: -plane[1].sum())
+    carrying = [_carries_objects(frame, plane) for plane, _ in planes]
+    best = 0
+    for index, (plane, _) in enumerate(planes):
+        if not carrying[best] and _is_above(planes[best][0], plane):
+            best = index
+    for index, (plane, seen) in enumerate(planes):
+        is_large = seen.sum() > _MIN_SHARE_OF_LOWER * planes[best][1].sum()
+        if (carrying[index] and _is_above(plane, planes[best][0])
+                and (is_large or not carrying[best])):
+            best = index
+    return planes[best][0]
 
 
 def surface_normals(frame: Frame, step: int | None = None) -> np.ndarray:
@@ -109,7 +111,7 @@ def surface_normals(frame: Frame, step: int | None = None) -> np.ndarray:
     :param step: pixels to either side over which the slope is taken; None suits whole rooms
     :return: (H, W, 3) float32, NaN where there is no smooth surface
     """
-    step = step or max(2, frame.shape[1] // 130)
+    step = step or _suitable_step(frame)
     valid = np.isfinite(frame.depth).astype(np.float32)
     share = cv2.blur(valid, (step, step))
     depth = cv2.blur(np.nan_to_num(frame.depth), (step, step)) / np.maximum(share, 1e-3)
@@ -127,6 +129,21 @@ def surface_normals(frame: Frame, step: int | None = None) -> np.ndarray:
     normals[inner, inner] = np.where(
         is_smooth[..., None], normal / np.maximum(length, 1e-12), np.nan)
     return normals
+
+
+def _suitable_step(frame: Frame) -> int:
+    """
+    Return over how many pixels to either side slopes are taken.
+
+    Depths are means over a square of such a side, so noise tilts a normal by about
+    0.7 std / (step^2 pitch): that shall be 8 degrees at the median depth, or less.
+    """
+    least = max(2, frame.shape[1] // 130)
+    if not frame.has_depth:
+        return least
+    distance = max(0.1, np.nanmedian(frame.depth))
+    pitch = distance / frame.camera.fx
+    return max(least, round(np.sqrt(5.0 * depth_std(distance) / pitch)))
 
 
 def _horizontal_planes(

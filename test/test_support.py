@@ -10,7 +10,9 @@ from synthetic import box
 from synthetic import camera_pose
 from synthetic import tabletop_frame
 
+from img2scene_ros.camera import Camera
 from img2scene_ros.frame import Frame
+from img2scene_ros.learning.depth_noise import add_depth_noise
 from img2scene_ros.support import SupportPlane
 from img2scene_ros.support import find_support
 
@@ -57,6 +59,29 @@ def test_floor_before_a_bed_that_fills_the_picture() -> None:
     assert (truth == 1).sum() > (truth != 1).sum()
     point = np.linalg.inv(pose)[:3, 3]
     assert find_support(frame).height(point) == pytest.approx(0.0, abs=0.02)
+
+
+def test_floor_below_bare_tops_of_two_heights() -> None:
+    """However large they are in the picture, what carries nothing is no support."""
+    pose = camera_pose(60, 3.0)
+    high, low = box(1.0, 0.9, 0.9), box(1.1, 1.2, 0.4).apply_translation((0.1, -1.1, 0))
+    floor = box(1.5, 2.7, 0.1).apply_translation((0.05, -0.55, -0.1))
+    frame, truth = tabletop_frame([high, low, floor], pose)
+    assert (truth == 1).sum() > (truth == 2).sum() > (truth == 3).sum()
+    point = np.linalg.inv(pose)[:3, 3]
+    assert find_support(frame).height(point) == pytest.approx(0.0, abs=0.02)
+
+
+def test_floor_in_noise_from_afar() -> None:
+    """Readings that scatter by centimetres, one pixel from the next, still show a floor."""
+    pose = camera_pose(60, 3.8)
+    camera = Camera(320, 240, 290.0, 290.0, 159.5, 119.5)
+    things = [box(0.5, 0.5, 0.4), box(9.0, 9.0, 0.1).apply_translation((0, 0, -0.1))]
+    frame, _ = tabletop_frame(things, pose, None, camera)
+    depth = add_depth_noise(frame.depth, camera, np.random.default_rng(0))
+    support = find_support(Frame(frame.color, camera, depth))
+    point = np.linalg.inv(pose)[:3, 3]
+    assert support.height(point) == pytest.approx(0.0, abs=0.05)
 
 
 def test_table_before_a_larger_wall() -> None:
