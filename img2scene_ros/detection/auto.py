@@ -322,8 +322,8 @@ def _addition(
     """
     Return what a detection adds to the objects; None if nothing.
 
-    Clusters in it that touch what is new, and are smaller, are parts of it: the legs of a desk whose
-    top is too large for `tabletop`.
+    Clusters in it that touch what is new, and are smaller, are parts of it: the legs of a desk
+    whose top is too large for `tabletop`.
 
     :param found: objects with names
     :param free: clusters without
