@@ -160,12 +160,14 @@ def merged(
     found = [_joined([clusters[index] for index in members], named[number])
              for number, members in groups.items()]
     free = [one for index, one in enumerate(clusters) if index not in grouped]
+    taken = _union(clusters, frame)
     for number, one in enumerate(named):
-        added = None if number in groups else _addition(one, found, free, frame, support)
+        added = None if number in groups else _addition(one, taken, free, frame, support)
         if added is not None:
             found.append(added)
-            free = [part for part in free
-                    if added.mask is None or (part.mask & ~added.mask).any()]
+            if added.mask is not None:
+                taken |= added.mask
+                free = [part for part in free if (part.mask & ~added.mask).any()]
     return found + free
 
 
@@ -303,10 +305,9 @@ def _some_points(frame: Frame, mask: np.ndarray, most: int = 2000) -> np.ndarray
     return points[::max(1, len(points) // most)]
 
 
-def _union(found: Sequence[Detection], frame: Frame) -> np.ndarray:
-    """Return the pixels of the detections that have masks, (H, W) bool."""
-    masks = [one.mask for one in found if one.mask is not None]
-    return np.any(masks, axis=0) if masks else np.zeros(frame.shape, bool)
+def _union(clusters: Sequence[Detection], frame: Frame) -> np.ndarray:
+    """Return the pixels of some clusters or none, (H, W) bool."""
+    return np.any([np.zeros(frame.shape, bool), *(one.mask for one in clusters)], axis=0)
 
 
 def _joined(members: Sequence[Detection], one: Detection) -> Detection:
@@ -316,7 +317,7 @@ def _joined(members: Sequence[Detection], one: Detection) -> Detection:
 
 
 def _addition(
-    one: Detection, found: Sequence[Detection], free: Sequence[Detection], frame: Frame,
+    one: Detection, taken: np.ndarray, free: Sequence[Detection], frame: Frame,
     support: SupportPlane | None,
 ) -> Detection | None:
     """
@@ -325,10 +326,9 @@ def _addition(
     Clusters in it that touch what is new, and are smaller, are parts of it: the legs of a desk
     whose top is too large for `tabletop`.
 
-    :param found: objects with names
-    :param free: clusters without
+    :param taken: (H, W) bool, pixels of known objects and of all clusters
+    :param free: clusters without a name
     """
-    taken = _union([*found, *free], frame)
     if _is_support(one, taken, frame, support):
         return None
     mask = _mask(one, frame, support)

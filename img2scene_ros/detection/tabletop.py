@@ -31,9 +31,9 @@ from img2scene_ros.support import surface_normals
 
 # Pixels whose links are tried, right and down: more than 1 bridges holes in the depth image.
 _LINK_STEPS = (1, 2, 4, 8)
-# Pixels of a surface that is seen head-on; on slanted ones neighbours are so many times further
-# apart. From afar that is more than the gap that parts two objects.
-_PIXELS = 3.0
+# Neighbours on a slanted surface are this many times as far apart as on one that is seen head-on.
+# From afar that is more than the gap that parts two objects.
+_SLANT = 3.0
 # Surfaces are cut where they bend inwards by that many degrees over that many metres to either
 # side. Where most of the seam is not sharp they are one body after all: bodies that touch meet in
 # a sharp crease, the fillets of one body are softer.
@@ -111,7 +111,7 @@ class TabletopDetector:
         index = np.full(above.shape, -1)
         index[above] = np.arange(np.count_nonzero(above))
         pitch = frame.depth / frame.camera.fx
-        reach = np.maximum(self.options.gap, _PIXELS * pitch) + 3.0 * depth_std(frame.depth)
+        reach = np.maximum(self.options.gap, _SLANT * pitch) + 3.0 * depth_std(frame.depth)
         links = []
         for step in _LINK_STEPS:
             for down, right in ((0, step), (step, 0)):

@@ -8,6 +8,7 @@ import re
 from array import array
 from collections.abc import Callable
 from collections.abc import Iterator
+from typing import Any
 
 import cv2
 import numpy as np
@@ -229,27 +230,18 @@ def test_calibration_that_was_latched_long_ago_arrives(
         'frames are shown', lambda: camera.send(no_camera_info))
 
 
+@pytest.mark.parametrize('qos, sent', [(1, 'many'), (LATCHED, 'one')], ids=['many', 'one'])
 def test_color_alone_is_used_where_nobody_publishes_depth(
-    robot: Robot, camera: FakeCamera, scene_node: NodeProcess,
+    robot: Robot, camera: FakeCamera, scene_node: NodeProcess, qos: Any, sent: str,
 ) -> None:
     start = len(scene_node.log)
     camera.close()
-    other = FakeCamera(robot, camera.frame, depth=False)
+    other = FakeCamera(robot, camera.frame, qos, depth=False)
+    other.send()
     robot.spin_until(
-        lambda: scene_node.complaints(start), 'the detector asks for depth', other.send)
+        lambda: scene_node.complaints(start), 'the detector asks for depth',
+        other.send if sent == 'many' else lambda: None)
     other.close()
-    assert re.search("'tabletop' needs a depth image", scene_node.complaints(start)[0])
-
-
-def test_a_single_picture_is_used_where_nobody_publishes_depth(
-    robot: Robot, camera: FakeCamera, scene_node: NodeProcess,
-) -> None:
-    start = len(scene_node.log)
-    camera.close()
-    once = FakeCamera(robot, camera.frame, LATCHED, depth=False)
-    once.send()
-    robot.spin_until(lambda: scene_node.complaints(start), 'the detector asks for depth')
-    once.close()
     assert re.search("'tabletop' needs a depth image", scene_node.complaints(start)[0])
 
 
