@@ -173,7 +173,12 @@ def about(config: TrainingConfig, samples: Sequence[CropSample]) -> dict[str, An
 
 @contextmanager
 def join_processes() -> Iterator[Processes]:
-    """Meet the other processes that torchrun started."""
+    """
+    Meet the other processes that torchrun started, and leave together with them.
+
+    One that left while another still saves could end before gloo's threads let go of what they
+    reduced last, which Python answers with an abort.
+    """
     with_gpu = torch.cuda.is_available()
     device = torch.device('cpu')
     if with_gpu:
@@ -188,6 +193,7 @@ def join_processes() -> Iterator[Processes]:
     distributed.init_process_group('nccl' if with_gpu else 'gloo')
     try:
         yield Processes(distributed.get_rank(), count, device)
+        distributed.barrier()
     finally:
         distributed.destroy_process_group()
 
