@@ -3,9 +3,22 @@
 import cv2
 import numpy as np
 
+from img2scene_ros.detection.surfaces import linked_surfaces
 from img2scene_ros.frame import Frame
 from img2scene_ros.frame import depth_std
 from img2scene_ros.support import SupportPlane
+
+# Depth: surroundings in box sides, the distance that parts surfaces in metres, pixels to neighbours
+# that they go on to, and the share of a surface or of a black patch that is inside of the object's
+# box. A patch counts from a share of the box. Where surfaces leave less than a share of the
+# readings, all are taken.
+_AROUND = 0.5
+_GAP = 0.006
+_LINK_STEPS = (1, 2)
+_SURFACE_INSIDE, _PATCH_INSIDE = 0.7, 0.8
+_LEAST_PATCH, _DARK = 0.1, 50
+_LEAST_READINGS, _LEAST_LEFT = 20, 0.2
+_SPECK = 0.02  # surfaces that are a smaller share of the object are specks
 
 # Colour: surroundings in box sides, the longest side that is worked on in pixels, iterations, and
 # the shares of the box that a mask may fill; less or more means that nothing was told apart.
@@ -25,33 +38,84 @@ def mask_from_depth(
     """
     Cut the object out of its box: what is off the support, at the depth of the box's middle.
 
-    The depth layer that holds most of the box's middle is taken, and those that follow on it
-    closer than half the object's width, so that the far wall of a bowl belongs to it and the
-    background does not.
+    Surfaces that lie mostly outside of the box are something else, such as a wall or a table in
+    front. Of the others the depth layer that holds most of the box's middle is taken, and those
+    that follow on it closer than half the object's width, so that the far wall of a bowl belongs
+    to it and the background does not. Black patches without readings are parts of the object when
+    they lie in its box: black things have few readings.
 
     :param bbox: (4,) xmin, ymin, xmax, ymax in pixels
     :return: (H, W) bool; None when the box holds too few readings
     """
     if not frame.has_depth:
         return None
-    xmin, ymin = np.maximum(np.floor(bbox[:2]).astype(int), 0)
-    xmax, ymax = np.ceil(bbox[2:]).astype(int)
-    window = np.s_[ymin:ymax, xmin:xmax]
-    depth = frame.depth[window]
-    solid = np.isfinite(depth)
+    box, around = _window(bbox, frame.shape), _window(bbox, frame.shape, _AROUND)
+    inner = _relative(box, around)
+    solid = np.isfinite(frame.depth[around])
     if support is not None:
-        solid &= support.height(frame.points[window]) > 3.0 * depth_std(depth)
-    if np.count_nonzero(solid) < 20:
+        height = support.height(frame.points[around])
+        solid &= height > 3.0 * depth_std(frame.depth[around])
+    count = np.count_nonzero(solid[inner])
+    if count < _LEAST_READINGS:
         return None
-    near, far = _layer(depth, solid, width=(xmax - xmin) / frame.camera.fx)
-    inside = solid & (depth >= near) & (depth <= far)
-    inside = cv2.morphologyEx(inside.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3)))
-    inside = cv2.morphologyEx(inside, cv2.MORPH_CLOSE, np.ones((5, 5))) > 0
-    if not inside.any():
-        return None
+    surfaces = linked_surfaces(frame, solid, _GAP, _LINK_STEPS, around)
+    own = _mostly_in(inner, surfaces, _SURFACE_INSIDE)
+    if np.count_nonzero(own) < max(_LEAST_READINGS, _LEAST_LEFT * count):
+        own = solid[inner]
+    own = _layer(frame.depth[box], own, width=(bbox[2] - bbox[0]) / frame.camera.fx)
+    own = _without_specks(own, surfaces[inner])
+    own = cv2.morphologyEx(own.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5))) > 0
+    is_dark = cv2.cvtColor(frame.color[around], cv2.COLOR_RGB2GRAY) < _DARK
+    black = _patches(np.isnan(frame.depth[around]) & is_dark, _LEAST_PATCH * own.size)
     mask = np.zeros(frame.shape, bool)
-    mask[window] = inside
+    mask[box] = own | _mostly_in(inner, black, _PATCH_INSIDE)
     return mask
+
+
+def _window(
+    bbox: np.ndarray, shape: tuple[int, int], margin: float = 0.0,
+) -> tuple[slice, slice]:
+    """Return the pixels of a box that is widened at every edge by a share of its sides."""
+    sides = margin * (bbox[2:] - bbox[:2])
+    xmin, ymin = np.clip(np.floor(bbox[:2] - sides).astype(int), 0, shape[::-1])
+    xmax, ymax = np.clip(np.ceil(bbox[2:] + sides).astype(int), 0, shape[::-1])
+    return np.s_[ymin:ymax, xmin:xmax]
+
+
+def _relative(window: tuple[slice, slice], whole: tuple[slice, slice]) -> tuple[slice, slice]:
+    """Return where a window lies within a larger one."""
+    rows, columns = (slice(part.start - of.start, part.stop - of.start)
+                     for part, of in zip(window, whole))
+    return rows, columns
+
+
+def _mostly_in(window: tuple[slice, slice], labels: np.ndarray, least: float) -> np.ndarray:
+    """
+    Return the pixels in a window whose component has at least a share of its pixels there.
+
+    :param labels: int, components, 0 = none
+    :return: bool, as large as the window
+    """
+    sizes = np.bincount(labels.ravel())
+    inside = np.bincount(labels[window].ravel(), minlength=len(sizes))
+    is_in = inside >= least * sizes
+    is_in[0] = False
+    return is_in[labels[window]]
+
+
+def _without_specks(mask: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Drop the components that are too small a share of a mask, unless all are."""
+    sizes = np.bincount(labels[mask])
+    kept = mask.copy()
+    kept[mask] = sizes[labels[mask]] > min(_SPECK * sizes.sum(), sizes.max() - 1)
+    return kept
+
+
+def _patches(pixels: np.ndarray, least: float) -> np.ndarray:
+    """Label patches of at least so many pixels; lines, as along edges of depth, are none."""
+    wide = cv2.morphologyEx(pixels.astype(np.uint8), cv2.MORPH_OPEN, np.ones((5, 5)))
+    labels = cv2.connectedComponents(wide, connectivity=4)[1]
+    return np.where(np.bincount(labels.ravel())[labels] >= least, labels, 0)
 
 
 def mask_from_color(frame: Frame, bbox: np.ndarray) -> np.ndarray | None:
@@ -124,10 +188,12 @@ def without_background(color: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return trusted
 
 
-def _layer(depth: np.ndarray, solid: np.ndarray, width: float) -> tuple[float, float]:
+def _layer(depth: np.ndarray, solid: np.ndarray, width: float) -> np.ndarray:
     """
-    Return the depth range of the object, metres.
+    Return the readings in the depth range of the object, (h, w) bool.
 
+    :param depth: (h, w) metres, of the box
+    :param solid: (h, w) bool, readings that may be the object's
     :param width: the box's width at 1 m, metres
     """
     rows, columns = np.mgrid[-1:1:depth.shape[0] * 1j, -1:1:depth.shape[1] * 1j]
@@ -138,4 +204,4 @@ def _layer(depth: np.ndarray, solid: np.ndarray, width: float) -> tuple[float, f
     ends = np.flatnonzero(np.diff(z) > gap) + 1
     layers = np.split(np.arange(len(z)), ends)
     best = max(layers, key=lambda layer: weight[layer].sum())
-    return float(z[best[0]]), float(z[best[-1]])
+    return solid & (depth >= z[best[0]]) & (depth <= z[best[-1]])

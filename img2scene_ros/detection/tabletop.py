@@ -13,14 +13,13 @@ from itertools import combinations
 import cv2
 import numpy as np
 from scipy import ndimage
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 
 from img2scene_ros.detection import UNNAMED
 from img2scene_ros.detection import Detection
 from img2scene_ros.detection import bbox_of
+from img2scene_ros.detection.surfaces import linked_surfaces
 from img2scene_ros.errors import InputError
 from img2scene_ros.frame import Frame
 from img2scene_ros.frame import depth_std
@@ -31,9 +30,6 @@ from img2scene_ros.support import surface_normals
 
 # Pixels whose links are tried, right and down: more than 1 bridges holes in the depth image.
 _LINK_STEPS = (1, 2, 4, 8)
-# Neighbours on a slanted surface are this many times as far apart as on one that is seen head-on.
-# From afar that is more than the gap that parts two objects.
-_SLANT = 3.0
 # Surfaces are cut where they bend inwards by that many degrees over that many metres to either
 # side. Where most of the seam is not sharp they are one body after all: bodies that touch meet in
 # a sharp crease, the fillets of one body are softer.
@@ -42,6 +38,10 @@ _CUT_CREASE = 22.0
 _SHARP_SEAM = 48.0
 # Shorter seams, as shares of the smaller body's width in the image, are necks of one body.
 _MIN_SEAM = 0.6
+# Least solid pixels of a surface, at a picture width of 640.
+_MIN_PIXELS = 60
+# Surfaces with a smaller share of solid pixels are frayed by missing readings.
+_SOLID = 0.95
 # What comes this near to the support stands on it, metres.
 _STANDING_HEIGHT = 0.025
 
@@ -85,7 +85,10 @@ class TabletopDetector:
         if support is None:
             return []
         height = support.height(frame.points)
-        labels = self._linked(frame, self._above(frame, support, height))
+        above = self._above(frame, support, height)
+        labels = linked_surfaces(frame, _opened(above | _lines_unread(frame)) & above,
+                                 self.options.gap, _LINK_STEPS)
+        labels = _without_fringes(labels, _opened(above), frame)
         labels = _parted_at_creases(labels, frame, height)
         labels = _floating_joined(labels, frame, support, height)
         masks = [_filled(labels == label, frame, height, self._least_height(frame))
@@ -99,35 +102,11 @@ class TabletopDetector:
         above = ((height > self._least_height(frame)) & (height < self.options.max_height)
                  & (frame.depth < self.options.max_distance))
         above[above] = _is_over(frame, support, height, above, margin=0.08)
-        return cv2.morphologyEx(above.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3))) > 0
+        return above
 
     def _least_height(self, frame: Frame) -> np.ndarray:
         """Return what height stands out of the noise at each pixel, (H, W) metres."""
         return np.maximum(self.options.min_height, 3.0 * depth_std(frame.depth))
-
-    def _linked(self, frame: Frame, above: np.ndarray) -> np.ndarray:
-        """Label the pixels by the surface they are part of, (H, W) int, 0 = none."""
-        points, (rows, columns) = frame.points, frame.shape
-        index = np.full(above.shape, -1)
-        index[above] = np.arange(np.count_nonzero(above))
-        pitch = frame.depth / frame.camera.fx
-        reach = np.maximum(self.options.gap, _SLANT * pitch) + 3.0 * depth_std(frame.depth)
-        links = []
-        for step in _LINK_STEPS:
-            for down, right in ((0, step), (step, 0)):
-                one = np.s_[:rows - down, :columns - right]
-                other = np.s_[down:, right:]
-                both = above[one] & above[other]
-                near = np.linalg.norm(points[one][both] - points[other][both], axis=1)
-                near = near < reach[one][both]
-                links.append(np.stack([index[one][both][near], index[other][both][near]]))
-        first, second = np.concatenate(links, axis=1)
-        count = index.max() + 1
-        graph = coo_matrix((np.ones(len(first), bool), (first, second)), (count, count))
-        labels = np.zeros(above.shape, int)
-        if count:
-            labels[above] = connected_components(graph, directed=False)[1] + 1
-        return _without_specks(labels, 60 * (columns / 640) ** 2)
 
     def _is_object(
         self, mask: np.ndarray, frame: Frame, support: SupportPlane, height: np.ndarray,
@@ -156,6 +135,31 @@ def _is_over(
     feet = points - height[pixels][:, None] * support.normal
     is_below_picture = frame.camera.project(feet)[:, 1] > frame.shape[0] - 2
     return support.is_over(points, margin) | is_below_picture
+
+
+def _opened(pixels: np.ndarray) -> np.ndarray:
+    """Return the pixels that are solid: part of a square of them; (H, W) bool."""
+    return cv2.morphologyEx(pixels.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3))) > 0
+
+
+def _lines_unread(frame: Frame) -> np.ndarray:
+    """Return the pixels without a reading that form no patches, (H, W) bool."""
+    unread = np.isnan(frame.depth)
+    return unread & ~_opened(unread)
+
+
+def _without_fringes(labels: np.ndarray, solid: np.ndarray, frame: Frame) -> np.ndarray:
+    """
+    Drop surfaces with few solid pixels, and the rims of those that are solid but for them.
+
+    Readings between an object and what is behind it fray its rim. Thin or far objects have
+    missing readings all over instead, and what is not solid belongs to them.
+    """
+    sizes = np.bincount(labels.ravel())
+    of_solid = np.bincount(labels[solid], minlength=len(sizes))
+    few = of_solid < _MIN_PIXELS * (frame.shape[1] / 640) ** 2
+    rim = ~solid & (of_solid >= _SOLID * sizes)[labels]
+    return np.where(few[labels] | rim, 0, labels)
 
 
 def _without_specks(labels: np.ndarray, min_pixels: float) -> np.ndarray:

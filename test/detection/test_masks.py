@@ -1,4 +1,4 @@
-"""Masks from colour, against drawn pictures and the measured masks of recorded frames."""
+"""Masks from depth and colour, against drawn scenes and the measured masks of recorded frames."""
 
 import json
 from collections.abc import Callable
@@ -7,12 +7,19 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import trimesh
+from synthetic import box
+from synthetic import camera_pose
+from synthetic import can
+from synthetic import tabletop_frame
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection.masks import mask_from_color
+from img2scene_ros.detection.masks import mask_from_depth
 from img2scene_ros.detection.masks import without_background
 from img2scene_ros.frame import Frame
+from img2scene_ros.support import find_support
 
 
 def iou(one: np.ndarray, other: np.ndarray) -> float:
@@ -91,3 +98,53 @@ def test_thin_and_empty_masks_stay_as_they_are():
     np.testing.assert_array_equal(without_background(picture, thin), thin)
     for mask in (np.zeros((60, 80), bool), np.ones((60, 80), bool)):
         np.testing.assert_array_equal(without_background(picture, mask), mask)
+
+
+@pytest.mark.parametrize('side', [-1, 1])
+def test_what_leaves_the_box_is_no_part_of_the_object(side):
+    """A can before a board, half of it behind a long box: both cross its bbox."""
+    low = box(0.06, 0.4, 0.07).apply_translation((0.11, side * 0.2, 0))
+    board = box(0.02, 0.9, 0.35).apply_translation((-0.15, 0, 0))
+    frame, ids = tabletop_frame([can(0.05, 0.16), low, board], camera_pose(25.0, 0.9))
+    truth = ids == 1
+    crossing = _inside(bbox_of(truth), ids.shape) & (ids > 1)
+    assert np.count_nonzero(crossing) > 0.15 * np.count_nonzero(truth)
+    mask = mask_from_depth(frame, bbox_of(truth), find_support(frame))
+    assert iou(mask, truth) > 0.9 and (mask & crossing).sum() < 0.05 * truth.sum()
+
+
+def _inside(bbox: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    region = np.zeros(shape, bool)
+    xmin, ymin, xmax, ymax = bbox.astype(int)
+    region[ymin:ymax, xmin:xmax] = True
+    return region
+
+
+@pytest.mark.parametrize('grey, is_filled', [(15, True), (120, False)])
+def test_black_parts_without_readings_belong_to_the_object(grey, is_filled):
+    """The lid of a can has readings, its wall has none."""
+    frame, ids = tabletop_frame([can(0.06, 0.16)], camera_pose(30.0, 0.8))
+    truth = ids == 1
+    bbox = bbox_of(truth)
+    wall = truth & (np.arange(480)[:, None] > bbox[1] + 0.4 * (bbox[3] - bbox[1]))
+    frame = Frame(np.where(wall[..., None], np.uint8(grey), frame.color), frame.camera,
+                  np.where(wall, np.nan, frame.depth).astype(np.float32))
+    found = iou(mask_from_depth(frame, bbox, find_support(frame)), truth)
+    assert found > 0.9 if is_filled else found < 0.6
+
+
+def test_thin_parts_belong_to_the_object_and_holes_do_not():
+    """A stool on legs that are 3 pixels wide in a small picture, before bright nothing."""
+    camera = Camera(320, 240, 300.0, 300.0, 159.5, 119.5)
+    legs = [box(0.01, 0.01, 0.2).apply_translation((x, y, 0))
+            for x in (-0.07, 0.07) for y in (-0.07, 0.07)]
+    seat = box(0.16, 0.16, 0.012).apply_translation((0, 0, 0.2))
+    frame, ids = tabletop_frame(
+        [trimesh.util.concatenate([*legs, seat])], camera_pose(15.0, 0.9), camera=camera)
+    truth = ids == 1
+    color = np.where(np.isnan(frame.depth)[..., None], np.uint8(200), frame.color)
+    mask = mask_from_depth(
+        Frame(color, camera, frame.depth), bbox_of(truth), find_support(frame))
+    is_leg = truth & (np.arange(240)[:, None] > bbox_of(truth)[1] + 30)
+    assert (mask & is_leg).sum() > 0.7 * is_leg.sum()
+    assert iou(mask, truth) > 0.8

@@ -10,6 +10,7 @@ import pytest
 from synthetic import bowl
 from synthetic import box
 from synthetic import camera_pose
+from synthetic import can
 from synthetic import tabletop_frame
 from trimesh.transformations import rotation_matrix
 
@@ -132,6 +133,22 @@ def test_furniture_seen_from_afar_is_whole() -> None:
     assert len(found) == 2
     for index in (1, 2):
         assert max(iou(one.mask, truth == index) for one in found) > 0.7
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_missing_readings_here_and_there_cost_no_object(seed: int) -> None:
+    """A small picture in which every eighth pixel of the objects has no reading."""
+    frame, ids = tabletop_frame(
+        [can(0.03, 0.1).apply_translation((0, -0.15, 0)),
+         box(0.012, 0.16, 0.05),
+         bowl(0.06, 0.05).apply_translation((0, 0.2, 0))],
+        camera_pose(35.0, 1.0), seed, Camera(320, 240, 300.0, 300.0, 159.5, 119.5))
+    depth = frame.depth.copy()
+    depth[(ids > 0) & (np.random.default_rng(seed).random(depth.shape) < 0.125)] = np.nan
+    found = detect(Frame(frame.color, frame.camera, depth))
+    assert len(found) == 3
+    for index in (1, 2, 3):
+        assert max(iou(one.mask, ids == index) for one in found) > 0.75
 
 
 def test_inside_and_outside_of_a_bowl_are_one() -> None:
