@@ -8,10 +8,10 @@ from img2scene_ros.frame import Frame
 from img2scene_ros.frame import depth_std
 from img2scene_ros.support import SupportPlane
 
-# Depth: surroundings in box sides, the distance that parts surfaces in metres, pixels to neighbours
-# that they go on to, and the share of a surface or of a black patch that is inside of the object's
-# box. A patch counts from a share of the box. Where surfaces leave less than a share of the
-# readings, all are taken.
+# Depth: surroundings in box sides, the distance that parts surfaces in metres, pixels to the
+# neighbours that they go on to, and the share of a surface or of a black patch that is inside of
+# the object's box. A patch counts from a share of the box, a pixel is black below a brightness.
+# Where surfaces leave less than a share of the readings, all are taken.
 _AROUND = 0.5
 _GAP = 0.006
 _LINK_STEPS = (1, 2)
