@@ -33,7 +33,7 @@ def linked_surfaces(
     index = np.full(pixels.shape, -1)
     index[pixels] = np.arange(count)
     reach = np.maximum(gap, _SLANT * depth / frame.camera.fx) + 3.0 * depth_std(depth)
-    links = [np.zeros((2, 0), int)]
+    links = []
     for step in steps:
         for down, right in ((0, step), (step, 0)):
             one = np.s_[:max(rows - down, 0), :max(columns - right, 0)]

@@ -134,9 +134,9 @@ def test_black_parts_without_readings_belong_to_the_object(grey, is_filled):
 
 
 def test_thin_parts_belong_to_the_object_and_holes_do_not():
-    """A stool on legs that are 3 pixels wide in a small picture, before bright nothing."""
+    """A stool on legs that are 2 pixels wide in a small picture, before bright nothing."""
     camera = Camera(320, 240, 300.0, 300.0, 159.5, 119.5)
-    legs = [box(0.01, 0.01, 0.2).apply_translation((x, y, 0))
+    legs = [box(0.007, 0.007, 0.2).apply_translation((x, y, 0))
             for x in (-0.07, 0.07) for y in (-0.07, 0.07)]
     seat = box(0.16, 0.16, 0.012).apply_translation((0, 0, 0.2))
     frame, ids = tabletop_frame(
