@@ -218,6 +218,13 @@ def start(config: TrainingConfig, processes: Processes) -> Run:
             raise OptionError(f"'{options.network}' has no ResNet that could start from the "
                               "option 'backbone_weights'")
         load_imagenet_weights(network.encoder, Path(options.backbone_weights))
+    return Run(*to_train(network, options, device))
+
+
+def to_train(
+    network: nn.Module, options: TrainingOptions, device: torch.device,
+) -> tuple[nn.Module, nn.Module, torch.optim.Optimizer, torch.amp.GradScaler]:
+    """Put a network on the device; return it with its moving average, optimizer and scaler."""
     if options.channels_last:
         for weight in network.parameters():
             if weight.ndim == 4:
@@ -227,7 +234,7 @@ def start(config: TrainingConfig, processes: Processes) -> Run:
         weight_groups(network, options.weight_decay, network.outer_layers))
     scaler = torch.amp.GradScaler(
         device.type, enabled=arithmetic(options, device) == torch.float16)
-    return Run(network, deepcopy(network).eval().requires_grad_(False), optimizer, scaler)
+    return network, deepcopy(network).eval().requires_grad_(False), optimizer, scaler
 
 
 def start_from(network: OccupancyNetwork, folder: Path) -> None:
@@ -309,8 +316,6 @@ def one_step(
     pictures, half_field, occupancy = batch
     if options.channels_last:
         pictures = pictures.contiguous(memory_format=torch.channels_last)
-    for group in run.optimizer.param_groups:
-        group['lr'] = learning_rate(run.step, options)
     points = None
     if options.cells:
         chosen = torch.randperm(options.resolution ** 3, device=device)[:options.cells]
@@ -320,6 +325,14 @@ def one_step(
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
         logits = model(pictures, half_field, options.resolution, points=points)
     loss = occupancy_loss(logits, occupancy.float(), options)
+    descend(run, loss, learning_rate(run.step, options), options)
+    return loss.detach()
+
+
+def descend(run: Run, loss: Tensor, rate: float, options: TrainingOptions) -> None:
+    """Change the weights once, and their moving average."""
+    for group in run.optimizer.param_groups:
+        group['lr'] = rate
     run.optimizer.zero_grad(set_to_none=True)
     run.scaler.scale(loss).backward()
     if options.clip:
@@ -329,7 +342,6 @@ def one_step(
     run.scaler.update()
     run.step += 1
     move_average(run.average, run.network, run.step, options.average)
-    return loss.detach()
 
 
 def occupancy_loss(logits: Tensor, occupancy: Tensor, options: TrainingOptions) -> Tensor:

@@ -8,6 +8,8 @@ weights serves cameras with depth and without.
 """
 
 import numpy as np
+import torch
+from torch import Tensor
 
 CHANNELS = 6
 # Of ImageNet's training pictures, in units of 255.
@@ -33,13 +35,32 @@ def encode_crop(
     :param half_field: tangent of half the angle that the crop spans
     :return: (6, S, S) float32
     """
-    channels = np.zeros((CHANNELS, *color.shape[:2]), np.float32)
-    channels[:3] = ((color / np.float32(255) - MEAN) / DEVIATION).transpose(2, 0, 1)
-    if mask is not None:
-        channels[3] = mask
-    if depth is not None:
-        read = np.isfinite(depth)
-        behind = (np.where(read, depth, anchor) - anchor) / (2.0 * half_field * anchor)
-        channels[4] = np.clip(behind, -DEPTH_REACH, DEPTH_REACH)
-        channels[5] = read
-    return channels
+    shape = color.shape[:2]
+    mask = np.zeros(shape, bool) if mask is None else mask
+    depth = np.full(shape, np.nan, np.float32) if depth is None else depth
+    return encode_crops(
+        torch.tensor(color.transpose(2, 0, 1))[None], torch.tensor(mask)[None],
+        torch.tensor(depth, dtype=torch.float32)[None], torch.tensor([float(anchor or 1.0)]),
+        torch.tensor([float(half_field)]))[0].numpy()
+
+
+def encode_crops(
+    color: Tensor, mask: Tensor, depth: Tensor, anchor: Tensor, half_field: Tensor,
+) -> Tensor:
+    """
+    Return the channels of crops; a mask or depth that is missing is False, NaN everywhere.
+
+    :param color: (B, 3, S, S) uint8, RGB
+    :param mask: (B, S, S) bool
+    :param depth: (B, S, S) metres along the crops' axes, NaN = no reading
+    :param anchor: (B,) metres
+    :param half_field: (B,)
+    :return: (B, 6, S, S) float32
+    """
+    mean, deviation = (
+        torch.from_numpy(values).to(color.device)[:, None, None] for values in (MEAN, DEVIATION))
+    read, anchor = depth.isfinite(), anchor[:, None, None]
+    behind = (depth - anchor) / (2.0 * half_field[:, None, None] * anchor)
+    behind = torch.where(read, behind.clamp(-DEPTH_REACH, DEPTH_REACH), 0.0)
+    return torch.cat([
+        (color / 255.0 - mean) / deviation, torch.stack([mask, behind, read], dim=1)], dim=1)

@@ -1,0 +1,289 @@
+"""
+Examples that are drawn while a network learns, on the device it learns on: crops and scenes.
+
+    arrange -> draw -> (crops of single objects, or whole pictures): true, kept and used again
+    kept examples -> another light, wrong masks, a sensor's depth -> what a network gets
+
+Crops and cubes are those of `models/crop.py`, so a network learns what a robot will ask it.
+"""
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as functional
+from torch import Generator
+from torch import Tensor
+
+from img2scene_ros.learning.arrangements import Chance
+from img2scene_ros.learning.arrangements import Stock
+from img2scene_ros.learning.arrangements import arrange
+from img2scene_ros.learning.sensors import light_changed
+from img2scene_ros.learning.sensors import sensed_depth
+from img2scene_ros.learning.sensors import wrong_masks
+from img2scene_ros.models.inputs import encode_crops
+from img2scene_ros.models.instances import scene_channels
+from img2scene_ros.reconstruction.crop import CENTER_BEHIND_ANCHOR
+from img2scene_ros.reconstruction.crop import MARGIN
+from img2scene_ros.rendering.fields import DistanceFields
+from img2scene_ros.rendering.traced import Scenes
+from img2scene_ros.rendering.traced import camera_rays
+from img2scene_ros.rendering.traced import draw
+
+WIDTH, HEIGHT = 320, 240  # pixels of whole pictures
+SENSOR_WIDTH = 640  # pixels of the sensor that crops are magnified from
+COARSE = 2  # objects are looked for in pictures so many times smaller
+CROPS_PER_SCENE = 3
+MIN_PIXELS, MIN_SIDE, MIN_SHOWN = 150, 12, 0.3  # what is visible enough, as in synthetic.py
+BOX_STD = 0.03  # of the boxes' edges, in sides
+DROP_DEPTH, DROP_MASK, DROP_COLOR = 0.4, 0.05, 0.15  # shares of the examples
+MOST_NOISE = 1.5  # greatest strength of a sensor's errors
+UP_STD, OFFSET_STD = 0.02, 0.006  # radians and metres, errors of the support plane
+TRUTH_CELLS = 96  # samples along a cube's side that tell which of 32 cells are reached
+
+Examples = dict[str, Tensor]
+
+
+def draw_crops(stock: Stock, generator: Generator, count: int, size: int) -> Examples:
+    """
+    Draw crops of objects in random scenes.
+
+    :param count: N
+    :param size: S, pixels of a side
+    :return: color (N, 3, S, S) uint8, depth (N, S, S) true metres along the crop's axis, NaN =
+        nothing, mask (N, S, S) bool, half_field (N,), magnification (N,) pixels of the crop per
+        pixel of a usual sensor, shape (N,), to_local (N, 3, 4) from the crop view frame to the
+        solid's coordinates
+    """
+    found: list[Examples] = []
+    while sum(len(part['shape']) for part in found) < count:
+        found.append(_some_crops(stock, generator, max(2, count // 3), size))
+    return {name: torch.cat([part[name] for part in found])[:count] for name in found[0]}
+
+
+def _some_crops(stock: Stock, generator: Generator, scenes_drawn: int, size: int) -> Examples:
+    chance = Chance(generator)
+    scenes, _ = arrange(stock, generator, scenes_drawn, WIDTH, HEIGHT)
+    boxes, wanted = visible_boxes(stock.fields, scenes)
+    order = torch.where(wanted, chance.uniform(*wanted.shape), 2.0).argsort(dim=1)
+    chosen = torch.zeros_like(wanted).scatter(1, order[:, :CROPS_PER_SCENE], True) & wanted
+    scene, item = chosen.nonzero(as_tuple=True)
+    sides = (boxes[scene, item, 2:] - boxes[scene, item, :2]).repeat(1, 2)
+    jitter = (BOX_STD * chance.normal(len(scene), 4)).clamp(-0.15, 0.15)
+    part = scenes[scene]
+    views, half_field, outside = crop_cameras(part, boxes[scene, item] + jitter * sides, size)
+    pictures = draw(stock.fields, views, size, size, generator)
+    mask = (pictures.ids == item[:, None, None] + 1) & ~outside
+    pose = part.pose[torch.arange(len(item), device=item.device), item]
+    crops = {
+        'color': pictures.color * ~outside[:, None],
+        'depth': torch.where(outside, torch.nan, pictures.depth), 'mask': mask,
+        'half_field': half_field,
+        'magnification': views.focal / part.focal * (WIDTH / SENSOR_WIDTH),
+        'shape': part.shape[torch.arange(len(item), device=item.device), item],
+        'to_local': (torch.linalg.inv(pose) @ views.view)[:, :3]}
+    shown = mask.flatten(1).any(dim=1)
+    return {name: values[shown] for name, values in crops.items()}
+
+
+def visible_boxes(fields: DistanceFields, scenes: Scenes) -> tuple[Tensor, Tensor]:
+    """
+    Return the boxes of what is visible of the objects, and which show enough to learn from.
+
+    :return: (B, K, 4) xmin, ymin, xmax, ymax, pixels, whole numbers are the edges between them;
+        (B, K) bool
+    """
+    width, height = WIDTH // COARSE, HEIGHT // COARSE
+    coarse = replace(scenes, focal=scenes.focal / COARSE,
+                     center=(scenes.center + 0.5) / COARSE - 0.5)
+    ids = draw(fields, coarse, width, height).ids
+    numbers = torch.arange(1, scenes.shape.shape[1] + 1, device=ids.device)
+    mine = ids[:, None] == numbers[:, None, None]  # (B, K, H, W)
+    limits = []
+    for along in (mine.any(dim=2), mine.any(dim=3)):
+        first = along.float().argmax(dim=-1)
+        limits.append((first, along.shape[-1] - along.flip(-1).float().argmax(dim=-1)))
+    (x0, x1), (y0, y1) = limits
+    boxes = COARSE * torch.stack([x0, y0, x1, y1], dim=-1).float()
+    full = _full_boxes(fields, scenes)
+    sides, full_sides = boxes[..., 2:] - boxes[..., :2], full[..., 2:] - full[..., :2]
+    shown = sides.prod(dim=-1) / full_sides.prod(dim=-1)
+    pixels = COARSE ** 2 * mine.sum(dim=(2, 3))
+    return boxes, ((pixels >= MIN_PIXELS) & (sides.amin(dim=-1) >= MIN_SIDE)
+                   & (shown >= MIN_SHOWN) & (scenes.shape >= 0))
+
+
+def _full_boxes(fields: DistanceFields, scenes: Scenes) -> Tensor:
+    """Return the boxes of whole objects, hidden parts too, (B, K, 4) pixels between edges."""
+    to_camera = torch.linalg.inv(scenes.view)[:, None] @ scenes.pose
+    points = fields.outermost[scenes.shape.clamp(min=0)] @ to_camera[..., :3, :3].mT \
+        + to_camera[..., None, :3, 3]
+    pixels = points[..., :2] / points[..., 2:].clamp(min=1e-3) * scenes.focal[:, None, None, None] \
+        + scenes.center[:, None, None] + 0.5
+    return torch.cat([pixels.amin(dim=2), pixels.amax(dim=2)], dim=-1)
+
+
+def crop_cameras(scenes: Scenes, boxes: Tensor, size: int) -> tuple[Scenes, Tensor, Tensor]:
+    """
+    Return the scenes with the virtual cameras of boxes, as `crop_view`.
+
+    :param boxes: (B, 4) pixels between edges, one per scene
+    :return: the scenes, half fields (B,), and what of their pictures the real camera does not see,
+        (B, S, S) bool
+    """
+    xmin, ymin, xmax, ymax = boxes.unbind(-1)
+    middle = torch.stack([xmin + xmax, ymin + ymax], dim=-1) / 2
+    places = torch.stack([middle, boxes[:, :2], boxes[:, [2, 1]], boxes[:, 2:], boxes[:, [0, 3]]], 1)
+    rays = (places - 0.5 - scenes.center[:, None]) / scenes.focal[:, None, None]
+    rays = functional.pad(rays, (0, 1), value=1.0)
+    turn = smallest_rotations(rays[:, 0])
+    corners = rays[:, 1:] @ turn
+    half_field = MARGIN * (corners[..., :2] / corners[..., 2:]).abs().flatten(1).amax(dim=1)
+    view = scenes.view.clone()
+    view[:, :3, :3] = scenes.view[:, :3, :3] @ turn
+    middle = torch.full_like(scenes.center, (size - 1) / 2)
+    crops = replace(scenes, focal=size / (2 * half_field), center=middle, view=view)
+    back = camera_rays(crops, size, size) @ turn.mT
+    pixels = back[..., :2] / back[..., 2:].clamp(min=1e-3) * scenes.focal[:, None, None] \
+        + scenes.center[:, None]
+    limits = torch.tensor([WIDTH, HEIGHT], device=view.device) - 0.5
+    inside = ((pixels > -0.5) & (pixels < limits)).all(dim=-1) & (back[..., 2] > 0)
+    return crops, half_field, ~inside.view(-1, size, size)
+
+
+def smallest_rotations(rays: Tensor) -> Tensor:
+    """Return what turns the optical axis onto rays, (B, 3) to (B, 3, 3): `smallest_rotation`."""
+    x, y, z = functional.normalize(rays, dim=1).unbind(-1)
+    return torch.stack([
+        1 - x * x / (1 + z), -x * y / (1 + z), x, -x * y / (1 + z), 1 - y * y / (1 + z), y,
+        -x, -y, z], dim=-1).view(-1, 3, 3)
+
+
+def crop_inputs(
+    crops: Examples, generator: Generator, kind: str = '',
+) -> tuple[Tensor, Tensor, Tensor]:
+    """
+    Return what a network gets of crops, and where the cubes are.
+
+    The anchor is what is measured in the mask that is given; without depth the true one.
+
+    :param kind: 'rgb' and 'rgbd' for validation: true colour and mask, a usual sensor's depth or
+        none; '' changes everything at random
+    :return: pictures (B, 6, S, S), half fields (B,), anchors (B,) metres
+    """
+    chance, count = Chance(generator), len(crops['shape'])
+    color, true, mask, half_field = (
+        crops[name] for name in ('color', 'depth', 'mask', 'half_field'))
+    given, without, bare = mask, torch.zeros_like(half_field), torch.zeros_like(half_field)
+    strength = torch.ones_like(half_field)
+    if not kind:
+        strength = MOST_NOISE * chance.uniform(count)
+        color, given = light_changed(color, generator), wrong_masks(mask, generator)
+        without = chance.uniform(count) < DROP_DEPTH
+        bare = chance.uniform(count) < DROP_MASK
+    size = mask.shape[-1]
+    depth = sensed_depth(true, crops['color'], size / (2 * half_field), generator,
+                         strength=strength, magnification=crops['magnification'])
+    if kind == 'rgb':
+        without = torch.ones_like(half_field)
+    depth = torch.where(without.bool()[:, None, None], torch.nan, depth)
+    measured, anchor = median_depth(depth, given), median_depth(true, mask)
+    depth = torch.where(measured.isnan()[:, None, None], torch.nan, depth)
+    anchor = torch.where(measured.isnan(), anchor, measured)
+    pictures = encode_crops(color, given & ~bare.bool()[:, None, None], depth, anchor, half_field)
+    return pictures, half_field, anchor
+
+
+def median_depth(depth: Tensor, mask: Tensor) -> Tensor:
+    """Return the median reading in each mask, (B,) metres, NaN where there is none."""
+    return torch.where(mask, depth, torch.nan).flatten(1).nanmedian(dim=1).values
+
+
+def mirrored(crops: Examples, which: Tensor) -> Examples:
+    """Mirror some crops left to right, their solids too."""
+    flipped = {name: torch.where(which.view(-1, *[1] * (crops[name].ndim - 1)),
+                                 crops[name].flip(-1), crops[name])
+               for name in ('color', 'depth', 'mask')}
+    sign = torch.where(which, -1.0, 1.0)
+    to_local = crops['to_local'].clone()
+    to_local[:, :, 0] *= sign[:, None]
+    return {**crops, **flipped, 'to_local': to_local}
+
+
+def solid_depths(
+    fields: DistanceFields, crops: Examples, anchor: Tensor, resolution: int,
+    shift: Tensor | None = None,
+) -> Tensor:
+    """
+    Return how deep points of the cubes lie in the solids, in cells; negative outside.
+
+    :param anchor: (B,) metres
+    :param resolution: R, points along a side
+    :param shift: (3,) z, y, x: moves the points off the cells' centres, in cells
+    :return: (B, R, R, R), [z, y, x]
+    """
+    shift = torch.zeros(3, device=anchor.device) if shift is None else shift
+    along = (torch.arange(resolution, device=anchor.device) + 0.5 + shift[:, None]) / resolution - .5
+    z, y, x = torch.meshgrid(*along, indexing='ij')
+    cube = torch.stack([x, y, z], dim=-1).reshape(-1, 3)
+    side = 2 * crops['half_field'] * anchor
+    points = cube * side[:, None, None]
+    points[..., 2] += (anchor + CENTER_BEHIND_ANCHOR * side)[:, None]
+    matrix = crops['to_local']
+    local = points @ matrix[:, :, :3].mT + matrix[:, None, :, 3]
+    shape = crops['shape'][:, None].expand(-1, len(cube)).flatten()
+    distance = fields.distance(shape, local.flatten(0, 1)).view(len(anchor), -1)
+    scale = torch.linalg.det(matrix[:, :, :3]).abs() ** (1 / 3)  # of the solid's to metres
+    depth = -distance / scale[:, None] / (side / resolution)[:, None]
+    return depth.view(-1, resolution, resolution, resolution)
+
+
+def cells_reached(
+    fields: DistanceFields, crops: Examples, anchor: Tensor, resolution: int = 32,
+) -> Tensor:
+    """Return which cells of the cubes the solids reach into, (B, R, R, R) bool, [z, y, x]."""
+    fine = solid_depths(fields, crops, anchor, TRUTH_CELLS)
+    return functional.max_pool3d(fine[:, None], TRUTH_CELLS // resolution)[:, 0] > 0
+
+
+def draw_scenes(stock: Stock, generator: Generator, count: int) -> Examples:
+    """
+    Draw whole pictures of random scenes.
+
+    :return: color (N, 3, H, W) uint8, depth (N, H, W) true metres, ids (N, H, W) uint8, 0 = no
+        object, up (N, 3) optical frame, offset (N,) metres from the camera down to the support,
+        focal (N,), center (N, 2)
+    """
+    scenes, _ = arrange(stock, generator, count, WIDTH, HEIGHT)
+    pictures = draw(stock.fields, scenes, WIDTH, HEIGHT, generator)
+    return {
+        'color': pictures.color, 'depth': pictures.depth,
+        'ids': pictures.ids.clamp(min=0).to(torch.uint8), 'up': scenes.view[:, 2, :3],
+        'offset': scenes.view[:, 2, 3], 'focal': scenes.focal, 'center': scenes.center}
+
+
+def scene_inputs(scenes: Examples, generator: Generator, is_plain: bool = False) -> Tensor:
+    """
+    Return what a segmentation network gets of pictures, (B, 9, H, W).
+
+    :param is_plain: for validation: true colour, a usual sensor's depth, the true support plane
+    """
+    chance, count = Chance(generator), len(scenes['focal'])
+    color, up, offset = scenes['color'], scenes['up'], scenes['offset']
+    strength = torch.ones_like(offset)
+    if not is_plain:
+        strength = MOST_NOISE * chance.uniform(count)
+        color = light_changed(color, generator)
+        up = functional.normalize(up + UP_STD * chance.normal(count, 3), dim=1)
+        offset = offset + OFFSET_STD * chance.normal(count)
+    depth = sensed_depth(scenes['depth'], scenes['color'], scenes['focal'], generator,
+                         strength=strength)
+    height, width = depth.shape[1:]
+    v, u = torch.meshgrid(torch.arange(height, device=up.device),
+                          torch.arange(width, device=up.device), indexing='ij')
+    rays = (torch.stack([u, v]) - scenes['center'][:, :, None, None]) \
+        / scenes['focal'][:, None, None, None]
+    rays = torch.cat([rays, torch.ones_like(rays[:, :1])], dim=1)
+    channels = scene_channels(color, depth, rays, up, offset)
+    if not is_plain:
+        channels[:, :3] *= (chance.uniform(count) >= DROP_COLOR)[:, None, None, None]
+    return channels
