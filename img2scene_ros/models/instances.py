@@ -11,6 +11,7 @@ segmentation for robotic environments", T-RO 2021 (UOIS-Net-3D). Centres and off
 """
 
 from dataclasses import dataclass
+from math import pi
 
 import cv2
 import numpy as np
@@ -70,6 +71,7 @@ class InstanceNetwork(UNet):
             nn.Conv2d(CHANNELS, widths[0], 5, 2, 2, bias=False), nn.BatchNorm2d(widths[0]),
             nn.ReLU())
         self.answers = nn.Conv2d(widths[0], 4 * 4, 1)  # of four pixels each
+        nn.init.zeros_(self.answers.weight)  # else the way to 0 takes most of a short training
         nn.init.constant_(self.answers.bias[4:8], HEAT_LOGIT)
 
     def forward(self, channels: Tensor) -> Tensor:
@@ -191,7 +193,7 @@ def instance_loss(outputs: Tensor, ids: Tensor) -> Tensor:
     """
     Compare what the network says with the truth.
 
-    The heat's is CornerNet's focal loss (Law and Deng, ECCV 2018, eq. 1).
+    The heat's is the quality focal loss of Li et al., "Generalized focal loss", NeurIPS 2020, eq. 4.
 
     :param outputs: (B, 4, H, W)
     :param ids: (B, H, W) int64, 0 = no object
@@ -201,14 +203,12 @@ def instance_loss(outputs: Tensor, ids: Tensor) -> Tensor:
     foreground, heat, offsets, weights = instance_targets(ids)
     objects = functional.binary_cross_entropy_with_logits(
         outputs[:, 0], foreground, weights) / weights.mean()
-    share = outputs[:, 1].sigmoid()
-    at_center = heat == 1.0
-    missed = -(1.0 - share).square() * functional.logsigmoid(outputs[:, 1])
-    invented = (1.0 - heat) ** 4 * share.square() * functional.softplus(outputs[:, 1])
-    centers = torch.where(at_center, missed, invented).sum() / at_center.sum().clamp(min=1)
+    centers = (heat - outputs[:, 1].sigmoid()).square() * (
+        functional.binary_cross_entropy_with_logits(outputs[:, 1], heat, reduction='none'))
+    peaks = (heat == 1.0).sum().clamp(min=1) * (2.0 * pi * HEAT_DEVIATION ** 2)  # pixels
     weights = weights * foreground
     errors = (outputs[:, 2:] - offsets).abs().sum(1) * weights
-    return objects + centers + errors.sum() / weights.sum().clamp(min=1.0)
+    return objects + centers.sum() / peaks + errors.sum() / weights.sum().clamp(min=1.0)
 
 
 def group_instances(outputs: Tensor, threshold: float = THRESHOLD) -> Tensor:

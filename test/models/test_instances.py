@@ -51,7 +51,7 @@ def channels_of(view: dict, color: Tensor | None = None, depth: np.ndarray | Non
 
 @pytest.mark.parametrize('roll', [0.0, 0.7, -2.5])
 def test_heights_and_normals_are_those_of_the_scene(roll):
-    view = look(roll)
+    view = look(roll, size=192)
     channels = channels_of(view)[0].numpy()
     assert np.allclose(np.sinh(channels[3]) * HEIGHT_KNEE, view['heights'], atol=1e-4)
     upward = channels[4][(view['ids'] > 0) | (view['heights'] < 1e-6)]
@@ -141,12 +141,12 @@ def test_it_learns_two_pictures():
     network = InstanceNetwork(InstanceNetworkConfig(width=8, deep=1))
     optimizer = torch.optim.AdamW(network.parameters(), 4e-3)
     losses = []
-    for _ in range(100):
+    for _ in range(60):
         losses.append(instance_loss(network(channels), ids))
         optimizer.zero_grad()
         losses[-1].backward()
         optimizer.step()
-    assert losses[-1] < 0.2 * losses[0]
+    assert losses[-1] < 0.1 * losses[0]
     network.eval()
     with torch.inference_mode():
         found = group_instances(network(channels))
