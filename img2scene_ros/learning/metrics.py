@@ -1,10 +1,11 @@
 """
-How well a predicted shape fits the true one: voxel IoU, Chamfer distance, F-score, EMD.
+How well a prediction fits the truth: shapes by voxel IoU, Chamfer distance, F-score, EMD; masks.
 
 Volumes are occupancies of 0 to 1 on a regular grid, (X, Y, Z); points are (N, 3), both sets in one
 frame and unit, which is also the unit of the distances.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ PIX3D_THRESHOLDS = np.arange(1, 50) / 100
 PIX3D_LEVEL = 0.1
 PIX3D_RESOLUTION = 32
 PIX3D_POINTS = 1024
+LEAST_PIECE = 0.03  # of an object's pixels
 
 
 def voxel_iou(
@@ -265,3 +267,37 @@ def _inside(triangles: np.ndarray, random: np.random.Generator) -> np.ndarray:
     root, share = np.sqrt(random.random(len(triangles))), random.random(len(triangles))
     weights = np.stack([1 - root, root * (1 - share), root * share], axis=-1)
     return np.einsum('nc,nci->ni', weights, triangles)
+
+
+def found_share(
+    predicted: np.ndarray, truth: np.ndarray, iou: float = 0.5, least: int = 1,
+) -> Counter[str]:
+    """
+    Compare one picture's instances with the true ones; the counts of several can be added.
+
+    `found`: of the `objects`, those with a mask of their own above the IoU. `pieces`: further
+    masks that are mostly of the same object. `merged`: masks that cover most of two objects.
+    `false`: masks that lie mostly on none.
+
+    :param predicted: (H, W) int, 0 = no object
+    :param truth: (H, W) int, 0 = no object
+    :param least: pixels; objects that show less do not count, but what is found there is not false
+    """
+    count = int(predicted.max()) + 1
+    shared = np.bincount(
+        (truth.astype(np.int64) * count + predicted).ravel(),
+        minlength=(int(truth.max()) + 1) * count).reshape(-1, count)
+    areas, sizes = shared.sum(axis=1)[1:, None], shared.sum(axis=0)[1:]
+    there = sizes > 0
+    shared, sizes = shared[1:, 1:][:, there], sizes[there]
+    false = shared.sum(axis=0) <= 0.5 * sizes
+    counts = areas[:, 0] >= max(least, 1)
+    shared, areas = shared[counts], areas[counts]
+    overlap = shared / (areas + sizes - shared)
+    pieces = ((shared > 0.5 * sizes) & (sizes > LEAST_PIECE * areas)).sum(axis=1)
+    merged = (shared > 0.5 * areas).sum(axis=0) > 1
+    matched = linear_sum_assignment(overlap * (overlap > iou), maximize=True)
+    return Counter(
+        objects=len(areas), found=int((overlap[matched] > iou).sum()),
+        pieces=int((pieces - 1).clip(min=0).sum()), merged=int(merged.sum()),
+        false=int(false.sum()))

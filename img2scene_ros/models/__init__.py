@@ -8,9 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from safetensors.torch import save_file
 
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
@@ -69,6 +66,8 @@ def save_network(
     :param half: in half precision, half the size
     :raises InputError: the folder cannot be written
     """
+    from safetensors.torch import save
+
     name = next(name for name, kind in NETWORKS.items() if type(network) is kind)
     weights = {
         key: tensor.detach().cpu().contiguous().to(
@@ -79,7 +78,7 @@ def save_network(
     folder = Path(folder)
     # The weights last: whoever finds them finds their shape, too.
     write_beside(folder / CONFIG, lambda path: path.write_text(json.dumps(config, indent=1)))
-    write_beside(folder / WEIGHTS, lambda path: save_file(weights, path))
+    write_beside(folder / WEIGHTS, lambda path: path.write_bytes(save(weights)))
 
 
 def load_network(folder: Path) -> OccupancyNetwork:
@@ -88,6 +87,9 @@ def load_network(folder: Path) -> OccupancyNetwork:
 
     :raises InputError: files that are missing, broken, or of another network than they say
     """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     folder = Path(folder)
     config = read_network_config(folder)
     try:
@@ -151,7 +153,7 @@ def write_beside(path: Path, write: Callable[[Path], Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(beside)
         os.replace(beside, path)
-    except (OSError, RuntimeError, SafetensorError) as error:  # torch.save raises RuntimeError
+    except (OSError, RuntimeError) as error:  # torch.save raises RuntimeError
         try:
             beside.unlink(missing_ok=True)
         except OSError:

@@ -22,6 +22,8 @@ from img2scene_ros.models.geometry import sample_frustum
 from img2scene_ros.models.inputs import CHANNELS
 from img2scene_ros.models.occupancy import EMPTY_LOGIT
 from img2scene_ros.models.occupancy import OccupancyNetwork
+from img2scene_ros.models.unet import UNet
+from img2scene_ros.models.unet import change_nothing
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.reconstruction.crop import CENTER_BEHIND_ANCHOR
@@ -41,30 +43,22 @@ class FrustumUNetConfig(Options):
         3, 'Further residual blocks at the coarsest level, which sees the whole object', low=0)
 
 
-class FrustumUNet(OccupancyNetwork):
+class FrustumUNet(UNet, OccupancyNetwork):
     """See above; `config.width` is C and `config.slices` is D below."""
 
     Config = FrustumUNetConfig
     outer_layers = ('stem', 'surface', 'field', 'slices')
 
     def __init__(self, config: FrustumUNetConfig = FrustumUNetConfig()) -> None:
-        super().__init__()
-        self.config = config
         widths = [config.width * factor for factor in (1, 2, 4, 5)]
+        super().__init__(widths, config.blocks, config.deep)
+        self.config = config
         self.stem = nn.Sequential(
             nn.Conv2d(CHANNELS, widths[0], 5, 2, 2, bias=False), nn.BatchNorm2d(widths[0]),
             nn.ReLU())
         self.surface = nn.Conv2d(config.slices, widths[0], 1, bias=False)
-        self.down = nn.ModuleList(blocks(width, config.blocks) for width in widths)
-        self.shrink = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(fine, coarse, 2, 2, bias=False), nn.BatchNorm2d(coarse))
-            for fine, coarse in zip(widths, widths[1:]))
         self.field = nn.Linear(1, widths[-1])
         change_nothing(self.field)
-        self.deep = blocks(widths[-1], config.deep, from_start=0)
-        self.grow = nn.ModuleList(
-            nn.ConvTranspose2d(coarse, fine, 2, 2) for fine, coarse in zip(widths, widths[1:]))
-        self.up = nn.ModuleList(blocks(width, config.blocks) for width in widths[:-1])
         self.slices = nn.Conv2d(widths[0], config.slices, 1)
         # What there is outside of the frustum, and where the training starts.
         self.prior = nn.Parameter(torch.tensor(EMPTY_LOGIT))
@@ -72,14 +66,8 @@ class FrustumUNet(OccupancyNetwork):
     def encode(self, pictures: Tensor, half_field: Tensor) -> Tensor:
         """(B, 6, S, S) to (B, 1, D, S / 2, S / 2); S is a multiple of 16."""
         behind = behind_surface(pictures, self.config.slices)
-        x = self.down[0](self.stem(pictures) + self.surface(behind))
-        finer = []
-        for shrink, down in zip(self.shrink, self.down[1:]):
-            finer.append(x)
-            x = down(shrink(x))
-        x = self.deep(x + self.field(half_field[:, None])[:, :, None, None])
-        for grow, up in zip(reversed(self.grow), reversed(self.up)):
-            x = up(grow(x) + finer.pop())
+        x = self.stem(pictures) + self.surface(behind)
+        x = self.through_levels(x, self.field(half_field[:, None])[:, :, None, None])
         return self.slices(x)[:, None]
 
     def query(self, features: Tensor, half_field: Tensor, points: Tensor) -> Tensor:
@@ -111,36 +99,3 @@ def behind_surface(pictures: Tensor, slices: int) -> Tensor:
     along = (torch.arange(slices, device=pictures.device) + 0.5) / slices - 0.5
     behind = along[:, None, None] + CENTER_BEHIND_ANCHOR - mean
     return (behind / RAMP).clamp(-1.0, 1.0) * (share > 0)
-
-
-class Block(nn.Module):
-    """Two 3x3 convolutions around a shortcut."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
-            nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, width, H, W) to the same."""
-        return (x + self.layers(x)).relu()
-
-
-def blocks(width: int, count: int, from_start: int = 1) -> nn.Sequential:
-    """
-    Return blocks one after another.
-
-    :param from_start: how many do something from the start; those after them change nothing until
-        they have learned something, so a training can go on with more of them
-    """
-    chain = nn.Sequential(*(Block(width) for _ in range(count)))
-    for block in chain[from_start:]:
-        change_nothing(block.layers[-1])
-    return chain
-
-
-def change_nothing(layer: nn.Linear | nn.BatchNorm2d) -> None:
-    """Let a layer's answer be zero until it has learned something."""
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)

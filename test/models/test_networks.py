@@ -3,6 +3,7 @@
 import errno
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,6 @@ from safetensors.torch import load_file
 from safetensors.torch import save_file
 from torch import nn
 
-from img2scene_ros import models
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import OptionError
@@ -238,11 +238,11 @@ def test_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch):
     save_network(small('frustum-unet'), tmp_path, {'step': 1})
     before = load_file(tmp_path / 'model.safetensors')
 
-    def write_half(weights, path):
-        path.write_bytes(b'half')
+    def write_half(path, _):
+        path.write_text('half')
         raise OSError(errno.ENOSPC, 'No space left on device')
 
-    monkeypatch.setattr(models, 'save_file', write_half)
+    monkeypatch.setattr(Path, 'write_bytes', write_half)
     torch.manual_seed(7)
     with pytest.raises(InputError, match='No space left'):
         save_network(build_network('frustum-unet', **SMALL['frustum-unet']), tmp_path)
