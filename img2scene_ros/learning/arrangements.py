@@ -50,6 +50,7 @@ class Stock:
     - small, large (N,): how often each is drawn on tables and on floors
     - sizes (N, 2): least and greatest factor
     - colors (N, 4, 3): base colours, RGB, 0 to 1; NaN = drawn at random
+    - labels: their class names
     """
 
     fields: DistanceFields
@@ -57,6 +58,7 @@ class Stock:
     large: Tensor
     sizes: Tensor
     colors: Tensor
+    labels: tuple[str, ...]
 
 
 def open_stock(shapes: PackedShapes, split: str, device: torch.device | str) -> Stock:
@@ -77,7 +79,7 @@ def open_stock(shapes: PackedShapes, split: str, device: torch.device | str) -> 
             row[len(base):] = base[0]
     return Stock(fields, torch.tensor(small, device=device), torch.tensor(large, device=device),
                  torch.tensor(shapes.sizes[chosen], dtype=torch.float32, device=device),
-                 colors.to(device))
+                 colors.to(device), tuple(shapes.labels[i] for i in chosen))
 
 
 class Chance:

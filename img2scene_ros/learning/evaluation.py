@@ -83,7 +83,7 @@ def predict(candidate: Candidate, examples: Sequence[Example]) -> np.ndarray:
     size = picture_size(candidate.config)
     examples = [resized_example(example, size) for example in examples]
     pictures, half_fields, _ = zip(*(as_tensors(example, RESOLUTION) for example in examples))
-    logits = candidate.network.predict(torch.stack(pictures), torch.stack(half_fields), RESOLUTION)
+    logits = candidate.network.reached(torch.stack(pictures), torch.stack(half_fields), RESOLUTION)
     return logits.sigmoid().numpy()
 
 

@@ -20,6 +20,7 @@ from img2scene_ros.learning.arrangements import arrange
 from img2scene_ros.learning.sensors import light_changed
 from img2scene_ros.learning.sensors import sensed_depth
 from img2scene_ros.learning.sensors import wrong_masks
+from img2scene_ros.models.geometry import axes_of
 from img2scene_ros.models.inputs import encode_crops
 from img2scene_ros.models.instances import scene_channels
 from img2scene_ros.reconstruction.crop import CENTER_BEHIND_ANCHOR
@@ -38,7 +39,7 @@ BOX_STD = 0.03  # of the boxes' edges, in sides
 DROP_DEPTH, DROP_MASK, DROP_COLOR = 0.4, 0.05, 0.15  # shares of the examples
 MOST_NOISE = 1.5  # greatest strength of a sensor's errors
 UP_STD, OFFSET_STD = 0.02, 0.006  # radians and metres, errors of the support plane
-TRUTH_CELLS = 96  # samples along a cube's side that tell which of 32 cells are reached
+TRUTH_CELLS = 64  # samples along a cube's side that tell which of 32 cells are reached
 
 Examples = dict[str, Tensor]
 
@@ -221,9 +222,7 @@ def solid_depths(
     :param shift: (3,) z, y, x: moves the points off the cells' centres, in cells
     :return: (B, R, R, R), [z, y, x]
     """
-    shift = torch.zeros(3, device=anchor.device) if shift is None else shift
-    along = (torch.arange(resolution, device=anchor.device) + 0.5 + shift[:, None]) / resolution - .5
-    z, y, x = torch.meshgrid(*along, indexing='ij')
+    z, y, x = torch.meshgrid(*axes_of(resolution, anchor.device, shift), indexing='ij')
     cube = torch.stack([x, y, z], dim=-1).reshape(-1, 3)
     side = 2 * crops['half_field'] * anchor
     points = cube * side[:, None, None]

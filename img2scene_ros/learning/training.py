@@ -441,7 +441,7 @@ def validate(
                 worker_init_fn=on_one_core):
             with torch.inference_mode(), \
                     torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                logits = network.predict(
+                logits = network.reached(
                     pictures.to(device), half_field.to(device), RESOLUTION)
             ious.append(threshold_ious(logits, occupancy.to(device)).cpu())
             labels += names

@@ -1,4 +1,4 @@
-"""The networks that turn a crop into occupancies, by name; how they are saved and loaded."""
+"""The networks by name; how they are saved and loaded."""
 
 import json
 import os
@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
 from img2scene_ros.models.frustum_unet import FrustumUNet
+from img2scene_ros.models.instances import InstanceNetwork
 from img2scene_ros.models.occupancy import OccupancyNetwork
 from img2scene_ros.models.resfest import ResFesT
 from img2scene_ros.models.resnet_unproject import ResNetUnproject
@@ -23,23 +25,24 @@ NETWORKS: dict[str, type[OccupancyNetwork]] = {
     'resfest': ResFesT,
     'resnet18-unproject': ResNetUnproject,
 }
+KINDS: dict[str, type[nn.Module]] = {**NETWORKS, 'instances': InstanceNetwork}
 PICTURE_SIZE = 112  # pixels of a side of the crops, for weights that tell none
 WEIGHTS = 'model.safetensors'
 CONFIG = 'config.json'
 
 
-def network_class(name: str) -> type[OccupancyNetwork]:
+def network_class(name: str) -> type[nn.Module]:
     """
     Return the class of a network.
 
     :raises OptionError: an unknown name
     """
-    if name not in NETWORKS:
-        raise OptionError(f"there is no network '{name}'; known are {', '.join(NETWORKS)}")
-    return NETWORKS[name]
+    if name not in KINDS:
+        raise OptionError(f"there is no network '{name}'; known are {', '.join(KINDS)}")
+    return KINDS[name]
 
 
-def build_network(name: str, **options: Any) -> OccupancyNetwork:
+def build_network(name: str, **options: Any) -> nn.Module:
     """
     Make a network with random weights.
 
@@ -56,7 +59,7 @@ def build_network(name: str, **options: Any) -> OccupancyNetwork:
 
 
 def save_network(
-    network: OccupancyNetwork, folder: Path, about: dict[str, Any] | None = None,
+    network: nn.Module, folder: Path, about: dict[str, Any] | None = None,
     half: bool = False,
 ) -> None:
     """
@@ -66,9 +69,7 @@ def save_network(
     :param half: in half precision, half the size
     :raises InputError: the folder cannot be written
     """
-    from safetensors.torch import save
-
-    name = next(name for name, kind in NETWORKS.items() if type(network) is kind)
+    name = next(name for name, kind in KINDS.items() if type(network) is kind)
     weights = {
         key: tensor.detach().cpu().contiguous().to(
             torch.float16 if half and tensor.is_floating_point() else tensor.dtype)
@@ -78,10 +79,27 @@ def save_network(
     folder = Path(folder)
     # The weights last: whoever finds them finds their shape, too.
     write_beside(folder / CONFIG, lambda path: path.write_text(json.dumps(config, indent=1)))
-    write_beside(folder / WEIGHTS, lambda path: path.write_bytes(save(weights)))
+    write_beside(folder / WEIGHTS, lambda path: path.write_bytes(safetensors_of(weights)))
 
 
-def load_network(folder: Path) -> OccupancyNetwork:
+def safetensors_of(weights: dict[str, torch.Tensor]) -> bytes:
+    """
+    Return weights as a file of safetensors, which machines that only train may lack.
+
+    github.com/huggingface/safetensors, Format: the header's length, the header, the numbers.
+    """
+    kinds = {torch.float16: 'F16', torch.float32: 'F32', torch.int64: 'I64'}
+    header, parts, end = {}, [], 0
+    for name, tensor in weights.items():
+        parts.append(tensor.numpy().tobytes())
+        header[name] = {'dtype': kinds[tensor.dtype], 'shape': list(tensor.shape),
+                        'data_offsets': [end, end := end + len(parts[-1])]}
+    text = json.dumps(header).encode()
+    text += b' ' * (-len(text) % 8)
+    return b''.join([len(text).to_bytes(8, 'little'), text, *parts])
+
+
+def load_network(folder: Path) -> nn.Module:
     """
     Read a network that `save_network` wrote, ready for use (evaluation mode, float32).
 

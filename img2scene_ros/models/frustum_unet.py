@@ -23,6 +23,7 @@ from img2scene_ros.models.inputs import CHANNELS
 from img2scene_ros.models.occupancy import EMPTY_LOGIT
 from img2scene_ros.models.occupancy import OccupancyNetwork
 from img2scene_ros.models.unet import UNet
+from img2scene_ros.models.unet import blocks
 from img2scene_ros.models.unet import change_nothing
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
@@ -41,13 +42,16 @@ class FrustumUNetConfig(Options):
     blocks: int = option(1, 'Residual blocks per level, down and up', low=1)
     deep: int = option(
         3, 'Further residual blocks at the coarsest level, which sees the whole object', low=0)
+    fine: int = option(
+        0, "Width at the picture's own resolution, where answers are three times as fine; 0 is "
+        'none of it', low=0)
 
 
 class FrustumUNet(UNet, OccupancyNetwork):
     """See above; `config.width` is C and `config.slices` is D below."""
 
     Config = FrustumUNetConfig
-    outer_layers = ('stem', 'surface', 'field', 'slices')
+    outer_layers = ('stem', 'surface', 'field', 'slices', 'edges', 'front')
 
     def __init__(self, config: FrustumUNetConfig = FrustumUNetConfig()) -> None:
         widths = [config.width * factor for factor in (1, 2, 4, 5)]
@@ -59,29 +63,40 @@ class FrustumUNet(UNet, OccupancyNetwork):
         self.surface = nn.Conv2d(config.slices, widths[0], 1, bias=False)
         self.field = nn.Linear(1, widths[-1])
         change_nothing(self.field)
-        self.slices = nn.Conv2d(widths[0], config.slices, 1)
+        if config.fine:
+            self.samples_per_cell = 3
+            self.edges = nn.Conv2d(CHANNELS, config.fine, 3, padding=1)
+            self.sharpen = nn.ConvTranspose2d(widths[0], config.fine, 2, 2)
+            self.finest = blocks(config.fine, 1)
+            self.front = nn.Parameter(torch.zeros(config.slices))
+        self.slices = nn.Conv2d(config.fine or widths[0], config.slices, 1)
         # What there is outside of the frustum, and where the training starts.
         self.prior = nn.Parameter(torch.tensor(EMPTY_LOGIT))
 
     def encode(self, pictures: Tensor, half_field: Tensor) -> Tensor:
-        """(B, 6, S, S) to (B, 1, D, S / 2, S / 2); S is a multiple of 16."""
+        """(B, 6, S, S) to (B, 1, D, S / 2, S / 2), or S, S if fine; S is a multiple of 16."""
         behind = behind_surface(pictures, self.config.slices)
         x = self.stem(pictures) + self.surface(behind)
         x = self.through_levels(x, self.field(half_field[:, None])[:, :, None, None])
-        return self.slices(x)[:, None]
+        if not self.config.fine:
+            return self.slices(x)[:, None]
+        x = self.finest(self.sharpen(x) + self.edges(pictures))
+        behind = behind_surface(pictures, self.config.slices, 1)
+        return (self.slices(x) + self.front[:, None, None] * behind)[:, None]
 
     def query(self, features: Tensor, half_field: Tensor, points: Tensor) -> Tensor:
-        """(B, 1, D, S / 2, S / 2) and (B, N, 3) to (B, N)."""
+        """(B, 1, D, H, W) and (B, N, 3) to (B, N)."""
         return sample_frustum(features, half_field, points)[:, 0] + self.prior
 
     def query_cells(
         self, features: Tensor, half_field: Tensor, resolution: int, points_per_chunk: int = 0,
+        shift: Tensor | None = None,
     ) -> Tensor:
-        """(B, 1, D, S / 2, S / 2) to (B, R, R, R), the same as `query` but without the points."""
-        return resample_frustum(features[:, 0], half_field, resolution) + self.prior
+        """(B, 1, D, H, W) to (B, R, R, R), the same as `query` but without the points."""
+        return resample_frustum(features[:, 0], half_field, resolution, shift) + self.prior
 
 
-def behind_surface(pictures: Tensor, slices: int) -> Tensor:
+def behind_surface(pictures: Tensor, slices: int, coarse: int = 2) -> Tensor:
     """
     Tell for every pixel and slice whether it lies before or behind the measured surface.
 
@@ -89,13 +104,14 @@ def behind_surface(pictures: Tensor, slices: int) -> Tensor:
     object's count: their mean would lie on neither, and thin parts are all edge.
 
     :param pictures: (B, 6, S, S)
-    :return: (B, D, S / 2, S / 2), from -1 before to 1 behind it, linear for `RAMP` on either
+    :param coarse: pixels of the picture along a side of one of the U-Net
+    :return: (B, D, S / coarse, S / coarse), from -1 before to 1 behind it, linear for `RAMP` on either
         side; 0 where there is no reading
     """
     mask, depth, read = pictures[:, 3:4], pictures[:, 4:5], pictures[:, 5:6]
     weight = read * torch.where(mask > 0, 1.0, ELSEWHERE)
-    share = functional.avg_pool2d(weight, 2)
-    mean = functional.avg_pool2d(depth * weight, 2) / share.clamp(min=ELSEWHERE / 4)
+    share = functional.avg_pool2d(weight, coarse)
+    mean = functional.avg_pool2d(depth * weight, coarse) / share.clamp(min=ELSEWHERE / 4)
     along = (torch.arange(slices, device=pictures.device) + 0.5) / slices - 0.5
     behind = along[:, None, None] + CENTER_BEHIND_ANCHOR - mean
     return (behind / RAMP).clamp(-1.0, 1.0) * (share > 0)

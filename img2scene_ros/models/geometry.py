@@ -105,7 +105,9 @@ def sample_frustum(frustum: Tensor, half_field: Tensor, points: Tensor) -> Tenso
     )[:, :, 0, 0]
 
 
-def resample_frustum(frustum: Tensor, half_field: Tensor, resolution: int) -> Tensor:
+def resample_frustum(
+    frustum: Tensor, half_field: Tensor, resolution: int, shift: Tensor | None = None,
+) -> Tensor:
     """
     Look up a frustum at the centres of all cells of the cube: as `sample_frustum`, in products.
 
@@ -115,16 +117,25 @@ def resample_frustum(frustum: Tensor, half_field: Tensor, resolution: int) -> Te
     :param frustum: (B, D, H, W)
     :param half_field: (B,)
     :param resolution: R, cells along a side
+    :param shift: (3,) z, y, x: looks so many cells off their centres
     :return: (B, R, R, R) float32, [z, y, x]
     """
     _, slices, height, width = frustum.shape
-    along = (torch.arange(resolution, device=frustum.device) + 0.5) / resolution - 0.5
-    depth = 1.0 + 2.0 * half_field[:, None] * (CENTER_BEHIND_ANCHOR + along)  # (B, R)
-    seen = along / torch.where(depth > 1e-6, depth, torch.inf)[..., None]  # (B, R, R)
+    z, y, x = axes_of(resolution, frustum.device, shift)
+    depth = 1.0 + 2.0 * half_field[:, None] * (CENTER_BEHIND_ANCHOR + z)  # (B, R)
+    depth = torch.where(depth > 1e-6, depth, torch.inf)[..., None]
     with torch.autocast(frustum.device.type, enabled=False):
-        planes = linear_weights(along, slices) @ frustum.float().flatten(2)
+        planes = linear_weights(z, slices) @ frustum.float().flatten(2)
         planes = planes.unflatten(2, (height, width))  # (B, R, H, W)
-        return linear_weights(seen, height) @ planes @ linear_weights(seen, width).mT
+        return linear_weights(y / depth, height) @ planes @ linear_weights(x / depth, width).mT
+
+
+def axes_of(
+    resolution: int, device: torch.device | str, shift: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return where cells lie along z, y and x, (R,) cube coordinates; `shift` in cells."""
+    along = (torch.arange(resolution, device=device) + 0.5) / resolution - 0.5
+    return (along,) * 3 if shift is None else tuple(along + one / resolution for one in shift)
 
 
 def linear_weights(places: Tensor, count: int) -> Tensor:

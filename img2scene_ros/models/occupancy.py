@@ -1,6 +1,7 @@
 """What all networks have in common: a crop in, an occupancy logit per point of its cube out."""
 
 import torch
+import torch.nn.functional as functional
 from torch import Tensor
 from torch import nn
 
@@ -20,9 +21,12 @@ class OccupancyNetwork(nn.Module):
 
     - outer_layers: names of the layers that read inputs or give answers; what lies between is
       `hidden`, which some optimizers treat in another way
+    - samples_per_cell: along a side; 1 for networks whose answer for a cell's centre already says
+      whether the solid reaches into it, more for those that tell points apart
     """
 
     outer_layers: tuple[str, ...] = ()
+    samples_per_cell = 1
 
     def encode(self, pictures: Tensor, half_field: Tensor) -> Tensor:
         """
@@ -78,6 +82,12 @@ class OccupancyNetwork(nn.Module):
         logits = self(torch.cat([pictures, pictures.flip(-1)]), half_field.repeat(2), resolution)
         plain, mirrored = logits.float().chunk(2)
         return (plain + mirrored.flip(-1)) / 2
+
+    def reached(self, pictures: Tensor, half_field: Tensor, resolution: int = 32) -> Tensor:
+        """Return logits that the solid reaches into the cells, as `predict`; comparable for all."""
+        samples = self.samples_per_cell
+        logits = self.predict(pictures, half_field, resolution * samples)
+        return functional.max_pool3d(logits[:, None], samples)[:, 0]
 
     def query_cells(
         self, features: Tensor, half_field: Tensor, resolution: int,

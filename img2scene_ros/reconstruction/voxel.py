@@ -97,7 +97,8 @@ class VoxelReconstructor(BatchReconstructor):
         config = read_network_config(folder)
         self._crop_size = picture_size(config)
         self._validation = config.get('validation', {})
-        self._trained_resolution = config.get('training', {}).get('resolution', 32)
+        self._trained_resolution = min(
+            config.get('training', {}).get('resolution', 32), options.resolution)
         self.options = options
 
     @property
