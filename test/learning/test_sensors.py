@@ -80,12 +80,13 @@ def test_readings_of_a_magnified_sensor_are_repeated_in_blocks():
     assert set(np.diff(changes)) == {4}
 
 
-def test_neighbours_of_smooth_noise_correlate_as_stated():
-    noise = sensors.smooth_noise((100, 60, 80), 3.0, chance())
-    assert noise.std(dim=0).mean() == pytest.approx(1.0, abs=0.02), 'at every pixel'
-    for shift in (3, 6):
-        together = (noise[..., shift:] * noise[..., :-shift]).mean()
-        assert together == pytest.approx(np.exp(-(shift / 6) ** 2), abs=0.03)
+def test_errors_of_stereo_correlate_between_neighbours():
+    for kind, expected in ((STRUCTURED, 0.0), (STEREO, np.exp(-(3 / 4) ** 2)), (TOF, 0.0)):
+        error = read(walls(*[1.0] * 4), kind)[:, 60:180] - 1
+        one, other = error[..., 3:], error[..., :-3]
+        both = ~(one.isnan() | other.isnan())
+        together = torch.corrcoef(torch.stack([one[both], other[both]]))[0, 1]
+        assert together == pytest.approx(expected, abs=0.03), sensors.KINDS[kind]
 
 
 def test_shadow_is_where_geometry_and_the_other_implementation_say():
