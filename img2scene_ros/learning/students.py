@@ -173,8 +173,8 @@ class ShapeStudent(Student):
             logits, truth, pictures = self._answers(network, crops, name)
             columns += [_shown(pictures[:, 4] * 0.5 + 0.5)] if name == 'rgbd' else []
             for volumes in (truth, logits > 0):
-                columns += [[relief(volume, axis) for volume in volumes.cpu().numpy()]
-                            for axis in (0, 2)]
+                for way in (volumes, volumes.permute(0, 3, 2, 1)):  # from the front, the left
+                    columns.append([relief(volume) for volume in way.cpu().numpy()])
         return np.vstack([np.hstack([
             cv2.resize(picture, (size, size), interpolation=cv2.INTER_NEAREST)
             for picture in row]) for row in zip(*columns)])
@@ -391,9 +391,9 @@ def _autocast(options: StudentOptions, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 
-def relief(volume: np.ndarray, axis: int) -> np.ndarray:
-    """Draw the first full cells along an axis, near ones bright: (R, R, 3) uint8."""
-    first = np.where(volume.any(axis=axis), volume.argmax(axis=axis), len(volume)).astype(float)
+def relief(volume: np.ndarray) -> np.ndarray:
+    """Draw the first full cells of (R, R, R) along the first axis, near ones bright."""
+    first = np.where(volume.any(axis=0), volume.argmax(axis=0), len(volume)).astype(float)
     slope = np.hypot(*np.gradient(first)) if len(volume) > 1 else 0 * first
     light = (1 - 0.6 * first / len(volume)) / np.sqrt(1 + 0.1 * slope ** 2)
     grey = np.where(first < len(volume), 255 * light, 40).astype(np.uint8)
