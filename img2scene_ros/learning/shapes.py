@@ -48,7 +48,6 @@ PROCEDURAL_TRAIN, PROCEDURAL_TEST = 60, 20  # shapes of every procedural class p
 # Cells of a mesh's solid along its longest side: as few as give its walls two.
 CELLS = (128, 192, 256)
 WALL_CELLS = 2.0
-COARSE = 96  # the same where a mesh is not closed, and gaps leak in finer cells
 KNOWN = 0.8  # share of the cells on a mesh's surface that must bound an inside
 CREASE = np.radians(40.0)  # edges sharper than this look sharp
 MOST_DRAWN = 50  # classes with more shapes than this are drawn no more often
@@ -219,7 +218,7 @@ def _find_meshes(
     for path in sorted(folder.glob('*.glb')):
         name = f'mesh/{path.stem}'
         mesh = _read_mesh(path)
-        if _closed_parts(mesh) is None and _flooded(mesh, mesh.extents.max() / COARSE) is None:
+        if _closed_parts(mesh) is None and _flooded(mesh, mesh.extents.max() / CELLS[0]) is None:
             reasons.append(f'{name}: the mesh is not closed, and no inside is found')
         else:
             places[name] = TABLE if mesh.extents.max() < SMALL else FLOOR
@@ -328,8 +327,7 @@ def _mesh_solid(mesh: trimesh.Trimesh, path: Path) -> tuple[np.ndarray, float]:
     cell = _cell_of(mesh)
     if parts is not None:
         return _filled(solid_of(parts, cell)), cell
-    side = mesh.extents.max()
-    for cell in (cell, side / CELLS[0], side / COARSE):
+    for cell in (cell, mesh.extents.max() / CELLS[0]):  # small cells leak through more gaps
         solid = _flooded(mesh, cell)
         if solid is not None:
             return solid, cell
