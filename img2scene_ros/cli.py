@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_bench(commands)
     _add_prepare_pix3d(commands)
     _add_render(commands)
+    _add_pack_shapes(commands)
     _add_train(commands)
     _add_evaluate(commands)
     _add_train_detector(commands)
@@ -216,6 +217,25 @@ def _add_render(commands: Any) -> None:
     parser.add_argument(
         '--check', action='store_true', help='also draw some samples into OUT/check.png')
     parser.set_defaults(run=_render)
+
+
+def _add_pack_shapes(commands: Any) -> None:
+    parser = commands.add_parser(
+        'pack-shapes', help='put the shapes of rendered training data into one file',
+        description='Put the solids of shapes, with sizes, labels, colours and the split, into one '
+        'compressed file, to be read where there is neither Open3D nor trimesh. Household objects '
+        'drawn at random are added.')
+    parser.add_argument('out', type=Path, metavar='OUT.npz', help='the file')
+    parser.add_argument(
+        '--shapes', type=Path, metavar='DIR',
+        help='a folder of CATEGORY/SHAPE/voxel.mat and model.ply, as in Pix3D')
+    parser.add_argument(
+        '--meshes', type=Path, action='append', default=[], metavar='DIR',
+        help='a folder of metric GLB meshes (may be repeated)')
+    parser.add_argument(
+        '--jobs', type=_whole_number, default=os.cpu_count(), metavar='N',
+        help='processes (default: one per core, %(default)s)')
+    parser.set_defaults(run=_pack_shapes)
 
 
 def _add_train(commands: Any) -> None:
@@ -394,6 +414,20 @@ def _render(chosen: argparse.Namespace) -> int:
 
         draw_sheet(chosen.out, chosen.out / 'check.png')
         console.print(f'written: {chosen.out}/check.png')
+    return 0
+
+
+def _pack_shapes(chosen: argparse.Namespace) -> int:
+    from img2scene_ros.learning.packed_shapes import pack_shapes
+
+    console = _console()
+    with _progress(console, 'packing') as progress:
+        packed = pack_shapes(chosen.out, chosen.shapes, chosen.meshes, progress, chosen.jobs)
+    for reason in packed.left_out:
+        console.print(f'left out: {reason}')
+    console.print(
+        f"written: {chosen.out}, {packed.splits.count('train')} shapes for training, "
+        f"{packed.splits.count('test')} for testing, {chosen.out.stat().st_size / 1e6:.1f} MB")
     return 0
 
 

@@ -6,18 +6,20 @@ textured GLB meshes, and household objects drawn at random. Every shape has a so
 surface, and belongs to one split: a network is never tested on a shape that it was trained on.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from dataclasses import field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import trimesh
 from scipy import ndimage
 
 from img2scene_ros.errors import InputError
-from img2scene_ros.errors import MissingDependencyError
+from img2scene_ros.rendering.raycast import raycasting_scene
 
 SPLITS = ('train', 'test')
 TABLE, FLOOR = 'table', 'floor'
@@ -36,13 +38,17 @@ PIX3D_CATEGORIES = {
     'tool': ('tool', TABLE, 0.15, 0.35),
     'wardrobe': ('wardrobe', FLOOR, 1.7, 2.6),
 }
-# Class names of GLB meshes, by the file's name without its number; others keep that name.
+# Class names of GLB meshes without index.json, by the file's name without its number; others keep
+# that name.
 MESH_CLASSES = {
     'Ball': 'sports ball', 'ChairA': 'chair', 'Dumbbell': 'dumbbell',
     'KitchenTable': 'dining table', 'Trash': 'trash can',
 }
 PROCEDURAL_TRAIN, PROCEDURAL_TEST = 60, 20  # shapes of every procedural class per split
-CELLS = 128  # cells of a mesh's solid along its longest side
+# Cells of a mesh's solid along its longest side: as few as give its walls two.
+CELLS = (128, 192, 256)
+WALL_CELLS = 2.0
+KNOWN = 0.8  # share of the cells on a mesh's surface that must bound an inside
 CREASE = np.radians(40.0)  # edges sharper than this look sharp
 MOST_DRAWN = 50  # classes with more shapes than this are drawn no more often
 
@@ -87,7 +93,7 @@ class Library:
     - pix3d: folder of CATEGORY/SHAPE/voxel.mat and model.ply; None where there is none
     - meshes: folder of GLB meshes; None where there is none
     - groups: place ('table' or 'floor') to groups of shape names, a group being one class of one
-      source
+      source (all meshes of a folder without index.json are one)
     - left_out: shapes that are not used, with the reason
     """
 
@@ -131,10 +137,11 @@ def open_library(
 
     The shapes of every category are shuffled by `split_seed` and cut into the two splits, so data
     sets of one split seed never share a shape between train and test, whatever else they differ
-    in.
+    in. Meshes of one label by one author are near-copies: they are all on the same side.
 
     :param pix3d: a folder of CATEGORY/SHAPE/voxel.mat and model.ply
-    :param meshes: a folder of metric GLB meshes, y up
+    :param meshes: a folder of metric GLB meshes, y up; index.json beside them, a list of name,
+        label and author, tells more about them
     :param split: 'train' or 'test'
     :param test_share: share of the shapes of every category that are for testing
     :raises InputError: a folder that holds no shapes
@@ -144,8 +151,8 @@ def open_library(
         chosen = _part(names, split, test_share, split_seed)
         groups[place_of(category)].append(chosen)
     if meshes:
-        for place, names in _mesh_names(meshes, left_out).items():
-            groups[place].append(_part(names, split, test_share, split_seed))
+        for place, names in _mesh_groups(meshes, left_out, split, test_share, split_seed):
+            groups[place].append(names)
     # Numbers below are for training, above for testing, whatever the share.
     numbers = range(PROCEDURAL_TRAIN) if split == 'train' else \
         range(PROCEDURAL_TRAIN, PROCEDURAL_TRAIN + PROCEDURAL_TEST)
@@ -185,20 +192,65 @@ def _pix3d_names(folder: Path, left_out: list[str]) -> dict[str, list[str]]:
     return found
 
 
-def _mesh_names(folder: Path, left_out: list[str]) -> dict[str, list[str]]:
-    """Return the names of the closed meshes in a folder by where they stand."""
-    found: dict[str, list[str]] = {TABLE: [], FLOOR: []}
+def _mesh_groups(
+    folder: Path, left_out: list[str], split: str, test_share: float, seed: int,
+) -> list[tuple[str, list[str]]]:
+    """Return where meshes of a split stand and their names, one group for every label."""
+    kinds, places, reasons = _find_meshes(folder)
+    left_out += reasons
+    groups: dict[tuple[str, str], list[str]] = {}
+    for place in (TABLE, FLOOR):  # those of a kind count where the first one stands
+        firsts = {names[0]: names for names in kinds.values() if places[names[0]] == place}
+        for first in _part(list(firsts), split, test_share, seed):
+            for name in firsts[first]:
+                label = mesh_kind(folder / f'{name[5:]}.glb')[1] if _mesh_index(folder) else ''
+                groups.setdefault((places[name], label), []).append(name)
+    return [(place, sorted(names)) for (place, _), names in sorted(groups.items())]
+
+
+@lru_cache(maxsize=None)
+def _find_meshes(
+    folder: Path,
+) -> tuple[dict[tuple[str, str], list[str]], dict[str, str], list[str]]:
+    """Return a folder's meshes by author and label, where each stands, and what is left out."""
+    kinds: dict[tuple[str, str], list[str]] = {}
+    places, reasons = {}, []
     for path in sorted(folder.glob('*.glb')):
         name = f'mesh/{path.stem}'
-        bare = _closed_parts(_read_mesh(path))
-        if bare is None:
-            left_out.append(f'{name}: the mesh is not closed, so it has no inside')
+        mesh = _read_mesh(path)
+        if _closed_parts(mesh) is None and _flooded(mesh, mesh.extents.max() / CELLS[0]) is None:
+            reasons.append(f'{name}: the mesh is not closed, and no inside is found')
         else:
-            size = np.ptp(np.concatenate([part.vertices for part in bare]), axis=0).max()
-            found[TABLE if size < SMALL else FLOOR].append(name)
-    if not any(found.values()):
+            places[name] = TABLE if mesh.extents.max() < SMALL else FLOOR
+            kinds.setdefault(mesh_kind(path), []).append(name)
+    if not kinds:
         raise InputError(f"the folder '{folder}' holds no closed GLB meshes")
-    return found
+    return kinds, places, reasons
+
+
+def mesh_kind(path: Path) -> tuple[str, str]:
+    """
+    Return who made a mesh ('' = unknown) and its label.
+
+    :raises InputError: the index.json beside it cannot be read
+    """
+    stem = path.stem.rstrip('0123456789').rstrip('_')
+    return _mesh_index(path.parent).get(
+        path.stem, ('', MESH_CLASSES.get(stem, stem.lower())))
+
+
+@lru_cache(maxsize=None)
+def _mesh_index(folder: Path) -> dict[str, tuple[str, str]]:
+    path = folder / 'index.json'
+    if not path.exists():
+        return {}
+    try:
+        return {item['name']: (str(item['author']), str(item['label']))
+                for item in json.loads(path.read_text())}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"cannot read '{path}': it must be a list of objects with name, label and author "
+            f'({type(error).__name__}: {error})') from error
 
 
 @lru_cache(maxsize=None)
@@ -207,8 +259,8 @@ def load_pix3d_shape(folder: Path) -> Shape:
     Read a Pix3D shape.
 
     The voxels' axes are x left, y outward, z up, the model's x left, y up, z inward, so
-    voxel = (x, -z, y). The grid is a cube about the model's centre, as wide as the model's
-    longest side (xingyuansun/pix3d).
+    voxel = (x, -z, y). The grid is a cube about the model's centre; the centres of its first and
+    last cell span the model's longest side, as `pix3d.grid_to_model` says.
 
     :param folder: CATEGORY/SHAPE
     :raises InputError: voxel.mat or model.ply cannot be read
@@ -232,10 +284,10 @@ def load_pix3d_shape(folder: Path) -> Shape:
     label, _, low, high = _category(folder.parent.name)
     diagonal = np.linalg.norm(extents)
     creased = _creased(trimesh.Trimesh(vertices, mesh.faces, process=False))
-    solid = ndimage.binary_fill_holes(_trimmed(voxels))
+    solid = _filled(_trimmed(voxels))
     return Shape(
         f'pix3d/{folder.parent.name}/{folder.name}', label, *creased, np.packbits(solid),
-        solid.shape, extents.max() / len(voxels), (low / diagonal, high / diagonal))
+        solid.shape, extents.max() / (len(voxels) - 1), (low / diagonal, high / diagonal))
 
 
 @lru_cache(maxsize=None)
@@ -243,31 +295,43 @@ def load_mesh(path: Path) -> Shape:
     """
     Read a metric, textured GLB mesh; a texture is sampled into vertex colours.
 
-    :raises InputError: it cannot be read or is not closed
+    :raises InputError: it cannot be read or has no inside
     """
     mesh = _read_mesh(path)
-    parts = _closed_parts(mesh)
-    if parts is None:
-        raise InputError(f"the mesh '{path}' is not closed, so it has no inside")
+    solid, cell = _mesh_solid(mesh, path)
     fine = mesh.subdivide_to_size(mesh.extents.max() / 30, max_iter=20)
     visual = fine.visual
     if isinstance(visual, trimesh.visual.TextureVisuals):
         visual = visual.to_color()
     colors = np.asarray(visual.vertex_colors)[:, :3]
-    stem = path.stem.rstrip('0123456789').rstrip('_')
-    # glTF is y up: (x, y, z) there is (x, -z, y) here.
-    turn = np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]])
-    parts = [trimesh.Trimesh(part.vertices @ turn.T, part.faces) for part in parts]
-    return _shape(f'mesh/{path.stem}', MESH_CLASSES.get(stem, stem.lower()), parts,
-                  (fine.vertices @ turn.T, fine.faces, colors))
+    return Shape(
+        f'mesh/{path.stem}', mesh_kind(path)[1], np.asarray(fine.vertices),
+        np.asarray(fine.faces), np.packbits(solid), solid.shape, cell, colors=colors)
 
 
 def _read_mesh(path: Path) -> trimesh.Trimesh:
+    """Return a mesh with z up and the origin at the centre of its bounding box."""
     try:
-        return trimesh.load(path).to_geometry()
+        mesh = trimesh.load(path).to_geometry()
+        # glTF is y up: (x, y, z) there is (x, -z, y) here.
+        mesh.apply_transform(trimesh.transformations.rotation_matrix(np.pi / 2, (1, 0, 0)))
+        return mesh.apply_translation(-mesh.bounds.mean(axis=0))
     except Exception as error:  # trimesh raises whatever it stumbles over
         raise InputError(
             f"cannot read the mesh '{path}' ({type(error).__name__}: {error})") from error
+
+
+def _mesh_solid(mesh: trimesh.Trimesh, path: Path) -> tuple[np.ndarray, float]:
+    """Return the cells that a mesh about the origin fills, and their side in metres."""
+    parts = _closed_parts(mesh)
+    cell = _cell_of(mesh)
+    if parts is not None:
+        return _filled(solid_of(parts, cell)), cell
+    for cell in (cell, mesh.extents.max() / CELLS[0]):  # small cells leak through more gaps
+        solid = _flooded(mesh, cell)
+        if solid is not None:
+            return solid, cell
+    raise InputError(f"the mesh '{path}' is not closed, and no inside is found")
 
 
 def _closed_parts(mesh: trimesh.Trimesh) -> list[trimesh.Trimesh] | None:
@@ -279,19 +343,14 @@ def _closed_parts(mesh: trimesh.Trimesh) -> list[trimesh.Trimesh] | None:
     return list(bare.split()) if bare.is_watertight else None
 
 
-def _shape(
-    name: str, label: str, parts: list[trimesh.Trimesh],
-    drawn: tuple[np.ndarray, np.ndarray, np.ndarray | None] | None = None,
-) -> Shape:
-    """Make a shape of closed parts; `drawn` is what is seen when it is not the parts."""
+def _shape(name: str, label: str, parts: list[trimesh.Trimesh]) -> Shape:
+    """Make a shape of closed parts."""
     whole = trimesh.util.concatenate(parts)
-    vertices, faces, colors = drawn or (*_creased(whole), None)
     center = whole.bounds.mean(axis=0)
-    cell = whole.extents.max() / CELLS
-    solid = solid_of([part.copy().apply_translation(-center) for part in parts], cell)
-    return Shape(
-        name, label, np.asarray(vertices) - center, np.asarray(faces), np.packbits(solid),
-        solid.shape, cell, colors=colors)
+    vertices, faces = _creased(whole)
+    cell = _cell_of(whole)
+    solid = _filled(solid_of([part.copy().apply_translation(-center) for part in parts], cell))
+    return Shape(name, label, vertices - center, faces, np.packbits(solid), solid.shape, cell)
 
 
 def _creased(mesh: trimesh.Trimesh) -> tuple[np.ndarray, np.ndarray]:
@@ -317,30 +376,94 @@ def solid_of(parts: list[trimesh.Trimesh], cell: float) -> np.ndarray:
 
 
 def _inside(mesh: trimesh.Trimesh, shape: np.ndarray, cell: float) -> np.ndarray:
-    """
-    Return which cells' centres are in one closed mesh.
+    """Return which cells' centres are in one closed mesh: after an odd number of crossings."""
+    scene = raycasting_scene(np.array(mesh.vertices, np.float32), mesh.faces)
+    return np.logical_xor.accumulate(_crossings(scene, shape, cell, 2) % 2 == 1, axis=2)
 
-    One upward ray per column of cells; between its odd and its even crossings it is inside.
+
+def _crossings(scene: Any, shape: np.ndarray, cell: float, axis: int) -> np.ndarray:
     """
-    try:
-        from open3d.t.geometry import RaycastingScene
-    except (ImportError, OSError) as error:
-        raise MissingDependencyError(
-            'solids of meshes need Open3D: pip install open3d-cpu '
-            f'(or open3d; the import says: {error})') from error
-    scene = RaycastingScene()
-    scene.add_triangles(np.array(mesh.vertices, np.float32), np.array(mesh.faces, np.uint32))
-    x, y, first = ((np.arange(n) + 0.5 - n / 2) * cell for n in shape)
+    Return how often a surface is crossed on the way to each cell's centre from the one before.
+
+    :param scene: of the surface, about the grid's centre
+    :param axis: 0, 1 or 2, the way's direction
+    :return: (X, Y, Z) uint8
+    """
+    order = [(axis + 1) % 3, (axis + 2) % 3, axis]
+    u, v, first = ((np.arange(n) + 0.5 - n / 2) * cell for n in shape[order])
     # A little beside the middle, so that rays do not run along the edges of symmetric meshes.
-    x, y = np.meshgrid(x + 0.0137 * cell, y + 0.0071 * cell, indexing='ij')
-    low = mesh.bounds[0, 2] - cell
-    rays = np.stack([x, y, np.full_like(x, low), 0 * x, 0 * x, 0 * x + 1], axis=-1)
-    crossed = scene.list_intersections(rays.reshape(-1, 6).astype(np.float32))
-    above = np.ceil((crossed['t_hit'].numpy() + low - first[0]) / cell).astype(int)
-    crossings = np.zeros((shape[0] * shape[1], shape[2] + 1), int)
-    np.add.at(
-        crossings, (crossed['ray_ids'].numpy().astype(int), above.clip(0, shape[2])), 1)
-    return (crossings.cumsum(axis=1)[:, :-1] % 2 == 1).reshape(shape)
+    u, v = np.meshgrid(u + 0.0137 * cell, v + 0.0071 * cell, indexing='ij')
+    rays = np.zeros((u.size, 6), np.float32)
+    rays[:, order] = np.stack([u, v, np.full_like(u, first[0] - cell)], axis=-1).reshape(-1, 3)
+    rays[:, 3 + axis] = 1
+    crossed = scene.list_intersections(rays)
+    steps = np.ceil(crossed['t_hit'].numpy() / cell - 1).astype(int)
+    counts = np.zeros((u.size, shape[axis] + 1), np.uint8)
+    np.add.at(counts, (crossed['ray_ids'].numpy().astype(int), steps.clip(0, shape[axis])), 1)
+    return np.moveaxis(counts[:, :-1].reshape(*u.shape, -1), (0, 1, 2), order)
+
+
+def _flooded(mesh: trimesh.Trimesh, cell: float) -> np.ndarray | None:
+    """
+    Return the cells that a flood from outside a mesh does not reach, (X, Y, Z) bool.
+
+    Cells that the surface touches stop the flood, so that it does not leak through gaps narrower
+    than a cell; then it goes on into those whose centre lies on its side of the surface. Sheets,
+    which have no centres inside, are given one cell.
+
+    :param mesh: about the origin; it need not be closed
+    :param cell: metres
+    :return: None where too much of the surface is open sheets
+    """
+    from open3d.geometry import TriangleMesh
+    from open3d.geometry import VoxelGrid
+    from open3d.utility import Vector3dVector
+    from open3d.utility import Vector3iVector
+
+    scene = raycasting_scene(np.array(mesh.vertices, np.float32), mesh.faces)
+    shape = 2 * np.ceil(mesh.extents / 2 / cell).astype(int) + 2
+    touched = VoxelGrid.create_from_triangle_mesh_within_bounds(
+        TriangleMesh(Vector3dVector(mesh.vertices), Vector3iVector(mesh.faces)), cell,
+        -shape * cell / 2, shape * cell / 2)
+    surface = np.zeros(shape, bool)
+    surface[tuple(np.array([voxel.grid_index for voxel in touched.get_voxels()]).T)] = True
+    outside = _reached(~surface)
+    crossed = [_crossings(scene, shape, cell, axis) > 0 for axis in range(3)]
+    for _ in range(2):  # the surface's cells are hardly thicker
+        before = outside.copy()
+        for axis in range(3):
+            new, old, wall = (np.moveaxis(a, axis, 0) for a in (outside, before, crossed[axis]))
+            new[1:] |= old[:-1] & ~wall[1:]
+            new[:-1] |= old[1:] & ~wall[1:]
+    near = ndimage.maximum_filter(~outside, 3)
+    if near[surface].mean() < KNOWN:
+        return None
+    return _filled(_trimmed(~outside | (surface & ~near)))
+
+
+def _cell_of(mesh: trimesh.Trimesh) -> float:
+    """Return the side in metres of cells that are fine enough for a mesh's walls."""
+    points, faces = trimesh.sample.sample_surface(mesh, 4000, seed=0)
+    scene = raycasting_scene(np.array(mesh.vertices, np.float32), mesh.faces)
+    side = mesh.extents.max()
+    apart = 1e-4 * side  # two faces at one place are no wall
+    walls = []
+    for ahead in (mesh.face_normals[faces], -mesh.face_normals[faces]):  # either may be inward
+        rays = np.concatenate([points + apart * ahead, ahead], axis=1).astype(np.float32)
+        walls.append(scene.cast_rays(rays)['t_hit'].numpy() + apart)
+    thin = np.percentile(np.minimum(*walls), 5)
+    return side / next((n for n in CELLS if thin * n >= WALL_CELLS * side), CELLS[-1])
+
+
+def _reached(free: np.ndarray) -> np.ndarray:
+    """Return the free cells that are reached from outside the grid, (X, Y, Z) bool."""
+    regions, _ = ndimage.label(np.pad(free, 1, constant_values=True))
+    return (regions == regions[0, 0, 0])[1:-1, 1:-1, 1:-1]
+
+
+def _filled(solid: np.ndarray) -> np.ndarray:
+    """Close sealed hollows."""
+    return ~_reached(~solid)
 
 
 def _trimmed(solid: np.ndarray) -> np.ndarray:

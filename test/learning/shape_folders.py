@@ -22,7 +22,8 @@ def write_steps(folder: Path) -> None:
     parts = []
     for low, high in blocks:
         solid[tuple(slice(a, b) for a, b in zip(low, high))] = 1
-        x, y, z = np.array([low, high]).T / CELLS - 0.5
+        # The model's surface runs through the centres of the outer cells.
+        x, y, z = np.array([low, np.subtract(high, 1)]).T / (CELLS - 1) - 0.5
         parts.append(trimesh.creation.box(bounds=np.sort(np.stack([x, z, -y], axis=1), axis=0)))
     savemat(folder / 'voxel.mat', {'voxel': solid}, do_compression=True)
     trimesh.util.concatenate(parts).export(folder / 'model.ply')

@@ -98,15 +98,13 @@ def test_pix3d_surface_and_voxels_have_the_same_axes(tmp_path):
     write_steps(tmp_path / 'chair' / 'STEPS')
     shape = load_pix3d_shape(tmp_path / 'chair' / 'STEPS')
     points = filled(shape)
-    np.testing.assert_allclose(points.min(axis=0) - shape.cell / 2, shape.vertices.min(axis=0),
-                               atol=1e-6)
-    np.testing.assert_allclose(points.max(axis=0) + shape.cell / 2, shape.vertices.max(axis=0),
-                               atol=1e-6)
+    np.testing.assert_allclose(points.min(axis=0), shape.vertices.min(axis=0), atol=1e-6)
+    np.testing.assert_allclose(points.max(axis=0), shape.vertices.max(axis=0), atol=1e-6)
     # z is up: the lower step is the wide one; the upper one is at the low end of x.
     bottom, top = points[points[:, 2] < -0.2], points[points[:, 2] > 0.2]
     assert np.ptp(bottom[:, 0]) > 2 * np.ptp(top[:, 0])
     high = shape.vertices[shape.vertices[:, 2] > 0.3]
-    assert high[:, 0].max() == pytest.approx(top[:, 0].max() + shape.cell / 2)
+    assert high[:, 0].max() == pytest.approx(top[:, 0].max())
     low, high = (np.linalg.norm(np.ptp(shape.vertices, axis=0)) * s for s in shape.sizes)
     assert (low, high) == pytest.approx((0.95, 1.4)), 'chairs are 0.95 to 1.4 m from end to end'
 

@@ -1,0 +1,236 @@
+"""
+Shapes in one file: solids, sizes, labels and base colours, without surfaces.
+
+Reading takes numpy alone; packing (`img2scene pack-shapes`) takes Open3D and trimesh.
+"""
+
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING
+from typing import Any
+from typing import NamedTuple
+
+import numpy as np
+
+from img2scene_ros.errors import InputError
+
+if TYPE_CHECKING:
+    from img2scene_ros.learning.shapes import Library
+    from img2scene_ros.learning.shapes import Shape
+
+FORMAT = 1
+TEST_SHARE, SPLIT_SEED = 0.15, 0  # the defaults of `img2scene render`
+MOST_COLORS, LEAST_SHARE = 4, 0.03  # base colours of a shape, and their least share of its area
+TEXTS = ('names', 'labels', 'authors', 'splits', 'places')
+
+
+@dataclass(frozen=True, eq=False)
+class PackedShapes:
+    """
+    Many shapes' solids; every field holds one entry for each shape.
+
+    - names: source/class/number or the like, unique
+    - labels: class names
+    - authors: '' = unknown
+    - splits: 'train' or 'test'; no label by one known author is in both
+    - places: where they stand, 'table' or 'floor'
+    - grids: (N, 3), number of cells along x, y, z
+    - cells: (N,) metres before `sizes`, the side of a cell
+    - sizes: (N, 2), least and greatest factor that makes a size that such things come in
+    - colors: (k, 3) uint8 each, RGB, the widest first; none where materials are drawn at random
+    - bits: (B,) uint8, the solids, packed by `np.packbits` and deflated, one after the other
+    - ends: (N,), where each ends in `bits`
+    - left_out: reasons, for shapes that are not in the file
+    """
+
+    names: tuple[str, ...]
+    labels: tuple[str, ...]
+    authors: tuple[str, ...]
+    splits: tuple[str, ...]
+    places: tuple[str, ...]
+    grids: np.ndarray
+    cells: np.ndarray
+    sizes: np.ndarray
+    colors: tuple[np.ndarray, ...]
+    bits: np.ndarray
+    ends: np.ndarray
+    left_out: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Return the number of shapes."""
+        return len(self.names)
+
+    def solid(self, index: int) -> np.ndarray:
+        """Return the full cells, (X, Y, Z) bool, z up; the grid's middle is the origin."""
+        start = self.ends[index - 1] if index else 0
+        bits = zlib.decompress(self.bits[start:self.ends[index]])
+        grid = self.grids[index]
+        return np.unpackbits(
+            np.frombuffer(bits, np.uint8), count=grid.prod()).reshape(grid).view(bool)
+
+
+def read_packed(path: Path) -> PackedShapes:
+    """
+    Read a file of shapes.
+
+    :raises InputError: it cannot be read, is broken or is another file
+    """
+    try:
+        with np.load(path) as arrays:
+            about = json.loads(arrays['about'].tobytes())
+            if about['format'] != FORMAT:
+                raise ValueError(f"its format is {about['format']}, not {FORMAT}")
+            packed = PackedShapes(
+                *(tuple(about[name]) for name in TEXTS),
+                *(arrays[name] for name in ('grids', 'cells', 'sizes')),
+                tuple(np.array(some, np.uint8).reshape(-1, 3) for some in about['colors']),
+                arrays['bits'], arrays['ends'], tuple(about['left_out']))
+    except (OSError, ValueError, KeyError, TypeError, EOFError, AttributeError,
+            zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(
+            f"cannot read the shapes '{path}'; make the file with `img2scene pack-shapes` "
+            f'({type(error).__name__}: {error})') from error
+    return packed
+
+
+def pack_shapes(
+    out: Path,
+    pix3d: Path | None,
+    meshes: Sequence[Path],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    jobs: int = 1,
+) -> PackedShapes:
+    """
+    Write all shapes that rendered data is made of into one file; it appears whole or not at all.
+
+    The split is that of `img2scene render`. A label of one author that one folder of meshes tests
+    is not trained on from another.
+
+    :param pix3d: a folder of CATEGORY/SHAPE/voxel.mat and model.ply; None for none
+    :param meshes: folders of metric GLB meshes
+    :param progress: is called with the numbers of finished and of all shapes
+    :param jobs: processes
+    :raises InputError: a folder that holds no shapes, or a file that cannot be written
+    """
+    tasks, reasons = _tasks(pix3d, meshes)
+    records = []
+    for done, record in enumerate(_done(tasks, jobs), 1):
+        (reasons if isinstance(record, str) else records).append(record)
+        progress(done, len(tasks))
+    columns = {name: [record[name] for record in records] for name in records[0]}
+    packed = PackedShapes(
+        *(tuple(columns[name]) for name in TEXTS),
+        *(np.array(columns[name]) for name in ('grids', 'cells', 'sizes')),
+        tuple(columns['colors']), np.frombuffer(b''.join(columns['bits']), np.uint8),
+        np.cumsum([len(bits) for bits in columns['bits']]), tuple(reasons))
+    _write(out, packed)
+    return packed
+
+
+class _Task(NamedTuple):
+    """A shape to pack; `kind` is who made a mesh, and its label."""
+
+    library: 'Library'
+    name: str
+    kind: tuple[str, str] | None
+    split: str
+    place: str
+
+
+def _tasks(pix3d: Path | None, meshes: Sequence[Path]) -> tuple[list[_Task], list[str]]:
+    """Return the shapes to pack, and the reasons why others are not."""
+    from img2scene_ros.learning.shapes import SPLITS
+    from img2scene_ros.learning.shapes import Library
+    from img2scene_ros.learning.shapes import mesh_kind
+    from img2scene_ros.learning.shapes import open_library
+
+    tasks, reasons = [], []
+    for source in ((pix3d, None), *((None, Path(folder)) for folder in meshes)):
+        for split in SPLITS:
+            library = open_library(*source, split, TEST_SHARE, SPLIT_SEED)
+            reasons += library.left_out
+            for place, groups in library.groups.items():
+                for name in sum(groups, []):
+                    is_mesh = name.startswith('mesh/')
+                    if is_mesh == bool(library.meshes):  # all libraries have household objects
+                        kind = mesh_kind(library.meshes / f'{name[5:]}.glb') if is_mesh else None
+                        tasks.append(_Task(Library(*source, {}), name, kind, split, place))
+    tested = {task.kind for task in tasks if task.kind and task.split == 'test'}
+    kept: dict[str, _Task] = {}
+    for task in tasks:
+        if task.kind in tested and task.split == 'train':
+            reasons.append(f'{task.name}: its label and author are tested with another folder')
+        elif task.name in kept:
+            reasons.append(f"{task.name}: another folder than '{task.library.meshes}' has it, too")
+        else:
+            kept[task.name] = task
+    return list(kept.values()), list(dict.fromkeys(reasons))
+
+
+def _done(tasks: list[_Task], jobs: int) -> Iterator[dict[str, Any] | str]:
+    """Yield what `_record` returns for each task, in order."""
+    if jobs == 1:
+        yield from map(_record, tasks)
+        return
+    # Spawned, since Open3D's threads do not survive a fork.
+    with ProcessPoolExecutor(jobs, get_context('spawn')) as pool:
+        try:
+            yield from pool.map(_record, tasks, chunksize=4)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _record(task: _Task) -> dict[str, Any] | str:
+    """Return a shape's entry for every field, or why it is left out."""
+    try:
+        shape = task.library.load(task.name)
+    except InputError as error:
+        return f'{task.name}: {error}'
+    return {
+        'names': task.name, 'labels': shape.label, 'authors': task.kind[0] if task.kind else '',
+        'splits': task.split, 'places': task.place, 'grids': shape.grid, 'cells': shape.cell,
+        'sizes': shape.sizes, 'colors': base_colors(shape), 'bits': zlib.compress(shape.bits, 9)}
+
+
+def base_colors(shape: 'Shape') -> np.ndarray:
+    """Return the few colours that cover most of a shape, the widest first: (k, 3) uint8, RGB."""
+    import cv2
+
+    if shape.colors is None:
+        return np.zeros((0, 3), np.uint8)
+    a, b, c = np.moveaxis(shape.vertices[shape.faces], 1, 0)
+    areas = np.linalg.norm(np.cross(b - a, c - a), axis=1)
+    chosen = np.random.default_rng(0).choice(len(areas), 5000, p=areas / areas.sum())
+    seen = shape.colors[shape.faces[chosen]].mean(axis=1, dtype=np.float32)
+    cv2.setRNGSeed(0)
+    _, nearest, colors = cv2.kmeans(
+        seen, min(MOST_COLORS, len(np.unique(seen, axis=0))), None,
+        (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 30, 0.5), 3, cv2.KMEANS_PP_CENTERS)
+    shares = np.bincount(nearest.ravel(), minlength=len(colors)) / len(seen)
+    order = np.argsort(-shares)
+    return np.rint(colors[order[shares[order] >= LEAST_SHARE]]).astype(np.uint8)
+
+
+def _write(out: Path, packed: PackedShapes) -> None:
+    about = {name: getattr(packed, name) for name in (*TEXTS, 'left_out')}
+    about |= {'format': FORMAT, 'colors': [some.tolist() for some in packed.colors]}
+    beside = out.with_name(f'.{out.name}.part')
+    try:
+        with open(beside, 'wb') as file:
+            np.savez_compressed(
+                file, about=np.frombuffer(json.dumps(about).encode(), np.uint8),
+                grids=packed.grids, cells=packed.cells, sizes=packed.sizes, bits=packed.bits,
+                ends=packed.ends)
+        os.replace(beside, out)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise InputError(f"cannot write '{out}': {error.strerror}") from error
