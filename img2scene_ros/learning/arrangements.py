@@ -109,17 +109,20 @@ class Chance:
 
 def arrange(
     stock: Stock, generator: torch.Generator, count: int, width: int, height: int,
+    kind: Tensor | None = None,
 ) -> tuple[Scenes, Tensor]:
     """
     Draw scenes with a camera each.
 
     :param count: B
     :param width: pixels of the pictures, and their height
+    :param kind: (B,) on which of `SUPPORTS` each stands; None draws them
     :return: the scenes, and on which of `SUPPORTS` each stands, (B,)
     """
     chance = Chance(generator)
     device = generator.device
-    kind = chance.draw(torch.tensor(SHARES, device=device), count)
+    if kind is None:
+        kind = chance.draw(torch.tensor(SHARES, device=device), count)
     shape, turn = _things(stock, chance, kind)
     outermost = stock.fields.outermost[shape.clamp(min=0)] @ turn.mT
     shape, position = _places(chance, shape, outermost, kind)
