@@ -42,7 +42,9 @@ def look(roll: float, boxes: tuple = BOXES, size: int = 96) -> dict[str, Tensor]
             'rays': rays.transpose(2, 0, 1), 'up': world_from_camera[2]}
 
 
-def channels_of(view: dict, color: Tensor | None = None, depth: np.ndarray | None = None) -> Tensor:
+def channels_of(
+    view: dict, color: Tensor | None = None, depth: np.ndarray | None = None,
+) -> Tensor:
     depth = view['depth'] if depth is None else depth
     return scene_channels(
         color, *(torch.from_numpy(one).float()[None] for one in (depth, view['rays'], view['up'])),
@@ -68,7 +70,7 @@ def test_a_rolled_camera_sees_the_same():
     turned = torch.rot90(plain, 1, (1, 2))
     same = (turned - rolled).abs() < 1e-3
     assert same.all(0).float().mean() > 0.98  # edges may fall on either pixel
-    assert (rolled[6].abs() > 0.1).any()
+    assert (rolled[6].abs() > 0.1).any() and rolled[7].mean().abs() < 1e-5
 
 
 def test_missing_channels_are_zero():
