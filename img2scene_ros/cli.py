@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_prepare_pix3d(commands)
     _add_render(commands)
     _add_pack_shapes(commands)
+    _add_learn(commands)
     _add_train(commands)
     _add_evaluate(commands)
     _add_train_detector(commands)
@@ -236,6 +237,26 @@ def _add_pack_shapes(commands: Any) -> None:
         '--jobs', type=_whole_number, default=os.cpu_count(), metavar='N',
         help='processes (default: one per core, %(default)s)')
     parser.set_defaults(run=_pack_shapes)
+
+
+def _add_learn(commands: Any) -> None:
+    parser = commands.add_parser(
+        'learn', help='train a network on examples that are drawn meanwhile, on a GPU',
+        description='Train the shape network or the segmentation network on examples that are '
+        'drawn on the same device meanwhile. Needs only torch, numpy, scipy and OpenCV.')
+    parser.add_argument('student', choices=('shape', 'segmentation'), help='what to train')
+    parser.add_argument('--shapes', type=Path, required=True, metavar='FILE',
+                        help='what `img2scene pack-shapes` wrote')
+    parser.add_argument('--out', type=Path, required=True, metavar='RUN', help='folder of the run')
+    parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
+    parser.add_argument('--resume', action='store_true', help='go on where the run ended')
+    parser.add_argument('--minutes', type=float, metavar='M',
+                        help='end after so long, ready to be resumed')
+    parser.add_argument(
+        '--seconds', type=float, metavar='S',
+        help='length of the whole training, which the schedule follows (default: by steps)')
+    _add_settings(parser)
+    parser.set_defaults(run=_learn)
 
 
 def _add_train(commands: Any) -> None:
@@ -428,6 +449,22 @@ def _pack_shapes(chosen: argparse.Namespace) -> int:
     console.print(
         f"written: {chosen.out}, {packed.splits.count('train')} shapes for training, "
         f"{packed.splits.count('test')} for testing, {chosen.out.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+def _learn(chosen: argparse.Namespace) -> int:
+    from img2scene_ros.devices import torch_device
+    from img2scene_ros.learning.students import learn
+    from img2scene_ros.learning.students import read_student_options
+
+    settings = list(chosen.settings)
+    if chosen.seconds is not None:
+        settings.append(f'seconds={chosen.seconds}')
+    options, model = read_student_options(chosen.student, settings)
+    run = learn(chosen.student, chosen.shapes, chosen.out, options, model,
+                torch_device(chosen.device), chosen.resume, chosen.minutes)
+    print(f'written: {chosen.out}/model.safetensors, config.json, sheet.png, log.jsonl '
+          f'({run.step} steps, {run.seconds:.0f} s, score {run.best:.3f})')
     return 0
 
 

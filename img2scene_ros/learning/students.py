@@ -12,6 +12,7 @@ the options alone, stopped and resumed or not; by seconds, the schedule follows 
 import logging
 from abc import ABC
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from img2scene_ros.errors import OptionError
 from img2scene_ros.learning import live
 from img2scene_ros.learning.arrangements import Stock
 from img2scene_ros.learning.arrangements import open_stock
+from img2scene_ros.learning.metrics import found_share
 from img2scene_ros.learning.packed_shapes import read_packed
 from img2scene_ros.learning.runs import TrainingError
 from img2scene_ros.learning.runs import open_log
@@ -53,13 +55,13 @@ from img2scene_ros.learning.training_config import take_options
 from img2scene_ros.models import save_network
 from img2scene_ros.models.frustum_unet import FrustumUNet
 from img2scene_ros.models.instances import InstanceNetwork
-from img2scene_ros.models.instances import found_share
 from img2scene_ros.models.instances import group_instances
 from img2scene_ros.models.instances import instance_loss
 from img2scene_ros.options import option
 
 VALIDATION_BATCH = 32
 SHEET_ROWS = 12
+LEAST_SEEN = 100  # pixels; objects that show less are not counted
 HELD_SEED = 1_000_003
 
 logger = logging.getLogger(__name__)
@@ -207,12 +209,10 @@ class SegmentationStudent(Student):
     @torch.inference_mode()
     def score(self, network: InstanceNetwork, held: live.Examples) -> tuple[float, dict[str, Any]]:
         """Return the share of objects that are found at an IoU above 0.5."""
-        counts: dict[str, int] = {}
-        for part in batches(held):
-            for found, truth in zip(self._answers(network, part), part['ids'].cpu()):
-                for name, count in asdict(found_share(found.numpy(), truth.numpy())).items():
-                    counts[name] = counts.get(name, 0) + count
-        return counts['found'] / max(1, counts['objects']), counts
+        counts = sum((
+            found_share(found.numpy(), truth.numpy(), least=LEAST_SEEN) for part in batches(held)
+            for found, truth in zip(self._answers(network, part), part['ids'].cpu())), Counter())
+        return counts['found'] / max(1, counts['objects']), dict(counts)
 
     def _answers(self, network: InstanceNetwork, scenes: live.Examples) -> Tensor:
         generator = seeded(HELD_SEED, 0, scenes['ids'].device)
