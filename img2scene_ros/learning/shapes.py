@@ -421,7 +421,7 @@ def _flooded(mesh: trimesh.Trimesh, cell: float) -> np.ndarray | None:
     from open3d.utility import Vector3iVector
 
     scene = raycasting_scene(np.array(mesh.vertices, np.float32), mesh.faces)
-    shape = 2 * np.ceil(mesh.extents / 2 / cell).astype(int) + 2
+    shape = 2 * np.ceil(mesh.extents / 2 / cell).astype(int) + 4  # free ones around
     touched = VoxelGrid.create_from_triangle_mesh_within_bounds(
         TriangleMesh(Vector3dVector(mesh.vertices), Vector3iVector(mesh.faces)), cell,
         -shape * cell / 2, shape * cell / 2)
