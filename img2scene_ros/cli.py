@@ -255,7 +255,9 @@ def _add_learn(commands: Any) -> None:
     parser.add_argument(
         '--seconds', type=float, metavar='S',
         help='length of the whole training, which the schedule follows (default: by steps)')
-    _add_settings(parser)
+    parser.add_argument(
+        '--set', action='append', default=[], metavar='NAME=VALUE', dest='settings',
+        help='an option of the training, or of the network as model.NAME (may be repeated)')
     parser.set_defaults(run=_learn)
 
 

@@ -39,7 +39,7 @@ BOX_STD = 0.03  # of the boxes' edges, in sides
 DROP_DEPTH, DROP_MASK, DROP_COLOR = 0.4, 0.05, 0.15  # shares of the examples
 MOST_NOISE = 1.5  # greatest strength of a sensor's errors
 UP_STD, OFFSET_STD = 0.02, 0.006  # radians and metres, errors of the support plane
-TRUTH_CELLS = 64  # samples along a cube's side that tell which of 32 cells are reached
+TRUTH_CELLS = 64  # along a cube's side, that tell which of 32 are reached
 
 Examples = dict[str, Tensor]
 
@@ -148,7 +148,7 @@ def crop_cameras(scenes: Scenes, boxes: Tensor, size: int) -> tuple[Scenes, Tens
         + scenes.center[:, None]
     limits = torch.tensor([WIDTH, HEIGHT], device=view.device) - 0.5
     inside = ((pixels > -0.5) & (pixels < limits)).all(dim=-1) & (back[..., 2] > 0)
-    return crops, half_field, ~inside.view(-1, size, size)
+    return crops, half_field, ~inside.view(len(boxes), size, size)
 
 
 def smallest_rotations(rays: Tensor) -> Tensor:
@@ -233,15 +233,20 @@ def solid_depths(
     distance = fields.distance(shape, local.flatten(0, 1)).view(len(anchor), -1)
     scale = torch.linalg.det(matrix[:, :, :3]).abs() ** (1 / 3)  # of the solid's to metres
     depth = -distance / scale[:, None] / (side / resolution)[:, None]
-    return depth.view(-1, resolution, resolution, resolution)
+    return depth.unflatten(1, (resolution,) * 3)
 
 
 def cells_reached(
     fields: DistanceFields, crops: Examples, anchor: Tensor, resolution: int = 32,
 ) -> Tensor:
-    """Return which cells of the cubes the solids reach into, (B, R, R, R) bool, [z, y, x]."""
+    """
+    Return which cells of the cubes the solids reach into, (B, R, R, R) bool, [z, y, x].
+
+    As `volumes.cells_reached` and `samples.coarser`: of 64 cells along a side, those whose centre
+    lies no further from the solid than half a cell.
+    """
     fine = solid_depths(fields, crops, anchor, TRUTH_CELLS)
-    return functional.max_pool3d(fine[:, None], TRUTH_CELLS // resolution)[:, 0] > 0
+    return functional.max_pool3d(fine[:, None], TRUTH_CELLS // resolution)[:, 0] > -0.5
 
 
 def draw_scenes(stock: Stock, generator: Generator, count: int) -> Examples:

@@ -132,7 +132,7 @@ def pack_shapes(
         *(np.array(columns[name]) for name in ('grids', 'cells', 'sizes')),
         tuple(columns['colors']), np.frombuffer(b''.join(columns['bits']), np.uint8),
         np.cumsum([len(bits) for bits in columns['bits']]), tuple(reasons))
-    _write(out, packed)
+    write_packed(out, packed)
     return packed
 
 
@@ -220,7 +220,12 @@ def base_colors(shape: 'Shape') -> np.ndarray:
     return np.rint(colors[order[shares[order] >= LEAST_SHARE]]).astype(np.uint8)
 
 
-def _write(out: Path, packed: PackedShapes) -> None:
+def write_packed(out: Path, packed: PackedShapes) -> None:
+    """
+    Write a file of shapes; it appears whole or not at all.
+
+    :raises InputError: it cannot be written
+    """
     about = {name: getattr(packed, name) for name in (*TEXTS, 'left_out')}
     about |= {'format': FORMAT, 'colors': [some.tolist() for some in packed.colors]}
     beside = out.with_name(f'.{out.name}.part')

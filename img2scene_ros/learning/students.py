@@ -53,6 +53,7 @@ from img2scene_ros.learning.training_config import TrainingOptions
 from img2scene_ros.learning.training_config import given_values
 from img2scene_ros.learning.training_config import take_options
 from img2scene_ros.models import save_network
+from img2scene_ros.models import write_beside
 from img2scene_ros.models.frustum_unet import FrustumUNet
 from img2scene_ros.models.instances import InstanceNetwork
 from img2scene_ros.models.instances import group_instances
@@ -111,6 +112,10 @@ class Student(ABC):
         """Return how good a network is, and what config.json shall tell of it."""
 
     @abstractmethod
+    def table(self, details: dict[str, Any]) -> str:
+        """Return what `score` tells as a Markdown table."""
+
+    @abstractmethod
     def sheet(self, network: nn.Module, held: live.Examples) -> np.ndarray:
         """Draw examples, truths and answers, (H, W, 3) uint8, RGB."""
 
@@ -154,6 +159,13 @@ class ShapeStudent(Student):
                     for part in batches(held)]
             scores[name] = summary(torch.cat(ious).numpy(), labels)
         return float(np.mean([scores[name]['iou'] for name in INPUTS])), scores
+
+    def table(self, details: dict[str, Any]) -> str:
+        """Return the IoU at 32^3 by input and class."""
+        rows = [['all', *(f"{details[name]['iou']:.3f}" for name in INPUTS)]]
+        rows += [[label, *(f"{details[name]['per_category'][label]:.3f}" for name in INPUTS)]
+                 for label in details['rgb']['per_category']]
+        return markdown_table(['IoU', *INPUTS], rows)
 
     def _answers(
         self, network: FrustumUNet, crops: live.Examples, name: str,
@@ -214,6 +226,10 @@ class SegmentationStudent(Student):
             for found, truth in zip(self._answers(network, part), part['ids'].cpu())), Counter())
         return counts['found'] / max(1, counts['objects']), dict(counts)
 
+    def table(self, details: dict[str, Any]) -> str:
+        """Return the numbers of objects."""
+        return markdown_table(list(details), [list(map(str, details.values()))])
+
     def _answers(self, network: InstanceNetwork, scenes: live.Examples) -> Tensor:
         generator = seeded(HELD_SEED, 0, scenes['ids'].device)
         channels = live.scene_inputs(scenes, generator, is_plain=True)
@@ -259,7 +275,7 @@ def learn(
     Teach a student, or go on with it.
 
     OUT gets `model.safetensors` and `config.json` (the moving average of the weights at its best
-    validation), `sheet.png`, `log.jsonl` and `state.pt`.
+    validation) with `table.md` and `sheet.png`, `log.jsonl` and `state.pt`.
 
     :param kind: one of `STUDENTS`
     :param shapes: a file of `img2scene pack-shapes`
@@ -370,9 +386,16 @@ def _validate(
     save_network(run.average, out, {
         'step': run.step, 'training': about, 'samples': run.chunks * options.chunk,
         'picture_size': options.size or live.WIDTH, 'validation': details}, half=True)
+    write_beside(out / 'table.md', lambda path: path.write_text(student.table(details)))
     sheet = student.sheet(run.average, held)
     if not cv2.imwrite(str(out / 'sheet.png'), sheet[..., ::-1]):
         raise InputError(f"cannot write '{out / 'sheet.png'}'")
+
+
+def markdown_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return rows of texts as a Markdown table."""
+    lines = [heading, ['---'] * len(heading), *rows]
+    return ''.join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def batches(examples: live.Examples) -> list[live.Examples]:

@@ -127,7 +127,8 @@ def draw(
     if generator is not None:
         color = _colors(fields, scenes, directions, depth, ids, normal_axis, height, generator)
     depth = torch.where(torch.isfinite(depth), depth, torch.nan)
-    return Pictures(depth.view(-1, height, width), ids.view(-1, height, width), color)
+    size = len(ids), height, width
+    return Pictures(depth.view(size), ids.view(size), color)
 
 
 def camera_rays(scenes: Scenes, width: int, height: int) -> Tensor:
@@ -224,14 +225,16 @@ def _colors(
     place[mine] = local / back[:, :3, :3].norm(dim=1).mean(dim=1, keepdim=True)
     normal = functional.normalize(normal, dim=1)
     normal = torch.where(((normal * direction).sum(1) > 0)[:, None], -normal, normal)
-    lit = _sun_seen(fields, scenes, ids.view(len(ids), height, -1), depth, directions, generator)
+    lit = _sun_seen(
+        fields, scenes, ids.unflatten(1, (height, ids.shape[1] // height)), depth, directions,
+        generator)
     albedo = _patterns(scenes.materials, scene, surface, place)
     light, gleam = _shading(scenes, scene, surface, normal, direction, lit[scene, pixel])
     shaded = (albedo * light[:, None] + gleam[:, None]) * scenes.light.tint[scene]
     picture = scenes.light.tint.mul(0.7)[:, None].repeat(1, ids.shape[1], 1)
     picture[scene, pixel] = shaded
     picture = (255 * picture).clamp(0, 255).to(torch.uint8)
-    return picture.mT.unflatten(2, (height, -1)).contiguous()
+    return picture.mT.unflatten(2, (height, ids.shape[1] // height)).contiguous()
 
 
 def _sun_seen(
@@ -261,7 +264,7 @@ def _sun_seen(
     hidden = torch.isfinite(found)
     shade = torch.zeros_like(part, dtype=torch.bool)
     shade[scene[hidden], pixel[hidden]] = True
-    lit = 1.0 - shade.float().view(len(ids), 1, (height + 1) // 2, -1)
+    lit = 1.0 - shade.float().view(len(ids), 1, (height + 1) // 2, (width + 1) // 2)
     lit = functional.avg_pool2d(lit, 3, 1, 1, count_include_pad=False)
     return functional.interpolate(lit, (height, width), mode='bilinear').flatten(1)
 

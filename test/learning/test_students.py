@@ -1,0 +1,127 @@
+"""Training on examples that are drawn meanwhile, at toy size."""
+
+import json
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from img2scene_ros.errors import InputError
+from img2scene_ros.errors import OptionError
+from img2scene_ros.learning.packed_shapes import PackedShapes
+from img2scene_ros.learning.packed_shapes import write_packed
+from img2scene_ros.learning.shapes import household_object
+from img2scene_ros.learning.students import learn
+from img2scene_ros.learning.students import read_student_options
+from img2scene_ros.models import load_network
+
+CPU = torch.device('cpu')
+SMALL = {
+    'shape': ['size=32', 'resolution=16', 'batch=8', 'chunk=16', 'kept=2', 'reuse=4', 'steps=12',
+              'validation_samples=4', 'validate_every=6', 'log_every=1', 'model.width=4',
+              'model.slices=16', 'model.deep=1', 'model.fine=4', 'learning_rate=0.01'],
+    'segmentation': ['batch=1', 'chunk=2', 'kept=1', 'steps=2', 'validation_samples=2',
+                     'model.width=4', 'model.deep=0']}
+BARE = """
+import sys
+from importlib.abc import MetaPathFinder
+
+class Bare(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in ('open3d', 'trimesh', 'safetensors', 'yaml', 'rich', 'PIL',
+                                  'skimage', 'transformers', 'rclpy', 'xatlas', 'requests'):
+            raise ModuleNotFoundError(f'No module named {name!r}', name=name)
+
+sys.meta_path.insert(0, Bare())
+from img2scene_ros.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture(scope='module')
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a file of three shapes, two to train on."""
+    path = tmp_path_factory.mktemp('shapes') / 'shapes.npz'
+    some = [household_object(kind, 0) for kind in ('cup', 'box', 'can')]
+    bits = [zlib.compress(shape.bits) for shape in some]
+    write_packed(path, PackedShapes(
+        tuple(shape.name for shape in some), tuple(shape.label for shape in some), ('',) * 3,
+        ('train', 'train', 'test'), ('table',) * 3, np.array([shape.grid for shape in some]),
+        np.array([shape.cell for shape in some]), np.array([shape.sizes for shape in some]),
+        (np.zeros((0, 3), np.uint8),) * 3, np.frombuffer(b''.join(bits), np.uint8),
+        np.cumsum([len(part) for part in bits]), ()))
+    return path
+
+
+def _learn(kind: str, shapes: Path, out: Path, *more: str, **how):
+    return learn(kind, shapes, out, *read_student_options(kind, [*SMALL[kind], *more]), CPU, **how)
+
+
+def _losses(out: Path) -> list[float]:
+    lines = map(json.loads, (out / 'log.jsonl').read_text().splitlines())
+    return [line['loss'] for line in lines if 'loss' in line]
+
+
+@pytest.mark.usefixtures('one_thread')
+def test_shape_student_learns_resumes_exactly_and_is_used(shapes, tmp_path):
+    whole = _learn('shape', shapes, tmp_path / 'whole')
+    losses = _losses(tmp_path / 'whole')
+    assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
+    with pytest.raises(KeyboardInterrupt):
+        _stopped_at(8, shapes, tmp_path / 'parts')
+    parts = _learn('shape', shapes, tmp_path / 'parts', resume=True)
+    for one, other in zip(whole.average.parameters(), parts.average.parameters()):
+        assert torch.equal(one, other)
+    # The package's reader and the format's own agree on what was written.
+    network = load_network(tmp_path / 'whole')
+    stored = load_file(tmp_path / 'whole/model.safetensors')
+    assert all(torch.equal(values.half(), stored[name])
+               for name, values in network.state_dict().items() if values.is_floating_point())
+    assert (tmp_path / 'whole/sheet.png').stat().st_size > 1000
+    config = json.loads((tmp_path / 'whole/config.json').read_text())
+    assert set(config['validation']) == {'rgb', 'rgbd'}
+
+
+def _stopped_at(step: int, shapes: Path, out: Path) -> None:
+    """Stop a run as Ctrl-C does, after its state of step 6 was written."""
+    def stop(run, *_):
+        if run.step == step:
+            raise KeyboardInterrupt
+        return original(run, *_)
+
+    from img2scene_ros.learning import students
+
+    original = students._step
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(students, '_step', stop)
+        _learn('shape', shapes, out)
+
+
+def test_trains_with_only_torch_numpy_scipy_and_opencv(shapes, tmp_path):
+    for kind in SMALL:
+        settings = [word for setting in SMALL[kind] for word in ('--set', setting)]
+        done = subprocess.run(
+            [sys.executable, '-c', BARE, 'learn', kind, '--shapes', shapes, '--out',
+             tmp_path / kind, '--device', 'cpu', *settings, '--set', 'steps=1'],
+            capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert {'model.safetensors', 'config.json', 'sheet.png', 'table.md', 'state.pt'} <= {
+            path.name for path in (tmp_path / kind).iterdir()}
+
+
+def test_schedule_follows_the_clock(shapes, tmp_path):
+    run = _learn('segmentation', shapes, tmp_path / 'run', 'seconds=3', 'steps=1000')
+    assert run.seconds >= 3.0 and 0 < run.step < 1000
+
+
+def test_what_cannot_be_used_is_refused(shapes, tmp_path):
+    with pytest.raises(OptionError, match='speed'):
+        read_student_options('shape', ['speed=3'])
+    (tmp_path / 'broken.npz').write_bytes(b'no shapes')
+    with pytest.raises(InputError, match='broken.npz'):
+        _learn('shape', tmp_path / 'broken.npz', tmp_path / 'run')
