@@ -223,9 +223,9 @@ def _add_render(commands: Any) -> None:
 def _add_pack_shapes(commands: Any) -> None:
     parser = commands.add_parser(
         'pack-shapes', help='put the shapes of rendered training data into one file',
-        description='Put the solids of shapes, with sizes, labels, colours and the split, into one '
-        'compressed file, to be read where there is neither Open3D nor trimesh. Household objects '
-        'drawn at random are added.')
+        description='Put the solids of shapes, with sizes, labels, colours and the split, into '
+        'one compressed file, to be read where there is neither Open3D nor trimesh. Household '
+        'objects drawn at random are added.')
     parser.add_argument('out', type=Path, metavar='OUT.npz', help='the file')
     parser.add_argument(
         '--shapes', type=Path, metavar='DIR',

@@ -299,7 +299,9 @@ def load_mesh(path: Path) -> Shape:
     """
     mesh = _read_mesh(path)
     solid, cell = _mesh_solid(mesh, path)
-    fine = mesh.subdivide_to_size(mesh.extents.max() / 30, max_iter=20)
+    # Textures need more vertices; those that have colours would lose them.
+    fine = mesh if mesh.visual.kind == 'vertex' else \
+        mesh.subdivide_to_size(mesh.extents.max() / 30, max_iter=20)
     visual = fine.visual
     if isinstance(visual, trimesh.visual.TextureVisuals):
         visual = visual.to_color()
