@@ -15,8 +15,8 @@ import numpy as np
 import trimesh
 
 from img2scene_ros.detection import bbox_of
-from img2scene_ros.frame import Frame
-from img2scene_ros.frame import load_frame
+from img2scene_ros.io.frames import Frame
+from img2scene_ros.io.frames import load_frame
 from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.pipeline import parse_settings
 from img2scene_ros.rendering.raycast import Surface

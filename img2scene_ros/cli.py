@@ -23,7 +23,7 @@ from img2scene_ros.errors import OptionError
 if TYPE_CHECKING:  # heavy, and not needed for --help
     from rich.console import Console
 
-    from img2scene_ros.frame import Frame
+    from img2scene_ros.io.frames import Frame
     from img2scene_ros.learning.evaluation import Candidate
     from img2scene_ros.learning.evaluation_report import Report
     from img2scene_ros.learning.pix3d import Pix3dPicture
@@ -638,8 +638,8 @@ def _reconstruct_one(
 
 def _loaded(source: Path, chosen: argparse.Namespace) -> tuple['Frame', list[str]]:
     """Read an input; say what was assumed about a photo."""
-    from img2scene_ros.frame import load_frame
-    from img2scene_ros.photo import load_photo
+    from img2scene_ros.io.frames import load_frame
+    from img2scene_ros.io.photos import load_photo
 
     if source.is_dir() or chosen.depth:
         return load_frame(
@@ -672,7 +672,7 @@ def _names(settings: dict[str, str]) -> str:
 
 def _inputs(given: Sequence[Path]) -> list[Path]:
     """Return one path per frame: folders of frames are replaced by what they hold."""
-    from img2scene_ros.frame import find_frames
+    from img2scene_ros.io.frames import find_frames
 
     return [path for item in given
             for path in (find_frames(item) if item.is_dir() else [item])]

@@ -15,10 +15,12 @@ from img2scene_ros.detection import Detector
 from img2scene_ros.detection.masks import mask_from_color
 from img2scene_ros.detection.masks import mask_from_depth
 from img2scene_ros.detection.segmenter import Segmenter
+from img2scene_ros.detection.supports import SupportPlane
+from img2scene_ros.detection.supports import find_support
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import OptionError
 from img2scene_ros.errors import ReconstructionError
-from img2scene_ros.frame import Frame
+from img2scene_ros.io.frames import Frame
 from img2scene_ros.localization import DistanceSource
 from img2scene_ros.localization import Sighting
 from img2scene_ros.localization.combine import place
@@ -36,8 +38,6 @@ from img2scene_ros.registry import backends
 from img2scene_ros.scene import Scene
 from img2scene_ros.scene.export import ExportOptions
 from img2scene_ros.scene.tracks import Tracker
-from img2scene_ros.support import SupportPlane
-from img2scene_ros.support import find_support
 
 _LOGGER = logging.getLogger(__name__)
 BACKEND_GROUPS = ('detectors', 'distances', 'reconstructors')

@@ -4,8 +4,8 @@ import numpy as np
 import trimesh
 
 from img2scene_ros.camera import Camera
-from img2scene_ros.frame import Frame
-from img2scene_ros.frame import depth_std
+from img2scene_ros.io.frames import Frame
+from img2scene_ros.io.frames import depth_std
 from img2scene_ros.rendering.raycast import Surface
 from img2scene_ros.rendering.raycast import look_at
 from img2scene_ros.rendering.raycast import render

@@ -9,7 +9,7 @@ import pytest
 
 from img2scene_ros.bench import accuracy
 from img2scene_ros.bench import bench
-from img2scene_ros.frame import Frame
+from img2scene_ros.io.frames import Frame
 from img2scene_ros.pipeline import Pipeline
 
 

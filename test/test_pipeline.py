@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from img2scene_ros.detection import Detection
+from img2scene_ros.detection.supports import SupportPlane
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
 from img2scene_ros.errors import ReconstructionError
-from img2scene_ros.frame import Frame
+from img2scene_ros.io.frames import Frame
 from img2scene_ros.localization import Sighting
 from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.pipeline import PipelineOptions
@@ -22,7 +23,6 @@ from img2scene_ros.reconstruction import BatchReconstructor
 from img2scene_ros.reconstruction import ObjectModel
 from img2scene_ros.reconstruction.box import BoxReconstructor
 from img2scene_ros.scene import Scene
-from img2scene_ros.support import SupportPlane
 
 
 class MiddleDetector:

@@ -5,9 +5,9 @@ from typing import Protocol
 
 import numpy as np
 
-from img2scene_ros.frame import Frame
+from img2scene_ros.detection.supports import SupportPlane
+from img2scene_ros.io.frames import Frame
 from img2scene_ros.options import Options
-from img2scene_ros.support import SupportPlane
 
 UNNAMED = 'object'  # the label from detectors that know no classes
 

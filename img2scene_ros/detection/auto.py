@@ -29,15 +29,15 @@ from img2scene_ros.detection.detr import DetrDetector
 from img2scene_ros.detection.detr import DetrOptions
 from img2scene_ros.detection.detr import require_packages
 from img2scene_ros.detection.masks import mask_from_depth
+from img2scene_ros.detection.supports import SupportPlane
 from img2scene_ros.detection.tabletop import TabletopDetector
 from img2scene_ros.detection.tabletop import TabletopOptions
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
-from img2scene_ros.frame import Frame
-from img2scene_ros.frame import depth_std
 from img2scene_ros.hub import cached_checkpoint
+from img2scene_ros.io.frames import Frame
+from img2scene_ros.io.frames import depth_std
 from img2scene_ros.options import Options
-from img2scene_ros.support import SupportPlane
 from img2scene_ros.weights import bundled
 
 _LOGGER = logging.getLogger(__name__)

@@ -3,10 +3,10 @@
 import cv2
 import numpy as np
 
+from img2scene_ros.detection.supports import SupportPlane
 from img2scene_ros.detection.surfaces import linked_surfaces
-from img2scene_ros.frame import Frame
-from img2scene_ros.frame import depth_std
-from img2scene_ros.support import SupportPlane
+from img2scene_ros.io.frames import Frame
+from img2scene_ros.io.frames import depth_std
 
 # Depth: surroundings in box sides, the distance that parts surfaces in metres, pixels to the
 # neighbours that they go on to, and the share of a surface or of a black patch that is inside of

@@ -18,8 +18,9 @@ from scipy.spatial.transform import Rotation
 
 from img2scene_ros.detection import Detection
 from img2scene_ros.detection import bbox_of
+from img2scene_ros.detection.supports import SupportPlane
 from img2scene_ros.errors import Img2SceneError
-from img2scene_ros.frame import Frame
+from img2scene_ros.io.frames import Frame
 from img2scene_ros.learning.depth_noise import add_depth_noise
 from img2scene_ros.learning.samples import ObjectTruth
 from img2scene_ros.learning.samples import SceneSample
@@ -36,7 +37,6 @@ from img2scene_ros.localization.sensor import SensorDistance
 from img2scene_ros.localization.size_prior import SizePriorDistance
 from img2scene_ros.reconstruction.crop import crop_view
 from img2scene_ros.reconstruction.placing import placed
-from img2scene_ros.support import SupportPlane
 
 KNOWN = ('depth and plane', 'plane', 'neither')
 VIEWS = (0.0, 5.0)  # degrees that the network's view is off

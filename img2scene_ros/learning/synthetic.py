@@ -20,7 +20,7 @@ import trimesh
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.detection import bbox_of
-from img2scene_ros.frame import Frame
+from img2scene_ros.io.frames import Frame
 from img2scene_ros.learning.samples import RESOLUTION
 from img2scene_ros.learning.samples import CropSample
 from img2scene_ros.learning.samples import ObjectTruth

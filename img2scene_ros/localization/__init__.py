@@ -8,9 +8,9 @@ import numpy as np
 
 from img2scene_ros.detection import Detection
 from img2scene_ros.detection.masks import without_background
-from img2scene_ros.frame import Frame
+from img2scene_ros.detection.supports import SupportPlane
+from img2scene_ros.io.frames import Frame
 from img2scene_ros.options import Options
-from img2scene_ros.support import SupportPlane
 
 # Where up is when no support is seen: that of a camera held level.
 OPTICAL_UP = np.array([0.0, -1.0, 0.0])

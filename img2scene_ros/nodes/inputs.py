@@ -14,7 +14,7 @@ from sensor_msgs.msg import Image
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.errors import InputError
-from img2scene_ros.frame import Frame
+from img2scene_ros.io.frames import Frame
 from img2scene_ros.nodes.messages import camera_from_info
 from img2scene_ros.nodes.messages import color_from_compressed
 from img2scene_ros.nodes.messages import color_from_image

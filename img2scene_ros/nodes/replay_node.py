@@ -14,9 +14,9 @@ from sensor_msgs.msg import Image
 
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import OptionError
-from img2scene_ros.frame import Frame
-from img2scene_ros.frame import find_frames
-from img2scene_ros.frame import load_frame
+from img2scene_ros.io.frames import Frame
+from img2scene_ros.io.frames import find_frames
+from img2scene_ros.io.frames import load_frame
 from img2scene_ros.nodes import process
 from img2scene_ros.nodes.messages import header_of
 from img2scene_ros.nodes.messages import image_from_color

@@ -11,7 +11,7 @@ import numpy as np
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
 from img2scene_ros.errors import Img2SceneError
-from img2scene_ros.frame import Frame
+from img2scene_ros.io.frames import Frame
 from img2scene_ros.nodes.outputs import Output
 from img2scene_ros.nodes.pairing import Pair
 from img2scene_ros.nodes.pairing import Pairing

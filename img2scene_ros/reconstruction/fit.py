@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from img2scene_ros.frame import depth_std
+from img2scene_ros.io.frames import depth_std
 from img2scene_ros.localization import Sighting
 from img2scene_ros.reconstruction import Fit
 from img2scene_ros.reconstruction import ObjectModel

@@ -23,7 +23,7 @@ from scipy.spatial.transform import Rotation
 
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.errors import ReconstructionError
-from img2scene_ros.frame import depth_std
+from img2scene_ros.io.frames import depth_std
 from img2scene_ros.localization import Sighting
 from img2scene_ros.reconstruction import ObjectModel
 from img2scene_ros.reconstruction.crop import MARGIN

@@ -14,7 +14,7 @@ from scipy import sparse
 from scipy.sparse.linalg import spsolve
 
 from img2scene_ros.camera import Camera
-from img2scene_ros.frame import Frame
+from img2scene_ros.io.frames import Frame
 from img2scene_ros.localization import Sighting
 from img2scene_ros.reconstruction import ObjectModel
 from img2scene_ros.reconstruction import Texture

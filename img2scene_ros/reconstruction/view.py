@@ -7,7 +7,7 @@ import numpy as np
 from scipy import ndimage
 
 from img2scene_ros.errors import ReconstructionError
-from img2scene_ros.frame import depth_std
+from img2scene_ros.io.frames import depth_std
 from img2scene_ros.localization import Sighting
 from img2scene_ros.reconstruction.meshes import picture_colors
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from img2scene_ros.camera import Camera
-from img2scene_ros.frame import Frame
+from img2scene_ros.io.frames import Frame
 from img2scene_ros.rendering.raycast import Lights
 from img2scene_ros.rendering.raycast import Surface
 from img2scene_ros.rendering.raycast import look_at

@@ -6,8 +6,8 @@ from dataclasses import field
 import numpy as np
 
 from img2scene_ros.detection import Detection
+from img2scene_ros.detection.supports import SupportPlane
 from img2scene_ros.reconstruction import ObjectModel
-from img2scene_ros.support import SupportPlane
 
 
 @dataclass(frozen=True, eq=False)

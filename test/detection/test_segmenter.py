@@ -28,7 +28,7 @@ from img2scene_ros.detection.segmenter import sharpened
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
-from img2scene_ros.frame import Frame
+from img2scene_ros.io.frames import Frame
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 

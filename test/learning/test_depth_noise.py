@@ -8,8 +8,8 @@ from synthetic import can
 from synthetic import tabletop_frame
 
 from img2scene_ros.camera import Camera
-from img2scene_ros.frame import Frame
-from img2scene_ros.frame import depth_std
+from img2scene_ros.io.frames import Frame
+from img2scene_ros.io.frames import depth_std
 from img2scene_ros.learning.depth_noise import DepthNoise
 from img2scene_ros.learning.depth_noise import add_depth_noise
 from img2scene_ros.learning.depth_noise import edges

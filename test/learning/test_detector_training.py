@@ -20,7 +20,7 @@ from img2scene_ros.detection.detr import DetrOptions
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
-from img2scene_ros.frame import Frame
+from img2scene_ros.io.frames import Frame
 from img2scene_ros.learning import detector_training
 from img2scene_ros.learning.average_precision import box_iou
 from img2scene_ros.learning.detector_config import DetectorAugmentationOptions

@@ -9,7 +9,7 @@ from pinhole import floor
 from pinhole import in_camera
 from pinhole import seen
 
-from img2scene_ros.frame import Frame
+from img2scene_ros.io.frames import Frame
 from img2scene_ros.learning.distance_errors import distance_errors
 from img2scene_ros.learning.distance_errors import error_table
 from img2scene_ros.learning.samples import ObjectTruth

@@ -5,7 +5,7 @@ import pytest
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.detection import Detection
-from img2scene_ros.frame import Frame
+from img2scene_ros.io.frames import Frame
 from img2scene_ros.localization.fixed import FixedDistance
 from img2scene_ros.localization.fixed import FixedOptions
 

@@ -15,7 +15,7 @@ from pinhole import floor
 from img2scene_ros.detection import Detection
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
-from img2scene_ros.frame import Frame
+from img2scene_ros.io.frames import Frame
 from img2scene_ros.localization.combine import sources_of
 from img2scene_ros.localization.monocular import MonocularDistance
 from img2scene_ros.localization.monocular import MonocularOptions

@@ -28,7 +28,7 @@ from sensor_msgs.msg import Image
 from visualization_msgs.msg import Marker
 from visualization_msgs.msg import MarkerArray
 
-from img2scene_ros.frame import Frame
+from img2scene_ros.io.frames import Frame
 from img2scene_ros.nodes.messages import header_of
 from img2scene_ros.nodes.messages import image_from_color
 from img2scene_ros.nodes.messages import image_from_depth

@@ -21,8 +21,8 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode
 from visualization_msgs.msg import MarkerArray
 
-from img2scene_ros.frame import Frame
-from img2scene_ros.frame import load_frame
+from img2scene_ros.io.frames import Frame
+from img2scene_ros.io.frames import load_frame
 from img2scene_ros.nodes.demo import free_domain
 from img2scene_ros.nodes.outputs import LATCHED
 from img2scene_ros.nodes.outputs.markers import MarkersOptions

@@ -17,7 +17,7 @@ from img2scene_ros.detection import Detection
 from img2scene_ros.detection import detr
 from img2scene_ros.detection.detr import DetrOptions
 from img2scene_ros.errors import MissingDependencyError
-from img2scene_ros.frame import Frame
+from img2scene_ros.io.frames import Frame
 
 pytest.importorskip('rclpy')
 

@@ -31,7 +31,7 @@ from visualization_msgs.msg import MarkerArray
 from img2scene_ros.camera import Camera
 from img2scene_ros.detection import Detection
 from img2scene_ros.errors import InputError
-from img2scene_ros.frame import Frame
+from img2scene_ros.io.frames import Frame
 from img2scene_ros.nodes.demo import free_domain
 from img2scene_ros.nodes.messages import marker_from_text
 from img2scene_ros.nodes.messages import marker_from_textured_mesh

@@ -8,7 +8,7 @@ import trimesh
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.detection import Detection
-from img2scene_ros.frame import Frame
+from img2scene_ros.io.frames import Frame
 from img2scene_ros.nodes.outputs.cloud import sampled
 from img2scene_ros.nodes.outputs.labels import label_image
 from img2scene_ros.nodes.outputs.markers import shaded_colors

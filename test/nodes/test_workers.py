@@ -16,7 +16,7 @@ import trimesh
 from img2scene_ros.camera import Camera
 from img2scene_ros.detection import Detection
 from img2scene_ros.errors import InputError
-from img2scene_ros.frame import Frame
+from img2scene_ros.io.frames import Frame
 from img2scene_ros.nodes.pairing import Pair
 from img2scene_ros.nodes.pairing import Pairing
 from img2scene_ros.nodes.problems import Problems

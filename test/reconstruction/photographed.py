@@ -8,7 +8,7 @@ import trimesh
 from img2scene_ros.camera import Camera
 from img2scene_ros.detection import Detection
 from img2scene_ros.detection import bbox_of
-from img2scene_ros.frame import Frame
+from img2scene_ros.io.frames import Frame
 from img2scene_ros.localization import OPTICAL_UP
 from img2scene_ros.localization import Placement
 from img2scene_ros.localization import Sighting

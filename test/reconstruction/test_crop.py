@@ -8,7 +8,7 @@ from img2scene_ros.camera import Camera
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import ReconstructionError
-from img2scene_ros.frame import Frame
+from img2scene_ros.io.frames import Frame
 from img2scene_ros.reconstruction.crop import GEOMETRY
 from img2scene_ros.reconstruction.crop import anchor_depth
 from img2scene_ros.reconstruction.crop import check_geometry

@@ -11,9 +11,10 @@ from scipy.spatial.transform import Rotation
 from img2scene_ros.camera import Camera
 from img2scene_ros.detection import Detection
 from img2scene_ros.detection import bbox_of
+from img2scene_ros.detection.supports import SupportPlane
 from img2scene_ros.errors import ReconstructionError
-from img2scene_ros.frame import Frame
-from img2scene_ros.frame import depth_std
+from img2scene_ros.io.frames import Frame
+from img2scene_ros.io.frames import depth_std
 from img2scene_ros.localization import Placement
 from img2scene_ros.localization import Sighting
 from img2scene_ros.localization import object_axes
@@ -26,7 +27,6 @@ from img2scene_ros.reconstruction.placing import placed
 from img2scene_ros.rendering.raycast import Surface
 from img2scene_ros.rendering.raycast import look_at
 from img2scene_ros.rendering.raycast import render
-from img2scene_ros.support import SupportPlane
 
 CAMERA = Camera(640, 480, 600.0, 610.0, 310.0, 250.0)
 

@@ -11,7 +11,7 @@ import trimesh
 from img2scene_ros.camera import Camera
 from img2scene_ros.detection import Detection
 from img2scene_ros.errors import MissingDependencyError
-from img2scene_ros.frame import Frame
+from img2scene_ros.io.frames import Frame
 from img2scene_ros.localization import Placement
 from img2scene_ros.localization import Sighting
 from img2scene_ros.pipeline import Pipeline

@@ -19,7 +19,7 @@ from img2scene_ros.detection import bbox_of
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import ReconstructionError
-from img2scene_ros.frame import Frame
+from img2scene_ros.io.frames import Frame
 from img2scene_ros.localization import OPTICAL_UP
 from img2scene_ros.localization import Placement
 from img2scene_ros.localization import Sighting

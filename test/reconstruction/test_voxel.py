@@ -21,12 +21,13 @@ from torch import Tensor
 from img2scene_ros import models
 from img2scene_ros.detection import Detection
 from img2scene_ros.detection import bbox_of
+from img2scene_ros.detection.supports import find_support
 from img2scene_ros.detection.tabletop import TabletopDetector
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
 from img2scene_ros.errors import ReconstructionError
-from img2scene_ros.frame import Frame
-from img2scene_ros.frame import depth_std
+from img2scene_ros.io.frames import Frame
+from img2scene_ros.io.frames import depth_std
 from img2scene_ros.localization import Placement
 from img2scene_ros.localization import Sighting
 from img2scene_ros.localization import object_axes
@@ -41,7 +42,6 @@ from img2scene_ros.reconstruction.voxel import VoxelOptions
 from img2scene_ros.reconstruction.voxel import VoxelReconstructor
 from img2scene_ros.rendering.raycast import Surface
 from img2scene_ros.rendering.raycast import render
-from img2scene_ros.support import find_support
 from img2scene_ros.weights import bundled
 
 pytestmark = pytest.mark.usefixtures('one_thread')

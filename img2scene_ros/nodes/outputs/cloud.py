@@ -6,7 +6,7 @@ import numpy as np
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import PointCloud2
 
-from img2scene_ros.frame import Frame
+from img2scene_ros.io.frames import Frame
 from img2scene_ros.nodes.messages import cloud_from_points
 from img2scene_ros.nodes.messages import header_of
 from img2scene_ros.nodes.outputs import LATCHED

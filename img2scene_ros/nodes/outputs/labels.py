@@ -4,7 +4,7 @@ import numpy as np
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import Image
 
-from img2scene_ros.frame import Frame
+from img2scene_ros.io.frames import Frame
 from img2scene_ros.nodes.messages import header_of
 from img2scene_ros.nodes.messages import image_from_labels
 from img2scene_ros.options import Options

@@ -23,7 +23,7 @@ from visualization_msgs.msg import Marker
 from visualization_msgs.msg import MarkerArray
 
 from img2scene_ros.errors import InputError
-from img2scene_ros.frame import Frame
+from img2scene_ros.io.frames import Frame
 from img2scene_ros.nodes.mesh_places import MeshFiles
 from img2scene_ros.nodes.mesh_places import MeshFolder
 from img2scene_ros.nodes.mesh_places import MeshServer

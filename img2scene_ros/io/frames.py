@@ -13,7 +13,7 @@ from img2scene_ros.camera import Camera
 from img2scene_ros.errors import InputError
 
 if TYPE_CHECKING:  # it needs frames itself
-    from img2scene_ros.support import SupportPlane
+    from img2scene_ros.detection.supports import SupportPlane
 
 PICTURE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.webp', '.tif', '.tiff')
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
-from img2scene_ros.photo import load_photo
+from img2scene_ros.io.photos import load_photo
 
 TAGS = ExifTags.Base
 

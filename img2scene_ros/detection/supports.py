@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from scipy.spatial import ConvexHull
 
-from img2scene_ros.frame import Frame
-from img2scene_ros.frame import depth_std
+from img2scene_ros.io.frames import Frame
+from img2scene_ros.io.frames import depth_std
 
 # A plane counts as horizontal when the camera's roll against it is below 40 degrees. Planes that
 # the camera looks at head-on may be walls, so they are taken only when there is no other.

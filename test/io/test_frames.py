@@ -10,11 +10,11 @@ import pytest
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.errors import InputError
-from img2scene_ros.frame import Frame
-from img2scene_ros.frame import find_frames
-from img2scene_ros.frame import load_camera
-from img2scene_ros.frame import load_frame
-from img2scene_ros.frame import metric_depth
+from img2scene_ros.io.frames import Frame
+from img2scene_ros.io.frames import find_frames
+from img2scene_ros.io.frames import load_camera
+from img2scene_ros.io.frames import load_frame
+from img2scene_ros.io.frames import metric_depth
 
 NAMES = ['table_blue_mug', 'ycb_1', 'ycb_3']
 SMALL = Camera(4, 3, 5.0, 5.0, 1.5, 1.0)
