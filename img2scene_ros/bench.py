@@ -15,13 +15,13 @@ import numpy as np
 import trimesh
 
 from img2scene_ros.detection import bbox_of
-from img2scene_ros.io.frames import Frame
 from img2scene_ros.io.frames import load_frame
 from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.pipeline import parse_settings
 from img2scene_ros.rendering.raycast import Surface
 from img2scene_ros.rendering.raycast import render
-from img2scene_ros.scene import SceneObject
+from img2scene_ros.types import Frame
+from img2scene_ros.types import SceneObject
 
 HEADINGS = ('frame', 'objects', 'closed', 'frame [ms]', 'mesh [ms]', 'bbox IoU',
             'silhouette IoU', 'height error [mm]')

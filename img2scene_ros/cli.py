@@ -23,13 +23,13 @@ from img2scene_ros.errors import OptionError
 if TYPE_CHECKING:  # heavy, and not needed for --help
     from rich.console import Console
 
-    from img2scene_ros.io.frames import Frame
     from img2scene_ros.learning.evaluation import Candidate
     from img2scene_ros.learning.evaluation_report import Report
     from img2scene_ros.learning.pix3d import Pix3dPicture
     from img2scene_ros.learning.pix3d import Skipped
     from img2scene_ros.pipeline import Pipeline
     from img2scene_ros.scene.export import ExportOptions
+    from img2scene_ros.types import Frame
 
 DEFAULT_OUT = Path('out')
 WITHOUT_DEPTH = {'detector': 'auto', 'reconstructor': 'voxel'}  # defaults for photos

@@ -10,34 +10,34 @@ from threading import Lock
 from time import perf_counter
 from typing import Any
 
-from img2scene_ros.detection import Detection
 from img2scene_ros.detection import Detector
 from img2scene_ros.detection.masks import mask_from_color
 from img2scene_ros.detection.masks import mask_from_depth
 from img2scene_ros.detection.segmenter import Segmenter
-from img2scene_ros.detection.supports import SupportPlane
 from img2scene_ros.detection.supports import find_support
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import OptionError
 from img2scene_ros.errors import ReconstructionError
-from img2scene_ros.io.frames import Frame
 from img2scene_ros.localization import DistanceSource
-from img2scene_ros.localization import Sighting
 from img2scene_ros.localization.combine import place
 from img2scene_ros.localization.combine import sources_of
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.reconstruction import BatchReconstructor
-from img2scene_ros.reconstruction import ObjectModel
 from img2scene_ros.reconstruction import Reconstructor
 from img2scene_ros.reconstruction.box import BoxReconstructor
 from img2scene_ros.reconstruction.fit import measured_fit
 from img2scene_ros.reconstruction.texture import textured
 from img2scene_ros.registry import backend
 from img2scene_ros.registry import backends
-from img2scene_ros.scene import Scene
 from img2scene_ros.scene.export import ExportOptions
 from img2scene_ros.scene.tracks import Tracker
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
+from img2scene_ros.types import ObjectModel
+from img2scene_ros.types import Scene
+from img2scene_ros.types import Sighting
+from img2scene_ros.types import SupportPlane
 
 _LOGGER = logging.getLogger(__name__)
 BACKEND_GROUPS = ('detectors', 'distances', 'reconstructors')

@@ -9,8 +9,8 @@ import pytest
 
 from img2scene_ros.bench import accuracy
 from img2scene_ros.bench import bench
-from img2scene_ros.io.frames import Frame
 from img2scene_ros.pipeline import Pipeline
+from img2scene_ros.types import Frame
 
 
 def test_a_row_per_frame(frames_folder: Path) -> None:

@@ -13,8 +13,8 @@ from PIL import ExifTags
 from PIL import Image
 
 from img2scene_ros.cli import main
-from img2scene_ros.detection import Detection
 from img2scene_ros.detection import bbox_of
+from img2scene_ros.types import Detection
 
 FRAMES = Path(__file__).resolve().parents[1] / 'data/frames'
 

@@ -21,7 +21,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 
-from img2scene_ros.detection import Detection
+from img2scene_ros.depth import depth_std
 from img2scene_ros.detection import Detector
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection.detr import BUNDLED
@@ -29,15 +29,15 @@ from img2scene_ros.detection.detr import DetrDetector
 from img2scene_ros.detection.detr import DetrOptions
 from img2scene_ros.detection.detr import require_packages
 from img2scene_ros.detection.masks import mask_from_depth
-from img2scene_ros.detection.supports import SupportPlane
 from img2scene_ros.detection.tabletop import TabletopDetector
 from img2scene_ros.detection.tabletop import TabletopOptions
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.hub import cached_checkpoint
-from img2scene_ros.io.frames import Frame
-from img2scene_ros.io.frames import depth_std
 from img2scene_ros.options import Options
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
+from img2scene_ros.types import SupportPlane
 from img2scene_ros.weights import bundled
 
 _LOGGER = logging.getLogger(__name__)

@@ -15,9 +15,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from img2scene_ros.detection import Detection
 from img2scene_ros.detection import bbox_of
-from img2scene_ros.detection.supports import SupportPlane
 from img2scene_ros.devices import device_option
 from img2scene_ros.devices import dtype_option
 from img2scene_ros.devices import torch_device
@@ -30,9 +28,11 @@ from img2scene_ros.hub import first_line
 from img2scene_ros.hub import processor_values
 from img2scene_ros.hub import quiet_libraries
 from img2scene_ros.hub import reading
-from img2scene_ros.io.frames import Frame
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
+from img2scene_ros.types import SupportPlane
 from img2scene_ros.weights import bundled
 
 _LOGGER = logging.getLogger(__name__)

@@ -16,8 +16,6 @@ from typing import Any
 import cv2
 import numpy as np
 
-from img2scene_ros.detection import UNNAMED
-from img2scene_ros.detection import Detection
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.devices import torch_device
 from img2scene_ros.errors import Img2SceneError
@@ -29,7 +27,9 @@ from img2scene_ros.hub import first_line
 from img2scene_ros.hub import processor_values
 from img2scene_ros.hub import quiet_libraries
 from img2scene_ros.hub import reading
-from img2scene_ros.io.frames import Frame
+from img2scene_ros.types import UNNAMED
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
 
 _TOKENIZER_FILES = ('tokenizer*.json', 'vocab.json', 'merges.txt', 'special_tokens_map.json')
 _ALTERNATIVE = "'none': then masks come from depth or colour"

@@ -1,13 +1,13 @@
 """The support plane: the table or floor that objects stand on."""
 
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from scipy.spatial import ConvexHull
 
-from img2scene_ros.io.frames import Frame
-from img2scene_ros.io.frames import depth_std
+from img2scene_ros.depth import depth_std
+from img2scene_ros.types import Frame
+from img2scene_ros.types import SupportPlane
 
 # A plane counts as horizontal when the camera's roll against it is below 40 degrees. Planes that
 # the camera looks at head-on may be walls, so they are taken only when there is no other.
@@ -25,50 +25,6 @@ _MIN_SHARE_OF_LOWER = 0.2
 _MIN_STANDING = 150
 _MIN_STANDING_HEIGHT = 0.01
 _STANDING_DEVIATIONS = 4.0
-
-
-@dataclass(frozen=True, eq=False)
-class SupportPlane:
-    """
-    A horizontal plane in the optical frame: normal . p + offset = height above it.
-
-    - normal: (3,) unit length, pointing up
-    - offset: metres
-    - hull: (K, 3) metres, corners of the convex outline of the part that the depth image shows;
-      None for a plane that is known from elsewhere and goes on without end
-    """
-
-    normal: np.ndarray
-    offset: float
-    hull: np.ndarray | None = None
-
-    def height(self, points: np.ndarray) -> np.ndarray:
-        """Return how far points lie above the plane: (..., 3) metres to (...) metres."""
-        return points @ self.normal + self.offset
-
-    def axes(self) -> np.ndarray:
-        """Return two orthonormal directions in the plane, (2, 3)."""
-        x = np.cross(self.normal, (0.0, 0.0, 1.0))
-        if np.linalg.norm(x) < 1e-3:
-            x = np.cross(self.normal, (0.0, 1.0, 0.0))
-        x = x / np.linalg.norm(x)
-        return np.stack([x, np.cross(self.normal, x)])
-
-    def is_over(self, points: np.ndarray, margin: float = 0.0) -> np.ndarray:
-        """
-        Tell which points lie over the seen part of the plane.
-
-        :param points: (..., 3) metres
-        :param margin: metres by which the outline is widened; negative narrows it
-        :return: (...) bool; False for NaN
-        """
-        if self.hull is None:
-            return np.isfinite(points).all(axis=-1)
-        axes = self.axes()
-        corners = self.hull @ axes.T
-        edges = ConvexHull(corners).equations
-        plan = points @ axes.T
-        return (plan @ edges[:, :2].T + edges[:, 2] <= margin).all(axis=-1)
 
 
 def find_support(frame: Frame) -> SupportPlane | None:

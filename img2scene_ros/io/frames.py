@@ -1,108 +1,17 @@
-"""A frame: one synchronized look of one camera."""
+"""Frames in files: a folder per frame, or single pictures."""
 
 import json
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from img2scene_ros.camera import Camera
+from img2scene_ros.depth import metric_depth
 from img2scene_ros.errors import InputError
-
-if TYPE_CHECKING:  # it needs frames itself
-    from img2scene_ros.detection.supports import SupportPlane
+from img2scene_ros.types import Frame
 
 PICTURE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.webp', '.tif', '.tiff')
-
-
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """
-    A colour picture with its camera and, when there is one, the depth registered to it.
-
-    - color: (H, W, 3) uint8, RGB
-    - camera: the intrinsics of the colour picture
-    - depth: (H, W) float32, metres along the optical axis, NaN = no reading; None = no sensor
-    - stamp_ns: nanoseconds, the image header's
-    - frame_id: the camera's optical frame
-    - support: the plane that objects stand on, where something else than the depth image tells it
-
-    :raises InputError: arrays whose shape, type or size do not fit each other or the camera
-    """
-
-    color: np.ndarray
-    camera: Camera
-    depth: np.ndarray | None = None
-    stamp_ns: int = 0
-    frame_id: str = 'camera_color_optical_frame'
-    support: 'SupportPlane | None' = None
-
-    def __post_init__(self) -> None:
-        if self.color.ndim != 3 or self.color.shape[2] != 3 or self.color.dtype != np.uint8:
-            raise InputError(
-                f'the colour picture is {self.color.shape} {self.color.dtype}; '
-                'it must be height x width x 3 bytes, RGB')
-        if self.color.size == 0:
-            raise InputError('the colour picture is empty; check the camera driver')
-        height, width = self.color.shape[:2]
-        if (self.camera.width, self.camera.height) != (width, height):
-            raise InputError(
-                f'the calibration is for {self.camera.width}x{self.camera.height} pixels but the '
-                f'picture has {width}x{height}; publish the camera_info of this picture')
-        if self.depth is not None and self.depth.shape != (height, width):
-            raise InputError(
-                f'the depth image has {self.depth.shape[1]}x{self.depth.shape[0]} pixels but the '
-                f'picture has {width}x{height}; use the depth image registered to the colour '
-                'camera (often called aligned_depth_to_color)')
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Return height and width in pixels."""
-        return self.color.shape[:2]
-
-    @cached_property
-    def points(self) -> np.ndarray | None:
-        """Return the point seen at every pixel: (H, W, 3) float32, metres, NaN = no reading."""
-        return None if self.depth is None else self.camera.rays * self.depth[..., None]
-
-    @property
-    def has_depth(self) -> bool:
-        """Tell whether the depth image holds at least one reading."""
-        return self.depth is not None and bool(np.isfinite(self.depth).any())
-
-
-def metric_depth(raw: np.ndarray) -> np.ndarray:
-    """
-    Convert a depth image to metres with NaN for every pixel without a reading (REP-118).
-
-    :param raw: (H, W) uint16 millimetres, or float metres
-    :return: (H, W) float32
-    :raises InputError: any other kind of image
-    """
-    if raw.ndim != 2 or raw.dtype not in (np.uint16, np.float32, np.float64):
-        raise InputError(
-            f'the depth image is {raw.shape} {raw.dtype}; it must have one channel, '
-            'either 16-bit millimetres or float metres')
-    scale = 0.001 if raw.dtype == np.uint16 else 1.0
-    depth = raw.astype(np.float32) * np.float32(scale)
-    depth[~(np.isfinite(depth) & (depth > 0))] = np.nan
-    return depth
-
-
-def depth_std(depth: np.ndarray) -> np.ndarray:
-    """
-    Return the standard deviation of one depth reading.
-
-    The axial noise of structured-light and active-stereo cameras (Nguyen, Izadi, Lovell:
-    Modeling Kinect sensor noise, 3DIMPVT 2012).
-
-    :param depth: metres
-    :return: metres, same shape
-    """
-    return 0.0012 + 0.0019 * (depth - 0.4) ** 2
 
 
 def load_frame(

@@ -19,8 +19,8 @@ from PIL import UnidentifiedImageError
 from img2scene_ros.camera import Camera
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
-from img2scene_ros.io.frames import Frame
 from img2scene_ros.io.frames import load_camera
+from img2scene_ros.types import Frame
 
 MAX_SIDE = 1600  # pixels of the longer side; more would cost time and hardly help
 ASSUMED_FIELD = 60.0  # degrees

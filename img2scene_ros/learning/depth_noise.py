@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from img2scene_ros.camera import Camera
-from img2scene_ros.io.frames import depth_std
+from img2scene_ros.depth import depth_std
 
 EDGE = 0.03  # a jump of the depth by more than this share is an edge
 

@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from img2scene_ros.detection import Detection
-from img2scene_ros.detection.supports import SupportPlane
-from img2scene_ros.io.frames import Frame
 from img2scene_ros.learning.samples import SceneSample
 from img2scene_ros.learning.samples import SceneSamples
 from img2scene_ros.localization.combine import place
 from img2scene_ros.localization.plane import PlaneDistance
 from img2scene_ros.localization.plane import PlaneOptions
 from img2scene_ros.localization.size_prior import SizePriorDistance
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
+from img2scene_ros.types import SupportPlane
 
 LEAST_SIDE = 8  # pixels; smaller boxes are left out
 WHOLE = 0.9  # share of its full box that an object shows that counts as whole

@@ -16,11 +16,8 @@ import cv2
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from img2scene_ros.detection import Detection
 from img2scene_ros.detection import bbox_of
-from img2scene_ros.detection.supports import SupportPlane
 from img2scene_ros.errors import Img2SceneError
-from img2scene_ros.io.frames import Frame
 from img2scene_ros.learning.depth_noise import add_depth_noise
 from img2scene_ros.learning.samples import ObjectTruth
 from img2scene_ros.learning.samples import SceneSample
@@ -28,7 +25,6 @@ from img2scene_ros.learning.samples import SceneSamples
 from img2scene_ros.learning.shapes import Library
 from img2scene_ros.learning.shapes import open_library
 from img2scene_ros.learning.synthetic import is_visible_enough
-from img2scene_ros.localization import Sighting
 from img2scene_ros.localization.combine import place
 from img2scene_ros.localization.fixed import FixedDistance
 from img2scene_ros.localization.plane import PlaneDistance
@@ -37,6 +33,10 @@ from img2scene_ros.localization.sensor import SensorDistance
 from img2scene_ros.localization.size_prior import SizePriorDistance
 from img2scene_ros.reconstruction.crop import crop_view
 from img2scene_ros.reconstruction.placing import placed
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
+from img2scene_ros.types import Sighting
+from img2scene_ros.types import SupportPlane
 
 KNOWN = ('depth and plane', 'plane', 'neither')
 VIEWS = (0.0, 5.0)  # degrees that the network's view is off

@@ -20,7 +20,6 @@ import trimesh
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.detection import bbox_of
-from img2scene_ros.io.frames import Frame
 from img2scene_ros.learning.samples import RESOLUTION
 from img2scene_ros.learning.samples import CropSample
 from img2scene_ros.learning.samples import ObjectTruth
@@ -45,6 +44,7 @@ from img2scene_ros.rendering.raycast import Rendering
 from img2scene_ros.rendering.raycast import Stage
 from img2scene_ros.rendering.raycast import Surface
 from img2scene_ros.rendering.raycast import look_at
+from img2scene_ros.types import Frame
 
 WHITE = 160  # brightness of surfaces while the light is drawn; leaves room for strong light
 FIELDS_OF_VIEW = (40.0, 75.0)  # degrees

@@ -5,10 +5,10 @@ from rclpy.node import Node
 from rclpy.time import Time
 from scipy.spatial.transform import Rotation
 
-from img2scene_ros.detection.supports import SupportPlane
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
-from img2scene_ros.io.frames import Frame
+from img2scene_ros.types import Frame
+from img2scene_ros.types import SupportPlane
 
 TIMEOUT = 0.2  # seconds to wait for the transform of a picture that has just been taken
 

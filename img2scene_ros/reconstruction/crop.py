@@ -20,7 +20,7 @@ import numpy as np
 from img2scene_ros.camera import Camera
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import ReconstructionError
-from img2scene_ros.io.frames import Frame
+from img2scene_ros.types import Frame
 
 MARGIN = 1.2  # half field of the crop, in longer halves of the box
 # How far the cube's centre lies behind the anchor, in cube sides: what is visible is the front.

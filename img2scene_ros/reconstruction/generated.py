@@ -20,14 +20,14 @@ from trimesh.visual.color import uv_to_interpolated_color
 
 from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.hub import first_line
-from img2scene_ros.localization import Sighting
-from img2scene_ros.reconstruction import ObjectModel
 from img2scene_ros.reconstruction.crop import CropView
 from img2scene_ros.reconstruction.meshes import closed_mesh
 from img2scene_ros.reconstruction.meshes import decimated
 from img2scene_ros.reconstruction.meshes import main_parts
 from img2scene_ros.reconstruction.placing import placed
 from img2scene_ros.rendering.raycast import raycasting_scene
+from img2scene_ros.types import ObjectModel
+from img2scene_ros.types import Sighting
 
 MAX_FACES = 2_000_000  # of a mesh that is read
 MAX_TEXELS = 8192 ** 2  # of a texture that is read

@@ -8,7 +8,7 @@ from scipy.spatial import cKDTree
 from skimage.measure import marching_cubes
 
 from img2scene_ros.errors import MissingDependencyError
-from img2scene_ros.io.frames import Frame
+from img2scene_ros.types import Frame
 
 
 def main_parts(solid: np.ndarray, cell: float, share: float = 1.0) -> np.ndarray:

@@ -14,14 +14,15 @@ from scipy import sparse
 from scipy.sparse.linalg import spsolve
 
 from img2scene_ros.camera import Camera
-from img2scene_ros.io.frames import Frame
-from img2scene_ros.localization import Sighting
-from img2scene_ros.reconstruction import ObjectModel
-from img2scene_ros.reconstruction import Texture
+from img2scene_ros.detection.masks import colored_pixels
 from img2scene_ros.reconstruction.normals import face_normals
 from img2scene_ros.reconstruction.normals import vertex_normals
 from img2scene_ros.reconstruction.unwrap import rasterize
 from img2scene_ros.reconstruction.unwrap import unwrap
+from img2scene_ros.types import Frame
+from img2scene_ros.types import ObjectModel
+from img2scene_ros.types import Sighting
+from img2scene_ros.types import Texture
 
 MARGIN = 1.5  # pixels inside an outline that may still show what is beyond it
 FADE = 4.0  # pixels from there over which the picture fades in
@@ -40,7 +41,7 @@ def textured(model: ObjectModel, sighting: Sighting, size: int = 512) -> ObjectM
     :param size: greatest side of the texture; it is less where the picture has fewer pixels
     :raises MissingDependencyError: xatlas is not installed
     """
-    mask = sighting.colored
+    mask = colored_pixels(sighting)
     points = model.vertices @ model.rotation.T + model.position
     reaches_camera = points[:, 2].min() < NEAREST * np.median(points[:, 2])
     if mask is None or not mask.any() or reaches_camera:

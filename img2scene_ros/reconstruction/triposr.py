@@ -28,17 +28,17 @@ from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.errors import attempt
 from img2scene_ros.hub import checkpoint_folder
 from img2scene_ros.hub import first_line
-from img2scene_ros.localization import Sighting
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.reconstruction import BatchReconstructor
-from img2scene_ros.reconstruction import ObjectModel
 from img2scene_ros.reconstruction.crop import Crop
 from img2scene_ros.reconstruction.cutout import cut_out
 from img2scene_ros.reconstruction.cutout import on_plain
 from img2scene_ros.reconstruction.meshes import closed_mesh
 from img2scene_ros.reconstruction.meshes import main_parts
 from img2scene_ros.reconstruction.placing import placed
+from img2scene_ros.types import ObjectModel
+from img2scene_ros.types import Sighting
 
 if TYPE_CHECKING:
     from torch import Tensor

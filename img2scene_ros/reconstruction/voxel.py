@@ -20,6 +20,7 @@ import numpy as np
 from scipy import ndimage
 
 from img2scene_ros.detection import bbox_of
+from img2scene_ros.detection.masks import colored_pixels
 from img2scene_ros.devices import device_option
 from img2scene_ros.devices import dtype_option
 from img2scene_ros.devices import torch_device
@@ -29,11 +30,9 @@ from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.errors import attempt
 from img2scene_ros.hub import first_line
-from img2scene_ros.localization import Sighting
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.reconstruction import BatchReconstructor
-from img2scene_ros.reconstruction import ObjectModel
 from img2scene_ros.reconstruction.crop import Crop
 from img2scene_ros.reconstruction.crop import Cube
 from img2scene_ros.reconstruction.crop import cut_crop
@@ -44,6 +43,8 @@ from img2scene_ros.reconstruction.meshes import spread_colors
 from img2scene_ros.reconstruction.view import MIN_READINGS
 from img2scene_ros.reconstruction.view import View
 from img2scene_ros.rendering.raycast import raycasting_scene
+from img2scene_ros.types import ObjectModel
+from img2scene_ros.types import Sighting
 from img2scene_ros.weights import weights_folder
 
 _MIN_SIDE = 8  # pixels of the longer side of an object; smaller ones show no shape
@@ -265,7 +266,7 @@ def _closed(inside: np.ndarray) -> np.ndarray:
 def _colors(sighting: Sighting, model: ObjectModel) -> np.ndarray:
     """Colour vertices from the picture; those that the mesh itself hides as the nearest seen."""
     optical = (model.vertices @ model.rotation.T + model.position).astype(np.float32)
-    colors, shown = picture_colors(sighting.frame, sighting.colored, optical)
+    colors, shown = picture_colors(sighting.frame, colored_pixels(sighting), optical)
     rays = np.concatenate([np.zeros_like(optical), optical], axis=1)
     scene = raycasting_scene(optical, model.faces)
     shown &= scene.cast_rays(rays)['t_hit'].numpy() > 1.0 - 1e-3

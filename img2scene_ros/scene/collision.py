@@ -11,8 +11,8 @@ import numpy as np
 import trimesh
 from scipy.spatial import ConvexHull
 
-from img2scene_ros.reconstruction import ObjectModel
 from img2scene_ros.reconstruction.meshes import decimated
+from img2scene_ros.types import ObjectModel
 
 KINDS = ('mesh', 'hull', 'convex_parts')
 GREATEST_GAP, GREATEST_SHARE = 0.002, 0.01

@@ -29,13 +29,10 @@ from scipy.spatial.transform import Rotation
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import OptionError
-from img2scene_ros.io.frames import Frame
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.rendering.pictures import draw_overlay
 from img2scene_ros.rendering.pictures import draw_scene
-from img2scene_ros.scene import Scene
-from img2scene_ros.scene import SceneObject
 from img2scene_ros.scene.collision import KINDS
 from img2scene_ros.scene.collision import collision_parts
 from img2scene_ros.scene.gltf import OBJECT_FRONT
@@ -45,6 +42,9 @@ from img2scene_ros.scene.gltf import glb
 from img2scene_ros.scene.gltf import gltf_rotation
 from img2scene_ros.scene.meshes import FORMATS
 from img2scene_ros.scene.meshes import mesh_files
+from img2scene_ros.types import Frame
+from img2scene_ros.types import Scene
+from img2scene_ros.types import SceneObject
 
 ENTRIES = {'scene.glb', 'scene.png', 'overlay.png', 'meshes', 'collision', 'objects.json'}
 

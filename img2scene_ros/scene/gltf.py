@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from img2scene_ros.reconstruction import ObjectModel
-from img2scene_ros.reconstruction import Texture
 from img2scene_ros.reconstruction.normals import vertex_normals
+from img2scene_ros.types import ObjectModel
+from img2scene_ros.types import Texture
 
 OBJECT_UP, OBJECT_FRONT = (0.0, 0.0, 1.0), (1.0, 0.0, 0.0)
 

@@ -29,7 +29,6 @@ import torch
 import transformers
 
 from img2scene_ros.camera import Camera
-from img2scene_ros.detection import Detection
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection import detr
 from img2scene_ros.detection.detr import DetrDetector
@@ -37,7 +36,8 @@ from img2scene_ros.detection.detr import DetrOptions
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import OptionError
-from img2scene_ros.io.frames import Frame
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
 
 FAMILIES = ['detr', 'rt_detr_v2', 'd_fine', 'rf_detr', 'rf_detr_seg', 'maskformer']
 

@@ -19,7 +19,7 @@ from img2scene_ros.detection.masks import mask_from_color
 from img2scene_ros.detection.masks import mask_from_depth
 from img2scene_ros.detection.masks import without_background
 from img2scene_ros.detection.supports import find_support
-from img2scene_ros.io.frames import Frame
+from img2scene_ros.types import Frame
 
 
 def iou(one: np.ndarray, other: np.ndarray) -> float:

@@ -11,10 +11,10 @@ from synthetic import camera_pose
 from synthetic import tabletop_frame
 
 from img2scene_ros.camera import Camera
-from img2scene_ros.detection.supports import SupportPlane
 from img2scene_ros.detection.supports import find_support
-from img2scene_ros.io.frames import Frame
 from img2scene_ros.learning.depth_noise import add_depth_noise
+from img2scene_ros.types import Frame
+from img2scene_ros.types import SupportPlane
 
 
 def assert_is_plane(support: SupportPlane, pose: np.ndarray, height: float) -> None:

@@ -8,20 +8,12 @@ import cv2
 import numpy as np
 import pytest
 
-from img2scene_ros.camera import Camera
 from img2scene_ros.errors import InputError
-from img2scene_ros.io.frames import Frame
 from img2scene_ros.io.frames import find_frames
 from img2scene_ros.io.frames import load_camera
 from img2scene_ros.io.frames import load_frame
-from img2scene_ros.io.frames import metric_depth
 
 NAMES = ['table_blue_mug', 'ycb_1', 'ycb_3']
-SMALL = Camera(4, 3, 5.0, 5.0, 1.5, 1.0)
-
-
-def color(width: int = 4, height: int = 3) -> np.ndarray:
-    return np.zeros((height, width, 3), np.uint8)
 
 
 @pytest.fixture
@@ -44,85 +36,10 @@ def test_reads_the_recorded_frames(name, frames_folder, recorded):
 
 
 def test_reads_colors_as_rgb(tmp_path):
-    red = color()
+    red = np.zeros((3, 4, 3), np.uint8)
     red[..., 0] = 255
     cv2.imwrite(str(tmp_path / 'red.png'), cv2.cvtColor(red, cv2.COLOR_RGB2BGR))
     np.testing.assert_array_equal(load_frame(tmp_path / 'red.png').color, red)
-
-
-def test_points_are_what_the_camera_unprojects(recorded):
-    frame = recorded('ycb_1')
-    v, u = np.mgrid[:480, :640]
-    expected = frame.camera.unproject(np.stack([u, v], axis=-1), frame.depth)
-    np.testing.assert_allclose(frame.points, expected, atol=1e-5)
-    seen = np.isfinite(frame.depth)
-    np.testing.assert_array_equal(np.isfinite(frame.points).all(axis=-1), seen)
-    pixels = frame.camera.project(frame.points[seen])
-    np.testing.assert_allclose(pixels, np.stack([u, v], axis=-1)[seen], atol=1e-3)
-
-
-def test_a_frame_without_depth_has_no_points():
-    frame = Frame(color(), SMALL)
-    assert frame.points is None
-    assert not frame.has_depth
-
-
-@pytest.mark.parametrize('empty', [0.0, np.nan, np.inf, -1.0])
-def test_a_depth_image_without_a_reading_counts_as_none(empty):
-    frame = Frame(color(), SMALL, metric_depth(np.full((3, 4), empty, np.float32)))
-    assert not frame.has_depth
-
-
-def test_integer_depth_is_millimetres():
-    depth = metric_depth(np.array([[0, 1, 750, 65535]], np.uint16))
-    assert depth.dtype == np.float32
-    np.testing.assert_allclose(depth, [[np.nan, 0.001, 0.75, 65.535]], rtol=1e-6)
-
-
-@pytest.mark.parametrize('kind', [np.float32, np.float64])
-def test_float_depth_is_metres(kind):
-    raw = np.array([[0.0, -0.5, np.nan, np.inf, -np.inf, 0.75]], kind)
-    depth = metric_depth(raw)
-    assert depth.dtype == np.float32
-    np.testing.assert_array_equal(depth, np.array([[np.nan] * 5 + [0.75]], np.float32))
-
-
-def test_converting_depth_leaves_the_message_as_it_was():
-    raw = np.array([[0.0, 0.75]], np.float32)
-    raw.flags.writeable = False
-    metric_depth(raw)
-    np.testing.assert_array_equal(raw, np.array([[0.0, 0.75]], np.float32))
-
-
-@pytest.mark.parametrize('raw, named', [
-    (np.zeros((3, 4), np.uint8), 'uint8'),
-    (np.zeros((3, 4), np.int32), 'int32'),
-    (np.zeros((3, 4, 3), np.uint16), r'\(3, 4, 3\)'),
-])
-def test_refuses_other_kinds_of_depth(raw, named):
-    with pytest.raises(InputError, match=named):
-        metric_depth(raw)
-
-
-@pytest.mark.parametrize('picture, named', [
-    (np.zeros((3, 4), np.uint8), r'\(3, 4\)'),
-    (np.zeros((3, 4, 4), np.uint8), r'\(3, 4, 4\)'),
-    (np.zeros((3, 4, 3), np.float32), 'float32'),
-    (np.zeros((0, 0, 3), np.uint8), 'empty'),
-])
-def test_refuses_pictures_that_are_not_rgb_bytes(picture, named):
-    with pytest.raises(InputError, match=named):
-        Frame(picture, SMALL)
-
-
-def test_refuses_the_calibration_of_another_picture():
-    with pytest.raises(InputError, match='calibration is for 4x3.*picture has 8x6'):
-        Frame(color(8, 6), SMALL)
-
-
-def test_refuses_depth_of_another_size():
-    with pytest.raises(InputError, match='depth image has 2x3.*picture has 4x3.*registered'):
-        Frame(color(), SMALL, np.ones((3, 2), np.float32))
 
 
 def test_a_picture_alone_gets_the_camera_of_its_field_of_view(frames_folder):

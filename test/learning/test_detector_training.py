@@ -20,7 +20,6 @@ from img2scene_ros.detection.detr import DetrOptions
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
-from img2scene_ros.io.frames import Frame
 from img2scene_ros.learning import detector_training
 from img2scene_ros.learning.average_precision import box_iou
 from img2scene_ros.learning.detector_config import DetectorAugmentationOptions
@@ -46,6 +45,7 @@ from img2scene_ros.learning.samples import encode_scene
 from img2scene_ros.learning.samples import write_index
 from img2scene_ros.learning.samples import write_shard
 from img2scene_ros.learning.synthetic import RenderOptions
+from img2scene_ros.types import Frame
 from solids import solid_sample
 
 pytestmark = pytest.mark.usefixtures('one_thread')

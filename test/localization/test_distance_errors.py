@@ -9,12 +9,12 @@ from pinhole import floor
 from pinhole import in_camera
 from pinhole import seen
 
-from img2scene_ros.io.frames import Frame
 from img2scene_ros.learning.distance_errors import distance_errors
 from img2scene_ros.learning.distance_errors import error_table
 from img2scene_ros.learning.samples import ObjectTruth
 from img2scene_ros.learning.samples import SceneSample
 from img2scene_ros.localization import object_axes
+from img2scene_ros.types import Frame
 
 
 def scene(y: float, scale: float = 1.0) -> SceneSample:

@@ -11,9 +11,9 @@ from pinhole import floor
 from pinhole import in_camera
 from pinhole import seen
 
-from img2scene_ros.detection.supports import SupportPlane
 from img2scene_ros.localization.plane import PlaneDistance
 from img2scene_ros.localization.plane import PlaneOptions
+from img2scene_ros.types import SupportPlane
 
 SURE = PlaneDistance(PlaneOptions(height_std=0.001, angle_std=0.05))
 

@@ -13,11 +13,11 @@ import cv2
 import numpy as np
 import pytest
 
-from img2scene_ros.detection import Detection
 from img2scene_ros.detection import detr
 from img2scene_ros.detection.detr import DetrOptions
 from img2scene_ros.errors import MissingDependencyError
-from img2scene_ros.io.frames import Frame
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
 
 pytest.importorskip('rclpy')
 

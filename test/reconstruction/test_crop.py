@@ -8,7 +8,6 @@ from img2scene_ros.camera import Camera
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import ReconstructionError
-from img2scene_ros.io.frames import Frame
 from img2scene_ros.reconstruction.crop import GEOMETRY
 from img2scene_ros.reconstruction.crop import anchor_depth
 from img2scene_ros.reconstruction.crop import check_geometry
@@ -17,6 +16,7 @@ from img2scene_ros.reconstruction.crop import cut_crop
 from img2scene_ros.reconstruction.crop import smallest_rotation
 from img2scene_ros.rendering.raycast import Surface
 from img2scene_ros.rendering.raycast import render
+from img2scene_ros.types import Frame
 
 CAMERA = Camera(320, 240, 300.0, 310.0, 150.0, 125.0)
 BENT = Camera(320, 240, 300.0, 310.0, 150.0, 125.0, np.array([-0.25, 0.08, 0.001, 0.002, 0.0]))

@@ -9,18 +9,18 @@ import pytest
 import trimesh
 
 from img2scene_ros.camera import Camera
-from img2scene_ros.detection import Detection
 from img2scene_ros.errors import MissingDependencyError
-from img2scene_ros.io.frames import Frame
-from img2scene_ros.localization import Placement
-from img2scene_ros.localization import Sighting
 from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.pipeline import PipelineOptions
-from img2scene_ros.reconstruction import ObjectModel
 from img2scene_ros.reconstruction.texture import textured
 from img2scene_ros.rendering.raycast import Lights
 from img2scene_ros.rendering.raycast import Surface
 from img2scene_ros.rendering.raycast import render
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
+from img2scene_ros.types import ObjectModel
+from img2scene_ros.types import Placement
+from img2scene_ros.types import Sighting
 
 pytest.importorskip('xatlas')
 

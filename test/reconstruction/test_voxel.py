@@ -19,29 +19,29 @@ from synthetic import tabletop_frame
 from torch import Tensor
 
 from img2scene_ros import models
-from img2scene_ros.detection import Detection
+from img2scene_ros.depth import depth_std
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection.supports import find_support
 from img2scene_ros.detection.tabletop import TabletopDetector
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
 from img2scene_ros.errors import ReconstructionError
-from img2scene_ros.io.frames import Frame
-from img2scene_ros.io.frames import depth_std
-from img2scene_ros.localization import Placement
-from img2scene_ros.localization import Sighting
 from img2scene_ros.localization import object_axes
 from img2scene_ros.localization.sensor import SensorDistance
 from img2scene_ros.models.occupancy import OccupancyNetwork
 from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.pipeline import PipelineOptions
-from img2scene_ros.reconstruction import ObjectModel
 from img2scene_ros.reconstruction.crop import anchor_depth
 from img2scene_ros.reconstruction.crop import crop_view
 from img2scene_ros.reconstruction.voxel import VoxelOptions
 from img2scene_ros.reconstruction.voxel import VoxelReconstructor
 from img2scene_ros.rendering.raycast import Surface
 from img2scene_ros.rendering.raycast import render
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
+from img2scene_ros.types import ObjectModel
+from img2scene_ros.types import Placement
+from img2scene_ros.types import Sighting
 from img2scene_ros.weights import bundled
 
 pytestmark = pytest.mark.usefixtures('one_thread')

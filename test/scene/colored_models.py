@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import trimesh
 
-from img2scene_ros.reconstruction import ObjectModel
-from img2scene_ros.reconstruction import Texture
+from img2scene_ros.types import ObjectModel
+from img2scene_ros.types import Texture
 
 CELL = 8  # texels
 

@@ -23,7 +23,6 @@ from visualization_msgs.msg import Marker
 from visualization_msgs.msg import MarkerArray
 
 from img2scene_ros.errors import InputError
-from img2scene_ros.io.frames import Frame
 from img2scene_ros.nodes.mesh_places import MeshFiles
 from img2scene_ros.nodes.mesh_places import MeshFolder
 from img2scene_ros.nodes.mesh_places import MeshServer
@@ -37,9 +36,10 @@ from img2scene_ros.nodes.messages import texture_from_png
 from img2scene_ros.nodes.outputs import LATCHED
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
-from img2scene_ros.reconstruction import ObjectModel
-from img2scene_ros.scene import Scene
-from img2scene_ros.scene import SceneObject
+from img2scene_ros.types import Frame
+from img2scene_ros.types import ObjectModel
+from img2scene_ros.types import Scene
+from img2scene_ros.types import SceneObject
 
 TEXT_NAMESPACE = 'labels'
 LOOK = 0.2  # seconds between two looks at whether a viewer has joined
