@@ -23,8 +23,8 @@ from img2scene_ros.learning.augmentation import plain_example
 from img2scene_ros.learning.samples import CropSample
 from img2scene_ros.learning.samples import CropSamples
 from img2scene_ros.learning.samples import coarser
-from img2scene_ros.models.inputs import encode_crop
-from img2scene_ros.reconstruction.crop import Crop
+from img2scene_ros.models.channels import encode_crop
+from img2scene_ros.models.crop import Crop
 
 
 def open_samples(*folders: Path) -> CropSamples:

@@ -44,11 +44,11 @@ from img2scene_ros.learning.samples import coarser
 from img2scene_ros.learning.sheets import PredictedRow
 from img2scene_ros.learning.sheets import draw_predictions
 from img2scene_ros.learning.volumes import cells_reached
-from img2scene_ros.reconstruction.crop import Crop
-from img2scene_ros.reconstruction.crop import CropView
-from img2scene_ros.reconstruction.crop import Cube
-from img2scene_ros.reconstruction.crop import anchor_depth
-from img2scene_ros.reconstruction.crop import cut_crop
+from img2scene_ros.models.crop import Crop
+from img2scene_ros.models.crop import CropView
+from img2scene_ros.models.crop import Cube
+from img2scene_ros.models.crop import anchor_depth
+from img2scene_ros.models.crop import cut_crop
 from img2scene_ros.rendering.raycast import Surface
 from img2scene_ros.rendering.raycast import render
 from img2scene_ros.types import Frame

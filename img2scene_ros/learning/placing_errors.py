@@ -31,7 +31,7 @@ from img2scene_ros.localization.plane import PlaneDistance
 from img2scene_ros.localization.plane import PlaneOptions
 from img2scene_ros.localization.sensor import SensorDistance
 from img2scene_ros.localization.size_prior import SizePriorDistance
-from img2scene_ros.reconstruction.crop import crop_view
+from img2scene_ros.models.crop import crop_view
 from img2scene_ros.reconstruction.placing import placed
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame

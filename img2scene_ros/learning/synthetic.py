@@ -33,12 +33,12 @@ from img2scene_ros.learning.textures import Texture
 from img2scene_ros.learning.textures import random_texture
 from img2scene_ros.learning.volumes import cells_reached
 from img2scene_ros.localization import object_axes
+from img2scene_ros.models.crop import Crop
+from img2scene_ros.models.crop import Cube
+from img2scene_ros.models.crop import anchor_depth
+from img2scene_ros.models.crop import crop_view
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
-from img2scene_ros.reconstruction.crop import Crop
-from img2scene_ros.reconstruction.crop import Cube
-from img2scene_ros.reconstruction.crop import anchor_depth
-from img2scene_ros.reconstruction.crop import crop_view
 from img2scene_ros.rendering.raycast import Lights
 from img2scene_ros.rendering.raycast import Rendering
 from img2scene_ros.rendering.raycast import Stage

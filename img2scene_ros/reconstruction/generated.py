@@ -20,7 +20,7 @@ from trimesh.visual.color import uv_to_interpolated_color
 
 from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.hub import first_line
-from img2scene_ros.reconstruction.crop import CropView
+from img2scene_ros.models.crop import CropView
 from img2scene_ros.reconstruction.meshes import closed_mesh
 from img2scene_ros.reconstruction.meshes import decimated
 from img2scene_ros.reconstruction.meshes import main_parts

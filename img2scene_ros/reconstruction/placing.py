@@ -24,9 +24,9 @@ from scipy.spatial.transform import Rotation
 from img2scene_ros.depth import depth_std
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.errors import ReconstructionError
-from img2scene_ros.reconstruction.crop import MARGIN
-from img2scene_ros.reconstruction.crop import CropView
-from img2scene_ros.reconstruction.crop import crop_view
+from img2scene_ros.models.crop import MARGIN
+from img2scene_ros.models.crop import CropView
+from img2scene_ros.models.crop import crop_view
 from img2scene_ros.reconstruction.fit import Evidence
 from img2scene_ros.reconstruction.fit import evidence
 from img2scene_ros.reconstruction.fit import measured_fit

@@ -8,7 +8,7 @@ the network's solid is cut and filled so that its surface lies where the reading
 left in free space, and the two go over into each other behind the surface. Without depth the shape
 is known up to its scale; the distance of the placement sets it.
 
-What lies outside of the crop's cube (`crop.py`) is lost.
+What lies outside of the crop's cube (`models/crop.py`) is lost.
 """
 
 from collections.abc import Sequence
@@ -30,12 +30,12 @@ from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.errors import attempt
 from img2scene_ros.hub import first_line
+from img2scene_ros.models.crop import Crop
+from img2scene_ros.models.crop import Cube
+from img2scene_ros.models.crop import cut_crop
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.reconstruction import BatchReconstructor
-from img2scene_ros.reconstruction.crop import Crop
-from img2scene_ros.reconstruction.crop import Cube
-from img2scene_ros.reconstruction.crop import cut_crop
 from img2scene_ros.reconstruction.meshes import closed_mesh
 from img2scene_ros.reconstruction.meshes import main_parts
 from img2scene_ros.reconstruction.meshes import picture_colors
@@ -87,9 +87,9 @@ class VoxelReconstructor(BatchReconstructor):
 
     def __init__(self, options: VoxelOptions = VoxelOptions()) -> None:
         _require_packages()
-        from img2scene_ros.models import load_network
-        from img2scene_ros.models import picture_size
-        from img2scene_ros.models import read_network_config
+        from img2scene_ros.models.networks import load_network
+        from img2scene_ros.models.networks import picture_size
+        from img2scene_ros.models.networks import read_network_config
 
         self._device = torch_device(options.device)
         self._dtype = torch_dtype(options.dtype, self._device)
@@ -128,7 +128,7 @@ class VoxelReconstructor(BatchReconstructor):
         import torch
         from torch.nn.functional import interpolate
 
-        from img2scene_ros.models.inputs import encode_crop
+        from img2scene_ros.models.channels import encode_crop
 
         pictures = torch.from_numpy(np.stack([
             encode_crop(crop.color, None if sighting.detection.mask is None else crop.mask,

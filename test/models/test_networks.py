@@ -11,24 +11,24 @@ from safetensors.torch import load_file
 from safetensors.torch import save_file
 from torch import nn
 
-from img2scene_ros import models
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import OptionError
-from img2scene_ros.models import NETWORKS
-from img2scene_ros.models import build_network
-from img2scene_ros.models import load_network
-from img2scene_ros.models import read_network_config
-from img2scene_ros.models import save_network
+from img2scene_ros.models import networks
+from img2scene_ros.models.channels import CHANNELS
+from img2scene_ros.models.channels import encode_crop
+from img2scene_ros.models.crop import CropView
 from img2scene_ros.models.frustum_unet import RAMP
 from img2scene_ros.models.frustum_unet import behind_surface
 from img2scene_ros.models.geometry import cell_centers
-from img2scene_ros.models.inputs import CHANNELS
-from img2scene_ros.models.inputs import encode_crop
+from img2scene_ros.models.networks import NETWORKS
+from img2scene_ros.models.networks import build_network
+from img2scene_ros.models.networks import load_network
+from img2scene_ros.models.networks import read_network_config
+from img2scene_ros.models.networks import save_network
 from img2scene_ros.models.occupancy import OccupancyNetwork
 from img2scene_ros.models.resnet import ResNet
 from img2scene_ros.models.resnet import load_imagenet_weights
-from img2scene_ros.reconstruction.crop import CropView
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 
@@ -242,7 +242,7 @@ def test_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch):
         path.write_bytes(b'half')
         raise OSError(errno.ENOSPC, 'No space left on device')
 
-    monkeypatch.setattr(models, 'save_file', write_half)
+    monkeypatch.setattr(networks, 'save_file', write_half)
     torch.manual_seed(7)
     with pytest.raises(InputError, match='No space left'):
         save_network(build_network('frustum-unet', **SMALL['frustum-unet']), tmp_path)

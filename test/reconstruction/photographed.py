@@ -9,7 +9,7 @@ from img2scene_ros.camera import Camera
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.localization import OPTICAL_UP
 from img2scene_ros.localization import object_axes
-from img2scene_ros.reconstruction.crop import smallest_rotation
+from img2scene_ros.models.crop import smallest_rotation
 from img2scene_ros.rendering.raycast import Surface
 from img2scene_ros.rendering.raycast import render
 from img2scene_ros.types import Detection

@@ -15,7 +15,7 @@ from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.localization import object_axes
 from img2scene_ros.localization.plane import PlaneDistance
 from img2scene_ros.localization.sensor import SensorDistance
-from img2scene_ros.reconstruction.crop import crop_view
+from img2scene_ros.models.crop import crop_view
 from img2scene_ros.reconstruction.fit import measured_fit
 from img2scene_ros.reconstruction.placing import placed
 from img2scene_ros.rendering.raycast import Surface

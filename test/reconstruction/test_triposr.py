@@ -20,9 +20,9 @@ from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.localization import OPTICAL_UP
 from img2scene_ros.localization import object_axes
-from img2scene_ros.models.triposr import TripoSR
+from img2scene_ros.models.crop import smallest_rotation
+from img2scene_ros.models.triposr_network import TripoSR
 from img2scene_ros.reconstruction import BatchReconstructor
-from img2scene_ros.reconstruction.crop import smallest_rotation
 from img2scene_ros.reconstruction.triposr import TriposrOptions
 from img2scene_ros.reconstruction.triposr import TriposrReconstructor
 from img2scene_ros.rendering.raycast import Surface

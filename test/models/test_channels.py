@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from img2scene_ros.models.inputs import CHANNELS
-from img2scene_ros.models.inputs import encode_crop
+from img2scene_ros.models.channels import CHANNELS
+from img2scene_ros.models.channels import encode_crop
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 
