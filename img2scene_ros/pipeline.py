@@ -21,13 +21,13 @@ from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.localization import DistanceSource
 from img2scene_ros.localization.combine import place
 from img2scene_ros.localization.combine import sources_of
+from img2scene_ros.mesh.texture import textured
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.reconstruction import BatchReconstructor
 from img2scene_ros.reconstruction import Reconstructor
 from img2scene_ros.reconstruction.box import BoxReconstructor
 from img2scene_ros.reconstruction.fit import measured_fit
-from img2scene_ros.reconstruction.texture import textured
 from img2scene_ros.registry import backend
 from img2scene_ros.registry import backends
 from img2scene_ros.scene.export import ExportOptions

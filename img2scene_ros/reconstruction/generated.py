@@ -20,10 +20,10 @@ from trimesh.visual.color import uv_to_interpolated_color
 
 from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.hub import first_line
+from img2scene_ros.mesh.closing import closed_mesh
+from img2scene_ros.mesh.closing import decimated
+from img2scene_ros.mesh.closing import main_parts
 from img2scene_ros.models.crop import CropView
-from img2scene_ros.reconstruction.meshes import closed_mesh
-from img2scene_ros.reconstruction.meshes import decimated
-from img2scene_ros.reconstruction.meshes import main_parts
 from img2scene_ros.reconstruction.placing import placed
 from img2scene_ros.rendering.raycast import raycasting_scene
 from img2scene_ros.types import ObjectModel

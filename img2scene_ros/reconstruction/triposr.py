@@ -28,14 +28,14 @@ from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.errors import attempt
 from img2scene_ros.hub import checkpoint_folder
 from img2scene_ros.hub import first_line
+from img2scene_ros.mesh.closing import closed_mesh
+from img2scene_ros.mesh.closing import main_parts
 from img2scene_ros.models.crop import Crop
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.reconstruction import BatchReconstructor
 from img2scene_ros.reconstruction.cutout import cut_out
 from img2scene_ros.reconstruction.cutout import on_plain
-from img2scene_ros.reconstruction.meshes import closed_mesh
-from img2scene_ros.reconstruction.meshes import main_parts
 from img2scene_ros.reconstruction.placing import placed
 from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import Sighting
@@ -151,7 +151,7 @@ class TriposrReconstructor(BatchReconstructor):
         """
         import torch
 
-        from img2scene_ros.models.isosurface import sample_near_surface
+        from img2scene_ros.mesh.isosurface import sample_near_surface
         from img2scene_ros.models.triposr_network import RADIUS
 
         options = self.options

@@ -19,7 +19,7 @@ import torch
 from scipy.spatial import cKDTree
 from skimage.measure import marching_cubes
 
-from img2scene_ros.models.isosurface import sample_near_surface
+from img2scene_ros.mesh.isosurface import sample_near_surface
 from img2scene_ros.models.triposr_network import RADIUS
 from img2scene_ros.models.triposr_network import TripoSR
 from img2scene_ros.models.triposr_network import load_triposr

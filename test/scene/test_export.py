@@ -16,9 +16,9 @@ from scipy.spatial.transform import Rotation
 from img2scene_ros.camera import Camera
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
+from img2scene_ros.mesh.gltf import gltf_rotation
 from img2scene_ros.scene.export import ExportOptions
 from img2scene_ros.scene.export import export_scene
-from img2scene_ros.scene.gltf import gltf_rotation
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Fit
 from img2scene_ros.types import Frame

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from img2scene_ros.reconstruction.normals import vertex_normals
+from img2scene_ros.mesh.normals import vertex_normals
 from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import Texture
 

@@ -11,8 +11,8 @@ from colored_models import model_of
 from colored_models import open3d_model
 from colored_models import sampled
 
-from img2scene_ros.scene.meshes import FORMATS
-from img2scene_ros.scene.meshes import mesh_files
+from img2scene_ros.mesh.formats import FORMATS
+from img2scene_ros.mesh.formats import mesh_files
 from img2scene_ros.types import ObjectModel
 
 BALL = trimesh.creation.icosphere(2, 0.05).apply_scale((1.0, 2.0, 3.0))

@@ -7,7 +7,7 @@ import pytest
 import trimesh
 from colored_models import model_of
 
-from img2scene_ros.scene.collision import collision_parts
+from img2scene_ros.mesh.collision import collision_parts
 from img2scene_ros.types import ObjectModel
 
 TRANSFORM = trimesh.transformations.euler_matrix(0.4, 0.2, 0.9)

@@ -10,9 +10,9 @@ import trimesh
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.errors import MissingDependencyError
+from img2scene_ros.mesh.texture import textured
 from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.pipeline import PipelineOptions
-from img2scene_ros.reconstruction.texture import textured
 from img2scene_ros.rendering.raycast import Lights
 from img2scene_ros.rendering.raycast import Surface
 from img2scene_ros.rendering.raycast import render

@@ -7,10 +7,10 @@ written; STL holds neither.
 
 import numpy as np
 
-from img2scene_ros.reconstruction.normals import vertex_normals
-from img2scene_ros.scene.gltf import Node
-from img2scene_ros.scene.gltf import glb
-from img2scene_ros.scene.gltf import split_corners
+from img2scene_ros.mesh.gltf import Node
+from img2scene_ros.mesh.gltf import glb
+from img2scene_ros.mesh.gltf import split_corners
+from img2scene_ros.mesh.normals import vertex_normals
 from img2scene_ros.types import ObjectModel
 
 FORMATS = ('glb', 'obj', 'ply', 'stl', 'dae')

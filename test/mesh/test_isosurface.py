@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from img2scene_ros.errors import ReconstructionError
-from img2scene_ros.models.isosurface import sample_near_surface
+from img2scene_ros.mesh.isosurface import sample_near_surface
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 

@@ -15,8 +15,8 @@ from colored_models import open3d_model
 from colored_models import sampled
 from scipy.spatial.transform import Rotation
 
-from img2scene_ros.scene.gltf import Node
-from img2scene_ros.scene.gltf import glb
+from img2scene_ros.mesh.gltf import Node
+from img2scene_ros.mesh.gltf import glb
 
 BOX = trimesh.creation.box((0.1, 0.2, 0.05))
 TO_OBJECT = [2, 0, 1]  # glTF's (x, y, z) are the object frame's (y, z, x)

@@ -11,7 +11,7 @@ import numpy as np
 import trimesh
 from scipy.spatial import ConvexHull
 
-from img2scene_ros.reconstruction.meshes import decimated
+from img2scene_ros.mesh.closing import decimated
 from img2scene_ros.types import ObjectModel
 
 KINDS = ('mesh', 'hull', 'convex_parts')
