@@ -11,6 +11,7 @@ from time import perf_counter
 from typing import Any
 
 from img2scene_ros.detection import Detector
+from img2scene_ros.detection.masks import colored_pixels
 from img2scene_ros.detection.masks import mask_from_color
 from img2scene_ros.detection.masks import mask_from_depth
 from img2scene_ros.detection.segmenter import Segmenter
@@ -217,7 +218,8 @@ class Pipeline:
     def _textured(self, model: ObjectModel, sighting: Sighting) -> ObjectModel:
         """Give a model its texture; whatever goes wrong with it costs only the texture."""
         try:
-            return textured(model, sighting, self.options.texture_size)
+            return textured(
+                model, sighting.frame, colored_pixels(sighting), self.options.texture_size)
         except Exception as error:
             reason = str(error) if isinstance(error, Img2SceneError) else (
                 f'an object gets no texture: {type(error).__name__}: {error}')

@@ -1,14 +1,17 @@
-"""From solids on a voxel grid to closed, coloured meshes: what reconstructors share."""
+"""Closing and simplifying: from solids on a voxel grid, or from open meshes, to closed ones."""
 
-import cv2
 import numpy as np
 import trimesh
 from scipy import ndimage
-from scipy.spatial import cKDTree
 from skimage.measure import marching_cubes
 
 from img2scene_ros.errors import MissingDependencyError
-from img2scene_ros.types import Frame
+from img2scene_ros.errors import ReconstructionError
+from img2scene_ros.rendering.raycast import raycasting_scene
+
+_CELLS = 64  # along the longest side of a mesh that is wrapped anew
+_SHELL = 0.55  # cells; a shell this thick on either side has no gaps
+_MIN_PART = 0.001  # of the largest part: smaller parts are specks
 
 
 def main_parts(solid: np.ndarray, cell: float, share: float = 1.0) -> np.ndarray:
@@ -74,38 +77,53 @@ def decimated(mesh: trimesh.Trimesh, triangles: int) -> trimesh.Trimesh:
     return trimesh.Trimesh(np.asarray(thin.vertices), np.asarray(thin.triangles))
 
 
-def picture_colors(
-    frame: Frame, mask: np.ndarray | None, points: np.ndarray,
+def repaired(
+    vertices: np.ndarray, faces: np.ndarray, max_triangles: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """
-    Look points up in the picture.
+    Close a mesh that may be open, torn or wound inside out.
 
-    :param mask: (H, W) bool, the object's pixels; None is the whole picture
-    :param points: (N, 3) metres, optical frame
-    :return: (N, 3) uint8 RGB, and (N,) bool: whether that pixel shows the object
+    One that is closed stays as it is. Small holes of others are filled; what is still open is
+    wrapped on a voxel grid, which closes it and moves its surface outwards by about half a cell
+    (`_CELLS` along the longest side).
+
+    :param vertices: (V, 3), of any size
+    :param faces: (F, 3)
+    :param max_triangles: of the result, about
+    :return: (V, 3) float64 vertices and (F, 3) faces, counter-clockwise seen from outside
+    :raises ReconstructionError: it has no surface
+    :raises MissingDependencyError: Open3D is not installed
     """
-    pixels = np.nan_to_num(frame.camera.project(points), nan=-1e6)
-    nearest = np.clip(np.round(pixels), 0, np.array(frame.shape)[::-1] - 1)
-    columns, rows = nearest.astype(int).T
-    shown = np.abs(pixels - nearest).max(axis=1) <= 0.5
-    if mask is not None:
-        # At the mask's edge the picture already shows the background.
-        shown &= cv2.erode(mask.astype(np.uint8), np.ones((3, 3)))[rows, columns] > 0
-    return frame.color[rows, columns], shown
+    mesh = trimesh.Trimesh(vertices, faces, process=False)
+    mesh.merge_vertices(merge_tex=True, merge_norm=True)  # files part them at seams
+    mesh.update_faces(mesh.nondegenerate_faces() & mesh.unique_faces())
+    mesh.remove_unreferenced_vertices()
+    if not mesh.is_volume:
+        trimesh.repair.fill_holes(mesh)
+        trimesh.repair.fix_normals(mesh, multibody=True)
+    if mesh.is_volume and len(mesh.faces) > max_triangles:
+        mesh = decimated(mesh, max_triangles)
+    if mesh.is_volume:
+        return np.asarray(mesh.vertices), np.asarray(mesh.faces)
+    return _wrapped(vertices, faces, max_triangles)
 
 
-def spread_colors(vertices: np.ndarray, colors: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """
-    Colour vertices that are hidden as the nearest that is not.
+def _wrapped(
+    vertices: np.ndarray, faces: np.ndarray, max_triangles: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Wrap whatever it is in a closed surface: a shell around its faces, filled inside."""
+    import open3d
 
-    :param vertices: (V, 3)
-    :param colors: (V, 3)
-    :param known: (V,) bool, vertices whose colour is known; where none is, all stay as they are
-    :return: (V, 3)
-    """
-    if not known.any() or known.all():
-        return colors
-    _, nearest = cKDTree(vertices[known]).query(vertices[~known])
-    spread = colors.copy()
-    spread[~known] = colors[known][nearest]
-    return spread
+    low, high = vertices.min(axis=0), vertices.max(axis=0)
+    cell = float((high - low).max()) / _CELLS
+    shape = np.ceil((high - low) / cell).astype(int) + 5
+    origin = (low + high - cell * (shape - 1)) / 2.0
+    points = (np.indices(shape).transpose(1, 2, 3, 0) * cell + origin).astype(np.float32)
+    scene = raycasting_scene(vertices.astype(np.float32), faces)
+    distance = scene.compute_distance(open3d.core.Tensor(points)).numpy() / cell
+    shell = _SHELL - distance
+    inside = ndimage.binary_fill_holes(shell > 0) & (shell <= 0)
+    solid = main_parts(np.where(inside, distance, shell), 1.0, _MIN_PART)
+    if not (solid > 0).any():
+        raise ReconstructionError('the mesh has no surface; choose another view')
+    return closed_mesh(solid, cell, origin, max_triangles)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from img2scene_ros.mesh.colors import linear
 from img2scene_ros.mesh.normals import vertex_normals
 from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import Texture
@@ -73,13 +74,6 @@ def split_corners(model: ObjectModel) -> tuple[np.ndarray, np.ndarray, np.ndarra
     key = (corners << 42) + (fine[:, 0] << 21) + fine[:, 1]
     _, first, faces = np.unique(key, return_index=True, return_inverse=True)
     return corners[first], uv[first], faces.reshape(-1, 3)
-
-
-def linear(colors: np.ndarray) -> np.ndarray:
-    """Convert sRGB bytes to linear light, float32 0 to 1 (IEC 61966-2-1)."""
-    values = colors / np.float32(255)
-    return np.where(
-        values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4).astype(np.float32)
 
 
 @dataclass

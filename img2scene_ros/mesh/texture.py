@@ -14,14 +14,13 @@ from scipy import sparse
 from scipy.sparse.linalg import spsolve
 
 from img2scene_ros.camera import Camera
-from img2scene_ros.detection.masks import colored_pixels
+from img2scene_ros.mesh.colors import mix
 from img2scene_ros.mesh.normals import face_normals
 from img2scene_ros.mesh.normals import vertex_normals
 from img2scene_ros.mesh.unwrap import rasterize
 from img2scene_ros.mesh.unwrap import unwrap
 from img2scene_ros.types import Frame
 from img2scene_ros.types import ObjectModel
-from img2scene_ros.types import Sighting
 from img2scene_ros.types import Texture
 
 MARGIN = 1.5  # pixels inside an outline that may still show what is beyond it
@@ -31,35 +30,37 @@ NEAREST = 0.1  # least depth of a vertex, in medians of all; what is nearer fill
 STEEP = 5.0  # a surface that falls off by more metres per metre across ends there
 
 
-def textured(model: ObjectModel, sighting: Sighting, size: int = 512) -> ObjectModel:
+def textured(
+    model: ObjectModel, frame: Frame, mask: np.ndarray | None, size: int = 512,
+) -> ObjectModel:
     """
     Give a model a texture from the picture it was rebuilt from.
 
     A model stays as it is when there is no mask, when it reaches the camera, or when the picture
     shows nothing of it.
 
+    :param mask: (H, W) bool, the pixels whose colours are surely the object's
     :param size: greatest side of the texture; it is less where the picture has fewer pixels
     :raises MissingDependencyError: xatlas is not installed
     """
-    mask = colored_pixels(sighting)
     points = model.vertices @ model.rotation.T + model.position
     reaches_camera = points[:, 2].min() < NEAREST * np.median(points[:, 2])
     if mask is None or not mask.any() or reaches_camera:
         return model
-    view = _View(sighting.frame, mask, points, model.faces, size)
+    view = _Picture(frame, mask, points, model.faces, size)
     normals = face_normals(points, model.faces)
     uv, shape = unwrap(points, model.faces, view.camera, size)
     texel, face, weights = rasterize(uv * (shape[1], shape[0]) - 0.5, shape)
     corners = model.faces[face]
-    seen, trust = view.look_up(_mixed(points[corners], weights), normals[face])
+    seen, trust = view.look_up(mix(points[corners], weights), normals[face])
     if not (trust > 0.5).any():
         return model
-    own = _mixed(_continued(model, view, points)[corners], weights)
+    own = mix(_continued(model, view, points)[corners], weights)
     colors = own + trust[:, None] * (seen - own)
     return replace(model, texture=Texture(_filled(colors, texel, shape), uv))
 
 
-class _View:
+class _Picture:
     """
     What a picture shows of a mesh, and how far it can be trusted there.
 
@@ -123,7 +124,7 @@ def _depth_image(camera: Camera, points: np.ndarray, faces: np.ndarray) -> np.nd
         return (1.0 / nearest).reshape(shape).astype(np.float32)
 
 
-def _continued(model: ObjectModel, view: _View, points: np.ndarray) -> np.ndarray:
+def _continued(model: ObjectModel, view: _Picture, points: np.ndarray) -> np.ndarray:
     """
     Shift the colours of vertices so that they go on from those that are seen.
 
@@ -165,11 +166,6 @@ def _sampled(image: np.ndarray, pixels: np.ndarray, how: int) -> np.ndarray:
     return np.concatenate([
         cv2.remap(image, part[None], None, how)[0]
         for part in np.array_split(pixels, 1 + len(pixels) // 30000)])
-
-
-def _mixed(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Interpolate the values of corners, (N, 3, C) and (N, 3) to (N, C)."""
-    return np.einsum('nij,ni->nj', values, weights)
 
 
 def _step(values: np.ndarray, low: float, high: float) -> np.ndarray:

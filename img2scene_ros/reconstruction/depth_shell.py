@@ -19,7 +19,7 @@ from scipy.spatial import ConvexHull
 from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.mesh.closing import closed_mesh
 from img2scene_ros.mesh.closing import main_parts
-from img2scene_ros.mesh.closing import spread_colors
+from img2scene_ros.mesh.colors import spread_colors
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.reconstruction.symmetry import Mirror

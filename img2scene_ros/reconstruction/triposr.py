@@ -6,7 +6,7 @@ TripoSR: a closed, coloured mesh from one picture of an object.
 
 The network completes what no one saw, in shape and colour; it needs no depth. Its mesh has no
 metric size: the place where it fits sets it. `models/triposr_network.py` is the network,
-`models/isosurface.py` finds its surface without asking for every point of the grid.
+`mesh/isosurface.py` finds its surface without asking for every point of the grid.
 """
 
 from collections.abc import Sequence

@@ -9,7 +9,7 @@ from scipy import ndimage
 from img2scene_ros.depth import depth_std
 from img2scene_ros.detection.masks import colored_pixels
 from img2scene_ros.errors import ReconstructionError
-from img2scene_ros.mesh.closing import picture_colors
+from img2scene_ros.mesh.colors import picture_colors
 from img2scene_ros.types import Sighting
 
 # Pixels around the mask that belong to the view.

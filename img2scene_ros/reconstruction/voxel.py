@@ -32,8 +32,8 @@ from img2scene_ros.errors import attempt
 from img2scene_ros.hub import first_line
 from img2scene_ros.mesh.closing import closed_mesh
 from img2scene_ros.mesh.closing import main_parts
-from img2scene_ros.mesh.closing import picture_colors
-from img2scene_ros.mesh.closing import spread_colors
+from img2scene_ros.mesh.colors import picture_colors
+from img2scene_ros.mesh.colors import spread_colors
 from img2scene_ros.models.crop import Crop
 from img2scene_ros.models.crop import Cube
 from img2scene_ros.models.crop import cut_crop

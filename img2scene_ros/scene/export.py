@@ -3,8 +3,8 @@ The export directory: the scene as files that other programs read.
 
     scene.glb                    all objects at their places, each in a node '<id>_<label>'
     scene.png  overlay.png       pictures of the reconstruction and of the detections
-    meshes/<id>_<label>.glb      one object; also as OBJ, PLY, STL or COLLADA (`scene/meshes.py`)
-    collision/<id>_<label>.stl   its collision mesh (`scene/collision.py`); convex parts are
+    meshes/<id>_<label>.glb      one object; also as OBJ, PLY, STL or COLLADA (`mesh/formats.py`)
+    collision/<id>_<label>.stl   its collision mesh (`mesh/collision.py`); convex parts are
                                  numbered
     objects.json                 poses, sizes and where they came from
 

@@ -9,6 +9,7 @@ import pytest
 import trimesh
 
 from img2scene_ros.camera import Camera
+from img2scene_ros.detection.masks import without_background
 from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.mesh.texture import textured
 from img2scene_ros.pipeline import Pipeline
@@ -16,11 +17,8 @@ from img2scene_ros.pipeline import PipelineOptions
 from img2scene_ros.rendering.raycast import Lights
 from img2scene_ros.rendering.raycast import Surface
 from img2scene_ros.rendering.raycast import render
-from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 from img2scene_ros.types import ObjectModel
-from img2scene_ros.types import Placement
-from img2scene_ros.types import Sighting
 
 pytest.importorskip('xatlas')
 
@@ -43,10 +41,12 @@ def silhouette(model: ObjectModel) -> np.ndarray:
     return render([surface], CAMERA).ids == 1
 
 
-def sighting_of(color: np.ndarray, mask: np.ndarray | None) -> Sighting:
-    frame = Frame(color, CAMERA)
-    placement = Placement(PLACE, np.eye(3), np.full(3, 0.1), np.full(3, 0.01), 'sensor')
-    return Sighting(frame, Detection('thing', 1.0, np.array([0.0, 0, 320, 240]), mask), placement)
+def textured_from(
+    model: ObjectModel, color: np.ndarray, mask: np.ndarray | None, size: int = 512,
+) -> ObjectModel:
+    """Texture a model from a picture and a mask as the pipeline does."""
+    trusted = None if mask is None else without_background(color, mask)
+    return textured(model, Frame(color, CAMERA), trusted, size)
 
 
 def on_green(picture: np.ndarray | tuple[int, int, int], mask: np.ndarray) -> np.ndarray:
@@ -89,7 +89,7 @@ def test_seen_faces_show_the_picture_itself(rounds):
     mask = silhouette(model)
     v, u = np.mgrid[:240, :320]
     pattern = np.stack([128 + 60 * np.sin(u / 4.0), 60 + 0 * u, 128 + 60 * np.cos(v / 5.0)], -1)
-    result = textured(model, sighting_of(on_green(pattern, mask), mask))
+    result = textured_from(model, on_green(pattern, mask), mask)
     points, colors = surface_colors(result, *anywhere(result))
     depth = render([Surface(model.vertices + PLACE, model.faces, model.colors, 1)], CAMERA).depth
     u, v = CAMERA.project(points).T
@@ -115,7 +115,7 @@ def test_no_background_anywhere_even_if_mask_and_mesh_are_too_large(mesh):
     shown = cv2.erode(mask.astype(np.uint8), np.ones((7, 7))).astype(bool)  # by 3 pixels
     picture = on_green((200, 80, 80), shown)
     picture = cv2.GaussianBlur(picture, (0, 0), 0.8)  # pixels at the outline are mixed
-    result = textured(model, sighting_of(picture, mask))
+    result = textured_from(model, picture, mask)
     texels = result.texture.image.reshape(-1, 3).astype(int)
     assert (texels[:, 1] - texels[:, 0]).max() < -40, 'also between the charts'
 
@@ -124,7 +124,7 @@ def test_hidden_side_goes_on_without_a_seam():
     """A ball of one colour is one in the picture; a network's other brightness is evened out."""
     model = model_of(trimesh.creation.icosphere(4, 0.06), (140, 60, 20))
     mask = silhouette(model)
-    result = textured(model, sighting_of(on_green((200, 80, 50), mask), mask))
+    result = textured_from(model, on_green((200, 80, 50), mask), mask)
     _, colors = surface_colors(result, *anywhere(result))
     np.testing.assert_allclose(colors, np.broadcast_to((200, 80, 50), colors.shape), atol=2)
 
@@ -136,7 +136,7 @@ def test_differences_fade_out_smoothly_over_the_hidden_side():
     u = np.arange(320)[None, :, None]
     half = CAMERA.project(PLACE)[0]
     picture = on_green(np.where(u < half, (200, 60, 60), (60, 60, 200)), mask)
-    result = textured(model, sighting_of(picture, mask))
+    result = textured_from(model, picture, mask)
     points, colors = surface_colors(result, *anywhere(result))
     # From right to left around the back.
     back = points[:, 2] > PLACE[2] + 0.02
@@ -160,7 +160,7 @@ def test_what_the_object_itself_hides_does_not_get_the_picture_of_what_is_before
         [Surface(model.vertices + PLACE, model.faces, colored.colors, 1)], CAMERA, lights=FLAT,
         background=BACKGROUND)
     assert (shown.color[..., 0] > 150).any(), 'the picture shows the part in front'
-    result = textured(model, sighting_of(shown.color, shown.ids == 1))
+    result = textured_from(model, shown.color, shown.ids == 1)
     face, weights = anywhere(result)
     points, colors = surface_colors(result, face, weights)
     on_rear = points[:, 2] > PLACE[2] - 0.05
@@ -173,7 +173,7 @@ def test_what_the_object_itself_hides_does_not_get_the_picture_of_what_is_before
 def test_size_and_mesh_are_kept_within_their_limits(size):
     model = model_of(trimesh.creation.icosphere(4, 0.08), (90, 90, 90))
     mask = silhouette(model)
-    result = textured(model, sighting_of(on_green((200, 80, 50), mask), mask), size)
+    result = textured_from(model, on_green((200, 80, 50), mask), mask, size)
     height, width = result.texture.image.shape[:2]
     assert max(height, width) <= size
     assert max(height, width) > 0.6 * min(size, 200), 'the ball is 100 pixels wide'
@@ -190,7 +190,7 @@ def test_size_and_mesh_are_kept_within_their_limits(size):
 def test_faces_do_not_share_texels(mesh):
     model = model_of(mesh, (90, 90, 90))
     mask = silhouette(model)
-    texture = textured(model, sighting_of(on_green((200, 80, 50), mask), mask)).texture
+    texture = textured_from(model, on_green((200, 80, 50), mask), mask).texture
     height, width = texture.image.shape[:2]
     corners = texture.uv * (width, height)
     one, other = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
@@ -204,17 +204,17 @@ def test_faces_do_not_share_texels(mesh):
 def test_without_a_mask_vertex_colours_stay():
     model = model_of(box(), (90, 90, 90))
     picture = on_green((200, 80, 50), silhouette(model))
-    assert textured(model, sighting_of(picture, None)) is model
-    assert textured(model, sighting_of(picture, np.zeros((240, 320), bool))) is model
+    assert textured_from(model, picture, None) is model
+    assert textured_from(model, picture, np.zeros((240, 320), bool)) is model
 
 
 def test_an_object_behind_the_camera_or_out_of_the_mask_stays_as_it_is():
     model = model_of(box(), (90, 90, 90))
     mask = np.zeros((240, 320), bool)
     mask[:40, :40] = True
-    assert textured(model, sighting_of(on_green((9, 9, 9), mask), mask)) is model
+    assert textured_from(model, on_green((9, 9, 9), mask), mask) is model
     behind = replace(model, position=-PLACE)
-    assert textured(behind, sighting_of(on_green((9, 9, 9), mask), mask)) is behind
+    assert textured_from(behind, on_green((9, 9, 9), mask), mask) is behind
 
 
 def test_without_xatlas_one_sentence_says_what_to_install(monkeypatch):
@@ -222,7 +222,7 @@ def test_without_xatlas_one_sentence_says_what_to_install(monkeypatch):
     model = model_of(box(), (90, 90, 90))
     mask = silhouette(model)
     with pytest.raises(MissingDependencyError, match='pip install xatlas'):
-        textured(model, sighting_of(on_green((200, 80, 50), mask), mask))
+        textured_from(model, on_green((200, 80, 50), mask), mask)
 
 
 def test_every_rebuilt_object_of_a_recorded_frame_has_a_texture(recorded):
