@@ -16,7 +16,7 @@ DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
 DEPTH_REACH = 1.0  # cube sides; what lies further from the anchor counts as so far
 
 
-def encode_crop(
+def crop_channels(
     color: np.ndarray,
     mask: np.ndarray | None,
     depth: np.ndarray | None,

@@ -128,11 +128,11 @@ class VoxelReconstructor(BatchReconstructor):
         import torch
         from torch.nn.functional import interpolate
 
-        from img2scene_ros.models.channels import encode_crop
+        from img2scene_ros.models.channels import crop_channels
 
         pictures = torch.from_numpy(np.stack([
-            encode_crop(crop.color, None if sighting.detection.mask is None else crop.mask,
-                        crop.depth, crop.anchor, crop.view.half_field)
+            crop_channels(crop.color, None if sighting.detection.mask is None else crop.mask,
+                          crop.depth, crop.anchor, crop.view.half_field)
             for sighting, crop in zip(sightings, crops)]))
         half_field = torch.tensor([crop.view.half_field for crop in crops], dtype=torch.float32)
         try:
