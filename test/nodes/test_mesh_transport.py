@@ -30,7 +30,7 @@ from visualization_msgs.msg import MarkerArray
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.errors import InputError
-from img2scene_ros.nodes.demo import free_domain
+from img2scene_ros.nodes.demo_nodes import free_domain
 from img2scene_ros.nodes.messages import marker_from_text
 from img2scene_ros.nodes.messages import marker_from_textured_mesh
 from img2scene_ros.nodes.messages import texture_from_png

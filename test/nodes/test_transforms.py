@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 from img2scene_ros.camera import Camera
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
-from img2scene_ros.nodes.demo import free_domain
+from img2scene_ros.nodes.demo_nodes import free_domain
 from img2scene_ros.nodes.transforms import SupportFrame
 from img2scene_ros.types import Frame
 

@@ -1,4 +1,8 @@
-"""What is installed, what is missing, what will not work without it, and what mends it."""
+"""
+img2scene doctor: what is installed, what is missing, and what mends it.
+
+It also says what will not work without it.
+"""
 
 import os
 import platform
@@ -10,6 +14,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version
 from types import ModuleType
+from typing import Any
 
 OLDEST_PYTHON = (3, 10)
 # Which Debian or Ubuntu package holds a system library that wheels expect.
@@ -104,6 +109,15 @@ PACKAGES = (
     _ros('launch_ros', 'there is no `ros2 launch`; start the nodes one by one'),
     _ros('cv_bridge', 'pictures in rare encodings (Bayer, YUV, ...) are refused'),
 )
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the parser."""
+    doctor = commands.add_parser(
+        'doctor', help='show versions, what is missing and how to mend it',
+        description='Show versions, what is missing and how to mend it; the exit code is 1 when '
+        'img2scene cannot work.')
+    doctor.set_defaults(run=lambda _: run_doctor())
 
 
 def run_doctor() -> int:

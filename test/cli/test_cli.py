@@ -16,7 +16,7 @@ from img2scene_ros.cli import main
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.types import Detection
 
-FRAMES = Path(__file__).resolve().parents[1] / 'data/frames'
+FRAMES = Path(__file__).resolve().parents[2] / 'data/frames'
 
 
 def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess:

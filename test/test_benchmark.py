@@ -7,8 +7,8 @@ from typing import Callable
 import numpy as np
 import pytest
 
-from img2scene_ros.bench import accuracy
-from img2scene_ros.bench import bench
+from img2scene_ros.benchmark import accuracy
+from img2scene_ros.benchmark import bench
 from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.types import Frame
 

@@ -4,11 +4,11 @@ from types import ModuleType
 
 import pytest
 
-from img2scene_ros import doctor
+from img2scene_ros.cli import doctor
 from img2scene_ros.cli import main
-from img2scene_ros.doctor import Package
-from img2scene_ros.doctor import advice
-from img2scene_ros.doctor import examine
+from img2scene_ros.cli.doctor import Package
+from img2scene_ros.cli.doctor import advice
+from img2scene_ros.cli.doctor import examine
 
 OPEN3D = next(package for package in doctor.PACKAGES if package.module == 'open3d')
 RCLPY = next(package for package in doctor.PACKAGES if package.module == 'rclpy')
