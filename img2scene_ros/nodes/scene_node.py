@@ -29,6 +29,7 @@ from std_srvs.srv import Trigger
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import OptionError
 from img2scene_ros.nodes import process
+from img2scene_ros.nodes.diagnostics import Problems
 from img2scene_ros.nodes.diagnostics import diagnostics
 from img2scene_ros.nodes.diagnostics import resident_memory
 from img2scene_ros.nodes.inputs import Inputs
@@ -37,7 +38,6 @@ from img2scene_ros.nodes.outputs import Output
 from img2scene_ros.nodes.pairing import Pair
 from img2scene_ros.nodes.pairing import Pairing
 from img2scene_ros.nodes.parameters import ParameterGroup
-from img2scene_ros.nodes.problems import Problems
 from img2scene_ros.nodes.transforms import SupportFrame
 from img2scene_ros.nodes.workers import Workers
 from img2scene_ros.options import Options

@@ -11,10 +11,10 @@ import numpy as np
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
 from img2scene_ros.errors import Img2SceneError
+from img2scene_ros.nodes.diagnostics import Problems
 from img2scene_ros.nodes.outputs import Output
 from img2scene_ros.nodes.pairing import Pair
 from img2scene_ros.nodes.pairing import Pairing
-from img2scene_ros.nodes.problems import Problems
 from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.types import Frame
 from img2scene_ros.types import Scene

@@ -31,12 +31,12 @@ from visualization_msgs.msg import MarkerArray
 from img2scene_ros.camera import Camera
 from img2scene_ros.errors import InputError
 from img2scene_ros.nodes.demo_nodes import free_domain
+from img2scene_ros.nodes.marker_messages import Viewed
 from img2scene_ros.nodes.messages import marker_from_text
 from img2scene_ros.nodes.messages import marker_from_textured_mesh
 from img2scene_ros.nodes.messages import texture_from_png
 from img2scene_ros.nodes.outputs.markers import MarkersOptions
 from img2scene_ros.nodes.outputs.markers import MarkersOutput
-from img2scene_ros.nodes.outputs.markers import Viewed
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 from img2scene_ros.types import ObjectModel

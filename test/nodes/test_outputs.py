@@ -7,9 +7,9 @@ import pytest
 import trimesh
 
 from img2scene_ros.camera import Camera
+from img2scene_ros.nodes.marker_messages import shaded_colors
 from img2scene_ros.nodes.outputs.cloud import sampled
 from img2scene_ros.nodes.outputs.labels import label_image
-from img2scene_ros.nodes.outputs.markers import shaded_colors
 from img2scene_ros.nodes.workers import differs
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame

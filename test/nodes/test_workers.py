@@ -15,9 +15,9 @@ import trimesh
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.errors import InputError
+from img2scene_ros.nodes.diagnostics import Problems
 from img2scene_ros.nodes.pairing import Pair
 from img2scene_ros.nodes.pairing import Pairing
-from img2scene_ros.nodes.problems import Problems
 from img2scene_ros.nodes.workers import Workers
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
