@@ -25,7 +25,7 @@ class DepthNoise:
     """
     How strong each effect is; 0 turns one off.
 
-    - axial: noise along the ray, in standard deviations of `frame.depth_std`
+    - axial: noise along the ray, in standard deviations of `depth.depth_std`
     - lateral: pixels, standard deviation of the sideways jitter that frays edges
     - edge_holes: share of the pixels at depth edges without a reading
     - baseline: metres between projector (or second camera) and camera; what only the camera sees
