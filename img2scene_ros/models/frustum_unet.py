@@ -113,7 +113,7 @@ def behind_surface(pictures: Tensor, slices: int) -> Tensor:
     return (behind / RAMP).clamp(-1.0, 1.0) * (share > 0)
 
 
-class ResidualBlock(nn.Module):
+class Block(nn.Module):
     """Two 3x3 convolutions around a shortcut."""
 
     def __init__(self, width: int) -> None:
@@ -134,7 +134,7 @@ def blocks(width: int, count: int, from_start: int = 1) -> nn.Sequential:
     :param from_start: how many do something from the start; those after them change nothing until
         they have learned something, so a training can go on with more of them
     """
-    chain = nn.Sequential(*(ResidualBlock(width) for _ in range(count)))
+    chain = nn.Sequential(*(Block(width) for _ in range(count)))
     for block in chain[from_start:]:
         change_nothing(block.layers[-1])
     return chain

@@ -212,7 +212,7 @@ class Backbone(nn.Module):
         self.norm = nn.GroupNorm(32, width, eps=1e-6)
         self.proj_in = nn.Linear(width, width)
         self.transformer_blocks = nn.ModuleList(
-            Block(width, config.vit_width) for _ in range(config.layers))
+            TransformerBlock(width, config.vit_width) for _ in range(config.layers))
         self.proj_out = nn.Linear(width, width)
 
     def forward(self, planes: Tensor, seen: Tensor) -> Tensor:
@@ -223,7 +223,7 @@ class Backbone(nn.Module):
         return planes + self.proj_out(tokens).mT
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """Self-attention, cross-attention and a gated MLP (GEGLU; Shazeer, arXiv:2002.05202)."""
 
     def __init__(self, width: int, seen_width: int) -> None:
