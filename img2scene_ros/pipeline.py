@@ -10,34 +10,35 @@ from threading import Lock
 from time import perf_counter
 from typing import Any
 
-from img2scene_ros.detection import Detection
 from img2scene_ros.detection import Detector
+from img2scene_ros.detection.masks import colored_pixels
 from img2scene_ros.detection.masks import mask_from_color
 from img2scene_ros.detection.masks import mask_from_depth
 from img2scene_ros.detection.segmenter import Segmenter
+from img2scene_ros.detection.supports import find_support
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import OptionError
 from img2scene_ros.errors import ReconstructionError
-from img2scene_ros.frame import Frame
 from img2scene_ros.localization import DistanceSource
-from img2scene_ros.localization import Sighting
 from img2scene_ros.localization.combine import place
 from img2scene_ros.localization.combine import sources_of
+from img2scene_ros.mesh.texture import textured
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.reconstruction import BatchReconstructor
-from img2scene_ros.reconstruction import ObjectModel
 from img2scene_ros.reconstruction import Reconstructor
 from img2scene_ros.reconstruction.box import BoxReconstructor
 from img2scene_ros.reconstruction.fit import measured_fit
-from img2scene_ros.reconstruction.texture import textured
 from img2scene_ros.registry import backend
 from img2scene_ros.registry import backends
-from img2scene_ros.scene import Scene
 from img2scene_ros.scene.export import ExportOptions
 from img2scene_ros.scene.tracks import Tracker
-from img2scene_ros.support import SupportPlane
-from img2scene_ros.support import find_support
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
+from img2scene_ros.types import ObjectModel
+from img2scene_ros.types import Scene
+from img2scene_ros.types import Sighting
+from img2scene_ros.types import SupportPlane
 
 _LOGGER = logging.getLogger(__name__)
 BACKEND_GROUPS = ('detectors', 'distances', 'reconstructors')
@@ -217,7 +218,8 @@ class Pipeline:
     def _textured(self, model: ObjectModel, sighting: Sighting) -> ObjectModel:
         """Give a model its texture; whatever goes wrong with it costs only the texture."""
         try:
-            return textured(model, sighting, self.options.texture_size)
+            return textured(
+                model, sighting.frame, colored_pixels(sighting), self.options.texture_size)
         except Exception as error:
             reason = str(error) if isinstance(error, Img2SceneError) else (
                 f'an object gets no texture: {type(error).__name__}: {error}')

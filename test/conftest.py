@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from img2scene_ros.frame import Frame
-from img2scene_ros.frame import load_frame
+from img2scene_ros.io.frames import load_frame
+from img2scene_ros.types import Frame
 
 
 @pytest.fixture(scope='session')

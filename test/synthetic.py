@@ -4,11 +4,11 @@ import numpy as np
 import trimesh
 
 from img2scene_ros.camera import Camera
-from img2scene_ros.frame import Frame
-from img2scene_ros.frame import depth_std
+from img2scene_ros.depth import depth_std
 from img2scene_ros.rendering.raycast import Surface
 from img2scene_ros.rendering.raycast import look_at
 from img2scene_ros.rendering.raycast import render
+from img2scene_ros.types import Frame
 
 CAMERA = Camera(640, 480, 600.0, 600.0, 319.5, 239.5)
 

@@ -8,21 +8,21 @@ from typing import Callable
 import numpy as np
 import pytest
 
-from img2scene_ros.detection import Detection
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
 from img2scene_ros.errors import ReconstructionError
-from img2scene_ros.frame import Frame
-from img2scene_ros.localization import Sighting
 from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.pipeline import PipelineOptions
 from img2scene_ros.pipeline import parse_settings
 from img2scene_ros.reconstruction import BatchReconstructor
-from img2scene_ros.reconstruction import ObjectModel
 from img2scene_ros.reconstruction.box import BoxReconstructor
-from img2scene_ros.scene import Scene
-from img2scene_ros.support import SupportPlane
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
+from img2scene_ros.types import ObjectModel
+from img2scene_ros.types import Scene
+from img2scene_ros.types import Sighting
+from img2scene_ros.types import SupportPlane
 
 
 class MiddleDetector:

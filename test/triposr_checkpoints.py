@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
-from img2scene_ros.models.triposr import RADIUS
-from img2scene_ros.models.triposr import TripoSR
-from img2scene_ros.models.triposr import TripoSRConfig
+from img2scene_ros.models.triposr_network import RADIUS
+from img2scene_ros.models.triposr_network import TripoSR
+from img2scene_ros.models.triposr_network import TripoSRConfig
 
 LEVEL = np.log(25.0)  # of the density's logarithm at the surface
 SEMI_AXES = np.array([0.35, 0.6, 0.45])  # towards the camera, right, up

@@ -1,38 +1,13 @@
 """Detection: which objects a frame shows, as boxes and, where possible, masks."""
 
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from img2scene_ros.frame import Frame
 from img2scene_ros.options import Options
-from img2scene_ros.support import SupportPlane
-
-UNNAMED = 'object'  # the label from detectors that know no classes
-
-
-@dataclass(frozen=True, eq=False)
-class Detection:
-    """
-    One object in the picture.
-
-    - label: the class name, or `UNNAMED`
-    - score: confidence, 0 to 1
-    - bbox: (4,) xmin, ymin, xmax, ymax in pixels, inside the picture; the box covers the pixels
-      with xmin <= u < xmax
-    - mask: (H, W) bool, the object's visible pixels; None when the detector has no masks
-    """
-
-    label: str
-    score: float
-    bbox: np.ndarray
-    mask: np.ndarray | None = None
-
-    @property
-    def center(self) -> np.ndarray:
-        """Return the box's centre, (2,) pixels."""
-        return (self.bbox[:2] + self.bbox[2:]) / 2.0
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
+from img2scene_ros.types import SupportPlane
 
 
 class Detector(Protocol):

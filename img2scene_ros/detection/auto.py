@@ -21,7 +21,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 
-from img2scene_ros.detection import Detection
+from img2scene_ros.depth import depth_std
 from img2scene_ros.detection import Detector
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection.detr import BUNDLED
@@ -33,11 +33,11 @@ from img2scene_ros.detection.tabletop import TabletopDetector
 from img2scene_ros.detection.tabletop import TabletopOptions
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
-from img2scene_ros.frame import Frame
-from img2scene_ros.frame import depth_std
 from img2scene_ros.hub import cached_checkpoint
 from img2scene_ros.options import Options
-from img2scene_ros.support import SupportPlane
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
+from img2scene_ros.types import SupportPlane
 from img2scene_ros.weights import bundled
 
 _LOGGER = logging.getLogger(__name__)

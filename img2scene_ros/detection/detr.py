@@ -15,7 +15,6 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from img2scene_ros.detection import Detection
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.devices import device_option
 from img2scene_ros.devices import dtype_option
@@ -24,7 +23,6 @@ from img2scene_ros.devices import torch_dtype
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import OptionError
-from img2scene_ros.frame import Frame
 from img2scene_ros.hub import checkpoint_folder
 from img2scene_ros.hub import first_line
 from img2scene_ros.hub import processor_values
@@ -32,7 +30,9 @@ from img2scene_ros.hub import quiet_libraries
 from img2scene_ros.hub import reading
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
-from img2scene_ros.support import SupportPlane
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
+from img2scene_ros.types import SupportPlane
 from img2scene_ros.weights import bundled
 
 _LOGGER = logging.getLogger(__name__)

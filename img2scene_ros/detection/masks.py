@@ -1,12 +1,15 @@
 """From box to mask: by the depth image, or by colour where there is none."""
 
+from weakref import WeakKeyDictionary
+
 import cv2
 import numpy as np
 
+from img2scene_ros.depth import depth_std
 from img2scene_ros.detection.surfaces import linked_surfaces
-from img2scene_ros.frame import Frame
-from img2scene_ros.frame import depth_std
-from img2scene_ros.support import SupportPlane
+from img2scene_ros.types import Frame
+from img2scene_ros.types import Sighting
+from img2scene_ros.types import SupportPlane
 
 # Depth: surroundings in box sides, the distance that parts surfaces in metres, pixels to the
 # neighbours that they go on to, and the share of a surface or of a black patch that is inside of
@@ -30,6 +33,9 @@ _LEAST_FILLED, _MOST_FILLED = 0.3, 0.97
 # Pixels from a mask's edge up to which it may be wrong, and a longest side to work on, too.
 _UNSURE = 5
 _LONGEST_SIDE_OF_MASK = 256
+
+# Both the vertices and the texture of an object need its colours: the mask is made once.
+_COLORED: WeakKeyDictionary[Sighting, np.ndarray] = WeakKeyDictionary()
 
 
 def mask_from_depth(
@@ -186,6 +192,16 @@ def without_background(color: np.ndarray, mask: np.ndarray) -> np.ndarray:
     trusted = mask.copy()
     trusted[window] &= cv2.resize(looks_right, (width, height)) > 0.5
     return trusted
+
+
+def colored_pixels(sighting: Sighting) -> np.ndarray | None:
+    """Return the pixels whose colours are surely the object's, (H, W) bool; None: no mask."""
+    mask = sighting.detection.mask
+    if mask is None:
+        return None
+    if sighting not in _COLORED:
+        _COLORED[sighting] = without_background(sighting.frame.color, mask)
+    return _COLORED[sighting]
 
 
 def _layer(depth: np.ndarray, solid: np.ndarray, width: float) -> np.ndarray:

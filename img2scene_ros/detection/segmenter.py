@@ -16,20 +16,20 @@ from typing import Any
 import cv2
 import numpy as np
 
-from img2scene_ros.detection import UNNAMED
-from img2scene_ros.detection import Detection
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.devices import torch_device
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import attempt
-from img2scene_ros.frame import Frame
 from img2scene_ros.hub import checkpoint_folder
 from img2scene_ros.hub import first_line
 from img2scene_ros.hub import processor_values
 from img2scene_ros.hub import quiet_libraries
 from img2scene_ros.hub import reading
+from img2scene_ros.types import UNNAMED
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
 
 _TOKENIZER_FILES = ('tokenizer*.json', 'vocab.json', 'merges.txt', 'special_tokens_map.json')
 _ALTERNATIVE = "'none': then masks come from depth or colour"

@@ -6,8 +6,8 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from img2scene_ros.frame import Frame
-from img2scene_ros.frame import depth_std
+from img2scene_ros.depth import depth_std
+from img2scene_ros.types import Frame
 
 # Neighbours on a slanted surface are this many times as far apart as on one that is seen head-on.
 # From afar that is more than the gap that parts two objects.

@@ -16,17 +16,17 @@ from scipy import ndimage
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 
-from img2scene_ros.detection import UNNAMED
-from img2scene_ros.detection import Detection
+from img2scene_ros.depth import depth_std
 from img2scene_ros.detection import bbox_of
+from img2scene_ros.detection.supports import surface_normals
 from img2scene_ros.detection.surfaces import linked_surfaces
 from img2scene_ros.errors import InputError
-from img2scene_ros.frame import Frame
-from img2scene_ros.frame import depth_std
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
-from img2scene_ros.support import SupportPlane
-from img2scene_ros.support import surface_normals
+from img2scene_ros.types import UNNAMED
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
+from img2scene_ros.types import SupportPlane
 
 # Pixels whose links are tried, right and down: more than 1 bridges holes in the depth image.
 _LINK_STEPS = (1, 2, 4, 8)

@@ -15,11 +15,11 @@ import numpy as np
 from img2scene_ros.learning.depth_noise import DepthNoise
 from img2scene_ros.learning.depth_noise import add_depth_noise
 from img2scene_ros.learning.samples import CropSample
+from img2scene_ros.models.crop import Crop
+from img2scene_ros.models.crop import Cube
+from img2scene_ros.models.crop import anchor_depth
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
-from img2scene_ros.reconstruction.crop import Crop
-from img2scene_ros.reconstruction.crop import Cube
-from img2scene_ros.reconstruction.crop import anchor_depth
 
 SENSOR_WIDTH = 640  # pixels of the depth camera whose disparities get quantised
 LEAST_LEFT = 0.5  # an occluder that leaves less than this share of the object is left away

@@ -23,8 +23,8 @@ from img2scene_ros.learning.augmentation import plain_example
 from img2scene_ros.learning.samples import CropSample
 from img2scene_ros.learning.samples import CropSamples
 from img2scene_ros.learning.samples import coarser
-from img2scene_ros.models.inputs import encode_crop
-from img2scene_ros.reconstruction.crop import Crop
+from img2scene_ros.models.channels import crop_channels
+from img2scene_ros.models.crop import Crop
 
 
 def open_samples(*folders: Path) -> CropSamples:
@@ -151,7 +151,7 @@ def as_tensors(
     example: Example, resolution: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return picture (6, S, S), half field () and occupancy (R, R, R) bool."""
-    picture = encode_crop(
+    picture = crop_channels(
         example.color, example.mask, example.depth, example.anchor, example.half_field)
     return (torch.from_numpy(picture), torch.tensor(example.half_field, dtype=torch.float32),
             torch.from_numpy(coarser(example.occupancy, resolution)))

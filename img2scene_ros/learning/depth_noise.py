@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from img2scene_ros.camera import Camera
-from img2scene_ros.frame import depth_std
+from img2scene_ros.depth import depth_std
 
 EDGE = 0.03  # a jump of the depth by more than this share is an edge
 
@@ -25,7 +25,7 @@ class DepthNoise:
     """
     How strong each effect is; 0 turns one off.
 
-    - axial: noise along the ray, in standard deviations of `frame.depth_std`
+    - axial: noise along the ray, in standard deviations of `depth.depth_std`
     - lateral: pixels, standard deviation of the sideways jitter that frays edges
     - edge_holes: share of the pixels at depth edges without a reading
     - baseline: metres between projector (or second camera) and camera; what only the camera sees

@@ -92,7 +92,7 @@ class DetectorTrainingOptions(Options):
 
 
 @dataclass(frozen=True)
-class Stage:
+class TrainingStage:
     """
     A part of the training with pictures of one size.
 
@@ -120,7 +120,7 @@ class DetectorConfig:
     augmentation: DetectorAugmentationOptions
 
     @property
-    def stages(self) -> list[Stage]:
+    def stages(self) -> list[TrainingStage]:
         """Return the parts of the training."""
         return read_stages(self.training.sizes)
 
@@ -152,7 +152,7 @@ def read_detector_config(path: Path | None, assignments: Sequence[str] = ()) -> 
     return config
 
 
-def read_stages(text: str) -> list[Stage]:
+def read_stages(text: str) -> list[TrainingStage]:
     """
     Read the option 'sizes'.
 
@@ -164,7 +164,7 @@ def read_stages(text: str) -> list[Stage]:
             size, share = part.split(':')
             width, height = map(int, size.split('x'))
             end += float(share)
-            stages.append(Stage(width, height, end))
+            stages.append(TrainingStage(width, height, end))
     except ValueError as error:
         raise OptionError(f"option 'sizes' is '{text}'; write WIDTHxHEIGHT:SHARE, as in "
                           "'256x192:0.7 320x256:0.3'") from error

@@ -106,7 +106,7 @@ class DetectorExamples(Dataset):
         return len(self.pictures)
 
     def __getitem__(self, position: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return pixels (3, H, W) and target, as `as_tensors` does."""
+        """Return pixels (3, H, W) and target, as `picture_tensors` does."""
         epoch, place = divmod(position, len(self.pictures))
         number = int(shuffled_order(len(self.pictures), self.seed, epoch)[place])
         random = np.random.default_rng((self.seed, 3, position))
@@ -115,7 +115,7 @@ class DetectorExamples(Dataset):
             numbers += random.integers(len(self), size=SOURCES - 1).tolist()
         pictures = [picture_of(*self.pictures[number], self.labels, self.least_shown)
                     for number in numbers]
-        return as_tensors(augment(pictures, random, self.options, *self.size))
+        return picture_tensors(augment_picture(pictures, random, self.options, *self.size))
 
 
 def collate(examples: Sequence[tuple[Tensor, dict]]) -> tuple[Tensor, list[dict[str, Tensor]]]:
@@ -123,7 +123,7 @@ def collate(examples: Sequence[tuple[Tensor, dict]]) -> tuple[Tensor, list[dict[
     return torch.stack([color for color, _ in examples]), [target for _, target in examples]
 
 
-def as_tensors(picture: Picture) -> tuple[Tensor, dict[str, Tensor]]:
+def picture_tensors(picture: Picture) -> tuple[Tensor, dict[str, Tensor]]:
     """
     Return what transformers' detectors take, but for the colours.
 
@@ -151,7 +151,7 @@ def normalized(colors: Tensor) -> Tensor:
     return ((colors / 255.0 - mean) / std).permute(0, 3, 1, 2)
 
 
-def augment(
+def augment_picture(
     pictures: Sequence[Picture], random: np.random.Generator, options: DetectorAugmentationOptions,
     width: int, height: int,
 ) -> Picture:

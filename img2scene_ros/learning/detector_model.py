@@ -112,7 +112,7 @@ def dense_loss(
 
     :param logits: (B, N, C)
     :param boxes: (B, N, 4), centre and size in shares of the picture
-    :param targets: as `as_tensors` makes them
+    :param targets: as `picture_tensors` makes them
     :param width, height: of the picture, pixels
     """
     centers, cells = _cells(width, height, logits.device)

@@ -35,7 +35,7 @@ from img2scene_ros.learning.average_precision import average_precisions
 from img2scene_ros.learning.dataset import positions_of
 from img2scene_ros.learning.detector_config import DetectorConfig
 from img2scene_ros.learning.detector_config import DetectorTrainingOptions
-from img2scene_ros.learning.detector_config import Stage
+from img2scene_ros.learning.detector_config import TrainingStage
 from img2scene_ros.learning.detector_data import DetectorExamples
 from img2scene_ros.learning.detector_data import collate
 from img2scene_ros.learning.detector_data import normalized
@@ -188,7 +188,7 @@ def steps(
 def _batches(
     run: DetectorRun, config: DetectorConfig, pictures: Pictures, labels: Sequence[str],
     minutes: float | None,
-) -> Iterator[tuple[Stage, tuple[Tensor, list[dict[str, Tensor]]]]]:
+) -> Iterator[tuple[TrainingStage, tuple[Tensor, list[dict[str, Tensor]]]]]:
     """Yield batches for ever, in the size that the progress of the run asks for."""
     options = config.training
     for stage in config.stages:
@@ -206,8 +206,8 @@ def _batches(
 
 
 def one_step(
-    run: DetectorRun, batch: tuple[Tensor, list[dict[str, Tensor]]], stage: Stage, rate: float,
-    options: DetectorTrainingOptions, device: torch.device,
+    run: DetectorRun, batch: tuple[Tensor, list[dict[str, Tensor]]], stage: TrainingStage,
+    rate: float, options: DetectorTrainingOptions, device: torch.device,
 ) -> Tensor:
     """
     Change the weights once.
@@ -256,7 +256,7 @@ def arithmetic(options: DetectorTrainingOptions, device: torch.device) -> torch.
 
 def keep(
     run: DetectorRun, config: DetectorConfig, pictures: Pictures, labels: Sequence[str],
-    validation: Pictures | None, out: Path, stage: Stage, log: Callable[[int, dict], None],
+    validation: Pictures | None, out: Path, stage: TrainingStage, log: Callable[[int, dict], None],
     is_last: bool,
 ) -> None:
     """
@@ -282,7 +282,7 @@ def keep(
 
 @torch.inference_mode()
 def validate(
-    network: nn.Module, pictures: Pictures, labels: Sequence[str], stage: Stage,
+    network: nn.Module, pictures: Pictures, labels: Sequence[str], stage: TrainingStage,
     options: DetectorTrainingOptions,
 ) -> dict[str, Any]:
     """

@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from img2scene_ros.detection import Detection
-from img2scene_ros.frame import Frame
 from img2scene_ros.learning.samples import SceneSample
 from img2scene_ros.learning.samples import SceneSamples
 from img2scene_ros.localization.combine import place
 from img2scene_ros.localization.plane import PlaneDistance
 from img2scene_ros.localization.plane import PlaneOptions
 from img2scene_ros.localization.size_prior import SizePriorDistance
-from img2scene_ros.support import SupportPlane
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
+from img2scene_ros.types import SupportPlane
 
 LEAST_SIDE = 8  # pixels; smaller boxes are left out
 WHOLE = 0.9  # share of its full box that an object shows that counts as whole
@@ -33,7 +33,7 @@ HEADING = (
 
 
 @dataclass(frozen=True)
-class Error:
+class DistanceError:
     """
     How far one object is off; NaN where it was not placed.
 
@@ -51,7 +51,7 @@ class Error:
 
 def distance_errors(
     samples: Sequence[SceneSample], seed: int = 0,
-) -> dict[tuple[str, str], list[Error]]:
+) -> dict[tuple[str, str], list[DistanceError]]:
     """Return the errors of all objects, by what is known of the plane and by source."""
     exact = PlaneOptions(height_std=0.001, angle_std=0.05)
     usual = PlaneOptions()
@@ -63,7 +63,7 @@ def distance_errors(
         ('1 degree, 2 %', 'size_prior'): {'size_prior': size_prior},
         ('1 degree, 2 %', 'auto'): {'plane': PlaneDistance(usual), 'size_prior': size_prior},
         ('unknown', 'size_prior'): {'size_prior': size_prior}}
-    errors: dict[tuple[str, str], list[Error]] = {setup: [] for setup in setups}
+    errors: dict[tuple[str, str], list[DistanceError]] = {setup: [] for setup in setups}
     rng = np.random.default_rng(seed)
     for sample in samples:
         frame = Frame(sample.frame.color, sample.frame.camera)
@@ -77,12 +77,12 @@ def distance_errors(
             for (known, source), sources in setups.items():
                 placed = place(sources, frame, detection, planes[known])
                 if placed is None:
-                    error = Error(np.nan, np.nan, np.nan, truth.shown > WHOLE)
+                    error = DistanceError(np.nan, np.nan, np.nan, truth.shown > WHOLE)
                 else:
                     off = float(np.log(
                         np.linalg.norm(placed.position) / np.linalg.norm(truth.position)))
                     std = np.linalg.norm(placed.position_std) / np.linalg.norm(placed.position)
-                    error = Error(
+                    error = DistanceError(
                         off, float(np.abs(np.log(placed.size / truth.size)).mean()),
                         float(off / std), truth.shown > WHOLE)
                 errors[known, source].append(error)
@@ -98,7 +98,7 @@ def _disturbed(
     return SupportPlane(Rotation.from_rotvec([tilt, 0.0, roll]).apply(sample.up), height)
 
 
-def error_table(errors: dict[tuple[str, str], list[Error]]) -> Iterator[str]:
+def distance_table(errors: dict[tuple[str, str], list[DistanceError]]) -> Iterator[str]:
     """Return the lines of a Markdown table of medians: of whole objects, then of the others."""
     yield from HEADING
     for is_whole, what in ((True, 'whole'), (False, 'hidden or cut')):
@@ -117,7 +117,7 @@ def error_table(errors: dict[tuple[str, str], list[Error]]) -> Iterator[str]:
 
 def main(arguments: Sequence[str]) -> None:
     """Print the table for the scenes in a folder that `img2scene render --kind scenes` wrote."""
-    print('\n'.join(error_table(distance_errors(SceneSamples(Path(arguments[0]))))))
+    print('\n'.join(distance_table(distance_errors(SceneSamples(Path(arguments[0]))))))
 
 
 if __name__ == '__main__':

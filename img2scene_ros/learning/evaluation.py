@@ -23,11 +23,11 @@ from img2scene_ros.learning.metrics import chamfer_and_f_score
 from img2scene_ros.learning.metrics import isosurface_points
 from img2scene_ros.learning.metrics import voxel_iou
 from img2scene_ros.learning.samples import coarser
-from img2scene_ros.models import load_network
-from img2scene_ros.models import picture_size
-from img2scene_ros.models import read_network_config
+from img2scene_ros.models.crop import CropView
+from img2scene_ros.models.networks import load_network
+from img2scene_ros.models.networks import picture_size
+from img2scene_ros.models.networks import read_network_config
 from img2scene_ros.models.occupancy import OccupancyNetwork
-from img2scene_ros.reconstruction.crop import CropView
 
 RESOLUTION = 32
 THRESHOLDS = np.arange(2, 15) / 20  # .10 to .70

@@ -22,7 +22,6 @@ from scipy import ndimage
 
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.errors import InputError
-from img2scene_ros.frame import Frame
 from img2scene_ros.learning.augmentation import Example
 from img2scene_ros.learning.evaluation import BATCH
 from img2scene_ros.learning.evaluation import RESOLUTION
@@ -45,13 +44,14 @@ from img2scene_ros.learning.samples import coarser
 from img2scene_ros.learning.sheets import PredictedRow
 from img2scene_ros.learning.sheets import draw_predictions
 from img2scene_ros.learning.volumes import cells_reached
-from img2scene_ros.reconstruction.crop import Crop
-from img2scene_ros.reconstruction.crop import Cube
-from img2scene_ros.reconstruction.crop import CropView
-from img2scene_ros.reconstruction.crop import anchor_depth
-from img2scene_ros.reconstruction.crop import cut_crop
+from img2scene_ros.models.crop import Crop
+from img2scene_ros.models.crop import CropView
+from img2scene_ros.models.crop import Cube
+from img2scene_ros.models.crop import anchor_depth
+from img2scene_ros.models.crop import cut_crop
 from img2scene_ros.rendering.raycast import Surface
 from img2scene_ros.rendering.raycast import render
+from img2scene_ros.types import Frame
 
 SIZE = 112  # pixels of a crop, which networks get at the size they know
 COLOR, MASK = 'colour', 'colour + mask'

@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from img2scene_ros.models import write_beside
+from img2scene_ros.models.networks import write_beside
 
 COLUMNS = {'iou': 'IoU', 'best_iou': 'IoU, best threshold', 'chamfer': 'Chamfer',
            'f_score': 'F-score'}

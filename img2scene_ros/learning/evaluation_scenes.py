@@ -18,10 +18,8 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from img2scene_ros.camera import Camera
-from img2scene_ros.detection import Detection
 from img2scene_ros.detection import Detector
 from img2scene_ros.errors import Img2SceneError
-from img2scene_ros.frame import Frame
 from img2scene_ros.learning.average_precision import Boxes
 from img2scene_ros.learning.average_precision import average_precisions
 from img2scene_ros.learning.average_precision import box_iou
@@ -44,8 +42,10 @@ from img2scene_ros.rendering.raycast import Surface
 from img2scene_ros.rendering.raycast import look_at
 from img2scene_ros.rendering.raycast import raycasting_scene
 from img2scene_ros.rendering.raycast import render
-from img2scene_ros.scene import SceneObject
-from img2scene_ros.support import SupportPlane
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
+from img2scene_ros.types import SceneObject
+from img2scene_ros.types import SupportPlane
 
 MODES = {'RGB-D': True, 'RGB': False}  # and whether there is a depth image
 LEAST_IOU = 0.5  # of boxes or masks of one object

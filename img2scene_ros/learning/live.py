@@ -21,10 +21,10 @@ from img2scene_ros.learning.sensors import light_changed
 from img2scene_ros.learning.sensors import sensed_depth
 from img2scene_ros.learning.sensors import wrong_masks
 from img2scene_ros.models.geometry import axes_of
-from img2scene_ros.models.inputs import encode_crops
+from img2scene_ros.models.channels import batch_channels
 from img2scene_ros.models.instances import scene_channels
-from img2scene_ros.reconstruction.crop import CENTER_BEHIND_ANCHOR
-from img2scene_ros.reconstruction.crop import MARGIN
+from img2scene_ros.models.crop import CENTER_BEHIND_ANCHOR
+from img2scene_ros.models.crop import MARGIN
 from img2scene_ros.rendering.fields import DistanceFields
 from img2scene_ros.rendering.traced import Scenes
 from img2scene_ros.rendering.traced import camera_rays
@@ -190,7 +190,7 @@ def crop_inputs(
     measured, anchor = median_depth(depth, given), median_depth(true, mask)
     depth = torch.where(measured.isnan()[:, None, None], torch.nan, depth)
     anchor = torch.where(measured.isnan(), anchor, measured)
-    pictures = encode_crops(color, given & ~bare.bool()[:, None, None], depth, anchor, half_field)
+    pictures = batch_channels(color, given & ~bare.bool()[:, None, None], depth, anchor, half_field)
     return pictures, half_field, anchor
 
 

@@ -49,7 +49,7 @@ def write_sheets(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for index in track(chosen, 'Drawing', console=console, disable=quiet):
-            sheet = cv2.cvtColor(draw_sheet(pictures[index]), cv2.COLOR_RGB2BGR)
+            sheet = cv2.cvtColor(draw_check(pictures[index]), cv2.COLOR_RGB2BGR)
             (folder / f'{pictures[index].id}.png').write_bytes(
                 cv2.imencode('.png', sheet)[1].tobytes())
     except OSError as error:
@@ -58,7 +58,7 @@ def write_sheets(
             'prepare the data in another place') from error
 
 
-def draw_sheet(picture: Pix3dPicture) -> np.ndarray:
+def draw_check(picture: Pix3dPicture) -> np.ndarray:
     """
     Draw the picture, its mask with the outline of the projected voxels, and the voxels in 3D.
 

@@ -16,10 +16,8 @@ import cv2
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from img2scene_ros.detection import Detection
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.errors import Img2SceneError
-from img2scene_ros.frame import Frame
 from img2scene_ros.learning.depth_noise import add_depth_noise
 from img2scene_ros.learning.samples import ObjectTruth
 from img2scene_ros.learning.samples import SceneSample
@@ -27,16 +25,18 @@ from img2scene_ros.learning.samples import SceneSamples
 from img2scene_ros.learning.shapes import Library
 from img2scene_ros.learning.shapes import open_library
 from img2scene_ros.learning.synthetic import is_visible_enough
-from img2scene_ros.localization import Sighting
 from img2scene_ros.localization.combine import place
 from img2scene_ros.localization.fixed import FixedDistance
 from img2scene_ros.localization.plane import PlaneDistance
 from img2scene_ros.localization.plane import PlaneOptions
 from img2scene_ros.localization.sensor import SensorDistance
 from img2scene_ros.localization.size_prior import SizePriorDistance
-from img2scene_ros.reconstruction.crop import crop_view
+from img2scene_ros.models.crop import crop_view
 from img2scene_ros.reconstruction.placing import placed
-from img2scene_ros.support import SupportPlane
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
+from img2scene_ros.types import Sighting
+from img2scene_ros.types import SupportPlane
 
 KNOWN = ('depth and plane', 'plane', 'neither')
 VIEWS = (0.0, 5.0)  # degrees that the network's view is off
@@ -49,7 +49,7 @@ HEADING = (
 
 
 @dataclass(frozen=True)
-class Error:
+class PlacingError:
     """
     How far one object is off; NaN where it was not placed.
 
@@ -68,7 +68,7 @@ class Error:
 
 def placing_errors(
     samples: Sequence[SceneSample], library: Library, objects: int, seed: int = 0,
-) -> dict[tuple[str, float, str], list[Error]]:
+) -> dict[tuple[str, float, str], list[PlacingError]]:
     """
     Return the errors of objects, by what is known, degrees the view is off, and mask.
 
@@ -76,7 +76,7 @@ def placing_errors(
     """
     setups = [('depth and plane', view, mask) for view in VIEWS for mask in MASKS] + [
         (known, view, 'exact') for known in KNOWN[1:] for view in VIEWS]
-    errors: dict[tuple[str, float, str], list[Error]] = {setup: [] for setup in setups}
+    errors: dict[tuple[str, float, str], list[PlacingError]] = {setup: [] for setup in setups}
     rng = np.random.default_rng(seed)
     for sample in samples:
         depth = add_depth_noise(
@@ -120,10 +120,10 @@ def _sighting(
 def _error(
     points: np.ndarray, faces: np.ndarray, turn: np.ndarray, sighting: Sighting | None,
     truth: ObjectTruth,
-) -> Error:
+) -> PlacingError:
     """Place the true mesh (V, 3), and compare it with where it was."""
     is_whole = truth.shown > WHOLE
-    nothing = Error(np.nan, np.nan, np.nan, np.nan, is_whole)
+    nothing = PlacingError(np.nan, np.nan, np.nan, np.nan, is_whole)
     if sighting is None:
         return nothing
     view = crop_view(sighting.frame.camera, sighting.detection.bbox)
@@ -138,13 +138,13 @@ def _error(
     spread = [each - each.mean(axis=0) for each in (found, points)]
     size = np.linalg.norm(spread[0]) / np.linalg.norm(spread[1])
     turned, _ = Rotation.align_vectors(*spread)
-    return Error(
+    return PlacingError(
         float(np.linalg.norm(off) / np.linalg.norm(points.mean(axis=0))),
         float(abs(np.log(size))), float(np.degrees(turned.magnitude())),
         model.fit.silhouette_iou if model.fit else np.nan, is_whole)
 
 
-def error_table(errors: dict[tuple[str, float, str], list[Error]]) -> Iterator[str]:
+def placing_table(errors: dict[tuple[str, float, str], list[PlacingError]]) -> Iterator[str]:
     """Return the lines of a Markdown table of medians: of whole objects, then of the others."""
     yield from HEADING
     for is_whole, what in ((True, 'whole'), (False, 'hidden or cut')):
@@ -172,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     samples = SceneSamples(chosen.scenes)
     library = open_library(chosen.shapes, chosen.meshes, 'test', 0.15, 0)
-    print('\n'.join(error_table(placing_errors(samples, library, chosen.objects))))
+    print('\n'.join(placing_table(placing_errors(samples, library, chosen.objects))))
 
 
 if __name__ == '__main__':

@@ -21,7 +21,7 @@ from torch import nn
 
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import InputError
-from img2scene_ros.models import write_beside
+from img2scene_ros.models.networks import write_beside
 
 STATE = 'state.pt'
 LOG = 'log.jsonl'

@@ -28,12 +28,12 @@ import numpy as np
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.errors import InputError
-from img2scene_ros.frame import Frame
-from img2scene_ros.reconstruction.crop import GEOMETRY
-from img2scene_ros.reconstruction.crop import Crop
-from img2scene_ros.reconstruction.crop import check_geometry
-from img2scene_ros.reconstruction.crop import CropView
-from img2scene_ros.reconstruction.crop import Cube
+from img2scene_ros.models.crop import GEOMETRY
+from img2scene_ros.models.crop import Crop
+from img2scene_ros.models.crop import CropView
+from img2scene_ros.models.crop import Cube
+from img2scene_ros.models.crop import check_geometry
+from img2scene_ros.types import Frame
 
 FORMAT = 2  # 1 had volumes of the cells whose centre is in the solid
 RESOLUTION = 64  # cells of the stored volumes

@@ -10,7 +10,7 @@ from torch import Generator
 from torch import Tensor
 from torch.nn import functional as F
 
-from img2scene_ros.frame import depth_std
+from img2scene_ros.depth import depth_std
 
 KINDS = ('structured light', 'stereo', 'time of flight')
 

@@ -16,8 +16,8 @@ from img2scene_ros.learning.samples import CropSamples
 from img2scene_ros.learning.samples import SceneSample
 from img2scene_ros.learning.samples import SceneSamples
 from img2scene_ros.learning.samples import read_index
-from img2scene_ros.reconstruction.crop import Crop
-from img2scene_ros.reconstruction.crop import Cube
+from img2scene_ros.models.crop import Crop
+from img2scene_ros.models.crop import Cube
 from img2scene_ros.rendering.pictures import color_of
 from img2scene_ros.rendering.raycast import Lights
 from img2scene_ros.rendering.raycast import Surface

@@ -52,8 +52,8 @@ from img2scene_ros.learning.training import to_train
 from img2scene_ros.learning.training_config import TrainingOptions
 from img2scene_ros.learning.training_config import given_values
 from img2scene_ros.learning.training_config import take_options
-from img2scene_ros.models import save_network
-from img2scene_ros.models import write_beside
+from img2scene_ros.models.networks import save_network
+from img2scene_ros.models.networks import write_beside
 from img2scene_ros.models.frustum_unet import FrustumUNet
 from img2scene_ros.models.instances import InstanceNetwork
 from img2scene_ros.models.instances import group_instances

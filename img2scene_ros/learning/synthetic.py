@@ -20,7 +20,6 @@ import trimesh
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.detection import bbox_of
-from img2scene_ros.frame import Frame
 from img2scene_ros.learning.samples import RESOLUTION
 from img2scene_ros.learning.samples import CropSample
 from img2scene_ros.learning.samples import ObjectTruth
@@ -30,21 +29,22 @@ from img2scene_ros.learning.shapes import SPLITS
 from img2scene_ros.learning.shapes import TABLE
 from img2scene_ros.learning.shapes import Library
 from img2scene_ros.learning.shapes import Shape
-from img2scene_ros.learning.textures import Texture
+from img2scene_ros.learning.textures import SolidTexture
 from img2scene_ros.learning.textures import random_texture
 from img2scene_ros.learning.volumes import cells_reached
 from img2scene_ros.localization import object_axes
+from img2scene_ros.models.crop import Crop
+from img2scene_ros.models.crop import Cube
+from img2scene_ros.models.crop import anchor_depth
+from img2scene_ros.models.crop import crop_view
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
-from img2scene_ros.reconstruction.crop import Crop
-from img2scene_ros.reconstruction.crop import Cube
-from img2scene_ros.reconstruction.crop import anchor_depth
-from img2scene_ros.reconstruction.crop import crop_view
 from img2scene_ros.rendering.raycast import Lights
 from img2scene_ros.rendering.raycast import Rendering
 from img2scene_ros.rendering.raycast import Stage
 from img2scene_ros.rendering.raycast import Surface
 from img2scene_ros.rendering.raycast import look_at
+from img2scene_ros.types import Frame
 
 WHITE = 160  # brightness of surfaces while the light is drawn; leaves room for strong light
 FIELDS_OF_VIEW = (40.0, 75.0)  # degrees
@@ -99,7 +99,7 @@ class Placed:
     id: int
     shape: Shape
     pose: np.ndarray
-    texture: Texture | None
+    texture: SolidTexture | None
 
     @cached_property
     def points(self) -> np.ndarray:
@@ -108,7 +108,7 @@ class Placed:
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
+class SyntheticScene:
     """
     Objects, their surroundings and one camera.
 
@@ -123,7 +123,7 @@ class Scene:
     camera: Camera
     pose: np.ndarray
     stage: Stage
-    textures: dict[int, Texture]
+    textures: dict[int, SolidTexture]
     tint: np.ndarray
     background: np.ndarray
 
@@ -159,7 +159,9 @@ def _without_noise(light: np.ndarray, ids: np.ndarray) -> np.ndarray:
     return smooth
 
 
-def scenes(library: Library, options: RenderOptions, shard: int) -> Iterator[tuple[str, Scene]]:
+def scenes(
+    library: Library, options: RenderOptions, shard: int,
+) -> Iterator[tuple[str, SyntheticScene]]:
     """Yield the endless scenes of a shard with their names; each depends on its number only."""
     number = 0
     while True:
@@ -196,7 +198,7 @@ def scene_samples(
             scene.pose[2, :3], float(scene.pose[2, 3]), name)
 
 
-def truths(scene: Scene, ids: np.ndarray) -> list[ObjectTruth]:
+def truths(scene: SyntheticScene, ids: np.ndarray) -> list[ObjectTruth]:
     """
     Return what is true of the objects that a picture shows.
 
@@ -232,7 +234,7 @@ def is_visible_enough(truth: ObjectTruth, ids: np.ndarray) -> bool:
 
 
 def crop_sample(
-    scene: Scene, truth: ObjectTruth, name: str, options: RenderOptions,
+    scene: SyntheticScene, truth: ObjectTruth, name: str, options: RenderOptions,
     random: np.random.Generator,
 ) -> CropSample | None:
     """Draw the crop of an object; None when the crop shows nothing of it."""
@@ -278,14 +280,14 @@ def voxels(
 
 def random_scene(
     library: Library, random: np.random.Generator, place: str, options: RenderOptions,
-) -> Scene:
+) -> SyntheticScene:
     """Draw a scene on a 'table' or on the 'floor'."""
     return _furnished(_objects(library, random, place, options.stretch), random, place, options)
 
 
 def scene_of(
     shape: Shape, random: np.random.Generator, place: str, options: RenderOptions,
-) -> Scene:
+) -> SyntheticScene:
     """Draw a scene of one shape alone, as `random_scene` draws those of several."""
     stretch, turn = _stretch_and_turn(shape, random, options.stretch)
     center = np.array([0, 0, np.ptp(shape.vertices[:, 2]) * stretch[2] / 2])
@@ -294,13 +296,13 @@ def scene_of(
 
 def _furnished(
     objects: list[Placed], random: np.random.Generator, place: str, options: RenderOptions,
-) -> Scene:
+) -> SyntheticScene:
     """Draw a camera, a room and the light around objects."""
     camera, pose = _camera(objects, random, place, options.width)
     surroundings, textures = _surroundings(objects, pose[:3, 3], random, place)
     surfaces = [Surface(item.points, item.shape.faces, _white(item.shape), item.id)
                 for item in objects]
-    return Scene(
+    return SyntheticScene(
         objects, camera, pose, Stage(surfaces + surroundings, _lights(random, options.sky_rays)),
         textures, random.uniform(0.88, 1.05, 3), random.uniform(0, 255, 3))
 
@@ -420,7 +422,7 @@ def _lights(random: np.random.Generator, sky_rays: int) -> Lights:
 
 def _surroundings(
     objects: list[Placed], eye: np.ndarray, random: np.random.Generator, place: str,
-) -> tuple[list[Surface], dict[int, Texture]]:
+) -> tuple[list[Surface], dict[int, SolidTexture]]:
     """Draw a table or none, the floor, and four walls around everything."""
     points = np.concatenate([item.points for item in objects])[:, :2]
     low, high = points.min(axis=0), points.max(axis=0)

@@ -9,7 +9,7 @@ PATTERNS = ('plain', 'plain', 'stripes', 'checkers', 'band', 'noise', 'grain')
 
 
 @dataclass(frozen=True, eq=False)
-class Texture:
+class SolidTexture:
     """
     A solid texture.
 
@@ -54,7 +54,7 @@ class Texture:
         return (lines & (np.abs(a) < 0.6)).astype(float)
 
 
-def random_texture(random: np.random.Generator, extent: float, vivid: float = 0.6) -> Texture:
+def random_texture(random: np.random.Generator, extent: float, vivid: float = 0.6) -> SolidTexture:
     """
     Draw a material.
 
@@ -68,7 +68,7 @@ def random_texture(random: np.random.Generator, extent: float, vivid: float = 0.
     colors = np.array([random_color(random, vivid) for _ in range(3)])
     if pattern in ('noise', 'grain'):  # natural materials vary a little about one colour
         colors[1] = colors[0] * random.uniform(0.6, 0.95)
-    return Texture(pattern, colors, axes, float(period), random.uniform(0, 2 * np.pi, 6))
+    return SolidTexture(pattern, colors, axes, float(period), random.uniform(0, 2 * np.pi, 6))
 
 
 def random_color(random: np.random.Generator, vivid: float) -> np.ndarray:

@@ -53,10 +53,10 @@ from img2scene_ros.learning.samples import CropSample
 from img2scene_ros.learning.samples import CropSamples
 from img2scene_ros.learning.training_config import TrainingConfig
 from img2scene_ros.learning.training_config import TrainingOptions
-from img2scene_ros.models import build_network
-from img2scene_ros.models import load_network
-from img2scene_ros.models import save_network
 from img2scene_ros.models.geometry import cell_centers
+from img2scene_ros.models.networks import build_network
+from img2scene_ros.models.networks import load_network
+from img2scene_ros.models.networks import save_network
 from img2scene_ros.models.occupancy import OccupancyNetwork
 from img2scene_ros.models.resnet import load_imagenet_weights
 from img2scene_ros.weights import weights_folder

@@ -11,8 +11,8 @@ from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import OptionError
 from img2scene_ros.learning.augmentation import AugmentationOptions
-from img2scene_ros.models import NETWORKS
-from img2scene_ros.models import network_class
+from img2scene_ros.models.networks import NETWORKS
+from img2scene_ros.models.networks import network_class
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
 

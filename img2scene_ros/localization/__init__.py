@@ -1,55 +1,17 @@
 """Localization: a metric place and size for every detection."""
 
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 
-from img2scene_ros.detection import Detection
-from img2scene_ros.detection.masks import without_background
-from img2scene_ros.frame import Frame
 from img2scene_ros.options import Options
-from img2scene_ros.support import SupportPlane
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
+from img2scene_ros.types import Placement
+from img2scene_ros.types import SupportPlane
 
 # Where up is when no support is seen: that of a camera held level.
 OPTICAL_UP = np.array([0.0, -1.0, 0.0])
-
-
-@dataclass(frozen=True, eq=False)
-class Placement:
-    """
-    Where an object is, how large, and how sure that is.
-
-    - position: (3,) metres, the object's centre in the optical frame
-    - rotation: (3, 3), turns object axes into optical axes: z up, x horizontally to the camera
-    - size: (3,) metres along the object's axes
-    - position_std: (3,) metres, standard deviation along the optical axes
-    - depth_source: where the distance came from, 'sensor', 'plane+size_prior', ...
-    - support: the plane the object stands on, None when it stands on none that is known
-    """
-
-    position: np.ndarray
-    rotation: np.ndarray
-    size: np.ndarray
-    position_std: np.ndarray
-    depth_source: str
-    support: SupportPlane | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Sighting:
-    """One object as one frame shows it: all a reconstructor gets."""
-
-    frame: Frame
-    detection: Detection
-    placement: Placement
-
-    @cached_property
-    def colored(self) -> np.ndarray | None:
-        """Return the pixels whose colours are surely the object's, (H, W) bool; None: no mask."""
-        mask = self.detection.mask
-        return None if mask is None else without_background(self.frame.color, mask)
 
 
 class DistanceSource(Protocol):

@@ -15,14 +15,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from img2scene_ros.detection import Detection
-from img2scene_ros.frame import Frame
 from img2scene_ros.localization import DistanceSource
-from img2scene_ros.localization import Placement
 from img2scene_ros.localization.monocular import MonocularOptions
 from img2scene_ros.localization.monocular import is_at_hand
 from img2scene_ros.options import Options
-from img2scene_ros.support import SupportPlane
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
+from img2scene_ros.types import Placement
+from img2scene_ros.types import SupportPlane
 
 MEASURED = 'sensor'
 AUTO = (MEASURED, 'plane', 'size_prior', 'monocular')

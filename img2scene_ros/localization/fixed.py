@@ -4,15 +4,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from img2scene_ros.detection import Detection
-from img2scene_ros.frame import Frame
 from img2scene_ros.localization import OPTICAL_UP
-from img2scene_ros.localization import Placement
 from img2scene_ros.localization import object_axes
 from img2scene_ros.localization import position_std
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
-from img2scene_ros.support import SupportPlane
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
+from img2scene_ros.types import Placement
+from img2scene_ros.types import SupportPlane
 
 
 @dataclass(frozen=True)

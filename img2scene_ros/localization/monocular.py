@@ -7,26 +7,26 @@ from typing import Any
 
 import numpy as np
 
-from img2scene_ros.detection import Detection
 from img2scene_ros.devices import device_option
 from img2scene_ros.devices import dtype_option
 from img2scene_ros.devices import torch_device
 from img2scene_ros.devices import torch_dtype
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
-from img2scene_ros.frame import Frame
 from img2scene_ros.hub import cached_checkpoint
 from img2scene_ros.hub import checkpoint_folder
 from img2scene_ros.hub import first_line
 from img2scene_ros.hub import quiet_libraries
 from img2scene_ros.hub import reading
 from img2scene_ros.localization import OPTICAL_UP
-from img2scene_ros.localization import Placement
 from img2scene_ros.localization import object_axes
 from img2scene_ros.localization import position_std
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
-from img2scene_ros.support import SupportPlane
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
+from img2scene_ros.types import Placement
+from img2scene_ros.types import SupportPlane
 
 # Families of transformers that answer in metres; Depth Anything does in its metric checkpoints.
 _METRIC = ('depth_pro', 'glpn', 'zoedepth')

@@ -5,9 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from img2scene_ros.camera import Camera
-from img2scene_ros.detection import Detection
-from img2scene_ros.frame import Frame
-from img2scene_ros.localization import Placement
 from img2scene_ros.localization.class_sizes import usual_sizes
 from img2scene_ros.localization.upright import DEEP_AS_WIDE
 from img2scene_ros.localization.upright import Belief
@@ -17,7 +14,10 @@ from img2scene_ros.localization.upright import place_upright
 from img2scene_ros.localization.upright import seen_edges
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
-from img2scene_ros.support import SupportPlane
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
+from img2scene_ros.types import Placement
+from img2scene_ros.types import SupportPlane
 
 # A plane seen in the depth image is more exact than one that was told: radians, share.
 _MEASURED_TILT_STD, _MEASURED_HEIGHT_STD = np.radians(0.3), 0.005

@@ -5,10 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from img2scene_ros.detection import Detection
-from img2scene_ros.frame import Frame
 from img2scene_ros.localization import OPTICAL_UP
-from img2scene_ros.localization import Placement
 from img2scene_ros.localization.class_sizes import read_sizes
 from img2scene_ros.localization.class_sizes import usual_sizes
 from img2scene_ros.localization.upright import DEEP_AS_WIDE
@@ -18,7 +15,10 @@ from img2scene_ros.localization.upright import place_upright
 from img2scene_ros.localization.upright import seen_edges
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
-from img2scene_ros.support import SupportPlane
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
+from img2scene_ros.types import Placement
+from img2scene_ros.types import SupportPlane
 
 # A known support tells the camera's tilt; one without any mostly looks down on things, by 5 to 45
 # degrees. Radians.

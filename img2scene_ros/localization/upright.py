@@ -18,11 +18,11 @@ from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
 from img2scene_ros.camera import Camera
-from img2scene_ros.detection import Detection
-from img2scene_ros.localization import Placement
 from img2scene_ros.localization import object_axes
 from img2scene_ros.localization import position_std
-from img2scene_ros.support import SupportPlane
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Placement
+from img2scene_ros.types import SupportPlane
 
 _AROUND = np.linspace(0.0, 2.0 * np.pi, 32, endpoint=False)
 _RIM = np.stack([np.cos(_AROUND), np.sin(_AROUND), np.ones_like(_AROUND)], axis=1) / 2.0

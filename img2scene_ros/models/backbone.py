@@ -5,7 +5,7 @@ from torch import nn
 
 from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import OptionError
-from img2scene_ros.models.inputs import CHANNELS
+from img2scene_ros.models.channels import CHANNELS
 from img2scene_ros.models.resnet import DEPTHS
 from img2scene_ros.models.resnet import ResNet
 

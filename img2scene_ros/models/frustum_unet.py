@@ -17,9 +17,10 @@ import torch.nn.functional as functional
 from torch import Tensor
 from torch import nn
 
+from img2scene_ros.models.channels import CHANNELS
+from img2scene_ros.models.crop import CENTER_BEHIND_ANCHOR
 from img2scene_ros.models.geometry import resample_frustum
 from img2scene_ros.models.geometry import sample_frustum
-from img2scene_ros.models.inputs import CHANNELS
 from img2scene_ros.models.occupancy import EMPTY_LOGIT
 from img2scene_ros.models.occupancy import OccupancyNetwork
 from img2scene_ros.models.unet import UNet
@@ -27,7 +28,6 @@ from img2scene_ros.models.unet import blocks
 from img2scene_ros.models.unet import change_nothing
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
-from img2scene_ros.reconstruction.crop import CENTER_BEHIND_ANCHOR
 
 RAMP = 0.1  # cube sides
 ELSEWHERE = 1e-3  # what a reading beside the mask weighs against one in it

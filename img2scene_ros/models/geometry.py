@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from img2scene_ros.reconstruction.crop import CENTER_BEHIND_ANCHOR
+from img2scene_ros.models.crop import CENTER_BEHIND_ANCHOR
 
 
 def cell_centers(resolution: int, device: torch.device | str = 'cpu') -> Tensor:

@@ -21,8 +21,8 @@ from scipy.ndimage import find_objects
 from torch import Tensor
 from torch import nn
 
-from img2scene_ros.models.inputs import DEVIATION
-from img2scene_ros.models.inputs import MEAN
+from img2scene_ros.models.channels import DEVIATION
+from img2scene_ros.models.channels import MEAN
 from img2scene_ros.models.unet import UNet
 from img2scene_ros.options import Options
 from img2scene_ros.options import option

@@ -32,7 +32,7 @@ class OccupancyNetwork(nn.Module):
         """
         Look at crops.
 
-        :param pictures: (B, 6, S, S), see `models.inputs`
+        :param pictures: (B, 6, S, S), see `models.channels`
         :param half_field: (B,) tangent of half the angle that a crop spans
         :return: features, (B, ...)
         """
@@ -56,7 +56,7 @@ class OccupancyNetwork(nn.Module):
         """
         Return the occupancy logits of the cells of the cubes, or of some points.
 
-        :param pictures: (B, 6, S, S), see `models.inputs`
+        :param pictures: (B, 6, S, S), see `models.channels`
         :param half_field: (B,) tangent of half the angle that a crop spans
         :param resolution: cells along a side
         :param points_per_chunk: of each crop, looked up at once
@@ -75,7 +75,7 @@ class OccupancyNetwork(nn.Module):
         They are the mean of what the network says of a crop and of its mirror image: the crop's
         axis runs through the middle of picture and cube, so one mirrors the other exactly.
 
-        :param pictures: (B, 6, S, S), see `models.inputs`
+        :param pictures: (B, 6, S, S), see `models.channels`
         :param half_field: (B,) tangent of half the angle that a crop spans
         :return: (B, R, R, R) float32, [z, y, x]
         """

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch import nn
 
 from img2scene_ros.errors import InputError
-from img2scene_ros.models.inputs import CHANNELS
+from img2scene_ros.models.channels import CHANNELS
 
 DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 WIDTHS = (64, 128, 256, 512)

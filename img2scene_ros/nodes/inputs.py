@@ -14,7 +14,6 @@ from sensor_msgs.msg import Image
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.errors import InputError
-from img2scene_ros.frame import Frame
 from img2scene_ros.nodes.messages import camera_from_info
 from img2scene_ros.nodes.messages import color_from_compressed
 from img2scene_ros.nodes.messages import color_from_image
@@ -22,6 +21,7 @@ from img2scene_ros.nodes.messages import depth_from_image
 from img2scene_ros.nodes.messages import nanoseconds
 from img2scene_ros.nodes.pairing import Pair
 from img2scene_ros.nodes.pairing import Pairing
+from img2scene_ros.types import Frame
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks

@@ -19,8 +19,8 @@ from threading import Thread
 from typing import Protocol
 
 from img2scene_ros.errors import InputError
-from img2scene_ros.reconstruction import ObjectModel
-from img2scene_ros.scene.meshes import mesh_files
+from img2scene_ros.mesh.formats import mesh_files
+from img2scene_ros.types import ObjectModel
 
 SPARE = 20  # meshes kept after they were last shown, for viewers that lag behind
 IDLE = 30.0  # seconds after which a silent connection is closed

@@ -26,8 +26,8 @@ from visualization_msgs.msg import Marker
 from visualization_msgs.msg import UVCoordinate
 
 from img2scene_ros.camera import Camera
+from img2scene_ros.depth import metric_depth
 from img2scene_ros.errors import InputError
-from img2scene_ros.frame import metric_depth
 
 TEXT_HEIGHT = 0.03  # metres
 

@@ -14,9 +14,8 @@ from sensor_msgs.msg import Image
 
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import OptionError
-from img2scene_ros.frame import Frame
-from img2scene_ros.frame import find_frames
-from img2scene_ros.frame import load_frame
+from img2scene_ros.io.frames import find_frames
+from img2scene_ros.io.frames import load_frame
 from img2scene_ros.nodes import process
 from img2scene_ros.nodes.messages import header_of
 from img2scene_ros.nodes.messages import image_from_color
@@ -25,6 +24,7 @@ from img2scene_ros.nodes.messages import info_from_camera
 from img2scene_ros.nodes.parameters import ParameterGroup
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
+from img2scene_ros.types import Frame
 
 KEPT = 10  # decoded frames; more are read from disk again
 HISTORY = 10  # messages kept for subscribers that are still being connected

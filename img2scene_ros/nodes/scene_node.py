@@ -28,8 +28,8 @@ from std_srvs.srv import Trigger
 
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import OptionError
-from img2scene_ros.frame import Frame
 from img2scene_ros.nodes import process
+from img2scene_ros.nodes.diagnostics import Problems
 from img2scene_ros.nodes.diagnostics import diagnostics
 from img2scene_ros.nodes.diagnostics import resident_memory
 from img2scene_ros.nodes.inputs import Inputs
@@ -38,7 +38,6 @@ from img2scene_ros.nodes.outputs import Output
 from img2scene_ros.nodes.pairing import Pair
 from img2scene_ros.nodes.pairing import Pairing
 from img2scene_ros.nodes.parameters import ParameterGroup
-from img2scene_ros.nodes.problems import Problems
 from img2scene_ros.nodes.transforms import SupportFrame
 from img2scene_ros.nodes.workers import Workers
 from img2scene_ros.options import Options
@@ -48,9 +47,10 @@ from img2scene_ros.pipeline import PipelineOptions
 from img2scene_ros.registry import FOLDERS
 from img2scene_ros.registry import backend
 from img2scene_ros.registry import backends
-from img2scene_ros.scene import Scene
 from img2scene_ros.scene.export import ExportOptions
 from img2scene_ros.scene.export import export_scene
+from img2scene_ros.types import Frame
+from img2scene_ros.types import Scene
 
 TICK = 1.0  # seconds between two diagnostics
 GRACE = 3.0  # seconds a camera may need before its silence is logged

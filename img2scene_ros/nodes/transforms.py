@@ -7,8 +7,8 @@ from scipy.spatial.transform import Rotation
 
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
-from img2scene_ros.frame import Frame
-from img2scene_ros.support import SupportPlane
+from img2scene_ros.types import Frame
+from img2scene_ros.types import SupportPlane
 
 TIMEOUT = 0.2  # seconds to wait for the transform of a picture that has just been taken
 

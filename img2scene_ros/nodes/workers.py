@@ -11,14 +11,14 @@ import numpy as np
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
 from img2scene_ros.errors import Img2SceneError
-from img2scene_ros.frame import Frame
+from img2scene_ros.nodes.diagnostics import Problems
 from img2scene_ros.nodes.outputs import Output
 from img2scene_ros.nodes.pairing import Pair
 from img2scene_ros.nodes.pairing import Pairing
-from img2scene_ros.nodes.problems import Problems
 from img2scene_ros.pipeline import Pipeline
-from img2scene_ros.scene import Scene
-from img2scene_ros.scene import SceneObject
+from img2scene_ros.types import Frame
+from img2scene_ros.types import Scene
+from img2scene_ros.types import SceneObject
 
 IDLE = 0.2  # seconds between two looks at whether to stop
 PATIENCE = 5.0  # seconds that a worker may still need when the node stops

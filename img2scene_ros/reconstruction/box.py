@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import trimesh
 
-from img2scene_ros.localization import Sighting
 from img2scene_ros.options import Options
-from img2scene_ros.reconstruction import ObjectModel
+from img2scene_ros.types import ObjectModel
+from img2scene_ros.types import Sighting
 
 
 @dataclass(frozen=True)

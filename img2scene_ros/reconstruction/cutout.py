@@ -11,12 +11,12 @@ import numpy as np
 from img2scene_ros.camera import Camera
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.errors import ReconstructionError
-from img2scene_ros.localization import Sighting
-from img2scene_ros.reconstruction.crop import Crop
-from img2scene_ros.reconstruction.crop import CropView
-from img2scene_ros.reconstruction.crop import crop_view
-from img2scene_ros.reconstruction.crop import look_through
-from img2scene_ros.reconstruction.crop import smallest_rotation
+from img2scene_ros.models.crop import Crop
+from img2scene_ros.models.crop import CropView
+from img2scene_ros.models.crop import crop_view
+from img2scene_ros.models.crop import look_through
+from img2scene_ros.models.crop import smallest_rotation
+from img2scene_ros.types import Sighting
 
 _MIN_SIDE = 8  # pixels of the longer side of an object; smaller ones show no shape
 FOREGROUND = 0.85  # of the picture's side that the object takes up

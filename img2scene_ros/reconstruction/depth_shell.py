@@ -17,16 +17,16 @@ from scipy import ndimage
 from scipy.spatial import ConvexHull
 
 from img2scene_ros.errors import ReconstructionError
-from img2scene_ros.localization import Sighting
+from img2scene_ros.mesh.closing import closed_mesh
+from img2scene_ros.mesh.closing import main_parts
+from img2scene_ros.mesh.colors import spread_colors
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
-from img2scene_ros.reconstruction import ObjectModel
-from img2scene_ros.reconstruction.meshes import closed_mesh
-from img2scene_ros.reconstruction.meshes import main_parts
-from img2scene_ros.reconstruction.meshes import spread_colors
 from img2scene_ros.reconstruction.symmetry import Mirror
 from img2scene_ros.reconstruction.symmetry import find_mirror
 from img2scene_ros.reconstruction.view import View
+from img2scene_ros.types import ObjectModel
+from img2scene_ros.types import Sighting
 
 
 @dataclass(frozen=True)

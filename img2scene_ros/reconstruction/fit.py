@@ -4,14 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from img2scene_ros.frame import depth_std
-from img2scene_ros.localization import Sighting
-from img2scene_ros.reconstruction import Fit
-from img2scene_ros.reconstruction import ObjectModel
-from img2scene_ros.reconstruction.crop import CropView
-from img2scene_ros.reconstruction.crop import crop_view
-from img2scene_ros.reconstruction.crop import look_through
+from img2scene_ros.depth import depth_std
+from img2scene_ros.models.crop import CropView
+from img2scene_ros.models.crop import crop_view
+from img2scene_ros.models.crop import look_through
 from img2scene_ros.rendering.raycast import raycasting_scene
+from img2scene_ros.types import Fit
+from img2scene_ros.types import ObjectModel
+from img2scene_ros.types import Sighting
 
 SIZE = 96  # pixels of the virtual camera's side
 _FARTHEST = 3.0  # boxes from the line of sight that still count

@@ -1,10 +1,4 @@
-"""
-Meshes that generative models answer with: read, closed, and coloured.
-
-Such meshes may be open, torn or wound inside out. One that is closed stays as it is. Small holes
-of others are filled; what is still open is wrapped anew on a voxel grid, which closes it and moves
-its surface outwards by about half a cell (`_CELLS` along the longest side).
-"""
+"""Meshes that generative models answer with: read, closed (`mesh/closing.py`), and coloured."""
 
 import json
 import struct
@@ -15,25 +9,21 @@ from typing import Any
 
 import numpy as np
 import trimesh
-from scipy import ndimage
 from trimesh.visual.color import uv_to_interpolated_color
 
 from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.hub import first_line
-from img2scene_ros.localization import Sighting
-from img2scene_ros.reconstruction import ObjectModel
-from img2scene_ros.reconstruction.crop import CropView
-from img2scene_ros.reconstruction.meshes import closed_mesh
-from img2scene_ros.reconstruction.meshes import decimated
-from img2scene_ros.reconstruction.meshes import main_parts
+from img2scene_ros.mesh.closing import repaired
+from img2scene_ros.mesh.colors import mix
+from img2scene_ros.mesh.colors import srgb
+from img2scene_ros.models.crop import CropView
 from img2scene_ros.reconstruction.placing import placed
 from img2scene_ros.rendering.raycast import raycasting_scene
+from img2scene_ros.types import ObjectModel
+from img2scene_ros.types import Sighting
 
 MAX_FACES = 2_000_000  # of a mesh that is read
 MAX_TEXELS = 8192 ** 2  # of a texture that is read
-_CELLS = 64  # along the longest side of a mesh that is wrapped anew
-_SHELL = 0.55  # cells; a shell this thick on either side has no gaps
-_MIN_PART = 0.001  # of the largest part: smaller parts are specks
 _GREY = 160
 _FLOAT = 5126  # the number of this type in glTF
 FRONTS = {'+z': 0.0, '+x': 90.0, '-z': 180.0, '-x': 270.0}  # degrees about +y
@@ -74,7 +64,7 @@ class Generated:
                 'the mesh has vertices that are not finite numbers; choose another view')
         if not np.ptp(self.vertices, axis=0).max() > 0:
             raise ReconstructionError('the mesh has no extent; choose another view')
-        vertices, faces = _closed(self.vertices, self.faces, max_triangles)
+        vertices, faces = repaired(self.vertices, self.faces, max_triangles)
         return vertices, faces, self._colors(vertices)
 
     def _colors(self, points: np.ndarray) -> np.ndarray:
@@ -123,18 +113,6 @@ def to_view(turn: float) -> np.ndarray:
     towards = np.array([np.sin(np.radians(turn)), 0.0, np.cos(np.radians(turn))])
     up = np.array([0.0, 1.0, 0.0])
     return np.stack([np.cross(up, towards), -up, -towards])
-
-
-def srgb(light: np.ndarray) -> np.ndarray:
-    """Convert linear light in 0 to 1 to sRGB bytes (IEC 61966-2-1)."""
-    light = np.clip(light, 0.0, 1.0)
-    values = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
-    return np.round(255.0 * values).astype(np.uint8)
-
-
-def mix(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Interpolate the values of corners, (N, 3, C) and (N, 3) to (N, C)."""
-    return np.einsum('nij,ni->nj', values, weights)
 
 
 def read_glb(data: bytes) -> Generated:
@@ -258,41 +236,3 @@ def _vertex_colors(visual: Any, material: Any, count: int, linear: bool) -> np.n
     factor = getattr(material, 'baseColorFactor', None)
     color = np.full(3, _GREY, np.uint8) if factor is None else np.asarray(factor)[:3]
     return np.tile(color, (count, 1))
-
-
-def _closed(
-    vertices: np.ndarray, faces: np.ndarray, max_triangles: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    mesh = trimesh.Trimesh(vertices, faces, process=False)
-    mesh.merge_vertices(merge_tex=True, merge_norm=True)  # files part them at seams
-    mesh.update_faces(mesh.nondegenerate_faces() & mesh.unique_faces())
-    mesh.remove_unreferenced_vertices()
-    if not mesh.is_volume:
-        trimesh.repair.fill_holes(mesh)
-        trimesh.repair.fix_normals(mesh, multibody=True)
-    if mesh.is_volume and len(mesh.faces) > max_triangles:
-        mesh = decimated(mesh, max_triangles)
-    if mesh.is_volume:
-        return np.asarray(mesh.vertices), np.asarray(mesh.faces)
-    return _wrapped(vertices, faces, max_triangles)
-
-
-def _wrapped(
-    vertices: np.ndarray, faces: np.ndarray, max_triangles: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Wrap whatever it is in a closed surface: a shell around its faces, filled inside."""
-    import open3d
-
-    low, high = vertices.min(axis=0), vertices.max(axis=0)
-    cell = float((high - low).max()) / _CELLS
-    shape = np.ceil((high - low) / cell).astype(int) + 5
-    origin = (low + high - cell * (shape - 1)) / 2.0
-    points = (np.indices(shape).transpose(1, 2, 3, 0) * cell + origin).astype(np.float32)
-    scene = raycasting_scene(vertices.astype(np.float32), faces)
-    distance = scene.compute_distance(open3d.core.Tensor(points)).numpy() / cell
-    shell = _SHELL - distance
-    inside = ndimage.binary_fill_holes(shell > 0) & (shell <= 0)
-    solid = main_parts(np.where(inside, distance, shell), 1.0, _MIN_PART)
-    if not (solid > 0).any():
-        raise ReconstructionError('the mesh has no surface; choose another view')
-    return closed_mesh(solid, cell, origin, max_triangles)

@@ -21,18 +21,18 @@ import numpy as np
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
+from img2scene_ros.depth import depth_std
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.errors import ReconstructionError
-from img2scene_ros.frame import depth_std
-from img2scene_ros.localization import Sighting
-from img2scene_ros.reconstruction import ObjectModel
-from img2scene_ros.reconstruction.crop import MARGIN
-from img2scene_ros.reconstruction.crop import CropView
-from img2scene_ros.reconstruction.crop import crop_view
+from img2scene_ros.models.crop import MARGIN
+from img2scene_ros.models.crop import CropView
+from img2scene_ros.models.crop import crop_view
 from img2scene_ros.reconstruction.fit import Evidence
 from img2scene_ros.reconstruction.fit import evidence
 from img2scene_ros.reconstruction.fit import measured_fit
 from img2scene_ros.rendering.raycast import raycasting_scene
+from img2scene_ros.types import ObjectModel
+from img2scene_ros.types import Sighting
 
 _MIN_SIDE = 8  # pixels of the longer side of an object; smaller ones show no shape
 _MIN_READINGS = 30  # of depth on the mesh; fewer do not tell its distance

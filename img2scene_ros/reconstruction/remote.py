@@ -31,15 +31,15 @@ from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import OptionError
 from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.hub import first_line
-from img2scene_ros.localization import Sighting
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
-from img2scene_ros.reconstruction import ObjectModel
 from img2scene_ros.reconstruction.cutout import cut_out
 from img2scene_ros.reconstruction.cutout import png
 from img2scene_ros.reconstruction.generated import FRONTS
 from img2scene_ros.reconstruction.generated import placed_upright
 from img2scene_ros.reconstruction.generated import read_glb
+from img2scene_ros.types import ObjectModel
+from img2scene_ros.types import Sighting
 
 if TYPE_CHECKING:
     from requests import Session

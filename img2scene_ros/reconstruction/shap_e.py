@@ -23,16 +23,16 @@ from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.hub import checkpoint_folder
 from img2scene_ros.hub import first_line
 from img2scene_ros.hub import reading
-from img2scene_ros.localization import Sighting
+from img2scene_ros.mesh.colors import mix
+from img2scene_ros.mesh.colors import srgb
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
-from img2scene_ros.reconstruction import ObjectModel
 from img2scene_ros.reconstruction.cutout import cut_out
 from img2scene_ros.reconstruction.cutout import on_plain
 from img2scene_ros.reconstruction.generated import Generated
-from img2scene_ros.reconstruction.generated import mix
 from img2scene_ros.reconstruction.generated import placed_upright
-from img2scene_ros.reconstruction.generated import srgb
+from img2scene_ros.types import ObjectModel
+from img2scene_ros.types import Sighting
 
 PICTURE_SIZE = 256  # pixels of the side of what the network is shown
 # What a checkpoint consists of; weights are *.bin or *.safetensors.

@@ -5,8 +5,8 @@ TripoSR: a closed, coloured mesh from one picture of an object.
     -> sized, moved and turned a little until it fits mask, depth and support (`placing.py`)
 
 The network completes what no one saw, in shape and colour; it needs no depth. Its mesh has no
-metric size: the place where it fits sets it. `models/triposr.py` is the network,
-`models/isosurface.py` finds its surface without asking for every point of the grid.
+metric size: the place where it fits sets it. `models/triposr_network.py` is the network,
+`mesh/isosurface.py` finds its surface without asking for every point of the grid.
 """
 
 from collections.abc import Sequence
@@ -28,17 +28,17 @@ from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.errors import attempt
 from img2scene_ros.hub import checkpoint_folder
 from img2scene_ros.hub import first_line
-from img2scene_ros.localization import Sighting
+from img2scene_ros.mesh.closing import closed_mesh
+from img2scene_ros.mesh.closing import main_parts
+from img2scene_ros.models.crop import Crop
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.reconstruction import BatchReconstructor
-from img2scene_ros.reconstruction import ObjectModel
-from img2scene_ros.reconstruction.crop import Crop
 from img2scene_ros.reconstruction.cutout import cut_out
 from img2scene_ros.reconstruction.cutout import on_plain
-from img2scene_ros.reconstruction.meshes import closed_mesh
-from img2scene_ros.reconstruction.meshes import main_parts
 from img2scene_ros.reconstruction.placing import placed
+from img2scene_ros.types import ObjectModel
+from img2scene_ros.types import Sighting
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -87,7 +87,7 @@ class TriposrReconstructor(BatchReconstructor):
         _require_packages()
         from torch import nn
 
-        from img2scene_ros.models.triposr import load_triposr
+        from img2scene_ros.models.triposr_network import load_triposr
 
         self._device = torch_device(options.device)
         self._dtype = torch_dtype(options.dtype, self._device)
@@ -109,7 +109,7 @@ class TriposrReconstructor(BatchReconstructor):
         self, sightings: Sequence[Sighting],
     ) -> list[ObjectModel | Img2SceneError]:
         """Rebuild several objects in one pass; one that cannot be rebuilt gives its error."""
-        from img2scene_ros.models.triposr import PICTURE_SIZE
+        from img2scene_ros.models.triposr_network import PICTURE_SIZE
 
         crops = [attempt(cut_out, sighting, 'triposr', PICTURE_SIZE, self.options.foreground)
                  for sighting in sightings]
@@ -151,8 +151,8 @@ class TriposrReconstructor(BatchReconstructor):
         """
         import torch
 
-        from img2scene_ros.models.isosurface import sample_near_surface
-        from img2scene_ros.models.triposr import RADIUS
+        from img2scene_ros.mesh.isosurface import sample_near_surface
+        from img2scene_ros.models.triposr_network import RADIUS
 
         options = self.options
         surface = float(np.log(options.threshold))
@@ -205,7 +205,7 @@ def _checkpoint(options: TriposrOptions) -> Path:
 
 
 def _cell(resolution: int) -> float:
-    from img2scene_ros.models.triposr import RADIUS
+    from img2scene_ros.models.triposr_network import RADIUS
 
     return 2.0 * RADIUS / (resolution - 1)
 
@@ -217,7 +217,7 @@ def _trimmed(solid: np.ndarray, resolution: int) -> tuple[np.ndarray, np.ndarray
     :param solid: (R, R, R), positive inside
     :return: (X, Y, Z), negative all around; and (3,) the place of its first cell
     """
-    from img2scene_ros.models.triposr import RADIUS
+    from img2scene_ros.models.triposr_network import RADIUS
 
     solid = np.pad(solid, 1, constant_values=-1.0)
     filled = [np.flatnonzero((solid > 0).any(axis=others))

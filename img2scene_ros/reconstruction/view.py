@@ -6,10 +6,11 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
+from img2scene_ros.depth import depth_std
+from img2scene_ros.detection.masks import colored_pixels
 from img2scene_ros.errors import ReconstructionError
-from img2scene_ros.frame import depth_std
-from img2scene_ros.localization import Sighting
-from img2scene_ros.reconstruction.meshes import picture_colors
+from img2scene_ros.mesh.colors import picture_colors
+from img2scene_ros.types import Sighting
 
 # Pixels around the mask that belong to the view.
 _MARGIN = 16
@@ -44,7 +45,7 @@ class View:
                 'the object has too few depth readings; move the camera closer or turn it')
         self.frame = frame
         self.mask = mask
-        self._colored = sighting.colored
+        self._colored = colored_pixels(sighting)
         self.placement = sighting.placement
         self.wall = wall
         self.tolerance = float(2.0 * depth_std(self.placement.position[2]))

@@ -8,7 +8,7 @@ the network's solid is cut and filled so that its surface lies where the reading
 left in free space, and the two go over into each other behind the surface. Without depth the shape
 is known up to its scale; the distance of the placement sets it.
 
-What lies outside of the crop's cube (`crop.py`) is lost.
+What lies outside of the crop's cube (`models/crop.py`) is lost.
 """
 
 from collections.abc import Sequence
@@ -20,6 +20,7 @@ import numpy as np
 from scipy import ndimage
 
 from img2scene_ros.detection import bbox_of
+from img2scene_ros.detection.masks import colored_pixels
 from img2scene_ros.devices import device_option
 from img2scene_ros.devices import dtype_option
 from img2scene_ros.devices import torch_device
@@ -29,21 +30,21 @@ from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.errors import attempt
 from img2scene_ros.hub import first_line
-from img2scene_ros.localization import Sighting
+from img2scene_ros.mesh.closing import closed_mesh
+from img2scene_ros.mesh.closing import main_parts
+from img2scene_ros.mesh.colors import picture_colors
+from img2scene_ros.mesh.colors import spread_colors
+from img2scene_ros.models.crop import Crop
+from img2scene_ros.models.crop import Cube
+from img2scene_ros.models.crop import cut_crop
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.reconstruction import BatchReconstructor
-from img2scene_ros.reconstruction import ObjectModel
-from img2scene_ros.reconstruction.crop import Crop
-from img2scene_ros.reconstruction.crop import Cube
-from img2scene_ros.reconstruction.crop import cut_crop
-from img2scene_ros.reconstruction.meshes import closed_mesh
-from img2scene_ros.reconstruction.meshes import main_parts
-from img2scene_ros.reconstruction.meshes import picture_colors
-from img2scene_ros.reconstruction.meshes import spread_colors
 from img2scene_ros.reconstruction.view import MIN_READINGS
 from img2scene_ros.reconstruction.view import View
 from img2scene_ros.rendering.raycast import raycasting_scene
+from img2scene_ros.types import ObjectModel
+from img2scene_ros.types import Sighting
 from img2scene_ros.weights import weights_folder
 
 _MIN_SIDE = 8  # pixels of the longer side of an object; smaller ones show no shape
@@ -86,9 +87,9 @@ class VoxelReconstructor(BatchReconstructor):
 
     def __init__(self, options: VoxelOptions = VoxelOptions()) -> None:
         _require_packages()
-        from img2scene_ros.models import load_network
-        from img2scene_ros.models import picture_size
-        from img2scene_ros.models import read_network_config
+        from img2scene_ros.models.networks import load_network
+        from img2scene_ros.models.networks import picture_size
+        from img2scene_ros.models.networks import read_network_config
 
         self._device = torch_device(options.device)
         self._dtype = torch_dtype(options.dtype, self._device)
@@ -128,11 +129,11 @@ class VoxelReconstructor(BatchReconstructor):
         import torch
         from torch.nn.functional import interpolate
 
-        from img2scene_ros.models.inputs import encode_crop
+        from img2scene_ros.models.channels import crop_channels
 
         pictures = torch.from_numpy(np.stack([
-            encode_crop(crop.color, None if sighting.detection.mask is None else crop.mask,
-                        crop.depth, crop.anchor, crop.view.half_field)
+            crop_channels(crop.color, None if sighting.detection.mask is None else crop.mask,
+                          crop.depth, crop.anchor, crop.view.half_field)
             for sighting, crop in zip(sightings, crops)]))
         half_field = torch.tensor([crop.view.half_field for crop in crops], dtype=torch.float32)
         try:
@@ -266,7 +267,7 @@ def _closed(inside: np.ndarray) -> np.ndarray:
 def _colors(sighting: Sighting, model: ObjectModel) -> np.ndarray:
     """Colour vertices from the picture; those that the mesh itself hides as the nearest seen."""
     optical = (model.vertices @ model.rotation.T + model.position).astype(np.float32)
-    colors, shown = picture_colors(sighting.frame, sighting.colored, optical)
+    colors, shown = picture_colors(sighting.frame, colored_pixels(sighting), optical)
     rays = np.concatenate([np.zeros_like(optical), optical], axis=1)
     scene = raycasting_scene(optical, model.faces)
     shown &= scene.cast_rays(rays)['t_hit'].numpy() > 1.0 - 1e-3

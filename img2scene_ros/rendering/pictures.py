@@ -6,13 +6,13 @@ import cv2
 import numpy as np
 
 from img2scene_ros.camera import Camera
-from img2scene_ros.frame import Frame
 from img2scene_ros.rendering.raycast import Lights
 from img2scene_ros.rendering.raycast import Surface
 from img2scene_ros.rendering.raycast import look_at
 from img2scene_ros.rendering.raycast import render
-from img2scene_ros.scene import Scene
-from img2scene_ros.scene import SceneObject
+from img2scene_ros.types import Frame
+from img2scene_ros.types import Scene
+from img2scene_ros.types import SceneObject
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 PANEL_WIDTH, PANEL_HEIGHT = 640, 480

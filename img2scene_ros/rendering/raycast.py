@@ -13,7 +13,7 @@ import numpy as np
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.errors import MissingDependencyError
-from img2scene_ros.reconstruction import Texture
+from img2scene_ros.types import Texture
 
 CREASE = np.cos(np.radians(40.0))
 

@@ -3,8 +3,8 @@ The export directory: the scene as files that other programs read.
 
     scene.glb                    all objects at their places, each in a node '<id>_<label>'
     scene.png  overlay.png       pictures of the reconstruction and of the detections
-    meshes/<id>_<label>.glb      one object; also as OBJ, PLY, STL or COLLADA (`scene/meshes.py`)
-    collision/<id>_<label>.stl   its collision mesh (`scene/collision.py`); convex parts are
+    meshes/<id>_<label>.glb      one object; also as OBJ, PLY, STL or COLLADA (`mesh/formats.py`)
+    collision/<id>_<label>.stl   its collision mesh (`mesh/collision.py`); convex parts are
                                  numbered
     objects.json                 poses, sizes and where they came from
 
@@ -29,22 +29,22 @@ from scipy.spatial.transform import Rotation
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import OptionError
-from img2scene_ros.frame import Frame
+from img2scene_ros.mesh.collision import KINDS
+from img2scene_ros.mesh.collision import collision_parts
+from img2scene_ros.mesh.formats import FORMATS
+from img2scene_ros.mesh.formats import mesh_files
+from img2scene_ros.mesh.gltf import OBJECT_FRONT
+from img2scene_ros.mesh.gltf import OBJECT_UP
+from img2scene_ros.mesh.gltf import Node
+from img2scene_ros.mesh.gltf import glb
+from img2scene_ros.mesh.gltf import gltf_rotation
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.rendering.pictures import draw_overlay
 from img2scene_ros.rendering.pictures import draw_scene
-from img2scene_ros.scene import Scene
-from img2scene_ros.scene import SceneObject
-from img2scene_ros.scene.collision import KINDS
-from img2scene_ros.scene.collision import collision_parts
-from img2scene_ros.scene.gltf import Node
-from img2scene_ros.scene.gltf import OBJECT_FRONT
-from img2scene_ros.scene.gltf import OBJECT_UP
-from img2scene_ros.scene.gltf import glb
-from img2scene_ros.scene.gltf import gltf_rotation
-from img2scene_ros.scene.meshes import FORMATS
-from img2scene_ros.scene.meshes import mesh_files
+from img2scene_ros.types import Frame
+from img2scene_ros.types import Scene
+from img2scene_ros.types import SceneObject
 
 ENTRIES = {'scene.glb', 'scene.png', 'overlay.png', 'meshes', 'collision', 'objects.json'}
 

@@ -10,16 +10,16 @@ import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from img2scene_ros.detection import UNNAMED
-from img2scene_ros.detection import Detection
-from img2scene_ros.frame import Frame
-from img2scene_ros.frame import depth_std
-from img2scene_ros.localization import Placement
-from img2scene_ros.localization import Sighting
-from img2scene_ros.reconstruction import ObjectModel
-from img2scene_ros.scene import Scene
-from img2scene_ros.scene import SceneObject
-from img2scene_ros.support import SupportPlane
+from img2scene_ros.depth import depth_std
+from img2scene_ros.types import UNNAMED
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
+from img2scene_ros.types import ObjectModel
+from img2scene_ros.types import Placement
+from img2scene_ros.types import Scene
+from img2scene_ros.types import SceneObject
+from img2scene_ros.types import Sighting
+from img2scene_ros.types import SupportPlane
 
 # A sighting is another object when its mean colour differs by more than this (CIELAB).
 _MAX_COLOR_CHANGE = 25.0

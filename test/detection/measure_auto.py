@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from img2scene_ros.detection import Detection
 from img2scene_ros.detection.auto import merged
+from img2scene_ros.detection.supports import find_support
 from img2scene_ros.detection.tabletop import TabletopDetector
-from img2scene_ros.frame import Frame
 from img2scene_ros.learning.depth_noise import add_depth_noise
 from img2scene_ros.learning.samples import SceneSample
 from img2scene_ros.learning.samples import SceneSamples
-from img2scene_ros.support import find_support
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
 
 FURNITURE = {'bed', 'bookcase', 'chair', 'couch', 'desk', 'dining table', 'wardrobe'}
 MIN_PIXELS = 150  # objects that show less do not count

@@ -30,22 +30,22 @@ from synthetic import tabletop_frame
 
 from img2scene_ros import hub
 from img2scene_ros.cli import main
-from img2scene_ros.detection import Detection
 from img2scene_ros.detection import auto
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection import detr
 from img2scene_ros.detection.auto import AutoDetector
 from img2scene_ros.detection.auto import merged
 from img2scene_ros.detection.detr import DetrOptions
+from img2scene_ros.detection.supports import find_support
 from img2scene_ros.detection.tabletop import TabletopDetector
 from img2scene_ros.detection.tabletop import TabletopOptions
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
-from img2scene_ros.frame import Frame
 from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.pipeline import parse_settings
-from img2scene_ros.support import SupportPlane
-from img2scene_ros.support import find_support
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
+from img2scene_ros.types import SupportPlane
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 

@@ -29,7 +29,6 @@ import torch
 import transformers
 
 from img2scene_ros.camera import Camera
-from img2scene_ros.detection import Detection
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection import detr
 from img2scene_ros.detection.detr import DetrDetector
@@ -37,7 +36,8 @@ from img2scene_ros.detection.detr import DetrOptions
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import OptionError
-from img2scene_ros.frame import Frame
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
 
 FAMILIES = ['detr', 'rt_detr_v2', 'd_fine', 'rf_detr', 'rf_detr_seg', 'maskformer']
 
@@ -565,7 +565,7 @@ def test_says_nothing_of_its_own_on_the_terminal(checkpoint, frames_folder, tmp_
     put_into_cache(checkpoint('rt_detr_v2'), tmp_path / 'hub')
     code = f'''
 from img2scene_ros.detection.detr import DetrDetector, DetrOptions
-from img2scene_ros.frame import load_frame
+from img2scene_ros.io.frames import load_frame
 detector = DetrDetector(DetrOptions(checkpoint='{NAME}', score_threshold=0.0))
 print(len(detector.detect(load_frame({str(frames_folder / 'ycb_1')!r}), None)))
 '''

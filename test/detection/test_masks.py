@@ -18,8 +18,8 @@ from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection.masks import mask_from_color
 from img2scene_ros.detection.masks import mask_from_depth
 from img2scene_ros.detection.masks import without_background
-from img2scene_ros.frame import Frame
-from img2scene_ros.support import find_support
+from img2scene_ros.detection.supports import find_support
+from img2scene_ros.types import Frame
 
 
 def iou(one: np.ndarray, other: np.ndarray) -> float:

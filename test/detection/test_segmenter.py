@@ -21,14 +21,14 @@ from test_masks import drawn
 from test_masks import iou
 
 from img2scene_ros.camera import Camera
-from img2scene_ros.detection import Detection
 from img2scene_ros.detection import segmenter
 from img2scene_ros.detection.segmenter import Segmenter
 from img2scene_ros.detection.segmenter import sharpened
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
-from img2scene_ros.frame import Frame
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 

@@ -15,14 +15,14 @@ from synthetic import tabletop_frame
 from trimesh.transformations import rotation_matrix
 
 from img2scene_ros.camera import Camera
-from img2scene_ros.detection import Detection
 from img2scene_ros.detection import bbox_of
+from img2scene_ros.detection.supports import find_support
 from img2scene_ros.detection.tabletop import TabletopDetector
 from img2scene_ros.detection.tabletop import TabletopOptions
 from img2scene_ros.errors import InputError
-from img2scene_ros.frame import Frame
 from img2scene_ros.learning.depth_noise import add_depth_noise
-from img2scene_ros.support import find_support
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
 
 TABLE_FRAMES = ('table_blue_mug', 'table_cracker_box', 'table_green_bowl',
                 'table_mustard_bottle', 'table_pepper_can')

@@ -6,10 +6,10 @@ from img2scene_ros.camera import Camera
 from img2scene_ros.learning.samples import RESOLUTION
 from img2scene_ros.learning.samples import CropSample
 from img2scene_ros.learning.samples import ObjectTruth
-from img2scene_ros.reconstruction.crop import MARGIN
-from img2scene_ros.reconstruction.crop import Crop
-from img2scene_ros.reconstruction.crop import CropView
-from img2scene_ros.reconstruction.crop import anchor_depth
+from img2scene_ros.models.crop import MARGIN
+from img2scene_ros.models.crop import Crop
+from img2scene_ros.models.crop import CropView
+from img2scene_ros.models.crop import anchor_depth
 
 SIZE = 48
 LABELS = ('ball', 'box')

@@ -20,8 +20,8 @@ from img2scene_ros.learning.augmentation import ragged
 from img2scene_ros.learning.augmentation import resized_mask
 from img2scene_ros.learning.augmentation import with_background
 from img2scene_ros.learning.augmentation import with_gaps
-from img2scene_ros.reconstruction.crop import CropView
-from img2scene_ros.reconstruction.crop import anchor_depth
+from img2scene_ros.models.crop import CropView
+from img2scene_ros.models.crop import anchor_depth
 
 NOTHING = AugmentationOptions(
     flip=0.0, occluder=0.0, background=0.0, photometric=0.0, mask_pixels=0, ragged_mask=0.0,

@@ -8,12 +8,12 @@ from synthetic import can
 from synthetic import tabletop_frame
 
 from img2scene_ros.camera import Camera
-from img2scene_ros.frame import Frame
-from img2scene_ros.frame import depth_std
+from img2scene_ros.depth import depth_std
 from img2scene_ros.learning.depth_noise import DepthNoise
 from img2scene_ros.learning.depth_noise import add_depth_noise
 from img2scene_ros.learning.depth_noise import edges
 from img2scene_ros.pipeline import Pipeline
+from img2scene_ros.types import Frame
 
 CAMERA = Camera(320, 240, 300.0, 300.0, 159.5, 119.5)
 NONE = DepthNoise(0, 0, 0, 0, 0, -1, 256, 0, 0, 0, 0)

@@ -20,7 +20,6 @@ from img2scene_ros.detection.detr import DetrOptions
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
-from img2scene_ros.frame import Frame
 from img2scene_ros.learning import detector_training
 from img2scene_ros.learning.average_precision import box_iou
 from img2scene_ros.learning.detector_config import DetectorAugmentationOptions
@@ -30,11 +29,11 @@ from img2scene_ros.learning.detector_config import read_detector_config
 from img2scene_ros.learning.detector_config import read_stages
 from img2scene_ros.learning.detector_data import DetectorExamples
 from img2scene_ros.learning.detector_data import Picture
-from img2scene_ros.learning.detector_data import as_tensors
-from img2scene_ros.learning.detector_data import augment
+from img2scene_ros.learning.detector_data import augment_picture
 from img2scene_ros.learning.detector_data import normalized
 from img2scene_ros.learning.detector_data import open_pictures
 from img2scene_ros.learning.detector_data import picture_of
+from img2scene_ros.learning.detector_data import picture_tensors
 from img2scene_ros.learning.detector_model import dense_loss
 from img2scene_ros.learning.detector_training import learning_rate
 from img2scene_ros.learning.detector_training import train_detector
@@ -46,6 +45,7 @@ from img2scene_ros.learning.samples import encode_scene
 from img2scene_ros.learning.samples import write_index
 from img2scene_ros.learning.samples import write_shard
 from img2scene_ros.learning.synthetic import RenderOptions
+from img2scene_ros.types import Frame
 from solids import solid_sample
 
 pytestmark = pytest.mark.usefixtures('one_thread')
@@ -273,7 +273,7 @@ def test_boxes_move_with_the_picture(count):
     options = DetectorAugmentationOptions(zoom_in=1.5, zoom_out=1.5, photometric=0.0, jpeg=0.0)
     mirrored, found = 0, 0
     for seed in range(40):
-        framed = augment([picture] * count, np.random.default_rng(seed), options, 192, 128)
+        framed = augment_picture([picture] * count, np.random.default_rng(seed), options, 192, 128)
         assert framed.color.shape == (128, 192, 3)
         bright = (framed.color > 250).all(axis=-1)
         for left, top, right, bottom in framed.boxes:
@@ -304,21 +304,23 @@ def test_cut_and_hidden_objects_are_ignored():
     assert picture.ignored.tolist() == [True, False]
     tiny = Picture(picture.color, np.array([[0, 0, 3, 30], [20, 0, 50, 30.0]]), np.zeros(2, int),
                    np.zeros(2, bool))
-    assert augment([tiny], np.random.default_rng(0), options, 96, 64).ignored.tolist() == [
+    assert augment_picture([tiny], np.random.default_rng(0), options, 96, 64).ignored.tolist() == [
         True, False]
     # Zoomed in, an object loses most of its box sooner or later.
     options = DetectorAugmentationOptions(zoom_in=4.0, photometric=0.0)
-    cut = [augment([picture], np.random.default_rng(seed), options, 96, 64) for seed in range(60)]
+    cut = [augment_picture([picture], np.random.default_rng(seed), options, 96, 64)
+           for seed in range(60)]
     assert any(len(item.boxes) == 1 for item in cut)
     for item in cut:
         sides = item.boxes[:, 2:] - item.boxes[:, :2]
         assert (item.boxes >= 0).all() and (item.boxes <= (96, 64, 96, 64)).all()
         assert (sides > 0).all()
     alone = Picture(picture.color, picture.boxes[1:], picture.classes[1:], picture.ignored[1:])
-    cut = [augment([alone], np.random.default_rng(seed), options, 96, 64) for seed in range(60)]
+    cut = [augment_picture([alone], np.random.default_rng(seed), options, 96, 64)
+           for seed in range(60)]
     assert any(item.ignored.any() and (item.boxes[0, 2:] - item.boxes[0, :2]).min() > 6
                for item in cut)  # too little of it is left, though it is not small
-    target = as_tensors(picture)[1]
+    target = picture_tensors(picture)[1]
     assert target['class_labels'].tolist() == [0]
     np.testing.assert_allclose(
         target['boxes'], [[65 / 90, 25 / 60, 30 / 90, 30 / 60]], rtol=1e-5)

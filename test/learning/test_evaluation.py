@@ -22,7 +22,7 @@ from img2scene_ros.learning.evaluation import surface_of
 from img2scene_ros.learning.evaluation import thickened
 from img2scene_ros.learning.evaluation import unpacked
 from img2scene_ros.learning.metrics import voxel_iou
-from img2scene_ros.reconstruction.crop import CENTER_BEHIND_ANCHOR
+from img2scene_ros.models.crop import CENTER_BEHIND_ANCHOR
 
 SIZE, HALF_FIELD = 64, 0.3
 SHAPE = (RESOLUTION,) * 3

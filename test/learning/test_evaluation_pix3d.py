@@ -18,8 +18,8 @@ from img2scene_ros.learning.metrics import pix3d_voxels
 from img2scene_ros.learning.metrics import voxel_iou
 from img2scene_ros.learning.pix3d import load_prepared
 from img2scene_ros.learning.pix3d import prepare_pix3d
-from img2scene_ros.models import build_network
-from img2scene_ros.models import save_network
+from img2scene_ros.models.networks import build_network
+from img2scene_ros.models.networks import save_network
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 

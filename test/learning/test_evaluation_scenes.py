@@ -10,7 +10,6 @@ from scipy.spatial.transform import Rotation
 from shape_folders import write_shapes
 
 from img2scene_ros.cli import main
-from img2scene_ros.detection import Detection
 from img2scene_ros.errors import OptionError
 from img2scene_ros.learning.evaluation_scenes import SceneOptions
 from img2scene_ros.learning.evaluation_scenes import boxes_of
@@ -28,8 +27,9 @@ from img2scene_ros.learning.shapes import open_library
 from img2scene_ros.learning.synthetic import RenderOptions
 from img2scene_ros.learning.synthetic import is_visible_enough
 from img2scene_ros.learning.synthetic import scene_samples
-from img2scene_ros.reconstruction import ObjectModel
-from img2scene_ros.scene import SceneObject
+from img2scene_ros.types import Detection
+from img2scene_ros.types import ObjectModel
+from img2scene_ros.types import SceneObject
 
 LIBRARY = Library(None, None, {})
 RENDERING = RenderOptions(kind='scenes', width=240, sky_rays=0, floor_share=0.0)

@@ -27,8 +27,8 @@ from img2scene_ros.learning.evaluation_shapes import split_of
 from img2scene_ros.learning.evaluation_shapes import view_of
 from img2scene_ros.learning.shapes import load_pix3d_shape
 from img2scene_ros.learning.shapes import open_library
-from img2scene_ros.models import build_network
-from img2scene_ros.models import save_network
+from img2scene_ros.models.networks import build_network
+from img2scene_ros.models.networks import save_network
 from img2scene_ros.models.occupancy import OccupancyNetwork
 
 pytestmark = pytest.mark.usefixtures('one_thread')

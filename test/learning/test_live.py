@@ -10,10 +10,10 @@ from img2scene_ros.learning import live
 from img2scene_ros.learning.arrangements import arrange
 from img2scene_ros.learning.samples import coarser
 from img2scene_ros.learning.synthetic import voxels
-from img2scene_ros.models.inputs import encode_crop
-from img2scene_ros.reconstruction.crop import CropView
-from img2scene_ros.reconstruction.crop import anchor_depth
-from img2scene_ros.reconstruction.crop import crop_view
+from img2scene_ros.models.channels import crop_channels
+from img2scene_ros.models.crop import CropView
+from img2scene_ros.models.crop import anchor_depth
+from img2scene_ros.models.crop import crop_view
 from img2scene_ros.rendering.traced import draw
 
 
@@ -104,7 +104,7 @@ def test_inputs_are_what_robots_feed(crops):
     mask = crops['mask'][number].numpy()
     assert anchor[number] == pytest.approx(
         anchor_depth(crops['depth'][number].numpy(), mask), rel=0.02)
-    expected = encode_crop(crops['color'][number].permute(1, 2, 0).numpy(), mask, None, 1.0,
+    expected = crop_channels(crops['color'][number].permute(1, 2, 0).numpy(), mask, None, 1.0,
                            float(half_field[number]))
     np.testing.assert_allclose(pictures[number], expected, atol=1e-5)
     assert live.crop_inputs(crops, torch.Generator().manual_seed(0), 'rgbd')[0][:, 5].any()

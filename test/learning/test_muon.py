@@ -7,8 +7,8 @@ from img2scene_ros.learning.muon import STEP_RMS
 from img2scene_ros.learning.muon import Muon
 from img2scene_ros.learning.muon import orthogonalized
 from img2scene_ros.learning.runs import weight_groups
-from img2scene_ros.models import NETWORKS
-from img2scene_ros.models import build_network
+from img2scene_ros.models.networks import NETWORKS
+from img2scene_ros.models.networks import build_network
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 

@@ -4,8 +4,8 @@ from itertools import islice
 
 import numpy as np
 
-from img2scene_ros.learning.placing_errors import error_table
 from img2scene_ros.learning.placing_errors import placing_errors
+from img2scene_ros.learning.placing_errors import placing_table
 from img2scene_ros.learning.shapes import open_library
 from img2scene_ros.learning.synthetic import RenderOptions
 from img2scene_ros.learning.synthetic import scene_samples
@@ -23,5 +23,5 @@ def test_what_is_known_decides_how_far_meshes_are_off() -> None:
              for setup, some in errors.items()}
     assert place['depth and plane', 0.0, 'exact'] < 0.03
     assert place['depth and plane', 0.0, 'exact'] < place['neither', 0.0, 'exact']
-    lines = list(error_table(errors))
+    lines = list(placing_table(errors))
     assert len({line.count('|') for line in lines}) == 1 and len(lines) > 10

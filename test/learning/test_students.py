@@ -18,7 +18,7 @@ from img2scene_ros.learning.packed_shapes import write_packed
 from img2scene_ros.learning.shapes import household_object
 from img2scene_ros.learning.students import learn
 from img2scene_ros.learning.students import read_student_options
-from img2scene_ros.models import load_network
+from img2scene_ros.models.networks import load_network
 
 CPU = torch.device('cpu')
 SMALL = {

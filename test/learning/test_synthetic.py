@@ -34,7 +34,7 @@ from img2scene_ros.learning.synthetic import random_scene
 from img2scene_ros.learning.synthetic import scene_samples
 from img2scene_ros.learning.synthetic import truths
 from img2scene_ros.learning.synthetic import voxels
-from img2scene_ros.reconstruction.crop import Cube
+from img2scene_ros.models.crop import Cube
 
 
 @pytest.fixture(scope='module')

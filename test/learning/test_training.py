@@ -34,8 +34,8 @@ from img2scene_ros.learning.training import threshold_ious
 from img2scene_ros.learning.training import train
 from img2scene_ros.learning.training_config import TrainingConfig
 from img2scene_ros.learning.training_config import read_config
-from img2scene_ros.models import load_network
-from img2scene_ros.models import read_network_config
+from img2scene_ros.models.networks import load_network
+from img2scene_ros.models.networks import read_network_config
 from img2scene_ros.weights import bundled
 
 pytestmark = pytest.mark.usefixtures('one_thread')

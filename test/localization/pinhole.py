@@ -3,9 +3,9 @@
 import numpy as np
 
 from img2scene_ros.camera import Camera
-from img2scene_ros.detection import Detection
-from img2scene_ros.frame import Frame
-from img2scene_ros.support import SupportPlane
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
+from img2scene_ros.types import SupportPlane
 
 CAMERA = Camera(640, 480, 520.0, 500.0, 310.0, 250.0)
 FRAME = Frame(np.zeros((480, 640, 3), np.uint8), CAMERA)

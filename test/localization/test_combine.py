@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from img2scene_ros.camera import Camera
-from img2scene_ros.detection import Detection
-from img2scene_ros.frame import Frame
-from img2scene_ros.localization import Placement
 from img2scene_ros.localization.combine import combined
 from img2scene_ros.localization.combine import place
 from img2scene_ros.localization.combine import sources_of
 from img2scene_ros.localization.fixed import FixedOptions
 from img2scene_ros.localization.monocular import MonocularOptions
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
+from img2scene_ros.types import Placement
 
 RAY = np.array([0.36, -0.48, 0.8])
 FRAME = Frame(np.zeros((48, 64, 3), np.uint8), Camera(64, 48, 60.0, 60.0, 32.0, 24.0))

@@ -9,12 +9,12 @@ from pinhole import floor
 from pinhole import in_camera
 from pinhole import seen
 
-from img2scene_ros.frame import Frame
 from img2scene_ros.learning.distance_errors import distance_errors
-from img2scene_ros.learning.distance_errors import error_table
+from img2scene_ros.learning.distance_errors import distance_table
 from img2scene_ros.learning.samples import ObjectTruth
 from img2scene_ros.learning.samples import SceneSample
 from img2scene_ros.localization import object_axes
+from img2scene_ros.types import Frame
 
 
 def scene(y: float, scale: float = 1.0) -> SceneSample:
@@ -44,7 +44,7 @@ def test_errors_are_those_of_the_scene() -> None:
 def test_the_table_has_a_row_for_every_way() -> None:
     """Medians of whole objects; nothing is hidden here."""
     scenes = [scene(y) for y in (0.9, 1.1, 1.3)]
-    lines = list(error_table(distance_errors(scenes)))
+    lines = list(distance_table(distance_errors(scenes)))
     rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in lines[2:]]
     assert [row[:2] for row in rows if row[2] == 'whole'] == [
         ['exact', '`plane`'], ['exact', '`size_prior`'], ['1 degree, 2 %', '`plane`'],

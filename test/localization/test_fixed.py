@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from img2scene_ros.camera import Camera
-from img2scene_ros.detection import Detection
-from img2scene_ros.frame import Frame
 from img2scene_ros.localization.fixed import FixedDistance
 from img2scene_ros.localization.fixed import FixedOptions
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
 
 
 def test_on_the_ray_at_the_distance() -> None:

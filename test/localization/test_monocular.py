@@ -12,14 +12,14 @@ import transformers
 from pinhole import FRAME
 from pinhole import floor
 
-from img2scene_ros.detection import Detection
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
-from img2scene_ros.frame import Frame
 from img2scene_ros.localization.combine import sources_of
 from img2scene_ros.localization.monocular import MonocularDistance
 from img2scene_ros.localization.monocular import MonocularOptions
 from img2scene_ros.localization.monocular import is_at_hand
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 DEPTH = 1.5  # metres, what the checkpoint sees everywhere

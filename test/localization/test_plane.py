@@ -13,7 +13,7 @@ from pinhole import seen
 
 from img2scene_ros.localization.plane import PlaneDistance
 from img2scene_ros.localization.plane import PlaneOptions
-from img2scene_ros.support import SupportPlane
+from img2scene_ros.types import SupportPlane
 
 SURE = PlaneDistance(PlaneOptions(height_std=0.001, angle_std=0.05))
 

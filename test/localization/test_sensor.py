@@ -9,13 +9,13 @@ from synthetic import camera_pose
 from synthetic import can
 from synthetic import tabletop_frame
 
-from img2scene_ros.detection import Detection
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection.masks import mask_from_depth
-from img2scene_ros.frame import Frame
-from img2scene_ros.localization import Placement
+from img2scene_ros.detection.supports import find_support
 from img2scene_ros.localization.sensor import SensorDistance
-from img2scene_ros.support import find_support
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
+from img2scene_ros.types import Placement
 
 
 def place(frame: Frame, mask: np.ndarray) -> Placement | None:

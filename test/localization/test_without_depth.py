@@ -10,19 +10,19 @@ import pytest
 import trimesh
 
 from img2scene_ros.cli import main
-from img2scene_ros.detection import Detection
 from img2scene_ros.detection import tabletop
+from img2scene_ros.detection.supports import find_support
 from img2scene_ros.detection.tabletop import TabletopOptions
-from img2scene_ros.frame import Frame
-from img2scene_ros.localization import Placement
 from img2scene_ros.localization.combine import place
 from img2scene_ros.localization.plane import PlaneDistance
 from img2scene_ros.localization.sensor import SensorDistance
 from img2scene_ros.localization.size_prior import SizePriorDistance
 from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.pipeline import parse_settings
-from img2scene_ros.support import SupportPlane
-from img2scene_ros.support import find_support
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
+from img2scene_ros.types import Placement
+from img2scene_ros.types import SupportPlane
 
 # Class and box of the object on recorded tables, read off the pictures by hand.
 RECORDED = {

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from img2scene_ros.models.crop import CropView
 from img2scene_ros.models.geometry import cell_centers
 from img2scene_ros.models.geometry import crop_extrinsics
 from img2scene_ros.models.geometry import crop_intrinsics
@@ -12,7 +13,6 @@ from img2scene_ros.models.geometry import resample_frustum
 from img2scene_ros.models.geometry import sample_cube
 from img2scene_ros.models.geometry import sample_frustum
 from img2scene_ros.models.geometry import unproject
-from img2scene_ros.reconstruction.crop import CropView
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 

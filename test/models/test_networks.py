@@ -15,20 +15,21 @@ from torch import nn
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import OptionError
-from img2scene_ros.models import NETWORKS
-from img2scene_ros.models import build_network
-from img2scene_ros.models import load_network
-from img2scene_ros.models import read_network_config
-from img2scene_ros.models import save_network
+from img2scene_ros.models import networks
+from img2scene_ros.models.channels import CHANNELS
+from img2scene_ros.models.channels import crop_channels
+from img2scene_ros.models.crop import CropView
 from img2scene_ros.models.frustum_unet import RAMP
 from img2scene_ros.models.frustum_unet import behind_surface
 from img2scene_ros.models.geometry import cell_centers
-from img2scene_ros.models.inputs import CHANNELS
-from img2scene_ros.models.inputs import encode_crop
+from img2scene_ros.models.networks import NETWORKS
+from img2scene_ros.models.networks import build_network
+from img2scene_ros.models.networks import load_network
+from img2scene_ros.models.networks import read_network_config
+from img2scene_ros.models.networks import save_network
 from img2scene_ros.models.occupancy import OccupancyNetwork
 from img2scene_ros.models.resnet import ResNet
 from img2scene_ros.models.resnet import load_imagenet_weights
-from img2scene_ros.reconstruction.crop import CropView
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 
@@ -148,7 +149,7 @@ def test_measured_surface_enters_the_frustum_at_its_depth(behind_anchor):
     anchor, half_field, slices = 1.3, 0.3, 40
     depth = np.full((32, 32), anchor + behind_anchor)
     depth[:4, :4] = np.nan
-    picture = encode_crop(np.zeros((32, 32, 3), np.uint8), None, depth, anchor, half_field)
+    picture = crop_channels(np.zeros((32, 32, 3), np.uint8), None, depth, anchor, half_field)
     behind = behind_surface(torch.from_numpy(picture)[None], slices)[0].numpy()
     cube = CropView(np.eye(3), half_field).cube(anchor)
     distance = (cube.centers(slices)[:, 0, 0, 2] - depth[-1, -1]) / cube.side
@@ -164,12 +165,12 @@ def test_readings_of_the_object_count_where_something_is_behind_its_edge():
     mask = np.zeros((32, 32), bool)
     mask[:, 15] = True
     depth = np.where(mask, 1.0, 1.2)
-    picture = encode_crop(np.zeros((32, 32, 3), np.uint8), mask, depth, 1.0, 0.3)
+    picture = crop_channels(np.zeros((32, 32, 3), np.uint8), mask, depth, 1.0, 0.3)
     behind = behind_surface(torch.from_numpy(picture)[None], 40)[0]
     pole, wall = behind[:, 5, 7], behind[:, 5, 3]
     assert int((pole < 0).sum()) < int((wall < 0).sum()), 'the pole is nearer'
     alone = np.where(mask, 1.0, np.nan)
-    picture = encode_crop(np.zeros((32, 32, 3), np.uint8), mask, alone, 1.0, 0.3)
+    picture = crop_channels(np.zeros((32, 32, 3), np.uint8), mask, alone, 1.0, 0.3)
     expected = behind_surface(torch.from_numpy(picture)[None], 40)[0, :, 5, 7]
     torch.testing.assert_close(pole, expected, atol=0.01, rtol=0)
 

@@ -14,9 +14,9 @@ from triposr_checkpoints import ellipsoid
 from triposr_checkpoints import small
 
 from img2scene_ros.errors import InputError
-from img2scene_ros.models.triposr import TripoSR
-from img2scene_ros.models.triposr import TripoSRConfig
-from img2scene_ros.models.triposr import load_triposr
+from img2scene_ros.models.triposr_network import TripoSR
+from img2scene_ros.models.triposr_network import TripoSRConfig
+from img2scene_ros.models.triposr_network import load_triposr
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 

@@ -19,10 +19,10 @@ import torch
 from scipy.spatial import cKDTree
 from skimage.measure import marching_cubes
 
-from img2scene_ros.models.isosurface import sample_near_surface
-from img2scene_ros.models.triposr import RADIUS
-from img2scene_ros.models.triposr import TripoSR
-from img2scene_ros.models.triposr import load_triposr
+from img2scene_ros.mesh.isosurface import sample_near_surface
+from img2scene_ros.models.triposr_network import RADIUS
+from img2scene_ros.models.triposr_network import TripoSR
+from img2scene_ros.models.triposr_network import load_triposr
 
 SOURCE = os.environ.get('IMG2SCENE_TRIPOSR_SOURCE', '')
 WHOLE = os.environ.get('IMG2SCENE_TRIPOSR_WHOLE', '')  # any text: 419 M parameters, minutes

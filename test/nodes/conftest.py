@@ -8,7 +8,7 @@ import pytest
 from harness import NodeProcess
 from harness import Robot
 
-from img2scene_ros.nodes.demo import free_domain
+from img2scene_ros.nodes.demo_nodes import free_domain
 
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 

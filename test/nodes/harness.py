@@ -28,12 +28,12 @@ from sensor_msgs.msg import Image
 from visualization_msgs.msg import Marker
 from visualization_msgs.msg import MarkerArray
 
-from img2scene_ros.frame import Frame
 from img2scene_ros.nodes.messages import header_of
 from img2scene_ros.nodes.messages import image_from_color
 from img2scene_ros.nodes.messages import image_from_depth
 from img2scene_ros.nodes.messages import info_from_camera
 from img2scene_ros.nodes.messages import nanoseconds
+from img2scene_ros.types import Frame
 
 TIMEOUT = 90.0  # seconds; only a failing test waits so long
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)

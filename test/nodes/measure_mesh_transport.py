@@ -21,14 +21,14 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode
 from visualization_msgs.msg import MarkerArray
 
-from img2scene_ros.frame import Frame
-from img2scene_ros.frame import load_frame
-from img2scene_ros.nodes.demo import free_domain
+from img2scene_ros.io.frames import load_frame
+from img2scene_ros.nodes.demo_nodes import free_domain
 from img2scene_ros.nodes.outputs import LATCHED
 from img2scene_ros.nodes.outputs.markers import MarkersOptions
 from img2scene_ros.nodes.outputs.markers import MarkersOutput
 from img2scene_ros.pipeline import Pipeline
-from img2scene_ros.scene import Scene
+from img2scene_ros.types import Frame
+from img2scene_ros.types import Scene
 
 HEADINGS = ('transport', 'first [kB]', 'first [ms]', 'later [kB]', 'later [ms]', 'files [kB]')
 

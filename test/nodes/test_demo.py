@@ -13,15 +13,15 @@ import cv2
 import numpy as np
 import pytest
 
-from img2scene_ros.detection import Detection
 from img2scene_ros.detection import detr
 from img2scene_ros.detection.detr import DetrOptions
 from img2scene_ros.errors import MissingDependencyError
-from img2scene_ros.frame import Frame
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
 
 pytest.importorskip('rclpy')
 
-from img2scene_ros.nodes.demo import run_picture_demo  # noqa: E402, it needs rclpy
+from img2scene_ros.nodes.demo_nodes import run_picture_demo  # noqa: E402, it needs rclpy
 
 FRAMES = Path(__file__).resolve().parents[2] / 'data/frames'
 

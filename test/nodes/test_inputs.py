@@ -26,8 +26,8 @@ from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image
 
-from img2scene_ros.frame import Frame
 from img2scene_ros.nodes.messages import header_of
+from img2scene_ros.types import Frame
 
 Change = Callable[[Image, CameraInfo, Image], None]
 

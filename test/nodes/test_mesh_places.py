@@ -25,8 +25,8 @@ from img2scene_ros.nodes.mesh_places import SPARE
 from img2scene_ros.nodes.mesh_places import MeshFiles
 from img2scene_ros.nodes.mesh_places import MeshFolder
 from img2scene_ros.nodes.mesh_places import MeshServer
-from img2scene_ros.reconstruction import ObjectModel
-from img2scene_ros.reconstruction import Texture
+from img2scene_ros.types import ObjectModel
+from img2scene_ros.types import Texture
 
 
 @pytest.fixture

@@ -29,20 +29,20 @@ from visualization_msgs.msg import Marker
 from visualization_msgs.msg import MarkerArray
 
 from img2scene_ros.camera import Camera
-from img2scene_ros.detection import Detection
 from img2scene_ros.errors import InputError
-from img2scene_ros.frame import Frame
-from img2scene_ros.nodes.demo import free_domain
+from img2scene_ros.nodes.demo_nodes import free_domain
+from img2scene_ros.nodes.marker_messages import Viewed
 from img2scene_ros.nodes.messages import marker_from_text
 from img2scene_ros.nodes.messages import marker_from_textured_mesh
 from img2scene_ros.nodes.messages import texture_from_png
 from img2scene_ros.nodes.outputs.markers import MarkersOptions
 from img2scene_ros.nodes.outputs.markers import MarkersOutput
-from img2scene_ros.nodes.outputs.markers import Viewed
-from img2scene_ros.reconstruction import ObjectModel
-from img2scene_ros.reconstruction import Texture
-from img2scene_ros.scene import Scene
-from img2scene_ros.scene import SceneObject
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
+from img2scene_ros.types import ObjectModel
+from img2scene_ros.types import Scene
+from img2scene_ros.types import SceneObject
+from img2scene_ros.types import Texture
 
 FRAME = Frame(np.zeros((6, 8, 3), np.uint8), Camera(8, 6, 5.0, 5.0, 3.5, 2.5))
 

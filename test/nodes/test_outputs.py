@@ -7,15 +7,15 @@ import pytest
 import trimesh
 
 from img2scene_ros.camera import Camera
-from img2scene_ros.detection import Detection
-from img2scene_ros.frame import Frame
+from img2scene_ros.nodes.marker_messages import shaded_colors
 from img2scene_ros.nodes.outputs.cloud import sampled
 from img2scene_ros.nodes.outputs.labels import label_image
-from img2scene_ros.nodes.outputs.markers import shaded_colors
 from img2scene_ros.nodes.workers import differs
-from img2scene_ros.reconstruction import ObjectModel
-from img2scene_ros.scene import Scene
-from img2scene_ros.scene import SceneObject
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
+from img2scene_ros.types import ObjectModel
+from img2scene_ros.types import Scene
+from img2scene_ros.types import SceneObject
 
 
 def model_of(mesh: trimesh.Trimesh, color: int = 100) -> ObjectModel:

@@ -12,7 +12,7 @@ from harness import Robot
 from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import Image
 
-from img2scene_ros.frame import Frame
+from img2scene_ros.types import Frame
 
 
 def listen(robot: Robot) -> dict[str, list]:

@@ -18,9 +18,9 @@ from scipy.spatial.transform import Rotation
 from img2scene_ros.camera import Camera
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
-from img2scene_ros.frame import Frame
-from img2scene_ros.nodes.demo import free_domain
+from img2scene_ros.nodes.demo_nodes import free_domain
 from img2scene_ros.nodes.transforms import SupportFrame
+from img2scene_ros.types import Frame
 
 FRAME = Frame(np.zeros((48, 64, 3), np.uint8), Camera(64, 48, 60.0, 60.0, 31.5, 23.5),
               stamp_ns=12_345_678_901, frame_id='optical')

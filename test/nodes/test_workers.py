@@ -14,16 +14,16 @@ import pytest
 import trimesh
 
 from img2scene_ros.camera import Camera
-from img2scene_ros.detection import Detection
 from img2scene_ros.errors import InputError
-from img2scene_ros.frame import Frame
+from img2scene_ros.nodes.diagnostics import Problems
 from img2scene_ros.nodes.pairing import Pair
 from img2scene_ros.nodes.pairing import Pairing
-from img2scene_ros.nodes.problems import Problems
 from img2scene_ros.nodes.workers import Workers
-from img2scene_ros.reconstruction import ObjectModel
-from img2scene_ros.scene import Scene
-from img2scene_ros.scene import SceneObject
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
+from img2scene_ros.types import ObjectModel
+from img2scene_ros.types import Scene
+from img2scene_ros.types import SceneObject
 
 
 class Log:

@@ -3,8 +3,8 @@
 import numpy as np
 import trimesh
 
-from img2scene_ros.reconstruction import ObjectModel
-from img2scene_ros.reconstruction import Texture
+from img2scene_ros.types import ObjectModel
+from img2scene_ros.types import Texture
 
 
 def textured_model(seed: int = 0, subdivisions: int = 2) -> ObjectModel:

@@ -6,17 +6,17 @@ import numpy as np
 import trimesh
 
 from img2scene_ros.camera import Camera
-from img2scene_ros.detection import Detection
 from img2scene_ros.detection import bbox_of
-from img2scene_ros.frame import Frame
 from img2scene_ros.localization import OPTICAL_UP
-from img2scene_ros.localization import Placement
-from img2scene_ros.localization import Sighting
 from img2scene_ros.localization import object_axes
-from img2scene_ros.reconstruction import ObjectModel
-from img2scene_ros.reconstruction.crop import smallest_rotation
+from img2scene_ros.models.crop import smallest_rotation
 from img2scene_ros.rendering.raycast import Surface
 from img2scene_ros.rendering.raycast import render
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
+from img2scene_ros.types import ObjectModel
+from img2scene_ros.types import Placement
+from img2scene_ros.types import Sighting
 
 CAMERA = Camera(320, 240, 280.0, 285.0, 160.0, 118.0)
 PLACE = np.array([0.2, -0.1, 1.3])  # metres, optical frame

@@ -15,20 +15,20 @@ from synthetic import camera_pose
 from synthetic import can
 from synthetic import tabletop_frame
 
-from img2scene_ros.detection import Detection
 from img2scene_ros.detection import bbox_of
+from img2scene_ros.detection.supports import find_support
 from img2scene_ros.errors import ReconstructionError
-from img2scene_ros.frame import Frame
-from img2scene_ros.localization import Sighting
 from img2scene_ros.localization.sensor import SensorDistance
 from img2scene_ros.pipeline import Pipeline
-from img2scene_ros.reconstruction import ObjectModel
 from img2scene_ros.reconstruction.depth_shell import DepthShellOptions
 from img2scene_ros.reconstruction.depth_shell import DepthShellReconstructor
 from img2scene_ros.rendering.raycast import Surface
 from img2scene_ros.rendering.raycast import render
-from img2scene_ros.scene import Scene
-from img2scene_ros.support import find_support
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
+from img2scene_ros.types import ObjectModel
+from img2scene_ros.types import Scene
+from img2scene_ros.types import Sighting
 
 TABLE_FRAMES = ('table_blue_mug', 'table_cracker_box', 'table_green_bowl',
                 'table_mustard_bottle', 'table_pepper_can')

@@ -9,12 +9,12 @@ from trimesh.visual import TextureVisuals
 from trimesh.visual.material import PBRMaterial
 
 from img2scene_ros.errors import ReconstructionError
-from img2scene_ros.reconstruction import ObjectModel
+from img2scene_ros.mesh import gltf
+from img2scene_ros.mesh.colors import linear
+from img2scene_ros.mesh.colors import srgb
 from img2scene_ros.reconstruction.generated import Generated
 from img2scene_ros.reconstruction.generated import read_glb
-from img2scene_ros.reconstruction.generated import srgb
-from img2scene_ros.scene import gltf
-from img2scene_ros.scene.gltf import linear
+from img2scene_ros.types import ObjectModel
 
 BALL = trimesh.creation.icosphere(4)  # radius 1
 

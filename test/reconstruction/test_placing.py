@@ -9,24 +9,24 @@ import trimesh
 from scipy.spatial.transform import Rotation
 
 from img2scene_ros.camera import Camera
-from img2scene_ros.detection import Detection
+from img2scene_ros.depth import depth_std
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.errors import ReconstructionError
-from img2scene_ros.frame import Frame
-from img2scene_ros.frame import depth_std
-from img2scene_ros.localization import Placement
-from img2scene_ros.localization import Sighting
 from img2scene_ros.localization import object_axes
 from img2scene_ros.localization.plane import PlaneDistance
 from img2scene_ros.localization.sensor import SensorDistance
-from img2scene_ros.reconstruction import ObjectModel
-from img2scene_ros.reconstruction.crop import crop_view
+from img2scene_ros.models.crop import crop_view
 from img2scene_ros.reconstruction.fit import measured_fit
 from img2scene_ros.reconstruction.placing import placed
 from img2scene_ros.rendering.raycast import Surface
 from img2scene_ros.rendering.raycast import look_at
 from img2scene_ros.rendering.raycast import render
-from img2scene_ros.support import SupportPlane
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
+from img2scene_ros.types import ObjectModel
+from img2scene_ros.types import Placement
+from img2scene_ros.types import Sighting
+from img2scene_ros.types import SupportPlane
 
 CAMERA = Camera(640, 480, 600.0, 610.0, 310.0, 250.0)
 

@@ -32,9 +32,9 @@ from img2scene_ros.errors import OptionError
 from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.pipeline import PipelineOptions
-from img2scene_ros.reconstruction import ObjectModel
 from img2scene_ros.reconstruction.remote import RemoteOptions
 from img2scene_ros.reconstruction.remote import RemoteReconstructor
+from img2scene_ros.types import ObjectModel
 
 GLB = bars().export(file_type='glb')
 MESH_TYPE = 'model/gltf-binary'

@@ -14,24 +14,24 @@ from triposr_checkpoints import SEMI_AXES
 from triposr_checkpoints import ellipsoid
 
 from img2scene_ros.camera import Camera
-from img2scene_ros.detection import Detection
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import ReconstructionError
-from img2scene_ros.frame import Frame
 from img2scene_ros.localization import OPTICAL_UP
-from img2scene_ros.localization import Placement
-from img2scene_ros.localization import Sighting
 from img2scene_ros.localization import object_axes
-from img2scene_ros.models.triposr import TripoSR
+from img2scene_ros.models.crop import smallest_rotation
+from img2scene_ros.models.triposr_network import TripoSR
 from img2scene_ros.reconstruction import BatchReconstructor
-from img2scene_ros.reconstruction import ObjectModel
-from img2scene_ros.reconstruction.crop import smallest_rotation
 from img2scene_ros.reconstruction.triposr import TriposrOptions
 from img2scene_ros.reconstruction.triposr import TriposrReconstructor
 from img2scene_ros.rendering.raycast import Surface
 from img2scene_ros.rendering.raycast import render
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
+from img2scene_ros.types import ObjectModel
+from img2scene_ros.types import Placement
+from img2scene_ros.types import Sighting
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 

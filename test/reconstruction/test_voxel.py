@@ -18,30 +18,30 @@ from synthetic import camera_pose
 from synthetic import tabletop_frame
 from torch import Tensor
 
-from img2scene_ros import models
-from img2scene_ros.detection import Detection
+from img2scene_ros.depth import depth_std
 from img2scene_ros.detection import bbox_of
+from img2scene_ros.detection.supports import find_support
 from img2scene_ros.detection.tabletop import TabletopDetector
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
 from img2scene_ros.errors import ReconstructionError
-from img2scene_ros.frame import Frame
-from img2scene_ros.frame import depth_std
-from img2scene_ros.localization import Placement
-from img2scene_ros.localization import Sighting
 from img2scene_ros.localization import object_axes
 from img2scene_ros.localization.sensor import SensorDistance
+from img2scene_ros.models import networks
+from img2scene_ros.models.crop import anchor_depth
+from img2scene_ros.models.crop import crop_view
 from img2scene_ros.models.occupancy import OccupancyNetwork
 from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.pipeline import PipelineOptions
-from img2scene_ros.reconstruction import ObjectModel
-from img2scene_ros.reconstruction.crop import anchor_depth
-from img2scene_ros.reconstruction.crop import crop_view
 from img2scene_ros.reconstruction.voxel import VoxelOptions
 from img2scene_ros.reconstruction.voxel import VoxelReconstructor
 from img2scene_ros.rendering.raycast import Surface
 from img2scene_ros.rendering.raycast import render
-from img2scene_ros.support import find_support
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
+from img2scene_ros.types import ObjectModel
+from img2scene_ros.types import Placement
+from img2scene_ros.types import Sighting
 from img2scene_ros.weights import bundled
 
 pytestmark = pytest.mark.usefixtures('one_thread')
@@ -143,7 +143,7 @@ def rebuild(
 ) -> ObjectModel:
     """Rebuild with another network than the bundled one."""
     with monkeypatch.context() as patch:
-        patch.setattr(models, 'load_network', lambda folder: network)
+        patch.setattr(networks, 'load_network', lambda folder: network)
         reconstructor = VoxelReconstructor(VoxelOptions(**{'threshold': 0.5, **options}))
     return reconstructor.reconstruct(sighting)
 
@@ -508,7 +508,7 @@ def test_a_network_that_sees_nothing_does_not_break_the_scene(
     recorded: Callable[[str], Frame], monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Every object stays as its box and says why."""
-    monkeypatch.setattr(models, 'load_network', lambda folder: Constant(-9.0))
+    monkeypatch.setattr(networks, 'load_network', lambda folder: Constant(-9.0))
     scene = Pipeline(PipelineOptions(reconstructor='voxel')).run(recorded('ycb_3'))
     assert [found.model.reconstructor for found in scene.objects] == ['box'] * 3
     assert all('sees no solid' in found.note and found.is_final for found in scene.objects)

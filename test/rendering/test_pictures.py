@@ -5,16 +5,16 @@ import pytest
 import trimesh
 
 from img2scene_ros.camera import Camera
-from img2scene_ros.detection import Detection
 from img2scene_ros.detection import bbox_of
-from img2scene_ros.frame import Frame
-from img2scene_ros.reconstruction import ObjectModel
 from img2scene_ros.rendering.pictures import color_of
 from img2scene_ros.rendering.pictures import draw_overlay
 from img2scene_ros.rendering.pictures import draw_scene
-from img2scene_ros.scene import Scene
-from img2scene_ros.scene import SceneObject
-from img2scene_ros.support import SupportPlane
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
+from img2scene_ros.types import ObjectModel
+from img2scene_ros.types import Scene
+from img2scene_ros.types import SceneObject
+from img2scene_ros.types import SupportPlane
 
 CAMERA = Camera.from_field_of_view(160, 120, 60.0)
 GREY, GREEN = 120, (20, 230, 20)

@@ -5,11 +5,11 @@ import pytest
 import trimesh
 
 from img2scene_ros.camera import Camera
-from img2scene_ros.reconstruction import Texture
 from img2scene_ros.rendering.raycast import Lights
 from img2scene_ros.rendering.raycast import Surface
 from img2scene_ros.rendering.raycast import look_at
 from img2scene_ros.rendering.raycast import render
+from img2scene_ros.types import Texture
 
 CAMERA = Camera(160, 120, 150.0, 150.0, 75.0, 62.0)
 COLOR = (200, 100, 50)

@@ -14,18 +14,18 @@ from colored_models import color_per_face
 from scipy.spatial.transform import Rotation
 
 from img2scene_ros.camera import Camera
-from img2scene_ros.detection import Detection
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
-from img2scene_ros.frame import Frame
-from img2scene_ros.reconstruction import Fit
-from img2scene_ros.reconstruction import ObjectModel
-from img2scene_ros.scene import Scene
-from img2scene_ros.scene import SceneObject
+from img2scene_ros.mesh.gltf import gltf_rotation
 from img2scene_ros.scene.export import ExportOptions
 from img2scene_ros.scene.export import export_scene
-from img2scene_ros.scene.gltf import gltf_rotation
-from img2scene_ros.support import SupportPlane
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Fit
+from img2scene_ros.types import Frame
+from img2scene_ros.types import ObjectModel
+from img2scene_ros.types import Scene
+from img2scene_ros.types import SceneObject
+from img2scene_ros.types import SupportPlane
 
 SIZE = (64, 48)
 TILT = np.array([0.0, -np.cos(0.5), -np.sin(0.5)])

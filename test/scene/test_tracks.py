@@ -12,15 +12,15 @@ from synthetic import camera_pose
 from synthetic import can
 from synthetic import tabletop_frame
 
-from img2scene_ros.detection import Detection
 from img2scene_ros.detection.tabletop import TabletopDetector
-from img2scene_ros.frame import Frame
-from img2scene_ros.localization import Sighting
 from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.pipeline import PipelineOptions
-from img2scene_ros.reconstruction import ObjectModel
-from img2scene_ros.scene import Scene
-from img2scene_ros.support import SupportPlane
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
+from img2scene_ros.types import ObjectModel
+from img2scene_ros.types import Scene
+from img2scene_ros.types import Sighting
+from img2scene_ros.types import SupportPlane
 
 POSE = camera_pose(35, 0.9)
 

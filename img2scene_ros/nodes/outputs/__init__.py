@@ -11,9 +11,9 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy
 from rclpy.qos import QoSProfile
 
-from img2scene_ros.frame import Frame
 from img2scene_ros.options import Options
-from img2scene_ros.scene import Scene
+from img2scene_ros.types import Frame
+from img2scene_ros.types import Scene
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 

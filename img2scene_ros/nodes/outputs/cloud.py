@@ -6,14 +6,14 @@ import numpy as np
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import PointCloud2
 
-from img2scene_ros.frame import Frame
 from img2scene_ros.nodes.messages import cloud_from_points
 from img2scene_ros.nodes.messages import header_of
 from img2scene_ros.nodes.outputs import LATCHED
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
-from img2scene_ros.reconstruction import ObjectModel
-from img2scene_ros.scene import Scene
+from img2scene_ros.types import Frame
+from img2scene_ros.types import ObjectModel
+from img2scene_ros.types import Scene
 
 
 @dataclass(frozen=True)

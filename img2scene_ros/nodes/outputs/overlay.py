@@ -3,12 +3,12 @@
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import Image
 
-from img2scene_ros.frame import Frame
 from img2scene_ros.nodes.messages import header_of
 from img2scene_ros.nodes.messages import image_from_color
 from img2scene_ros.options import Options
 from img2scene_ros.rendering.pictures import draw_overlay
-from img2scene_ros.scene import Scene
+from img2scene_ros.types import Frame
+from img2scene_ros.types import Scene
 
 
 class OverlayOutput:

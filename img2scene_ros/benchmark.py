@@ -1,0 +1,113 @@
+"""Time and, where a frame folder holds the truth, accuracy: the tables of docs/benchmarks.md."""
+
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import cpu_count
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import cv2
+import numpy as np
+import trimesh
+
+from img2scene_ros.detection import bbox_of
+from img2scene_ros.io.frames import load_frame
+from img2scene_ros.pipeline import Pipeline
+from img2scene_ros.pipeline import parse_settings
+from img2scene_ros.rendering.raycast import Surface
+from img2scene_ros.rendering.raycast import render
+from img2scene_ros.types import Frame
+from img2scene_ros.types import SceneObject
+
+HEADINGS = ('frame', 'objects', 'closed', 'frame [ms]', 'mesh [ms]', 'bbox IoU',
+            'silhouette IoU', 'height error [mm]')
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """One object against the `mask.png` and `measured.json` of its frame folder."""
+
+    bbox_iou: float
+    silhouette_iou: float
+    height_error: float
+
+
+def bench(
+    folders: Sequence[Path], settings: dict[str, Any] | None = None, repeats: int = 5,
+) -> str:
+    """
+    Measure the pipeline on recorded frames.
+
+    :param folders: frame folders
+    :param settings: options by dotted name; defaults for the others
+    :param repeats: runs per frame; times are their medians
+    :return: a Markdown table
+    :raises InputError: a folder that cannot be read
+    :raises Img2SceneError: as `Pipeline`
+    """
+    pipeline = Pipeline(*parse_settings(settings or {}))
+    lines = [_row(HEADINGS), _row(['---'] * len(HEADINGS))]
+    for folder in folders:
+        lines.append(_row(_measured(pipeline, folder, repeats)))
+    return '\n'.join([_machine(), '', *lines])
+
+
+def accuracy(folder: Path, frame: Frame, found: Sequence[SceneObject]) -> Accuracy | None:
+    """Compare the object that covers most of `mask.png` with the truth; None without truth."""
+    if not (folder / 'mask.png').is_file() or not found:
+        return None
+    truth = cv2.imread(str(folder / 'mask.png'), cv2.IMREAD_UNCHANGED) > 0
+    one = max(found, key=lambda item: _iou(item.detection.mask, truth))
+    silhouette = render([Surface(one.points, one.model.faces, one.model.colors, id=1)],
+                        frame.camera).ids == 1
+    measured = json.loads((folder / 'measured.json').read_text())
+    box, tight = np.zeros(frame.shape, bool), np.zeros(frame.shape, bool)
+    for area, bbox in ((box, one.detection.bbox), (tight, bbox_of(truth))):
+        xmin, ymin, xmax, ymax = np.round(bbox).astype(int)
+        area[ymin:ymax, xmin:xmax] = True
+    return Accuracy(_iou(box, tight), _iou(silhouette, truth),
+                    float(one.model.size[2]) - measured['height_above_table_m'])
+
+
+def _measured(pipeline: Pipeline, folder: Path, repeats: int) -> list[str]:
+    frame = load_frame(folder)
+    pipeline.restart()
+    pipeline.run(frame)
+    perceive, mesh = [], []
+    for _ in range(repeats):
+        pipeline.restart()
+        start = perf_counter()
+        pipeline.perceive(frame)
+        perceive.append(perf_counter() - start)
+        while True:
+            start, before = perf_counter(), pipeline.rebuilt
+            if pipeline.reconstruct_next() is None:
+                break
+            mesh.append((perf_counter() - start) / (pipeline.rebuilt - before))
+    found = pipeline.perceive(frame).objects
+    closed = sum(trimesh.Trimesh(one.model.vertices, one.model.faces, process=False).is_watertight
+                 for one in found)
+    row = [folder.name, str(len(found)), str(closed), f'{1e3 * median(perceive):.0f}',
+           f'{1e3 * median(mesh):.0f}' if mesh else '']
+    truth = accuracy(folder, frame, found)
+    if truth is None:
+        return row + ['', '', '']
+    return row + [f'{truth.bbox_iou:.3f}', f'{truth.silhouette_iou:.3f}',
+                  f'{1e3 * truth.height_error:+.1f}']
+
+
+def _iou(one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.count_nonzero(one & other) / max(np.count_nonzero(one | other), 1))
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _machine() -> str:
+    return (f'Python {platform.python_version()} on {platform.system()} {platform.machine()}, '
+            f'{cpu_count()} cores; medians.')

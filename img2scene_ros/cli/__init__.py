@@ -1,0 +1,62 @@
+"""
+The command line: img2scene reconstruct | demo | render | train | evaluate | ...
+
+Every command is one file with `add_parser`; what is heavy is imported when the command runs.
+"""
+
+import argparse
+import logging
+from collections.abc import Sequence
+from typing import NoReturn
+
+from img2scene_ros.cli import bench
+from img2scene_ros.cli import demo
+from img2scene_ros.cli import doctor
+from img2scene_ros.cli import evaluate
+from img2scene_ros.cli import learn
+from img2scene_ros.cli import pack_shapes
+from img2scene_ros.cli import prepare_pix3d
+from img2scene_ros.cli import reconstruct
+from img2scene_ros.cli import render
+from img2scene_ros.cli import train
+from img2scene_ros.cli import train_detector
+from img2scene_ros.cli.terminal import complain
+from img2scene_ros.errors import Img2SceneError
+from img2scene_ros.errors import OptionError
+
+# In the order of --help.
+COMMANDS = (reconstruct, demo, bench, prepare_pix3d, render, pack_shapes, learn, train, evaluate,
+            train_detector, doctor)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code: 0, 1 for failures, 2 for wrong usage."""
+    logging.basicConfig(format='img2scene: %(message)s')
+    logging.getLogger('img2scene_ros').setLevel(logging.INFO)
+    chosen = _parser().parse_args(arguments)
+    try:
+        return chosen.run(chosen)
+    except OptionError as error:
+        complain(str(error))
+        return 2
+    except Img2SceneError as error:
+        complain(str(error))
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports wrong usage in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f'img2scene: error: {message} (see {self.prog} --help)\n')
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog='img2scene', description='Object models for robots: camera images in, '
+                     'posed closed meshes out.')
+    commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
+    for command in COMMANDS:
+        command.add_parser(commands)
+    return parser

@@ -1,0 +1,30 @@
+"""img2scene bench: time and accuracy on recorded frames."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from img2scene_ros.cli.terminal import input_paths
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        'bench', help='measure time and accuracy on recorded frames',
+        description='Measure the time per frame and per mesh on recorded frames, and the accuracy '
+        'where a frame folder holds mask.png and measured.json; prints a Markdown table.')
+    parser.add_argument(
+        'frames', nargs='+', type=Path, metavar='FRAMES',
+        help='a frame folder or a folder of them')
+    parser.add_argument(
+        '--set', action='append', default=[], metavar='NAME=VALUE', dest='settings',
+        help='set an option, by the name of its ROS parameter (may be repeated)')
+    parser.set_defaults(run=_run)
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    from img2scene_ros.benchmark import bench
+    from img2scene_ros.settings import read_assignments
+
+    print(bench(input_paths(chosen.frames), read_assignments(chosen.settings)))
+    return 0

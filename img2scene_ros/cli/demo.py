@@ -1,0 +1,43 @@
+"""img2scene demo: recorded frames through the ROS nodes."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from img2scene_ros.cli.terminal import DEFAULT_OUT
+from img2scene_ros.cli.terminal import open_console
+from img2scene_ros.cli.terminal import print_objects
+from img2scene_ros.errors import MissingDependencyError
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        'demo', help='play a recorded frame through the ROS nodes and save the scene',
+        description='Play recorded frames through the real ROS nodes and save the scene.')
+    parser.add_argument(
+        '--frames', type=Path, metavar='FOLDER', help='a frame folder (default: the bundled one)')
+    parser.add_argument(
+        '--out', type=Path, metavar='DIR', default=DEFAULT_OUT / 'demo',
+        help='export directory (default: %(default)s)')
+    parser.set_defaults(run=_run)
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    try:
+        from img2scene_ros.nodes.demo_nodes import BUNDLED_PICTURE
+        from img2scene_ros.nodes.demo_nodes import bundled_frames
+        from img2scene_ros.nodes.demo_nodes import run_demo
+        from img2scene_ros.nodes.demo_nodes import run_picture_demo
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            f"the demo runs the ROS nodes and needs the Python package '{error.name}': source "
+            'your ROS 2 installation (source /opt/ros/<distro>/setup.bash) or use `make demo`, '
+            'which brings its own; `img2scene reconstruct` works without') from error
+    run_demo(chosen.frames, chosen.out)
+    print_objects(open_console(), chosen.out)
+    if chosen.frames is None:
+        out = chosen.out.with_name(f'{chosen.out.name}_picture')
+        if run_picture_demo(bundled_frames(BUNDLED_PICTURE), out):
+            print_objects(open_console(), out)
+    return 0

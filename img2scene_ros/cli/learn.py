@@ -1,0 +1,44 @@
+"""img2scene learn: a network on examples that are drawn meanwhile."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        'learn', help='train a network on examples that are drawn meanwhile, on a GPU',
+        description='Train the shape network or the segmentation network on examples that are '
+        'drawn on the same device meanwhile. Needs only torch, numpy, scipy and OpenCV.')
+    parser.add_argument('student', choices=('shape', 'segmentation'), help='what to train')
+    parser.add_argument('--shapes', type=Path, required=True, metavar='FILE',
+                        help='what `img2scene pack-shapes` wrote')
+    parser.add_argument('--out', type=Path, required=True, metavar='RUN', help='folder of the run')
+    parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
+    parser.add_argument('--resume', action='store_true', help='go on where the run ended')
+    parser.add_argument('--minutes', type=float, metavar='M',
+                        help='end after so long, ready to be resumed')
+    parser.add_argument(
+        '--seconds', type=float, metavar='S',
+        help='length of the whole training, which the schedule follows (default: by steps)')
+    parser.add_argument(
+        '--set', action='append', default=[], metavar='NAME=VALUE', dest='settings',
+        help='an option of the training, or of the network as model.NAME (may be repeated)')
+    parser.set_defaults(run=_run)
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    from img2scene_ros.devices import torch_device
+    from img2scene_ros.learning.students import learn
+    from img2scene_ros.learning.students import read_student_options
+
+    settings = list(chosen.settings)
+    if chosen.seconds is not None:
+        settings.append(f'seconds={chosen.seconds}')
+    options, model = read_student_options(chosen.student, settings)
+    run = learn(chosen.student, chosen.shapes, chosen.out, options, model,
+                torch_device(chosen.device), chosen.resume, chosen.minutes)
+    print(f'written: {chosen.out}/model.safetensors, config.json, table.md, sheet.png '
+          f'({run.step} steps, {run.seconds:.0f} s, score {run.best:.3f})')
+    return 0

@@ -1,0 +1,44 @@
+"""img2scene pack-shapes: the shapes of training data in one file."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from img2scene_ros.cli.terminal import open_console
+from img2scene_ros.cli.terminal import progress_bar
+from img2scene_ros.cli.terminal import whole_number
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        'pack-shapes', help='put the shapes of rendered training data into one file',
+        description='Put the solids of shapes, with sizes, labels, colours and the split, into one '
+        'compressed file, to be read where there is neither Open3D nor trimesh. Household objects '
+        'drawn at random are added.')
+    parser.add_argument('out', type=Path, metavar='OUT.npz', help='the file')
+    parser.add_argument(
+        '--shapes', type=Path, metavar='DIR',
+        help='a folder of CATEGORY/SHAPE/voxel.mat and model.ply, as in Pix3D')
+    parser.add_argument(
+        '--meshes', type=Path, action='append', default=[], metavar='DIR',
+        help='a folder of metric GLB meshes (may be repeated)')
+    parser.add_argument(
+        '--jobs', type=whole_number, default=os.cpu_count(), metavar='N',
+        help='processes (default: one per core, %(default)s)')
+    parser.set_defaults(run=_run)
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    from img2scene_ros.learning.packed_shapes import pack_shapes
+
+    console = open_console()
+    with progress_bar(console, 'packing') as progress:
+        packed = pack_shapes(chosen.out, chosen.shapes, chosen.meshes, progress, chosen.jobs)
+    for reason in packed.left_out:
+        console.print(f'skipped: {reason}')
+    console.print(
+        f"written: {chosen.out}, {packed.splits.count('train')} shapes for training, "
+        f"{packed.splits.count('test')} for testing, {chosen.out.stat().st_size / 1e6:.1f} MB")
+    return 0

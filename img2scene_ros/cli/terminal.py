@@ -1,0 +1,110 @@
+"""What several commands read from and write to the terminal."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # heavy, and not needed for --help
+    from rich.console import Console
+
+DEFAULT_OUT = Path('out')
+PAGE_WIDTH = 100  # characters, where the output goes to a file
+
+
+def open_console() -> 'Console':
+    """Return what prints to the terminal, or in lines of `PAGE_WIDTH` to a file."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else PAGE_WIDTH
+    return Console(width=width, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def progress_bar(
+    console: 'Console', what: str, is_shown: bool = True,
+) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar on a terminal; yield what takes the numbers of what is done and of all."""
+    from rich.progress import BarColumn
+    from rich.progress import MofNCompleteColumn
+    from rich.progress import Progress
+    from rich.progress import TimeElapsedColumn
+    from rich.progress import TimeRemainingColumn
+
+    with Progress(what, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+                  TimeRemainingColumn(), console=console,
+                  disable=not (console.is_terminal and is_shown)) as bar:
+        task = bar.add_task('', total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def complain(sentence: str) -> None:
+    """Print an error."""
+    print(f'img2scene: error: {sentence}', file=sys.stderr)
+
+
+def whole_number(text: str) -> int:
+    """Read an argument that counts something."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number from 1")
+    return int(text)
+
+
+def input_paths(given: Sequence[Path]) -> list[Path]:
+    """Return one path per frame: folders of frames are replaced by what they hold."""
+    from img2scene_ros.io.frames import find_frames
+
+    return [path for item in given
+            for path in (find_frames(item) if item.is_dir() else [item])]
+
+
+def print_objects(
+    console: 'Console', folder: Path, times: dict[str, float] | None = None,
+    remarks: Sequence[str] = (),
+) -> None:
+    """
+    Print what an export directory holds.
+
+    :param times: seconds of each stage; None takes those in objects.json
+    :param remarks: further lines
+    """
+    from rich import box
+    from rich.table import Table
+
+    summary = json.loads((folder / 'objects.json').read_text())
+    table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+    for heading in ('id', 'label', 'score', 'position [mm]', 'size [mm]', 'depth', 'mesh by'):
+        table.add_column(heading)
+    table.add_column('faces', justify='right')
+    table.add_column('closed')
+    for item in summary['objects']:
+        table.add_row(
+            str(item['id']), item['label'], f"{item['score']:.2f}",
+            _millimetres(item['position_m'], 4), _millimetres(item['size_m'], 3),
+            item['depth_source'], item['reconstructor'], str(item['triangles']),
+            'yes' if item['watertight'] else 'no')
+    console.print(table)
+    count = len(summary['objects'])
+    console.print(f"{count} object{'' if count == 1 else 's'} "
+                  f"({_times(times or summary['timing_s'], count)})")
+    for remark in remarks:
+        console.print(remark)
+    console.print(f'written: {folder}/scene.png, scene.glb, objects.json, ...')
+
+
+def _times(seconds: dict[str, float], objects: int) -> str:
+    """Return one line: the time of each stage, and of all."""
+    parts = [f'{stage} {value:.2f} s' for stage, value in seconds.items()]
+    if objects and 'reconstruct' in seconds:
+        each = seconds['reconstruct'] / objects
+        parts[list(seconds).index('reconstruct')] += f', {each:.2f} s each'
+    return f"{'; '.join(parts)}; together {sum(seconds.values()):.2f} s"
+
+
+def _millimetres(metres: Sequence[float], width: int) -> str:
+    return ' '.join(f'{1000 * value:{width}.0f}' for value in metres)

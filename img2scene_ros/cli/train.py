@@ -1,0 +1,59 @@
+"""img2scene train: a voxel network on rendered crops."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        'train', help='train a voxel network on rendered crops',
+        description='Train a voxel network on rendered crops. OUT gets the best weights '
+        '(model.safetensors, config.json), a log and what it takes to resume. Several GPUs: '
+        'torchrun --nproc-per-node N -m img2scene_ros.cli train ...')
+    add_training_arguments(
+        parser, 'crops', 'img2scene render', 'those of the compact network, see config/train')
+    parser.add_argument(
+        '--minutes', type=float, metavar='M', help='end after so long, ready to be resumed')
+    parser.set_defaults(run=_run)
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    from img2scene_ros.learning.dataset import open_samples
+    from img2scene_ros.learning.training import train
+    from img2scene_ros.learning.training_config import read_config
+
+    config = read_config(chosen.config, chosen.settings)
+    samples = open_samples(*chosen.data)
+    validation = open_samples(chosen.validation) if chosen.validation else None
+    run = train(config, samples, chosen.out, validation, chosen.resume, chosen.minutes)
+    if os.environ.get('RANK', '0') != '0':  # torchrun's first process tells it for all
+        return 0
+    score = f', mean IoU {run.best:.3f}' if validation else ''
+    print(f'written: {chosen.out}/model.safetensors, config.json, log.jsonl '
+          f'({run.step} of {config.training.steps} steps{score})')
+    return 0
+
+
+def add_training_arguments(
+    parser: argparse.ArgumentParser, samples: str, made_by: str, default: str,
+) -> None:
+    """Add what all trainings take; `samples` of `made_by` are what they learn from."""
+    parser.add_argument(
+        '--config', type=Path, metavar='FILE.yaml', help=f'options (default: {default})')
+    parser.add_argument(
+        '--set', action='append', default=[], metavar='NAME=VALUE', dest='settings',
+        help='set an option of the config, sections with a dot: model.width=64 (may be repeated)')
+    parser.add_argument(
+        '--data', type=Path, required=True, nargs='+', metavar='DIR',
+        help=f'{samples} of `{made_by}`')
+    parser.add_argument(
+        '--validation', type=Path, metavar='DIR',
+        help=f'{samples} of other shapes (--split test); without, the newest weights are saved, '
+        'not the best')
+    parser.add_argument(
+        '--out', type=Path, required=True, metavar='DIR', help='folder of the run')
+    parser.add_argument(
+        '--resume', action='store_true', help='go on with the run in OUT, with the same options')

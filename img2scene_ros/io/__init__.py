@@ -1,0 +1,1 @@
+"""Reading files: frames with their cameras, photos."""

@@ -1,0 +1,142 @@
+"""
+Photos: pictures of any camera, without calibration and without depth.
+
+The focal length is what the EXIF data tell, else that of an assumed field of view. Large photos
+are scaled down.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import ExifTags
+from PIL import Image
+from PIL import ImageOps
+from PIL import TiffImagePlugin
+from PIL import UnidentifiedImageError
+
+from img2scene_ros.camera import Camera
+from img2scene_ros.errors import InputError
+from img2scene_ros.errors import OptionError
+from img2scene_ros.io.frames import load_camera
+from img2scene_ros.types import Frame
+
+MAX_SIDE = 1600  # pixels of the longer side; more would cost time and hardly help
+ASSUMED_FIELD = 60.0  # degrees
+FILM_DIAGONAL = np.hypot(36.0, 24.0)  # mm; what "35 mm equivalent" refers to (CIPA DCG-001)
+_MILLIMETRES = {2: 25.4, 3: 10.0, 4: 1.0}  # per FocalPlaneResolutionUnit: inch, cm, mm
+_HEIC = ('.heic', '.heif', '.avif')
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """
+    A photo and what was assumed about it.
+
+    - camera: one clause that says where the focal length came from
+    - resized: one clause that says how it was scaled down; '' when it was not
+    """
+
+    frame: Frame
+    camera: str
+    resized: str
+
+
+def load_photo(
+    path: Path, calibration: Path | None = None, field_of_view: float | None = None,
+) -> Photo:
+    """
+    Read a photo, turned as its EXIF data say.
+
+    :param calibration: camera.json of the photo at its full size
+    :param field_of_view: horizontal, degrees; None is what the EXIF data tell, else
+        `ASSUMED_FIELD`
+    :raises InputError: it is missing or cannot be read
+    :raises OptionError: a field of view that no photo has
+    """
+    if field_of_view is not None and not 1.0 <= field_of_view <= 170.0:
+        raise OptionError(
+            f'the field of view is {field_of_view:g} degrees; it must be between 1 and 170')
+    path = Path(path)
+    picture, size, exif = _read(path)
+    height, width = picture.shape[:2]
+    if calibration is not None:
+        camera, source = load_camera(calibration), f"from '{calibration}'"
+    else:
+        camera, source = _camera(*size, exif, field_of_view)
+    fits = (camera.width, camera.height) == size
+    resized = f'scaled down from {size[0]}x{size[1]} to {width}x{height} pixels'
+    return Photo(Frame(picture, camera.resized(width, height) if fits else camera),
+                 source, '' if (width, height) == size else resized)
+
+
+def _read(path: Path) -> tuple[np.ndarray, tuple[int, int], dict[int, Any]]:
+    """Return a picture (H, W, 3) uint8 RGB, its width and height in the file, and EXIF values."""
+    if not path.is_file():
+        raise InputError(f"there is no picture '{path}'; check the path")
+    try:
+        with Image.open(path) as image:
+            tags = image.getexif()
+            exif = dict(tags.get_ifd(ExifTags.IFD.Exif))
+            turned = tags.get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+            size = image.size[::-1] if turned else image.size
+            image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
+            picture = np.array(ImageOps.exif_transpose(image).convert('RGB'))
+    except UnidentifiedImageError as error:
+        is_heic = path.suffix.lower() in _HEIC
+        raise InputError(
+            f"'{path}' is not a picture that can be read (PNG, JPEG, ...)"
+            + ('; convert it to JPEG first' if is_heic else '')) from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(
+            f"the picture '{path}' is damaged or too large ({' '.join(str(error).split())}); "
+            'save it again as JPEG or PNG') from error
+    return picture, size, exif
+
+
+def _camera(
+    width: int, height: int, exif: dict[int, Any], field_of_view: float | None,
+) -> tuple[Camera, str]:
+    """Return the camera of a photo, and where its focal length came from."""
+    if field_of_view is not None:
+        return (Camera.from_field_of_view(width, height, field_of_view),
+                f'field of view {field_of_view:g} degrees, as told')
+    focal, source = _focal_length(width, height, exif)
+    if focal is None:
+        return (Camera.from_field_of_view(width, height, ASSUMED_FIELD),
+                f'field of view {ASSUMED_FIELD:g} degrees, assumed: the photo does not tell its '
+                'focal length; set --fov if you know better')
+    camera = Camera(width, height, focal, focal, (width - 1) / 2.0, (height - 1) / 2.0)
+    field = 2.0 * np.degrees(np.arctan(width / 2.0 / focal))
+    return camera, f'field of view {field:.0f} degrees, from EXIF ({source})'
+
+
+def _focal_length(
+    width: int, height: int, exif: dict[int, Any],
+) -> tuple[float | None, str]:
+    """Return the focal length in pixels, and what it was computed from; None when untold."""
+    tags = ExifTags.Base
+    equivalent = _number(exif.get(tags.FocalLengthIn35mmFilm))
+    if equivalent:
+        return (equivalent * np.hypot(width, height) / FILM_DIAGONAL,
+                f'{equivalent:g} mm, 35 mm equivalent')
+    millimetres = _number(exif.get(tags.FocalLength))
+    per_unit = _number(exif.get(tags.FocalPlaneXResolution))
+    unit = _MILLIMETRES.get(exif.get(tags.FocalPlaneResolutionUnit, 2))
+    if not (millimetres and per_unit and unit):
+        return None, ''
+    # The resolution is that of the photo as it was taken; it may have been scaled since.
+    taken = _number(exif.get(tags.ExifImageWidth)), _number(exif.get(tags.ExifImageHeight))
+    scale = max(width, height) / max(taken) if all(taken) else 1.0
+    sensor = max(width, height) / scale / per_unit * unit
+    return (millimetres * per_unit / unit * scale,
+            f'{millimetres:g} mm on a sensor {sensor:.1f} mm wide')
+
+
+def _number(value: Any) -> float:
+    """Return a positive finite number, 0 for whatever is none."""
+    if isinstance(value, (int, float, TiffImagePlugin.IFDRational)):
+        number = float(value)
+        return number if np.isfinite(number) and number > 0 else 0.0
+    return 0.0

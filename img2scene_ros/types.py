@@ -1,0 +1,293 @@
+"""
+What the stages hand on to each other: frames, planes, objects and the scene.
+
+Frozen dataclasses of numpy arrays, in SI units and optical axes (x right, y down, z forward)
+unless they say otherwise. Nothing in here imports a stage.
+"""
+
+from dataclasses import dataclass
+from dataclasses import field
+from functools import cached_property
+
+import cv2
+import numpy as np
+from scipy.spatial import ConvexHull
+
+from img2scene_ros.camera import Camera
+from img2scene_ros.errors import InputError
+
+UNNAMED = 'object'  # the label from detectors that know no classes
+
+
+@dataclass(frozen=True, eq=False)
+class SupportPlane:
+    """
+    A horizontal plane in the optical frame: normal . p + offset = height above it.
+
+    - normal: (3,) unit length, pointing up
+    - offset: metres
+    - hull: (K, 3) metres, corners of the convex outline of the part that the depth image shows;
+      None for a plane that is known from elsewhere and goes on without end
+    """
+
+    normal: np.ndarray
+    offset: float
+    hull: np.ndarray | None = None
+
+    def height(self, points: np.ndarray) -> np.ndarray:
+        """Return how far points lie above the plane: (..., 3) metres to (...) metres."""
+        return points @ self.normal + self.offset
+
+    def axes(self) -> np.ndarray:
+        """Return two orthonormal directions in the plane, (2, 3)."""
+        x = np.cross(self.normal, (0.0, 0.0, 1.0))
+        if np.linalg.norm(x) < 1e-3:
+            x = np.cross(self.normal, (0.0, 1.0, 0.0))
+        x = x / np.linalg.norm(x)
+        return np.stack([x, np.cross(self.normal, x)])
+
+    def is_over(self, points: np.ndarray, margin: float = 0.0) -> np.ndarray:
+        """
+        Tell which points lie over the seen part of the plane.
+
+        :param points: (..., 3) metres
+        :param margin: metres by which the outline is widened; negative narrows it
+        :return: (...) bool; False for NaN
+        """
+        if self.hull is None:
+            return np.isfinite(points).all(axis=-1)
+        axes = self.axes()
+        corners = self.hull @ axes.T
+        edges = ConvexHull(corners).equations
+        plan = points @ axes.T
+        return (plan @ edges[:, :2].T + edges[:, 2] <= margin).all(axis=-1)
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """
+    A colour picture with its camera and, when there is one, the depth registered to it.
+
+    - color: (H, W, 3) uint8, RGB
+    - camera: the intrinsics of the colour picture
+    - depth: (H, W) float32, metres along the optical axis, NaN = no reading; None = no sensor
+    - stamp_ns: nanoseconds, the image header's
+    - frame_id: the camera's optical frame
+    - support: the plane that objects stand on, where something else than the depth image tells it
+
+    :raises InputError: arrays whose shape, type or size do not fit each other or the camera
+    """
+
+    color: np.ndarray
+    camera: Camera
+    depth: np.ndarray | None = None
+    stamp_ns: int = 0
+    frame_id: str = 'camera_color_optical_frame'
+    support: SupportPlane | None = None
+
+    def __post_init__(self) -> None:
+        if self.color.ndim != 3 or self.color.shape[2] != 3 or self.color.dtype != np.uint8:
+            raise InputError(
+                f'the colour picture is {self.color.shape} {self.color.dtype}; '
+                'it must be height x width x 3 bytes, RGB')
+        if self.color.size == 0:
+            raise InputError('the colour picture is empty; check the camera driver')
+        height, width = self.color.shape[:2]
+        if (self.camera.width, self.camera.height) != (width, height):
+            raise InputError(
+                f'the calibration is for {self.camera.width}x{self.camera.height} pixels but the '
+                f'picture has {width}x{height}; publish the camera_info of this picture')
+        if self.depth is not None and self.depth.shape != (height, width):
+            raise InputError(
+                f'the depth image has {self.depth.shape[1]}x{self.depth.shape[0]} pixels but the '
+                f'picture has {width}x{height}; use the depth image registered to the colour '
+                'camera (often called aligned_depth_to_color)')
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Return height and width in pixels."""
+        return self.color.shape[:2]
+
+    @cached_property
+    def points(self) -> np.ndarray | None:
+        """Return the point seen at every pixel: (H, W, 3) float32, metres, NaN = no reading."""
+        return None if self.depth is None else self.camera.rays * self.depth[..., None]
+
+    @property
+    def has_depth(self) -> bool:
+        """Tell whether the depth image holds at least one reading."""
+        return self.depth is not None and bool(np.isfinite(self.depth).any())
+
+
+@dataclass(frozen=True, eq=False)
+class Detection:
+    """
+    One object in the picture.
+
+    - label: the class name, or `UNNAMED`
+    - score: confidence, 0 to 1
+    - bbox: (4,) xmin, ymin, xmax, ymax in pixels, inside the picture; the box covers the pixels
+      with xmin <= u < xmax
+    - mask: (H, W) bool, the object's visible pixels; None when the detector has no masks
+    """
+
+    label: str
+    score: float
+    bbox: np.ndarray
+    mask: np.ndarray | None = None
+
+    @property
+    def center(self) -> np.ndarray:
+        """Return the box's centre, (2,) pixels."""
+        return (self.bbox[:2] + self.bbox[2:]) / 2.0
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """
+    Where an object is, how large, and how sure that is.
+
+    - position: (3,) metres, the object's centre in the optical frame
+    - rotation: (3, 3), turns object axes into optical axes: z up, x horizontally to the camera
+    - size: (3,) metres along the object's axes
+    - position_std: (3,) metres, standard deviation along the optical axes
+    - depth_source: where the distance came from, 'sensor', 'plane+size_prior', ...
+    - support: the plane the object stands on, None when it stands on none that is known
+    """
+
+    position: np.ndarray
+    rotation: np.ndarray
+    size: np.ndarray
+    position_std: np.ndarray
+    depth_source: str
+    support: SupportPlane | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Sighting:
+    """One object as one frame shows it: all a reconstructor gets."""
+
+    frame: Frame
+    detection: Detection
+    placement: Placement
+
+
+@dataclass(frozen=True, eq=False)
+class Texture:
+    """
+    A picture that is wrapped around a mesh, unshaded as its vertices' colours.
+
+    - image: (H, W, 3) uint8, RGB (sRGB)
+    - uv: (F, 3, 2) float32, where each corner of each face lies in it, 0 to 1; (0, 0) is the
+      upper left corner of the image, as in glTF
+    """
+
+    image: np.ndarray
+    uv: np.ndarray
+
+    @cached_property
+    def png(self) -> bytes:
+        """Return the image as a PNG file."""
+        return cv2.imencode('.png', cv2.cvtColor(self.image, cv2.COLOR_RGB2BGR))[1].tobytes()
+
+
+@dataclass(frozen=True)
+class Fit:
+    """
+    How well a mesh fits what was seen of the object.
+
+    - silhouette_iou: of the mesh's silhouette and the mask, 0 to 1, where neither the picture's
+      border nor something nearer hides the object
+    - depth_residual: metres, median distance of depth readings from the mesh along the view;
+      None when there are none
+    """
+
+    silhouette_iou: float
+    depth_residual: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectModel:
+    """
+    A closed, coloured mesh in its own object frame, and that frame's pose.
+
+    - vertices: (V, 3) float32 metres; the origin is the centre of their bounding box, z is up
+    - faces: (F, 3) int32, wound counter-clockwise seen from outside
+    - colors: (V, 3) uint8, RGB, unshaded
+    - position: (3,) metres, the object frame's origin in the optical frame
+    - rotation: (3, 3), turns object axes into optical axes
+    - reconstructor: the backend's name
+    - texture: finer colours than those of the vertices, where there are any
+    - fit: how well it fits what was seen; None where that was not measured, as of a proxy
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    colors: np.ndarray
+    position: np.ndarray
+    rotation: np.ndarray
+    reconstructor: str
+    texture: Texture | None = None
+    fit: Fit | None = None
+
+    @property
+    def size(self) -> np.ndarray:
+        """Return the extents along the object's axes, (3,) metres."""
+        return np.ptp(self.vertices, axis=0)
+
+
+@dataclass(frozen=True, eq=False)
+class SceneObject:
+    """
+    One object of the scene.
+
+    - id: positive, never used again for another object
+    - detection: how the latest frame that showed it saw it
+    - position, rotation: pose of the object frame in the scene's frame, (3,) metres and (3, 3)
+    - position_std: (3,) metres, standard deviation along the scene frame's axes
+    - depth_source: where its distance came from
+    - model: its mesh; a box with `reconstructor` 'box' until (or unless) it is rebuilt
+    - is_final: the mesh is done; False while a reconstruction is pending
+    - note: why the object has no better mesh, one sentence; '' when all went well
+    """
+
+    id: int
+    detection: Detection
+    position: np.ndarray
+    rotation: np.ndarray
+    position_std: np.ndarray
+    depth_source: str
+    model: ObjectModel
+    is_final: bool = True
+    note: str = ''
+
+    @property
+    def pose(self) -> np.ndarray:
+        """Return the pose as a matrix that takes object to scene coordinates, (4, 4)."""
+        pose = np.eye(4)
+        pose[:3, :3] = self.rotation
+        pose[:3, 3] = self.position
+        return pose
+
+    @property
+    def points(self) -> np.ndarray:
+        """Return the mesh's vertices in the scene's frame, (V, 3) metres."""
+        return self.model.vertices @ self.rotation.T + self.position
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """
+    All objects that are there at one stamp.
+
+    - frame_id, stamp_ns: those of the latest frame
+    - objects: ordered by id
+    - support: the plane most of them stand on, in the optical frame, when one is seen
+    - timing: seconds per stage: 'detect', 'localize', 'reconstruct'
+    """
+
+    frame_id: str
+    stamp_ns: int
+    objects: tuple[SceneObject, ...] = ()
+    support: SupportPlane | None = None
+    timing: dict[str, float] = field(default_factory=dict)

@@ -1,0 +1,259 @@
+"""The command line as a user types it."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import ExifTags
+from PIL import Image
+
+from img2scene_ros.cli import main
+from img2scene_ros.detection import bbox_of
+from img2scene_ros.types import Detection
+
+FRAMES = Path(__file__).resolve().parents[2] / 'data/frames'
+
+
+def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, '-m', 'img2scene_ros.cli', *map(str, arguments)],
+        capture_output=True, text=True, cwd=cwd)
+
+
+def assert_one_sentence(result: subprocess.CompletedProcess, code: int, *words: str) -> None:
+    assert result.returncode == code, result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith('img2scene: error: ')]
+    assert lines == result.stderr.splitlines() and len(lines) == 1, result.stderr
+    for word in words:
+        assert word in lines[0]
+
+
+def copy_frame(name: str, folder: Path) -> Path:
+    """Copy a recorded frame at half its size, which is quicker."""
+    folder.mkdir(parents=True)
+    for picture in ('color.png', 'depth.png'):
+        image = cv2.imread(str(FRAMES / name / picture), cv2.IMREAD_UNCHANGED)
+        # Every second pixel: pixel u of the copy is pixel 2 u of the original.
+        cv2.imwrite(str(folder / picture), image[::2, ::2])
+    camera = json.loads((FRAMES / name / 'camera.json').read_text())
+    camera['width'], camera['height'] = camera['width'] // 2, camera['height'] // 2
+    camera['K'] = (np.reshape(camera['K'], (3, 3)) * [[0.5], [0.5], [1.0]]).tolist()
+    (folder / 'camera.json').write_text(json.dumps(camera))
+    return folder
+
+
+@pytest.fixture(scope='module')
+def bottle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_frame('table_mustard_bottle', tmp_path_factory.mktemp('one') / 'bottle')
+
+
+@pytest.fixture(scope='module')
+def table_frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of two frames and one that cannot be read."""
+    folder = tmp_path_factory.mktemp('frames')
+    for name in ('table_blue_mug', 'table_mustard_bottle'):
+        copy_frame(name, folder / name)
+    shutil.copytree(folder / 'table_blue_mug', folder / 'broken')
+    (folder / 'broken/camera.json').write_text('{}')
+    return folder
+
+
+@pytest.fixture(scope='module')
+def several(table_frames: Path) -> tuple[subprocess.CompletedProcess, Path]:
+    """Reconstruct a folder of frames, one of them broken."""
+    out = table_frames.parent / f'{table_frames.name}-out'
+    return run('reconstruct', table_frames, '--reconstructor', 'box', '--out', out), out
+
+
+def test_frame_folder_goes_straight_into_out(tmp_path, bottle):
+    result = run('reconstruct', bottle, '--out', tmp_path / 'here')
+    assert result.returncode == 0, result.stderr
+    summary = json.loads((tmp_path / 'here/objects.json').read_text())
+    near = [item for item in summary['objects'] if item['position_m'][2] < 0.9]
+    assert len(near) == 1
+    assert (tmp_path / 'here' / near[0]['mesh']).is_file()
+    measured = json.loads((FRAMES / 'table_mustard_bottle/measured.json').read_text())
+    assert near[0]['size_m'][2] == pytest.approx(measured['height_above_table_m'], abs=0.01)
+    for text in ('depth_shell', 'sensor', f"{1000 * near[0]['size_m'][2]:.0f}", 'yes'):
+        assert text in result.stdout
+
+
+def test_several_inputs_get_a_folder_each(several):
+    _, out = several
+    assert {path.name for path in out.iterdir()} == {'table_blue_mug', 'table_mustard_bottle'}
+    for name in ('table_blue_mug', 'table_mustard_bottle'):
+        assert (out / name / 'scene.png').is_file()
+
+
+def test_failing_input_is_reported_and_the_others_go_on(several):
+    result, _ = several
+    assert_one_sentence(result, 1, 'broken', 'camera.json')
+
+
+def test_formats_of_the_meshes_are_as_asked_for(tmp_path, bottle):
+    assert main(['reconstruct', str(bottle), '--out', str(tmp_path), '--reconstructor', 'box',
+                 '--formats', 'obj,stl', '--set', 'export.collision=hull']) == 0
+    suffixes = {path.suffix for path in (tmp_path / 'meshes').iterdir()}
+    assert {'.obj', '.stl'} <= suffixes <= {'.obj', '.stl', '.mtl', '.png'}
+
+
+def test_output_goes_to_out_and_the_inputs_name_by_default(tmp_path, bottle):
+    cv2.imwrite(str(tmp_path / 'photo.jpg'), cv2.imread(str(bottle / 'color.png')))
+    result = run(
+        'reconstruct', 'photo.jpg', '--depth', bottle / 'depth.png',
+        '--camera', bottle / 'camera.json', '--set', 'reconstructor=box', cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    summary = json.loads((tmp_path / 'out/photo/objects.json').read_text())
+    assert {item['reconstructor'] for item in summary['objects']} == {'box'}
+
+
+def test_equal_names_do_not_overwrite_each_other(tmp_path, bottle):
+    for place in ('a', 'b'):
+        shutil.copytree(bottle, tmp_path / place / 'frame')
+    code = main(['reconstruct', str(tmp_path / 'a/frame'), str(tmp_path / 'b/frame'),
+                 '--reconstructor', 'box', '--out', str(tmp_path / 'out')])
+    assert code == 0
+    assert {path.name for path in (tmp_path / 'out').iterdir()} == {'frame', 'frame_2'}
+
+
+def test_options_have_the_names_of_the_ros_parameters(tmp_path, bottle):
+    params = tmp_path / 'params.yaml'
+    params.write_text('img2scene: {ros__parameters: {tabletop: {max_distance: 0.9},\n'
+                      '  reconstructor: box, autostart: true}}')
+    for arguments, found in (
+            (['--params', str(params)], 1),
+            (['--params', str(params), '--set', 'tabletop.max_distance=0.3'], 0)):
+        assert main(['reconstruct', str(bottle), '--out', str(tmp_path / 'out'),
+                     *arguments]) == 0
+        objects = json.loads((tmp_path / 'out/objects.json').read_text())['objects']
+        assert len(objects) == found
+        assert all(item['reconstructor'] == 'box' for item in objects)
+
+
+@pytest.mark.parametrize('arguments, code, words', [
+    (['reconstruct'], 2, ['COLOR']),
+    (['paint'], 2, ['paint']),
+    (['reconstruct', 'nowhere.png', '--detector', 'tabletop'], 1, ['nowhere.png']),
+    (['reconstruct', 'empty', '--out', 'x'], 1, ['no frames']),
+    (['reconstruct', 'text.png', '--detector', 'tabletop'], 1,
+     ['text.png', 'not a picture']),
+    (['reconstruct', 'nowhere.png', '--detector', 'psychic'], 2, ['psychic', 'tabletop']),
+    (['reconstruct', 'nowhere.png', '--set', 'tabletop.hight=1'], 2, ['tabletop.hight']),
+    (['reconstruct', 'nowhere.png', '--set', 'tabletop.min_height=low'], 2, ['min_height']),
+    (['reconstruct', 'nowhere.png', '--params', 'nowhere.yaml'], 1, ['nowhere.yaml']),
+    (['reconstruct', 'a.png', '--formats', 'fbx'], 2, ['fbx', 'glb, obj, ply, stl, dae']),
+    (['reconstruct', 'a.png', '--set', 'export.collision=x'], 2, ['convex_parts']),
+    (['reconstruct', 'a.png', 'b.png', '--depth', 'd.png'], 2, ['--depth']),
+    (['demo', '--frames', 'nowhere'], 1, ['nowhere']),
+])
+def test_wrong_usage_is_one_sentence(tmp_path, arguments, code, words):
+    (tmp_path / 'text.png').write_text('no picture')
+    (tmp_path / 'empty').mkdir()
+    assert_one_sentence(run(*arguments, cwd=tmp_path), code, *words)
+
+
+def test_place_that_cannot_be_written_is_one_sentence(tmp_path, bottle):
+    (tmp_path / 'file').write_text('in the way')
+    result = run('reconstruct', bottle, '--reconstructor', 'box',
+                 '--out', tmp_path / 'file/out')
+    assert_one_sentence(result, 1, 'file/out')
+    assert (tmp_path / 'file').read_text() == 'in the way'
+
+
+def test_picture_without_any_object_is_exported_all_the_same(tmp_path, bottle, capsys):
+    frame = tmp_path / 'wall'
+    shutil.copytree(bottle, frame)
+    cv2.imwrite(str(frame / 'depth.png'), np.full((240, 320), 1000, np.uint16))
+    assert main(['reconstruct', str(frame), '--out', str(tmp_path / 'out')]) == 0
+    assert '0 objects' in capsys.readouterr().out
+    assert json.loads((tmp_path / 'out/objects.json').read_text())['objects'] == []
+
+
+def bottle_photo(path: Path, **exif: float) -> Path:
+    """Write the picture of a recorded frame as a photo, with EXIF values."""
+    tags = Image.Exif()
+    for name, value in exif.items():
+        tags.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base[name]] = value
+    Image.open(FRAMES / 'table_mustard_bottle/color.png').resize((320, 240)).save(path, exif=tags)
+    return path
+
+
+@pytest.fixture
+def without_hub(tmp_path, monkeypatch):
+    """Let nothing be downloaded, nor taken from a cache."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(tmp_path / 'hub'))
+    monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', True)
+
+
+def test_photo_alone_becomes_a_scene(tmp_path, capsys, monkeypatch):
+    """A detector of another package finds the bottle; the camera is that of the EXIF data."""
+    monkeypatch.setattr('img2scene_ros.detection.auto.BACKEND', FindsTheBottle)
+    photo = bottle_photo(tmp_path / 'photo.jpg', FocalLengthIn35mmFilm=41)
+    assert main(['reconstruct', str(photo), '--out', str(tmp_path / 'out')]) == 0
+    item, = json.loads((tmp_path / 'out/objects.json').read_text())['objects']
+    assert item['reconstructor'] == 'voxel' and item['depth_source'] != 'sensor'
+    for name in ('scene.glb', 'overlay.png', item['mesh']):
+        assert (tmp_path / 'out' / name).stat().st_size > 0
+    printed = capsys.readouterr().out
+    assert 'EXIF (41 mm, 35 mm equivalent)' in printed
+    for stage in ('read', 'detect', 'localize', 'reconstruct', 'export'):
+        assert f'{stage} ' in printed
+    # The bottle's real distance is that of the depth image, within what a class's size tells.
+    depth = cv2.imread(str(FRAMES / 'table_mustard_bottle/depth.png'), cv2.IMREAD_UNCHANGED)
+    mask = cv2.imread(str(FRAMES / 'table_mustard_bottle/mask.png'), cv2.IMREAD_UNCHANGED) > 0
+    near = np.median(depth[mask & (depth > 0)]) / 1000
+    focal = json.loads((FRAMES / 'table_mustard_bottle/camera.json').read_text())['K'][0]
+    told = 41 * 400 / 43.27 * 2  # of the photo, at the frame's size
+    assert item['position_m'][2] == pytest.approx(near * told / np.ravel(focal)[0], rel=0.35)
+
+
+class FindsTheBottle:
+    """Looks at the true mask instead of the picture."""
+
+    from img2scene_ros.detection.auto import AutoDetector
+
+    Options = AutoDetector.Options
+
+    def __init__(self, options: object = None) -> None:
+        self.options = options or self.Options()
+
+    def detect(self, frame, support):
+        """Return the bottle."""
+        mask = cv2.imread(str(FRAMES / 'table_mustard_bottle/mask.png'), cv2.IMREAD_UNCHANGED)
+        mask = cv2.resize(mask, frame.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
+        return [Detection('bottle', 0.9, bbox_of(mask), mask)]
+
+
+def test_photo_in_which_nothing_is_found_says_what_to_do(tmp_path, capsys, without_hub):
+    cv2.imwrite(str(tmp_path / 'grey.jpg'), np.full((200, 300, 3), 128, np.uint8))
+    assert main(['reconstruct', str(tmp_path / 'grey.jpg'), '--out', str(tmp_path / 'out'),
+                 '--set', 'detr.score_threshold=0.99']) == 0
+    printed = capsys.readouterr().out
+    for words in ('0 objects', 'no object was found', 'detr.checkpoint=', 'score_threshold',
+                  'field of view 60 degrees, assumed', 'detector: the bundled weights'):
+        assert words in printed
+    assert (tmp_path / 'out/scene.glb').is_file()
+
+
+def test_help_options_lists_names_limits_and_defaults():
+    listed = run('reconstruct', '--help-options').stdout
+    assert 'tabletop.min_height = 0.005  [number from 0.001 to 0.2]' in listed
+    assert 'reconstructor = depth_shell' in listed
+
+
+def test_interruption_is_quiet_and_leaves_nothing(tmp_path, bottle, monkeypatch, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('img2scene_ros.pipeline.Pipeline.run', interrupt)
+    assert main(['reconstruct', str(bottle), '--out', str(tmp_path / 'out')]) == 130
+    printed = capsys.readouterr()
+    assert printed.err == '' and 'objects' not in printed.out
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,127 @@
+"""The support plane against the truth of drawn and measured scenes."""
+
+import json
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+import pytest
+from synthetic import box
+from synthetic import camera_pose
+from synthetic import tabletop_frame
+
+from img2scene_ros.camera import Camera
+from img2scene_ros.detection.supports import find_support
+from img2scene_ros.learning.depth_noise import add_depth_noise
+from img2scene_ros.types import Frame
+from img2scene_ros.types import SupportPlane
+
+
+def assert_is_plane(support: SupportPlane, pose: np.ndarray, height: float) -> None:
+    """Check the plane at a height above the drawn table's coordinates, to 0.5 degrees, 3 mm."""
+    to_camera = np.linalg.inv(pose)
+    up = to_camera[:3, :3] @ (0, 0, 1)
+    point = to_camera[:3, :3] @ (0, 0, height) + to_camera[:3, 3]
+    assert support.normal @ up > np.cos(np.radians(0.5))
+    assert support.height(point) == pytest.approx(0.0, abs=0.003)
+
+
+@pytest.mark.parametrize('elevation', (12, 35, 60, 85))
+def test_table_from_any_elevation(elevation: float) -> None:
+    """The plane is found from nearly level to nearly straight above."""
+    pose = camera_pose(elevation, 0.9)
+    frame, _ = tabletop_frame([box(0.08, 0.06, 0.1)], pose)
+    assert_is_plane(find_support(frame), pose, 0.0)
+
+
+def test_table_before_a_larger_floor() -> None:
+    """With objects on the table the floor below it is not the support, though it is larger."""
+    pose = camera_pose(40, 1.1)
+    floor = box(6.0, 6.0, 0.1).apply_translation((0, 0, -0.8))
+    things = [box(0.1, 0.1, 0.12), box(0.06, 0.2, 0.2).apply_translation((0.1, 0.25, 0))]
+    frame, _ = tabletop_frame([*things, floor], pose)
+    assert_is_plane(find_support(frame), pose, 0.0)
+
+
+def test_floor_under_a_box() -> None:
+    """The top of a box is not the support of the room."""
+    pose = camera_pose(35, 1.2)
+    crate = box(0.4, 0.5, 0.35)
+    frame, _ = tabletop_frame([crate], pose)
+    assert_is_plane(find_support(frame), pose, 0.0)
+
+
+def test_floor_before_a_bed_that_fills_the_picture() -> None:
+    """A large plane that carries nothing is an object's top, and the floor its support."""
+    pose = camera_pose(40, 2.4)
+    floor = box(9.0, 9.0, 0.1).apply_translation((0, 0, -0.1))
+    frame, truth = tabletop_frame([box(2.0, 1.6, 0.45), floor], pose)
+    assert (truth == 1).sum() > (truth != 1).sum()
+    point = np.linalg.inv(pose)[:3, 3]
+    assert find_support(frame).height(point) == pytest.approx(0.0, abs=0.02)
+
+
+def test_floor_below_bare_tops_of_two_heights() -> None:
+    """However large they are in the picture, what carries nothing is no support."""
+    pose = camera_pose(60, 3.0)
+    high, low = box(1.0, 0.9, 0.9), box(1.1, 1.2, 0.4).apply_translation((0.1, -1.1, 0))
+    floor = box(1.5, 2.7, 0.1).apply_translation((0.05, -0.55, -0.1))
+    frame, truth = tabletop_frame([high, low, floor], pose)
+    assert (truth == 1).sum() > (truth == 2).sum() > (truth == 3).sum()
+    point = np.linalg.inv(pose)[:3, 3]
+    assert find_support(frame).height(point) == pytest.approx(0.0, abs=0.02)
+
+
+def test_floor_in_noise_from_afar() -> None:
+    """Readings that scatter by centimetres, one pixel from the next, still show a floor."""
+    pose = camera_pose(60, 3.8)
+    camera = Camera(320, 240, 290.0, 290.0, 159.5, 119.5)
+    things = [box(0.5, 0.5, 0.4), box(9.0, 9.0, 0.1).apply_translation((0, 0, -0.1))]
+    frame, _ = tabletop_frame(things, pose, None, camera)
+    depth = add_depth_noise(frame.depth, camera, np.random.default_rng(0))
+    support = find_support(Frame(frame.color, camera, depth))
+    point = np.linalg.inv(pose)[:3, 3]
+    assert support.height(point) == pytest.approx(0.0, abs=0.05)
+
+
+def test_table_before_a_larger_wall() -> None:
+    """A wall that fills most of the picture is not the support."""
+    pose = camera_pose(10, 0.9)
+    wall = box(0.02, 4.0, 3.0).apply_translation((-0.25, 0, -0.5))
+    frame, truth = tabletop_frame([box(0.1, 0.1, 0.12), wall], pose)
+    assert (truth == 2).sum() > (truth == 0).sum()
+    assert_is_plane(find_support(frame), pose, 0.0)
+
+
+@pytest.mark.parametrize('name', (
+    'table_blue_mug', 'table_cracker_box', 'table_green_bowl', 'table_mustard_bottle',
+    'table_pepper_can'))
+def test_recorded_tables(
+    name: str, recorded: Callable[[str], Frame], frames_folder: Path,
+) -> None:
+    """The plane is the one that was measured by other means."""
+    measured = json.loads((frames_folder / name / 'measured.json').read_text())
+    *normal, offset = measured['table_plane_camera']
+    support = find_support(recorded(name))
+    assert support.normal @ normal > np.cos(np.radians(0.2))
+    assert support.offset == pytest.approx(offset, abs=0.001)
+
+
+def test_outline_covers_the_table_and_not_the_room() -> None:
+    """Points over the seen table count as over it, points beside it do not."""
+    pose = camera_pose(45, 1.5)
+    frame, _ = tabletop_frame([box(0.1, 0.1, 0.12)], pose)
+    support = find_support(frame)
+    to_camera = np.linalg.inv(pose)
+    points = np.array([(0, 0, 0.1), (0.4, 0.4, 0.2), (0.8, 0, 0.1), (np.nan, 0, 0)])
+    over = support.is_over(points @ to_camera[:3, :3].T + to_camera[:3, 3])
+    assert over.tolist() == [True, True, False, False]
+
+
+def test_no_plane_no_support() -> None:
+    """Noise in all directions holds no plane."""
+    frame, _ = tabletop_frame([], camera_pose(45, 1.0))
+    rng = np.random.default_rng(0)
+    depth = rng.uniform(0.5, 3.0, frame.shape).astype(np.float32)
+    assert find_support(Frame(frame.color, frame.camera, depth)) is None
+    assert find_support(Frame(frame.color, frame.camera)) is None

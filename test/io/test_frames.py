@@ -1,0 +1,131 @@
+"""Frames: real files in, metres out, and one sentence for whatever does not fit."""
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from img2scene_ros.errors import InputError
+from img2scene_ros.io.frames import find_frames
+from img2scene_ros.io.frames import load_camera
+from img2scene_ros.io.frames import load_frame
+
+NAMES = ['table_blue_mug', 'ycb_1', 'ycb_3']
+
+
+@pytest.fixture
+def folder(tmp_path: Path, frames_folder: Path) -> Path:
+    """Return a copy of a frame folder that a test may damage."""
+    return shutil.copytree(frames_folder / 'table_blue_mug', tmp_path / 'frame')
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_reads_the_recorded_frames(name, frames_folder, recorded):
+    frame = recorded(name)
+    millimetres = cv2.imread(str(frames_folder / name / 'depth.png'), cv2.IMREAD_UNCHANGED)
+    assert frame.shape == millimetres.shape == (480, 640)
+    np.testing.assert_array_equal(np.isnan(frame.depth), millimetres == 0)
+    np.testing.assert_allclose(
+        np.nan_to_num(frame.depth) * 1000, millimetres, atol=1e-3)
+    values = json.loads((frames_folder / name / 'camera.json').read_text())
+    np.testing.assert_array_equal(frame.camera.matrix, values['K'])
+    assert frame.has_depth
+
+
+def test_reads_colors_as_rgb(tmp_path):
+    red = np.zeros((3, 4, 3), np.uint8)
+    red[..., 0] = 255
+    cv2.imwrite(str(tmp_path / 'red.png'), cv2.cvtColor(red, cv2.COLOR_RGB2BGR))
+    np.testing.assert_array_equal(load_frame(tmp_path / 'red.png').color, red)
+
+
+def test_a_picture_alone_gets_the_camera_of_its_field_of_view(frames_folder):
+    frame = load_frame(frames_folder / 'ycb_1' / 'color.png', field_of_view=33.4)
+    assert frame.depth is None
+    # The recording camera has fx = 1066.8 at 640 pixels: 33.4 degrees.
+    assert frame.camera.fx == pytest.approx(1066.778, rel=2e-3)
+
+
+def test_separate_files_make_the_same_frame_as_their_folder(frames_folder, recorded):
+    folder = frames_folder / 'ycb_1'
+    frame = load_frame(folder / 'color.png', folder / 'depth.png', folder / 'camera.json')
+    np.testing.assert_array_equal(frame.color, recorded('ycb_1').color)
+    np.testing.assert_array_equal(frame.depth, recorded('ycb_1').depth)
+    np.testing.assert_array_equal(frame.camera.matrix, recorded('ycb_1').camera.matrix)
+
+
+def test_a_frame_folder_needs_only_a_picture(folder):
+    (folder / 'depth.png').unlink()
+    (folder / 'camera.json').unlink()
+    assert load_frame(folder).depth is None
+
+
+@pytest.mark.parametrize('name', ['color.png', 'depth.png'])
+def test_names_a_picture_that_cannot_be_read(name, folder):
+    (folder / name).write_bytes(b'\x89PNG but not really')
+    with pytest.raises(InputError, match=name):
+        load_frame(folder)
+
+
+def test_names_files_that_are_not_there(folder):
+    with pytest.raises(InputError, match='nothing.png'):
+        load_frame(folder / 'nothing.png')
+    with pytest.raises(InputError, match='nowhere.png'):
+        load_frame(folder / 'color.png', depth=folder / 'nowhere.png')
+    with pytest.raises(InputError, match='never.json'):
+        load_frame(folder / 'color.png', camera=folder / 'never.json')
+    (folder / 'color.png').unlink()
+    with pytest.raises(InputError, match=f'{folder.name}.*color.png'):
+        load_frame(folder)
+
+
+def test_refuses_a_color_picture_given_as_depth(folder):
+    with pytest.raises(InputError, match='depth image'):
+        load_frame(folder / 'color.png', depth=folder / 'color.png')
+
+
+@pytest.mark.parametrize('text, named', [
+    ('', 'JSON'),
+    ('[1, 2]', '3x3 K'),
+    ('{"width": 640, "height": 480}', "'K'"),
+    ('{"width": 640, "height": 480, "K": [1, 2, 3]}', '3x3 K'),
+    ('{"width": null, "height": 480, "K": [1, 0, 0, 0, 1, 0, 0, 0, 1]}', 'width'),
+    ('{"width": 640, "height": 480, "K": [0, 0, 0, 0, 0, 0, 0, 0, 1]}', 'not calibrated'),
+    ('{"width": 640, "height": 480, "K": [9, 0, 9, 0, 9, 9, 0, 0, 1], "D": ["x"]}', '3x3 K'),
+])
+def test_says_what_is_wrong_with_a_camera_file(text, named, tmp_path):
+    (tmp_path / 'camera.json').write_text(text)
+    with pytest.raises(InputError, match=named):
+        load_camera(tmp_path / 'camera.json')
+
+
+def test_names_a_camera_file_that_is_no_text(tmp_path):
+    (tmp_path / 'camera.json').write_bytes(b'\xff\xfe\x00')
+    with pytest.raises(InputError, match='camera.json'):
+        load_camera(tmp_path / 'camera.json')
+
+
+def test_finds_frame_folders_by_name(frames_folder):
+    expected = sorted(path.parent for path in frames_folder.glob('*/color.png'))
+    assert len(expected) > 1
+    assert find_frames(frames_folder) == expected
+
+
+def test_a_frame_folder_is_one_frame(frames_folder):
+    assert find_frames(frames_folder / 'ycb_1') == [frames_folder / 'ycb_1']
+
+
+def test_finds_plain_pictures_by_name(tmp_path):
+    for name in ['b.PNG', 'a.jpg', 'notes.txt']:
+        (tmp_path / name).touch()
+    assert [path.name for path in find_frames(tmp_path)] == ['a.jpg', 'b.PNG']
+
+
+def test_says_when_there_is_nothing_to_read(tmp_path):
+    with pytest.raises(InputError, match=tmp_path.name):
+        find_frames(tmp_path)
+    with pytest.raises(InputError, match='missing'):
+        find_frames(tmp_path / 'missing')

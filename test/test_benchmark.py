@@ -1,0 +1,46 @@
+"""The benchmark's table."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+import pytest
+
+from img2scene_ros.benchmark import accuracy
+from img2scene_ros.benchmark import bench
+from img2scene_ros.pipeline import Pipeline
+from img2scene_ros.types import Frame
+
+
+def test_a_row_per_frame(frames_folder: Path) -> None:
+    """Frames with truth get their accuracy, the others do not."""
+    table = bench([frames_folder / 'table_pepper_can', frames_folder / 'ycb_3'], repeats=1)
+    with_truth, without = ([cell.strip() for cell in line.split('|')[1:-1]]
+                           for line in table.splitlines()[-2:])
+    assert with_truth[:3] == ['table_pepper_can', '1', '1'] and float(with_truth[5]) > 0.85
+    assert without[:3] == ['ycb_3', '3', '3'] and without[5:] == ['', '', '']
+
+
+def test_another_reconstructor(frames_folder: Path) -> None:
+    """What is set is what is measured: boxes have other silhouettes."""
+    folder = frames_folder / 'table_pepper_can'
+    rows = [bench([folder], {'reconstructor': name}, repeats=1).splitlines()[-1]
+            for name in ('box', 'depth_shell')]
+    box, shell = (float(row.split('|')[7]) for row in rows)
+    assert box != shell
+
+
+def test_accuracy_falls_when_the_object_is_elsewhere(
+    recorded: Callable[[str], Frame], frames_folder: Path,
+) -> None:
+    """A mesh that is moved aside does not cover the silhouette any more."""
+    name = 'table_pepper_can'
+    frame = recorded(name)
+    found, = Pipeline().run(frame).objects
+    right = accuracy(frames_folder / name, frame, [found])
+    moved = replace(found, position=found.position + np.array([0.02, 0, 0]))
+    wrong = accuracy(frames_folder / name, frame, [moved])
+    assert right.silhouette_iou > 0.85 > wrong.silhouette_iou
+    assert right.height_error == pytest.approx(0.0, abs=0.005)
+    assert accuracy(frames_folder / 'ycb_3', frame, [found]) is None
