@@ -5,6 +5,7 @@ from typing import Protocol
 
 import numpy as np
 
+from img2scene_ros.camera import box_edges
 from img2scene_ros.frame import Frame
 from img2scene_ros.options import Options
 from img2scene_ros.support import SupportPlane
@@ -19,8 +20,8 @@ class Detection:
 
     - label: the class name, or `UNNAMED`
     - score: confidence, 0 to 1
-    - bbox: (4,) xmin, ymin, xmax, ymax in pixels, inside the picture; the box covers the pixels
-      with xmin <= u < xmax
+    - bbox: (4,) xmin, ymin, xmax, ymax in pixels, inside the picture; counts the edges of pixels,
+      so one that covers pixel (0, 0) alone is 0, 0, 1, 1
     - mask: (H, W) bool, the object's visible pixels; None when the detector has no masks
     """
 
@@ -31,8 +32,9 @@ class Detection:
 
     @property
     def center(self) -> np.ndarray:
-        """Return the box's centre, (2,) pixels."""
-        return (self.bbox[:2] + self.bbox[2:]) / 2.0
+        """Return the box's centre in the pixels of the camera, (2,)."""
+        edges = box_edges(self.bbox)
+        return (edges[:2] + edges[2:]) / 2.0
 
 
 class Detector(Protocol):

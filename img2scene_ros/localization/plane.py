@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from img2scene_ros.camera import Camera
+from img2scene_ros.camera import box_edges
 from img2scene_ros.detection import Detection
 from img2scene_ros.frame import Frame
 from img2scene_ros.localization import Placement
@@ -114,9 +115,9 @@ def _lower_edge(camera: Camera, detection: Detection, support: SupportPlane) -> 
 
 def _foot(camera: Camera, detection: Detection, support: SupportPlane) -> np.ndarray | None:
     """Return where the middle of the box's lowest edge meets the support, (3,) metres."""
-    middle = detection.center - 0.5
+    middle = detection.center
     edge = _lower_edge(camera, detection, support)
-    middle[edge % 2] = detection.bbox[edge] - 0.5
+    middle[edge % 2] = box_edges(detection.bbox)[edge]
     ray = camera.rays_at(middle)
     slope = ray @ support.normal
     # Within a twentieth of a degree of the horizon a pixel is worth more than the distance.
