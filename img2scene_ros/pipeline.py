@@ -1,6 +1,8 @@
 """The whole way, free of ROS: frames in, scenes out."""
 
 import logging
+import re
+from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,6 +43,7 @@ from img2scene_ros.support import find_support
 
 _LOGGER = logging.getLogger(__name__)
 BACKEND_GROUPS = ('detectors', 'distances', 'reconstructors')
+_REMEMBERED = 100  # kinds of warnings that are not said again
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ class Pipeline:
             None if options.segmenter == 'none' else
             Segmenter(options.segmenter, options.segmenter_revision))
         self._proxy = BoxReconstructor()
-        self._said: set[str] = set()  # warnings are said once
+        self._said: deque[str] = deque(maxlen=_REMEMBERED)  # warnings are said once
         self.rebuilt = 0
         self._lock = Lock()
         self.restart()
@@ -180,9 +183,11 @@ class Pipeline:
         return segmented
 
     def _warn_once(self, message: str) -> None:
-        if message not in self._said:
+        """Log a warning, unless one like it, whatever its numbers, was logged before."""
+        kind = re.sub(r'\d+', '#', message)
+        if kind not in self._said:
             _LOGGER.warning(message)
-            self._said.add(message)
+            self._said.append(kind)
 
     def _rebuilt(self, sightings: Sequence[Sighting]) -> list[ObjectModel | Img2SceneError]:
         """Rebuild all at once; when that fails as a whole, one by one."""

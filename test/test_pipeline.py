@@ -241,6 +241,29 @@ def test_a_segmenter_makes_the_masks_that_the_detector_lacks(
     assert [record.message for record in caplog.records] == ['nothing is there']
 
 
+class CountingSegmenter:
+    """Stands in for a segmenter that finds nothing, and says another number each time."""
+
+    calls = 0
+
+    def masks(self, frame: Frame, detections: Sequence[Detection]) -> list[Img2SceneError]:
+        """Return errors."""
+        self.calls += 1
+        return [InputError(f'nothing in {self.calls * 1.5} pixels')] * len(detections)
+
+
+def test_a_warning_that_differs_in_numbers_is_said_once(
+    recorded: Callable[[str], Frame], caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A camera that runs for days neither floods the log nor fills the memory."""
+    pipeline = Pipeline(PipelineOptions(reconstructor='box'))
+    pipeline.detector = MiddleDetector((345.0, 80.0, 455.0, 350.0))
+    pipeline.segmenter = CountingSegmenter()
+    for _ in range(3):
+        pipeline.perceive(recorded('table_mustard_bottle'))
+    assert [record.message for record in caplog.records] == ['nothing in 1.5 pixels']
+
+
 def test_an_empty_mask_is_no_mask(recorded: Callable[[str], Frame]) -> None:
     """A detector that cuts out nothing is helped as one that has no masks."""
     class Empty(MiddleDetector):
