@@ -71,7 +71,7 @@ class PipelineOptions(Options):
         0.4, "Least IoU of a mesh's silhouette and the object's mask; below it the object stays "
         'as it was shown before, at first a box', low=0.0, high=1.0)
     texture: str = option(
-        'bake', "bake: rebuilt objects get a texture from the picture (needs xatlas); none: they "
+        'bake', 'bake: rebuilt objects get a texture from the picture (needs xatlas); none: they '
         'have only the colours of their vertices', choices=('bake', 'none'))
     texture_size: int = option(
         512, 'Greatest side of a texture [pixels]; it has no more than the picture', low=32,

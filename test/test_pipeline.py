@@ -1,9 +1,9 @@
 """The pipeline's choices: backends, options, and what happens where depth is missing."""
 
+from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import replace
 from threading import Thread
-from typing import Callable
 
 import numpy as np
 import pytest

@@ -46,8 +46,8 @@ from img2scene_ros.learning.sheets import PredictedRow
 from img2scene_ros.learning.sheets import draw_predictions
 from img2scene_ros.learning.volumes import cells_reached
 from img2scene_ros.reconstruction.crop import Crop
-from img2scene_ros.reconstruction.crop import Cube
 from img2scene_ros.reconstruction.crop import CropView
+from img2scene_ros.reconstruction.crop import Cube
 from img2scene_ros.reconstruction.crop import anchor_depth
 from img2scene_ros.reconstruction.crop import cut_crop
 from img2scene_ros.rendering.raycast import Surface

@@ -31,9 +31,9 @@ from img2scene_ros.errors import InputError
 from img2scene_ros.frame import Frame
 from img2scene_ros.reconstruction.crop import GEOMETRY
 from img2scene_ros.reconstruction.crop import Crop
-from img2scene_ros.reconstruction.crop import check_geometry
 from img2scene_ros.reconstruction.crop import CropView
 from img2scene_ros.reconstruction.crop import Cube
+from img2scene_ros.reconstruction.crop import check_geometry
 
 FORMAT = 2  # 1 had volumes of the cells whose centre is in the solid
 RESOLUTION = 64  # cells of the stored volumes

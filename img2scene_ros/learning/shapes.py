@@ -9,7 +9,7 @@ surface, and belongs to one split: a network is never tested on a shape that it 
 from collections.abc import Callable
 from dataclasses import dataclass
 from dataclasses import field
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -201,7 +201,7 @@ def _mesh_names(folder: Path, left_out: list[str]) -> dict[str, list[str]]:
     return found
 
 
-@lru_cache(maxsize=None)
+@cache
 def load_pix3d_shape(folder: Path) -> Shape:
     """
     Read a Pix3D shape.
@@ -238,7 +238,7 @@ def load_pix3d_shape(folder: Path) -> Shape:
         solid.shape, extents.max() / len(voxels), (low / diagonal, high / diagonal))
 
 
-@lru_cache(maxsize=None)
+@cache
 def load_mesh(path: Path) -> Shape:
     """
     Read a metric, textured GLB mesh; a texture is sampled into vertex colours.
@@ -350,7 +350,7 @@ def _trimmed(solid: np.ndarray) -> np.ndarray:
     return solid[tuple(slice(m, n - m) for m, n in zip(margin, solid.shape))]
 
 
-@lru_cache(maxsize=None)
+@cache
 def household_object(kind: str, number: int) -> Shape:
     """
     Draw a household object; the same number always gives the same one.

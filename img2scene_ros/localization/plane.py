@@ -32,7 +32,7 @@ class PlaneOptions(Options):
     """The plane under the objects, where neither the depth image nor TF shows it."""
 
     camera_height: float = option(
-        0.0, "Height of the camera above the plane that objects stand on [m]; 0 is unknown. "
+        0.0, 'Height of the camera above the plane that objects stand on [m]; 0 is unknown. '
         'Counts where the depth image shows no plane and TF tells none', low=0.0, high=100.0)
     tilt: float = option(
         0.0, 'How far below the horizon the camera looks [degrees]', low=-90.0, high=90.0)

@@ -38,9 +38,9 @@ from img2scene_ros.scene import Scene
 from img2scene_ros.scene import SceneObject
 from img2scene_ros.scene.collision import KINDS
 from img2scene_ros.scene.collision import collision_parts
-from img2scene_ros.scene.gltf import Node
 from img2scene_ros.scene.gltf import OBJECT_FRONT
 from img2scene_ros.scene.gltf import OBJECT_UP
+from img2scene_ros.scene.gltf import Node
 from img2scene_ros.scene.gltf import glb
 from img2scene_ros.scene.gltf import gltf_rotation
 from img2scene_ros.scene.meshes import FORMATS
