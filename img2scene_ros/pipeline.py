@@ -1,6 +1,8 @@
 """The whole way, free of ROS: frames in, scenes out."""
 
 import logging
+import re
+from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,6 +44,7 @@ from img2scene_ros.types import SupportPlane
 
 _LOGGER = logging.getLogger(__name__)
 BACKEND_GROUPS = ('detectors', 'distances', 'reconstructors')
+_REMEMBERED = 100  # kinds of warnings that are not said again
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class PipelineOptions(Options):
         0.4, "Least IoU of a mesh's silhouette and the object's mask; below it the object stays "
         'as it was shown before, at first a box', low=0.0, high=1.0)
     texture: str = option(
-        'bake', "bake: rebuilt objects get a texture from the picture (needs xatlas); none: they "
+        'bake', 'bake: rebuilt objects get a texture from the picture (needs xatlas); none: they '
         'have only the colours of their vertices', choices=('bake', 'none'))
     texture_size: int = option(
         512, 'Greatest side of a texture [pixels]; it has no more than the picture', low=32,
@@ -107,7 +110,7 @@ class Pipeline:
             None if options.segmenter == 'none' else
             Segmenter(options.segmenter, options.segmenter_revision))
         self._proxy = BoxReconstructor()
-        self._said: set[str] = set()  # warnings are said once
+        self._said: deque[str] = deque(maxlen=_REMEMBERED)  # warnings are said once
         self.rebuilt = 0
         self._lock = Lock()
         self.restart()
@@ -181,9 +184,11 @@ class Pipeline:
         return segmented
 
     def _warn_once(self, message: str) -> None:
-        if message not in self._said:
+        """Log a warning, unless one like it, whatever its numbers, was logged before."""
+        kind = re.sub(r'\d+', '#', message)
+        if kind not in self._said:
             _LOGGER.warning(message)
-            self._said.add(message)
+            self._said.append(kind)
 
     def _rebuilt(self, sightings: Sequence[Sighting]) -> list[ObjectModel | Img2SceneError]:
         """Rebuild all at once; when that fails as a whole, one by one."""

@@ -3,13 +3,17 @@ Backends by name.
 
 A built-in backend is one module of its folder that names its class in `BACKEND`; the module's
 name is the backend's name. Other packages add theirs through the Python entry points
-`img2scene.detectors`, `img2scene.distances`, `img2scene.reconstructors` and `img2scene.outputs`.
+`img2scene.detectors`, `img2scene.distances`, `img2scene.reconstructors` and `img2scene.outputs`; a
+name that is taken stays with whoever has it, first of all with a built-in backend. Folders and
+entry points are read once per process.
 """
 
 import logging
+from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from pkgutil import iter_modules
+from typing import Any
 
 from img2scene_ros.errors import OptionError
 
@@ -25,17 +29,32 @@ FOLDERS = {
 
 def backends(group: str) -> dict[str, type]:
     """
-    Return every backend of a group, by name; one of another package that fails is left out.
+    Return every backend of a group, by name; one of another package that fails is skipped.
 
     :param group: a key of `FOLDERS`
     """
+    built_in = {name: module.BACKEND for name, module in _modules(group).items()}
+    return _of_other_packages(group) | built_in
+
+
+@cache
+def _modules(group: str) -> dict[str, Any]:
+    """Return the modules of a group's folder that name a backend, by name."""
     package = import_module(FOLDERS[group])
-    found = {}
-    for module in iter_modules(package.__path__):
-        backend = getattr(import_module(f'{package.__name__}.{module.name}'), 'BACKEND', None)
-        if backend is not None:
-            found[module.name] = backend
+    modules = {found.name: import_module(f'{package.__name__}.{found.name}')
+               for found in iter_modules(package.__path__)}
+    return {name: module for name, module in modules.items() if hasattr(module, 'BACKEND')}
+
+
+@cache
+def _of_other_packages(group: str) -> dict[str, type]:
+    found: dict[str, type] = {}
     for entry in entry_points(group=f'img2scene.{group}'):
+        if entry.name in found or entry.name in _modules(group):
+            _LOGGER.warning(
+                "'%s' of the package '%s' is skipped: there is one of that name among the %s "
+                'already; rename its entry point', entry.name, entry.dist.name, group)
+            continue
         try:
             found[entry.name] = entry.load()
         except Exception as error:  # whatever it is, the other backends must work

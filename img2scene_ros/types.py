@@ -14,6 +14,7 @@ import numpy as np
 from scipy.spatial import ConvexHull
 
 from img2scene_ros.camera import Camera
+from img2scene_ros.camera import box_edges
 from img2scene_ros.errors import InputError
 
 UNNAMED = 'object'  # the label from detectors that know no classes
@@ -138,8 +139,9 @@ class Detection:
 
     @property
     def center(self) -> np.ndarray:
-        """Return the box's centre, (2,) pixels."""
-        return (self.bbox[:2] + self.bbox[2:]) / 2.0
+        """Return the box's centre in the pixels of the camera, (2,)."""
+        edges = box_edges(self.bbox)
+        return (edges[:2] + edges[2:]) / 2.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,8 +3,6 @@
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
-from launch import LaunchContext
-from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument
 from launch.actions import OpaqueFunction
 from launch.conditions import IfCondition
@@ -13,6 +11,9 @@ from launch_ros.actions import LifecycleNode
 from launch_ros.actions import Node
 from launch_ros.descriptions import ParameterFile
 from launch_ros.parameter_descriptions import ParameterValue
+
+from launch import LaunchContext
+from launch import LaunchDescription
 
 TOPICS = ('image', 'camera_info', 'depth')
 BOOLEAN = ('true', 'false')

@@ -1,8 +1,8 @@
 """The benchmark's table."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Callable
 
 import numpy as np
 import pytest

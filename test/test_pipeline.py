@@ -1,9 +1,9 @@
 """The pipeline's choices: backends, options, and what happens where depth is missing."""
 
+from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import replace
 from threading import Thread
-from typing import Callable
 
 import numpy as np
 import pytest
@@ -239,6 +239,29 @@ def test_a_segmenter_makes_the_masks_that_the_detector_lacks(
         filled = found.detection.mask.sum() / (width * 270)
         assert filled == pytest.approx(share, abs=0.01) if share else filled > 0.55
     assert [record.message for record in caplog.records] == ['nothing is there']
+
+
+class CountingSegmenter:
+    """Stands in for a segmenter that finds nothing, and says another number each time."""
+
+    calls = 0
+
+    def masks(self, frame: Frame, detections: Sequence[Detection]) -> list[Img2SceneError]:
+        """Return errors."""
+        self.calls += 1
+        return [InputError(f'nothing in {self.calls * 1.5} pixels')] * len(detections)
+
+
+def test_a_warning_that_differs_in_numbers_is_said_once(
+    recorded: Callable[[str], Frame], caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A camera that runs for days neither floods the log nor fills the memory."""
+    pipeline = Pipeline(PipelineOptions(reconstructor='box'))
+    pipeline.detector = MiddleDetector((345.0, 80.0, 455.0, 350.0))
+    pipeline.segmenter = CountingSegmenter()
+    for _ in range(3):
+        pipeline.perceive(recorded('table_mustard_bottle'))
+    assert [record.message for record in caplog.records] == ['nothing in 1.5 pixels']
 
 
 def test_an_empty_mask_is_no_mask(recorded: Callable[[str], Frame]) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,20 @@ from img2scene_ros.errors import OptionError
 from img2scene_ros.options import Options
 
 
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    """Forget what is known of folders and entry points, before and after."""
+    def forget() -> None:
+        registry._modules.cache_clear()
+        registry._of_other_packages.cache_clear()
+
+    forget()
+    yield
+    forget()
+
+
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Return an empty folder on Python's path, as an installation uses it."""
     monkeypatch.syspath_prepend(tmp_path)
     yield tmp_path
@@ -23,12 +36,12 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         del sys.modules[name]
 
 
-def install(site: Path, entry_points: str) -> None:
+def install(site: Path, entry_points: str, package: str = 'acme-vision') -> None:
     """Write what pip writes for a package that declares entry points."""
     (site / 'acme_vision.py').write_text('class AcmeDetector:\n    pass\n')
-    info = site / 'acme_vision-1.0.dist-info'
+    info = site / f"{package.replace('-', '_')}-1.0.dist-info"
     info.mkdir()
-    (info / 'METADATA').write_text('Metadata-Version: 2.1\nName: acme-vision\nVersion: 1.0\n')
+    (info / 'METADATA').write_text(f'Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n')
     (info / 'entry_points.txt').write_text(entry_points)
 
 
@@ -55,9 +68,17 @@ def test_finds_the_detector_of_another_package(site):
     assert 'acme' not in registry.backends('reconstructors')
 
 
-def test_another_package_may_replace_a_built_in_detector(site):
+def test_another_package_replaces_no_built_in_detector(site, caplog):
     install(site, '[img2scene.detectors]\ndetr = acme_vision:AcmeDetector\n')
-    assert registry.backend('detectors', 'detr').__name__ == 'AcmeDetector'
+    assert registry.backend('detectors', 'detr') is DetrDetector
+    assert "'detr' of the package 'acme-vision'" in caplog.text
+
+
+def test_of_two_packages_with_one_name_the_second_is_named(site, caplog):
+    for package in ('acme-vision', 'acme-robots'):
+        install(site, '[img2scene.detectors]\nacme = acme_vision:AcmeDetector\n', package)
+    assert registry.backend('detectors', 'acme').__name__ == 'AcmeDetector'
+    assert len(caplog.records) == 1 and "'acme' of the package 'acme-" in caplog.text
 
 
 @pytest.mark.parametrize('target', ['acme_vision:Nothing', 'acme_missing:AcmeDetector'])
@@ -67,6 +88,7 @@ def test_a_broken_package_is_named_and_harms_no_other_backend(site, target, capl
     assert "'acme' of the package 'acme-vision'" in caplog.text
     with pytest.raises(OptionError, match="no 'acme' among the detectors"):
         registry.backend('detectors', 'acme')
+    assert len(caplog.records) == 1, 'entry points are read once'
 
 
 def test_names_what_there_is_when_the_name_is_unknown():

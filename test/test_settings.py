@@ -22,7 +22,7 @@ def test_texts_are_read_as_the_options_type():
 
 
 @pytest.mark.parametrize('text, sentence', [
-    ('tabletop.min_hight=0.01', "tabletop.min_height"),
+    ('tabletop.min_hight=0.01', 'tabletop.min_height'),
     ('nonsense=1', "there is no option 'nonsense'"),
     ('tabletop.min_height=much', "'min_height' takes a number, not 'much'"),
     ('tabletop.min_height=7', "'min_height' is 7.0; it must be at most"),

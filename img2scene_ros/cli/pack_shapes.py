@@ -14,9 +14,9 @@ def add_parser(commands: Any) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser(
         'pack-shapes', help='put the shapes of rendered training data into one file',
-        description='Put the solids of shapes, with sizes, labels, colours and the split, into one '
-        'compressed file, to be read where there is neither Open3D nor trimesh. Household objects '
-        'drawn at random are added.')
+        description='Put the solids of shapes, with sizes, labels, colours and the split, into '
+        'one compressed file, to be read where there is neither Open3D nor trimesh. Household '
+        'objects drawn at random are added.')
     parser.add_argument('out', type=Path, metavar='OUT.npz', help='the file')
     parser.add_argument(
         '--shapes', type=Path, metavar='DIR',

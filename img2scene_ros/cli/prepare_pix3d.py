@@ -64,7 +64,7 @@ def _print_prepared(
     from rich.table import Table
 
     for item in skipped:
-        console.print(f"left out: entry {item.index} {item.image}: {item.reason}")
+        console.print(f'left out: entry {item.index} {item.image}: {item.reason}')
     table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     table.add_column('category')
     for heading in ('pictures', 'shapes', 'left out'):

@@ -136,7 +136,7 @@ def expected(options: DetrOptions = DetrOptions()) -> tuple[str, str]:
         bundled('detector')
     except MissingDependencyError as error:
         return 'tabletop alone', str(error)
-    return 'tabletop and detr \'bundled\'', (
+    return "tabletop and detr 'bundled'", (
         f"the checkpoint '{options.checkpoint}' is not on this machine; it is downloaded at the "
         'first start with a network')
 

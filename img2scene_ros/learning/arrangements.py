@@ -1,6 +1,8 @@
 """
-Random scenes for training, many at once in plain torch: things that stand, lie, lean, touch and are
-stacked on a table, a floor, in a tray, in a bin or on a shelf, and a camera that looks at them.
+Random scenes for training, many at once in plain torch.
+
+Things stand, lie, lean, touch and are stacked on a table, a floor, in a tray, in a bin or on a
+shelf, and a camera looks at them.
 
 Scene coordinates: metres, z up, what the things stand on is z = 0.
 """
@@ -286,7 +288,8 @@ def _boxes(chance: Chance, kind: Tensor, low: Tensor, high: Tensor, eye: Tensor)
     contained = (kind == TRAY) | (kind == BIN)
     flat = torch.zeros_like(eye[:, 0])
     margin = chance.uniform(batch, 2, 2) * torch.where(contained, 0.05, 0.4)[:, None, None] + 0.01
-    (x0, y0), (x1, y1) = (low[:, :2] - margin[:, 0]).unbind(1), (high[:, :2] + margin[:, 1]).unbind(1)
+    x0, y0 = (low[:, :2] - margin[:, 0]).unbind(1)
+    x1, y1 = (high[:, :2] + margin[:, 1]).unbind(1)
     thick = torch.where(contained, 0.004, 0.03) * chance.uniform(batch, low=0.6, high=1.6)
     put(0, kind != FLOOR, x0, y0, -thick, x1, y1, flat)
     ground = torch.where(kind == FLOOR, 0.0, -chance.uniform(batch, low=0.45, high=0.95))

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,7 @@ def write_report(
         sheet_file: lambda: cv2.imencode('.png', report.sheet[..., ::-1])[1].tobytes()}
     wanted = {path: content for path, content in contents.items() if path is not None}
     for path, content in wanted.items():
-        data = content()
-        write_beside(path, lambda beside: beside.write_bytes(data))
+        write_beside(path, partial(Path.write_bytes, data=content()))
     return list(wanted)
 
 

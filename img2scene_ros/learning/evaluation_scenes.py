@@ -214,6 +214,7 @@ def _run(pipeline: Pipeline, frame: Frame, result: ModeResult) -> tuple[SceneObj
 
 
 def boxes_of(found: Sequence[Detection]) -> Boxes:
+    """Return detections as boxes to score, none of them ignored."""
     return Boxes(
         np.array([one.bbox for one in found], float).reshape(-1, 4),
         np.array([one.label for one in found], object),

@@ -128,7 +128,7 @@ def evaluate_shapes(
         'split': options.split, **split, 'box_jitter': options.box_jitter, 'mean_shape': mean_of,
         'resolution': RESOLUTION,
         'weights': {candidate.title: candidate.config.get('step') for candidate in candidates}}
-    title = (f"{len(shapes)} views of {len(used)} shapes ({_split_text(options, split)}), "
+    title = (f'{len(shapes)} views of {len(used)} shapes ({_split_text(options, split)}), '
              f'seed {options.seed}. Mean shape: {mean_of}.')
     return Report(
         {'about': about, 'scores': summaries, 'left_out': left_out},

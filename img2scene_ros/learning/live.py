@@ -20,11 +20,11 @@ from img2scene_ros.learning.arrangements import arrange
 from img2scene_ros.learning.sensors import light_changed
 from img2scene_ros.learning.sensors import sensed_depth
 from img2scene_ros.learning.sensors import wrong_masks
-from img2scene_ros.models.geometry import axes_of
 from img2scene_ros.models.channels import batch_channels
-from img2scene_ros.models.instances import scene_channels
 from img2scene_ros.models.crop import CENTER_BEHIND_ANCHOR
 from img2scene_ros.models.crop import MARGIN
+from img2scene_ros.models.geometry import axes_of
+from img2scene_ros.models.instances import scene_channels
 from img2scene_ros.rendering.fields import DistanceFields
 from img2scene_ros.rendering.traced import Scenes
 from img2scene_ros.rendering.traced import camera_rays
@@ -118,8 +118,8 @@ def _full_boxes(fields: DistanceFields, scenes: Scenes) -> Tensor:
     to_camera = torch.linalg.inv(scenes.view)[:, None] @ scenes.pose
     points = fields.outermost[scenes.shape.clamp(min=0)] @ to_camera[..., :3, :3].mT \
         + to_camera[..., None, :3, 3]
-    pixels = points[..., :2] / points[..., 2:].clamp(min=1e-3) * scenes.focal[:, None, None, None] \
-        + scenes.center[:, None, None] + 0.5
+    pixels = points[..., :2] / points[..., 2:].clamp(min=1e-3)
+    pixels = pixels * scenes.focal[:, None, None, None] + scenes.center[:, None, None] + 0.5
     return torch.cat([pixels.amin(dim=2), pixels.amax(dim=2)], dim=-1)
 
 
@@ -133,7 +133,8 @@ def crop_cameras(scenes: Scenes, boxes: Tensor, size: int) -> tuple[Scenes, Tens
     """
     xmin, ymin, xmax, ymax = boxes.unbind(-1)
     middle = torch.stack([xmin + xmax, ymin + ymax], dim=-1) / 2
-    places = torch.stack([middle, boxes[:, :2], boxes[:, [2, 1]], boxes[:, 2:], boxes[:, [0, 3]]], 1)
+    places = torch.stack(
+        [middle, *(boxes[:, corner] for corner in ([0, 1], [2, 1], [2, 3], [0, 3]))], dim=1)
     rays = (places - 0.5 - scenes.center[:, None]) / scenes.focal[:, None, None]
     rays = functional.pad(rays, (0, 1), value=1.0)
     turn = smallest_rotations(rays[:, 0])
@@ -190,8 +191,8 @@ def crop_inputs(
     measured, anchor = median_depth(depth, given), median_depth(true, mask)
     depth = torch.where(measured.isnan()[:, None, None], torch.nan, depth)
     anchor = torch.where(measured.isnan(), anchor, measured)
-    pictures = batch_channels(color, given & ~bare.bool()[:, None, None], depth, anchor, half_field)
-    return pictures, half_field, anchor
+    given = given & ~bare.bool()[:, None, None]
+    return batch_channels(color, given, depth, anchor, half_field), half_field, anchor
 
 
 def median_depth(depth: Tensor, mask: Tensor) -> Tensor:

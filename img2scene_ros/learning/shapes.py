@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from dataclasses import field
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -208,7 +208,7 @@ def _mesh_groups(
     return [(place, sorted(names)) for (place, _), names in sorted(groups.items())]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _find_meshes(
     folder: Path,
 ) -> tuple[dict[tuple[str, str], list[str]], dict[str, str], list[str]]:
@@ -239,7 +239,7 @@ def mesh_kind(path: Path) -> tuple[str, str]:
         path.stem, ('', MESH_CLASSES.get(stem, stem.lower())))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _mesh_index(folder: Path) -> dict[str, tuple[str, str]]:
     path = folder / 'index.json'
     if not path.exists():
@@ -253,7 +253,7 @@ def _mesh_index(folder: Path) -> dict[str, tuple[str, str]]:
             f'({type(error).__name__}: {error})') from error
 
 
-@lru_cache(maxsize=None)
+@cache
 def load_pix3d_shape(folder: Path) -> Shape:
     """
     Read a Pix3D shape.
@@ -290,7 +290,7 @@ def load_pix3d_shape(folder: Path) -> Shape:
         solid.shape, extents.max() / (len(voxels) - 1), (low / diagonal, high / diagonal))
 
 
-@lru_cache(maxsize=None)
+@cache
 def load_mesh(path: Path) -> Shape:
     """
     Read a metric, textured GLB mesh; a texture is sampled into vertex colours.
@@ -329,10 +329,10 @@ def _mesh_solid(mesh: trimesh.Trimesh, path: Path) -> tuple[np.ndarray, float]:
     cell = _cell_of(mesh)
     if parts is not None:
         return _filled(solid_of(parts, cell)), cell
-    for cell in (cell, mesh.extents.max() / CELLS[0]):  # small cells leak through more gaps
-        solid = _flooded(mesh, cell)
+    for side in (cell, mesh.extents.max() / CELLS[0]):  # small cells leak through more gaps
+        solid = _flooded(mesh, side)
         if solid is not None:
-            return solid, cell
+            return solid, side
     raise InputError(f"the mesh '{path}' is not closed, and no inside is found")
 
 
@@ -475,7 +475,7 @@ def _trimmed(solid: np.ndarray) -> np.ndarray:
     return solid[tuple(slice(m, n - m) for m, n in zip(margin, solid.shape))]
 
 
-@lru_cache(maxsize=None)
+@cache
 def household_object(kind: str, number: int) -> Shape:
     """
     Draw a household object; the same number always gives the same one.

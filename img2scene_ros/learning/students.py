@@ -5,8 +5,8 @@ Training on examples that are drawn meanwhile, on one GPU or CPU: `img2scene lea
     img2scene learn segmentation ...
 
 Needs torch, numpy, scipy and OpenCV, and the file of `img2scene pack-shapes`. Chunks of examples
-are drawn as often as it takes to use each `reuse` times. By steps, what is learned is a function of
-the options alone, stopped and resumed or not; by seconds, the schedule follows the clock.
+are drawn as often as it takes to use each `reuse` times. By steps, what is learned is a function
+of the options alone, stopped and resumed or not; by seconds, the schedule follows the clock.
 """
 
 import logging
@@ -52,12 +52,12 @@ from img2scene_ros.learning.training import to_train
 from img2scene_ros.learning.training_config import TrainingOptions
 from img2scene_ros.learning.training_config import given_values
 from img2scene_ros.learning.training_config import take_options
-from img2scene_ros.models.networks import save_network
-from img2scene_ros.models.networks import write_beside
 from img2scene_ros.models.frustum_unet import FrustumUNet
 from img2scene_ros.models.instances import InstanceNetwork
 from img2scene_ros.models.instances import group_instances
 from img2scene_ros.models.instances import instance_loss
+from img2scene_ros.models.networks import save_network
+from img2scene_ros.models.networks import write_beside
 from img2scene_ros.options import option
 
 VALIDATION_BATCH = 32
@@ -258,8 +258,8 @@ def read_student_options(kind: str, settings: Sequence[str]) -> tuple[StudentOpt
     :raises OptionError: an unknown name, or a value that is not allowed
     """
     student = STUDENTS[kind]
-    given = {**student.defaults, **{f'model.{name}': value for name, value in student.model.items()},
-             **given_values(None, settings)}
+    model = {f'model.{name}': value for name, value in student.model.items()}
+    given = {**student.defaults, **model, **given_values(None, settings)}
     options = take_options(StudentOptions, given, '')
     model = take_options(student.kind.Config, given, 'model.')
     if given:

@@ -142,9 +142,9 @@ class MonocularDistance:
 def _region(detection: Detection, shape: tuple[int, int]) -> np.ndarray:
     if detection.mask is not None:
         return detection.mask
-    half = (detection.bbox[2:] - detection.bbox[:2]) * _INNER / 2.0
-    left, top = np.floor(detection.center - half).astype(int)
-    right, bottom = np.ceil(detection.center + half).astype(int)
+    margin = (detection.bbox[2:] - detection.bbox[:2]) * (1.0 - _INNER) / 2.0
+    left, top = np.floor(detection.bbox[:2] + margin).astype(int)
+    right, bottom = np.ceil(detection.bbox[2:] - margin).astype(int)
     region = np.zeros(shape, bool)
     region[max(top, 0):bottom, max(left, 0):right] = True
     return region

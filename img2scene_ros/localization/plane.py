@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from img2scene_ros.camera import Camera
+from img2scene_ros.camera import box_edges
 from img2scene_ros.localization.class_sizes import usual_sizes
 from img2scene_ros.localization.upright import DEEP_AS_WIDE
 from img2scene_ros.localization.upright import Belief
@@ -31,7 +32,7 @@ class PlaneOptions(Options):
     """The plane under the objects, where neither the depth image nor TF shows it."""
 
     camera_height: float = option(
-        0.0, "Height of the camera above the plane that objects stand on [m]; 0 is unknown. "
+        0.0, 'Height of the camera above the plane that objects stand on [m]; 0 is unknown. '
         'Counts where the depth image shows no plane and TF tells none', low=0.0, high=100.0)
     tilt: float = option(
         0.0, 'How far below the horizon the camera looks [degrees]', low=-90.0, high=90.0)
@@ -114,9 +115,9 @@ def _lower_edge(camera: Camera, detection: Detection, support: SupportPlane) -> 
 
 def _foot(camera: Camera, detection: Detection, support: SupportPlane) -> np.ndarray | None:
     """Return where the middle of the box's lowest edge meets the support, (3,) metres."""
-    middle = detection.center - 0.5
+    middle = detection.center
     edge = _lower_edge(camera, detection, support)
-    middle[edge % 2] = detection.bbox[edge] - 0.5
+    middle[edge % 2] = box_edges(detection.bbox)[edge]
     ray = camera.rays_at(middle)
     slope = ray @ support.normal
     # Within a twentieth of a degree of the horizon a pixel is worth more than the distance.

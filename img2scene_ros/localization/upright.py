@@ -18,6 +18,7 @@ from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
 from img2scene_ros.camera import Camera
+from img2scene_ros.camera import box_edges
 from img2scene_ros.localization import object_axes
 from img2scene_ros.localization import position_std
 from img2scene_ros.types import Detection
@@ -110,7 +111,7 @@ def fit_upright(
     :param size: depth, width and height in metres, a first guess
     :return: None when the box leaves its distance open
     """
-    edges = np.asarray(bbox, float) - 0.5  # the centre of pixel (0, 0) is the origin
+    edges = box_edges(bbox)
     sides = np.tile(edges[2:] - edges[:2], 2)
     edge_std = np.where(
         seen_edges(camera, bbox), np.hypot(_EDGE_STD, _EDGE_SHARE * sides), sides.max())

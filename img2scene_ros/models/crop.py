@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from img2scene_ros.camera import Camera
+from img2scene_ros.camera import box_edges
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.types import Frame
@@ -133,7 +134,7 @@ def crop_view(camera: Camera, bbox: np.ndarray) -> CropView:
     :param bbox: (4,) xmin, ymin, xmax, ymax in pixels
     :raises ReconstructionError: an empty box, or one that the lens model does not reach
     """
-    xmin, ymin, xmax, ymax = np.asarray(bbox, float)
+    xmin, ymin, xmax, ymax = box_edges(bbox)
     corners = camera.rays_at([(xmin, ymin), (xmax, ymin), (xmax, ymax), (xmin, ymax)])
     center = camera.rays_at([(xmin + xmax) / 2.0, (ymin + ymax) / 2.0])
     if not (xmax > xmin and ymax > ymin and np.isfinite(corners).all()):
@@ -178,7 +179,8 @@ def cut_crop(frame: Frame, bbox: np.ndarray, mask: np.ndarray | None, size: int)
     view = crop_view(frame.camera, bbox)
     if mask is None:
         v, u = np.mgrid[:frame.camera.height, :frame.camera.width]
-        mask = (u >= bbox[0]) & (u < bbox[2]) & (v >= bbox[1]) & (v < bbox[3])
+        xmin, ymin, xmax, ymax = box_edges(bbox)
+        mask = (u >= xmin) & (u < xmax) & (v >= ymin) & (v < ymax)
     return look_through(view, frame, mask, size)
 
 

@@ -105,8 +105,8 @@ def behind_surface(pictures: Tensor, slices: int, coarse: int = 2) -> Tensor:
 
     :param pictures: (B, 6, S, S)
     :param coarse: pixels of the picture along a side of one of the U-Net
-    :return: (B, D, S / coarse, S / coarse), from -1 before to 1 behind it, linear for `RAMP` on either
-        side; 0 where there is no reading
+    :return: (B, D, S / coarse, S / coarse), from -1 before to 1 behind it, linear for `RAMP` on
+        either side; 0 where there is no reading
     """
     mask, depth, read = pictures[:, 3:4], pictures[:, 4:5], pictures[:, 5:6]
     weight = read * torch.where(mask > 0, 1.0, ELSEWHERE)

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -172,9 +173,7 @@ def write_beside(path: Path, write: Callable[[Path], Any]) -> None:
         write(beside)
         os.replace(beside, path)
     except (OSError, RuntimeError) as error:  # torch.save raises RuntimeError
-        try:
+        with suppress(OSError):
             beside.unlink(missing_ok=True)
-        except OSError:
-            pass
         reason = getattr(error, 'strerror', None) or ' '.join(str(error).split())[:160]
         raise InputError(f"cannot write '{path}': {reason}") from error

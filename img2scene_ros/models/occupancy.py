@@ -84,7 +84,7 @@ class OccupancyNetwork(nn.Module):
         return (plain + mirrored.flip(-1)) / 2
 
     def reached(self, pictures: Tensor, half_field: Tensor, resolution: int = 32) -> Tensor:
-        """Return logits that the solid reaches into the cells, as `predict`; comparable for all."""
+        """Return logits that the solid reaches into the cells, as `predict`; all networks can."""
         samples = self.samples_per_cell
         logits = self.predict(pictures, half_field, resolution * samples)
         return functional.max_pool3d(logits[:, None], samples)[:, 0]

@@ -2,6 +2,7 @@
 
 import traceback
 from collections.abc import Callable
+from functools import partial
 from threading import Event
 from threading import Lock
 from threading import Thread
@@ -168,8 +169,8 @@ class Workers:
             changed = (now - self._shown_at > self.republish_period
                        or differs(self._shown, scene, *self.motion))
             for name, output in self._outputs.items():
-                if self._survives(
-                        f'output {name}', lambda: output.show(self._frame, scene, changed)):
+                show = partial(output.show, self._frame, scene, changed)
+                if self._survives(f'output {name}', show):
                     self._problems.solved(f'output {name}')
             if changed:
                 self._shown, self._shown_at = scene, now

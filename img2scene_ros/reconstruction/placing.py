@@ -14,13 +14,14 @@ All is computed in the view frame: the camera's centre, z along the line of sigh
 
 from dataclasses import dataclass
 from dataclasses import replace
-from typing import Any
 
 import cv2
 import numpy as np
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
+from img2scene_ros.camera import Camera
+from img2scene_ros.camera import box_edges
 from img2scene_ros.depth import depth_std
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.errors import ReconstructionError
@@ -171,9 +172,9 @@ def _in_box(shape: np.ndarray, sighting: Sighting, view: CropView) -> _Pose:
     return pose
 
 
-def _edges_in_view(camera: Any, box: np.ndarray, view: CropView) -> np.ndarray:
+def _edges_in_view(camera: Camera, box: np.ndarray, view: CropView) -> np.ndarray:
     """Return xmin, ymin, xmax, ymax of a box in a view, tangents."""
-    xmin, ymin, xmax, ymax = box - 0.5  # a pixel's whole number is its centre
+    xmin, ymin, xmax, ymax = box_edges(box)
     x, y = (xmin + xmax) / 2.0, (ymin + ymax) / 2.0
     rays = camera.rays_at([(xmin, y), (x, ymin), (xmax, y), (x, ymax)]) @ view.rotation
     plane = rays[:, :2] / rays[:, 2:]

@@ -64,7 +64,7 @@ class RemoteOptions(Options):
     api_name: str = option(
         '/generate_mesh', "Gradio's name of the function, as its page 'Use via API' lists it")
     arguments: tuple[str, ...] = option(
-        ('image', 'guidance_scale', 'inference_steps'), "What that function takes, in its order: "
+        ('image', 'guidance_scale', 'inference_steps'), 'What that function takes, in its order: '
         'image, guidance_scale, inference_steps, or a value in JSON')
     guidance_scale: float = option(
         3.0, 'How closely a diffusion model keeps to the picture', low=0.0, high=30.0)
@@ -364,7 +364,7 @@ def _host(url: str) -> str:
     except ValueError:
         parts, host = urlsplit(''), None
     if parts.scheme not in ('http', 'https') or not host:
-        raise OptionError("remote.url is no address of a server; write https://HOST/PATH")
+        raise OptionError('remote.url is no address of a server; write https://HOST/PATH')
     if parts.username or parts.password:
         raise OptionError(
             'remote.url must not hold a password, because it is written into logs; put a token '

@@ -1,10 +1,10 @@
 """
 Signed distance fields of many solids on one device, and rays traced through them; plain torch.
 
-A field is sampled at the middles of a solid's cells (and of three more around it) in sixteenths of
-a cell, and interpolated linearly in between. Its zero level is the solid's surface. Rays are traced
-in the solid's own coordinates, so any affine placement is exact (Hart: Sphere tracing, The Visual
-Computer 1996).
+A field is sampled at the middles of a solid's cells (and of three more around it) in sixteenths
+of a cell, and interpolated linearly in between. Its zero level is the solid's surface. Rays are
+traced in the solid's own coordinates, so any affine placement is exact (Hart: Sphere tracing, The
+Visual Computer 1996).
 """
 
 from collections.abc import Iterable

@@ -5,9 +5,9 @@ Everything is in metres and in one scene frame of any orientation. Cameras look 
 their optical frame: x right, y down, z forward (REP-103).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-from typing import Sequence
 
 import numpy as np
 

@@ -273,7 +273,7 @@ def _near_rays(
     fields: DistanceFields, scenes: Scenes, number: int, start: Tensor, direction: Tensor,
     wanted: Tensor,
 ) -> Tensor:
-    """Return scene, ray and `number` of the rays that pass near an object of each scene, (3, P)."""
+    """Return scene, ray and `number` of the rays that pass near object `number`, (3, P)."""
     shape, pose = scenes.shape[:, number], scenes.pose[:, number]
     radius = (pose[:, :3, :3].norm(dim=1) * fields.half[shape.clamp(min=0)]).norm(dim=1)[:, None]
     middle = pose[:, None, :3, 3] - start

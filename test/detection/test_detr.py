@@ -16,17 +16,17 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from checkpoints import LABELS
-from checkpoints import NAME
-from checkpoints import RF_DETR_PROCESSOR
-from checkpoints import put_into_cache
-from checkpoints import save
 import cv2
 import huggingface_hub
 import numpy as np
 import pytest
 import torch
 import transformers
+from checkpoints import LABELS
+from checkpoints import NAME
+from checkpoints import RF_DETR_PROCESSOR
+from checkpoints import put_into_cache
+from checkpoints import save
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.detection import bbox_of

@@ -151,7 +151,8 @@ def test_thin_parts_belong_to_the_object_and_holes_do_not():
 
 
 @pytest.mark.parametrize('bbox', [
-    (700, 100, 800, 200), (-90, -90, -10, -10), (300, 200, 300, 200), (300.2, 200.1, 301.3, 201.4)])
+    (700, 100, 800, 200), (-90, -90, -10, -10), (300, 200, 300, 200),
+    (300.2, 200.1, 301.3, 201.4)])
 def test_boxes_that_hold_no_readings_give_no_mask(bbox):
     frame, _ = tabletop_frame([can(0.06, 0.16)], camera_pose(30.0, 0.8))
     assert mask_from_depth(frame, np.array(bbox, float), find_support(frame)) is None

@@ -1,8 +1,8 @@
 """The support plane against the truth of drawn and measured scenes."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable
 
 import numpy as np
 import pytest

@@ -1,8 +1,8 @@
 """`tabletop` on recorded frames: which objects it finds, apart and whole."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable
 
 import cv2
 import numpy as np

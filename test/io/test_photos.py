@@ -23,8 +23,7 @@ def photo(path: Path, size: tuple[int, int] = (400, 300), orientation: int = 1,
     picture[:size[1] // 4, :size[0] // 4] = (230, 20, 20)
     exif = Image.Exif()
     exif[TAGS.Orientation] = orientation
-    for name, value in values.items():
-        exif.get_ifd(ExifTags.IFD.Exif)[TAGS[name]] = value
+    exif[ExifTags.IFD.Exif] = {TAGS[name]: value for name, value in values.items()}
     Image.fromarray(picture).save(path, exif=exif, quality=95)
     return path
 

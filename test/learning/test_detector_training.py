@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from solids import solid_sample
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.cli import main
@@ -46,7 +47,6 @@ from img2scene_ros.learning.samples import write_index
 from img2scene_ros.learning.samples import write_shard
 from img2scene_ros.learning.synthetic import RenderOptions
 from img2scene_ros.types import Frame
-from solids import solid_sample
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 

@@ -27,7 +27,7 @@ SMALL = {
               'model.slices=16', 'model.deep=1', 'model.fine=4', 'learning_rate=0.01'],
     'segmentation': ['batch=1', 'chunk=2', 'kept=1', 'steps=2', 'validation_samples=2',
                      'model.width=4', 'model.deep=0']}
-BARE = """
+BARE = '''
 import sys
 from importlib.abc import MetaPathFinder
 
@@ -40,7 +40,7 @@ class Bare(MetaPathFinder):
 sys.meta_path.insert(0, Bare())
 from img2scene_ros.cli import main
 sys.exit(main(sys.argv[1:]))
-"""
+'''
 
 
 @pytest.fixture(scope='module')

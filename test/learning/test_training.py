@@ -231,7 +231,7 @@ def test_validated_iou_is_that_of_the_evaluation():
         np.testing.assert_allclose(scores[index], expected, atol=1e-6)
 
 
-TWO_PROCESSES = """
+TWO_PROCESSES = '''
 import json, os, sys
 import torch
 from pathlib import Path
@@ -255,7 +255,7 @@ run = train(read_config(None, sys.argv[2:]), samples, out / 'run', samples)
 rank = os.environ['RANK']
 torch.save(dict(run.network.named_parameters()), out / f'weights_{{rank}}.pt')
 (out / f'positions_{{rank}}.json').write_text(json.dumps(positions))
-"""
+'''
 
 
 def test_two_processes_share_every_batch_and_end_with_equal_weights(tmp_path, samples):
@@ -423,7 +423,7 @@ def test_several_data_sets_are_one(tmp_path, shards, samples, capsys):
         arguments += ['--set', setting]
     assert main(arguments) == 2
     message = capsys.readouterr().err
-    assert f"{SIZE} and 64 pixels" in message and "option 'size'" in message
+    assert f'{SIZE} and 64 pixels' in message and "option 'size'" in message
     assert main([*arguments, '--set', 'size=32']) == 0
     assert read_network_config(tmp_path / 'run')['samples'] == 20
 

@@ -1,8 +1,12 @@
 """Cameras over a floor and the boxes of solids on it, computed by hand from the pinhole model."""
 
 import numpy as np
+import trimesh
 
 from img2scene_ros.camera import Camera
+from img2scene_ros.detection import bbox_of
+from img2scene_ros.rendering.raycast import Surface
+from img2scene_ros.rendering.raycast import render
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 from img2scene_ros.types import SupportPlane
@@ -49,6 +53,23 @@ def cuboid(x: float, y: float, width: float, depth: float, height: float) -> np.
     across = np.array([ahead[1], -ahead[0]])
     return np.array([(*((x, y) + a * width / 2 * across + b * depth / 2 * ahead), c * height)
                      for a in (-1, 1) for b in (-1, 1) for c in (0, 1)])
+
+
+def ball_ahead() -> tuple[Frame, Detection, SupportPlane]:
+    """
+    Photograph a ball, 0.2 m wide, whose middle lies 1 m ahead on the optical axis.
+
+    The axis runs through the centre of pixel (310, 250), so the mask is symmetric about it.
+
+    :return: the frame with depth, the ball as a perfect detector finds it, and its support
+    """
+    ball = trimesh.creation.icosphere(5, 0.1).apply_translation((0, 0, 1))
+    seen = render([Surface(ball.vertices, ball.faces, np.full((len(ball.vertices), 3), 200), 1)],
+                  CAMERA)
+    mask = seen.ids == 1
+    detection = Detection('sports ball', 1.0, bbox_of(mask), mask)
+    return (Frame(seen.color, CAMERA, seen.depth), detection,
+            SupportPlane(np.array([0.0, -1.0, 0.0]), 0.1))
 
 
 def seen(points: np.ndarray, label: str = 'thing') -> Detection:

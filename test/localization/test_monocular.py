@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers
 from pinhole import FRAME
+from pinhole import ball_ahead
 from pinhole import floor
 
 from img2scene_ros.errors import InputError
@@ -59,13 +60,20 @@ def test_the_middle_lies_a_little_behind_the_depth_that_the_network_sees(
     found = source.place(FRAME, CUP, floor(30))
     width = 60 * DEPTH / 520
     assert 0.1 * width < found.position[2] - DEPTH < 0.6 * width
-    assert FRAME.camera.project(found.position) == pytest.approx(CUP.center)
+    assert FRAME.camera.project(found.position) == pytest.approx((329.5, 249.5))
     scale = found.position[2] / DEPTH
     assert found.size[1:] == pytest.approx((width * scale, 100 * DEPTH / 500 * scale), rel=1e-3)
     assert found.depth_source == 'monocular'
     assert found.rotation[:, 2] == pytest.approx(floor(30).normal)
     share = np.linalg.norm(found.position_std) / np.linalg.norm(found.position)
     assert share == pytest.approx(0.2, abs=0.02), 'as the option says'
+
+
+def test_a_ball_on_the_optical_axis_is_placed_on_it(source: MonocularDistance) -> None:
+    """Half a pixel would be 1.4 mm."""
+    frame, ball, support = ball_ahead()
+    found = source.place(frame, ball, support)
+    assert found.position[:2] == pytest.approx((0, 0), abs=1e-5)
 
 
 def test_the_depth_is_that_of_the_mask_or_of_the_inner_box(

@@ -35,7 +35,8 @@ def test_rotation_turns_the_axis_onto_the_ray_by_the_angle_between_them(ray):
 
 
 def test_field_of_a_box_in_the_middle():
-    view = crop_view(CAMERA, np.array([150 - 30, 125 - 15.5, 150 + 30, 125 + 15.5]))
+    # The optical axis runs through the centre of pixel (150, 125), half a pixel from its edges.
+    view = crop_view(CAMERA, np.array([120.5, 110, 180.5, 141]))
     np.testing.assert_allclose(view.rotation, np.eye(3), atol=1e-12)
     assert view.half_field == pytest.approx(1.2 * 30 / 300)
 
@@ -44,9 +45,9 @@ def test_field_of_a_box_in_the_middle():
 def test_box_lies_in_the_middle_of_the_crop(camera):
     box = np.array([230.0, 20, 300, 66])
     virtual = crop_view(camera, box)
-    corners = camera.rays_at([(x, y) for x in box[::2] for y in box[1::2]])
+    corners = camera.rays_at([(x - 0.5, y - 0.5) for x in box[::2] for y in box[1::2]])
     seen = virtual.camera(SIZE).project(corners @ virtual.rotation)
-    middle = virtual.camera(SIZE).project(camera.rays_at([265, 43]) @ virtual.rotation)
+    middle = virtual.camera(SIZE).project(camera.rays_at([264.5, 42.5]) @ virtual.rotation)
     assert middle == pytest.approx(((SIZE - 1) / 2,) * 2)
     reach = np.abs(seen - (SIZE - 1) / 2).max()
     assert reach == pytest.approx(SIZE / 2 / 1.2), 'the box takes 1/1.2 of the crop'
@@ -103,6 +104,15 @@ def test_what_lies_beyond_the_picture_is_black_and_without_depth():
     sides = CAMERA.rays_at([(-0.5, 110), (59.5, 110)]) @ crop.view.rotation
     width = np.ptp(crop.view.camera(SIZE).project(sides)[:, 0])
     assert crop.mask[SIZE // 2].sum() == pytest.approx(width, abs=1), 'the box is the mask'
+
+
+def test_a_box_covers_the_pixels_whose_centres_lie_in_it():
+    frame = Frame(np.zeros((240, 320, 3), np.uint8), CAMERA)
+    box = np.array([100.4, 80.4, 160.4, 140.4])
+    mask = np.zeros((240, 320), bool)
+    mask[80:140, 100:160] = True
+    np.testing.assert_array_equal(
+        cut_crop(frame, box, None, SIZE).mask, cut_crop(frame, box, mask, SIZE).mask)
 
 
 def test_without_a_reading_there_is_no_anchor():

@@ -15,7 +15,6 @@ from torch import nn
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import OptionError
-from img2scene_ros.models import networks
 from img2scene_ros.models.channels import CHANNELS
 from img2scene_ros.models.channels import crop_channels
 from img2scene_ros.models.crop import CropView

@@ -21,7 +21,7 @@ from img2scene_ros.types import Frame
 
 pytest.importorskip('rclpy')
 
-from img2scene_ros.nodes.demo_nodes import run_picture_demo  # noqa: E402, it needs rclpy
+from img2scene_ros.nodes.demo_nodes import run_picture_demo
 
 FRAMES = Path(__file__).resolve().parents[2] / 'data/frames'
 

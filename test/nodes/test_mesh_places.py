@@ -271,7 +271,7 @@ def test_folders_are_private_and_leave_nothing(tmp_path: Path) -> None:
 
 def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / 'file').touch()
-    with pytest.raises(InputError, match=f"{tmp_path}/file/x.*markers.mesh_directory"):
+    with pytest.raises(InputError, match=f'{tmp_path}/file/x.*markers.mesh_directory'):
         MeshFolder(str(tmp_path / 'file' / 'x'))
 
 

@@ -1,8 +1,8 @@
 """`depth_shell` on recorded and on drawn objects: closed, in the right place, the right size."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable
 
 import cv2
 import numpy as np

@@ -8,6 +8,7 @@ import struct
 import time
 from collections.abc import Callable
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from dataclasses import field
 from email import message_from_bytes
@@ -61,10 +62,8 @@ class Handler(BaseHTTPRequestHandler):
                  part.get_payload(decode=True) for part in form.walk() if not part.is_multipart()}
         request = Request(self.path, dict(self.headers), parts, body)
         self.server.requests.append(request)
-        try:
+        with suppress(OSError):  # the client has gone
             self.server.answer(self, request)
-        except OSError:
-            pass  # the client has gone
 
     do_GET = do_POST = _handle
 

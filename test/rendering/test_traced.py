@@ -24,7 +24,7 @@ def scenes():
 
 @pytest.fixture(scope='module')
 def both(scenes):
-    """What both renderers see, and the side of the cells of what is seen."""
+    """Return what both renderers see."""
     shapes, stock = household()
     traced = draw(stock.fields, scenes, WIDTH, HEIGHT)
     seen = []
