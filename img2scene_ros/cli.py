@@ -19,6 +19,7 @@ from typing import NoReturn
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import OptionError
+from img2scene_ros.errors import attempt
 
 if TYPE_CHECKING:  # heavy, and not needed for --help
     from rich.console import Console
@@ -591,13 +592,12 @@ def _reconstruct(chosen: argparse.Namespace) -> int:
     console.print(f'ready after {perf_counter() - start:.2f} s')
     failed = False
     for source, folder in _with_progress(console, _folders(inputs, chosen.out)):
-        try:
-            _reconstruct_one(
-                pipelines[_has_depth(source, chosen)], source, folder, chosen, export_options,
-                console, is_alone=len(inputs) == 1)
-        except Img2SceneError as error:
+        error = attempt(
+            _reconstruct_one, pipelines[_has_depth(source, chosen)], source, folder, chosen,
+            export_options, console, len(inputs) == 1)
+        if error is not None:
             if len(inputs) == 1:
-                raise
+                raise error
             _complain(f'{source}: {error}')
             failed = True
     return 1 if failed else 0
