@@ -14,8 +14,7 @@ import numpy as np
 
 from img2scene_ros.detection import Detection
 from img2scene_ros.detection import Detector
-from img2scene_ros.detection.masks import mask_from_color
-from img2scene_ros.detection.masks import mask_from_depth
+from img2scene_ros.detection.masks import object_mask
 from img2scene_ros.detection.segmenter import Segmenter
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import MissingDependencyError
@@ -408,6 +407,4 @@ def _with_mask(
 ) -> Detection:
     if detection.mask is not None and detection.mask.any():
         return detection
-    if frame.has_depth:
-        return replace(detection, mask=mask_from_depth(frame, detection.bbox, support))
-    return replace(detection, mask=mask_from_color(frame, detection.bbox))
+    return replace(detection, mask=object_mask(frame, detection.bbox, support))

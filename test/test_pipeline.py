@@ -97,6 +97,27 @@ def test_a_box_detector_with_depth_gets_masks(recorded: Callable[[str], Frame]) 
     assert found.model.size[2] == pytest.approx(0.19, rel=0.05)
 
 
+@pytest.mark.parametrize('reconstructor', ('depth_shell', 'voxel'))
+def test_an_object_without_readings_is_cut_out_by_colour(
+    recorded: Callable[[str], Frame], reconstructor: str,
+) -> None:
+    """Glass beside things with depth: it gets a mask, and from a network a textured mesh."""
+    frame = recorded('table_mustard_bottle')
+    depth = frame.depth.copy()
+    depth[80:350, 345:494] = np.nan
+    pipeline = Pipeline(PipelineOptions(reconstructor=reconstructor))
+    pipeline.detector = MiddleDetector((345, 80, 494, 350))
+    found, = pipeline.run(replace(frame, depth=depth)).objects
+    alone, = pipeline.perceive(Frame(frame.color, frame.camera)).objects
+    np.testing.assert_array_equal(found.detection.mask, alone.detection.mask)
+    assert found.is_final and found.depth_source != 'sensor'
+    if reconstructor == 'voxel':
+        assert found.model.reconstructor == 'voxel' and found.model.texture is not None
+        assert found.model.fit.silhouette_iou > 0.6 and found.model.fit.depth_residual is None
+    else:
+        assert 'too few depth readings' in found.note
+
+
 def test_a_picture_without_depth_gives_boxes_at_the_fixed_distance(
     recorded: Callable[[str], Frame],
 ) -> None:
@@ -353,7 +374,7 @@ def test_without_open3d_there_are_meshes_that_nobody_compares(
     assert len([record for record in caplog.records if 'open3d' in record.message]) == 1
 
 
-@pytest.mark.parametrize('step', ('place', 'mask_from_depth'))
+@pytest.mark.parametrize('step', ('place', 'object_mask'))
 def test_a_fault_with_one_detection_costs_that_detection(
     recorded: Callable[[str], Frame], monkeypatch: pytest.MonkeyPatch, step: str,
 ) -> None:
