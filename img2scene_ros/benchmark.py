@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import trimesh
 
+from img2scene_ros.detection import Detection
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.io.frames import load_frame
 from img2scene_ros.pipeline import Pipeline
@@ -61,16 +62,25 @@ def accuracy(folder: Path, frame: Frame, found: Sequence[SceneObject]) -> Accura
     if not (folder / 'mask.png').is_file() or not found:
         return None
     truth = cv2.imread(str(folder / 'mask.png'), cv2.IMREAD_UNCHANGED) > 0
-    one = max(found, key=lambda item: _iou(item.detection.mask, truth))
+    one = max(found, key=lambda item: _iou(_region(item.detection, frame.shape), truth))
     silhouette = render([Surface(one.points, one.model.faces, one.model.colors, id=1)],
                         frame.camera).ids == 1
     measured = json.loads((folder / 'measured.json').read_text())
-    box, tight = np.zeros(frame.shape, bool), np.zeros(frame.shape, bool)
-    for area, bbox in ((box, one.detection.bbox), (tight, bbox_of(truth))):
-        xmin, ymin, xmax, ymax = np.round(bbox).astype(int)
-        area[ymin:ymax, xmin:xmax] = True
+    box, tight = (_filled_box(bbox, frame.shape) for bbox in (one.detection.bbox, bbox_of(truth)))
     return Accuracy(_iou(box, tight), _iou(silhouette, truth),
                     float(one.model.size[2]) - measured['height_above_table_m'])
+
+
+def _region(detection: Detection, shape: tuple[int, int]) -> np.ndarray:
+    """Return the detection's mask, without one its box; (H, W) bool."""
+    return _filled_box(detection.bbox, shape) if detection.mask is None else detection.mask
+
+
+def _filled_box(bbox: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    area = np.zeros(shape, bool)
+    xmin, ymin, xmax, ymax = np.round(bbox).astype(int)
+    area[ymin:ymax, xmin:xmax] = True
+    return area
 
 
 def _measured(pipeline: Pipeline, folder: Path, repeats: int) -> list[str]:

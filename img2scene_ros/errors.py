@@ -1,9 +1,11 @@
 """The one kind of error a user is meant to read."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 from typing import TypeVar
 
+_LOGGER = logging.getLogger(__name__)
 Result = TypeVar('Result')
 
 
@@ -28,8 +30,16 @@ class ReconstructionError(Img2SceneError):
 
 
 def attempt(step: Callable[..., Result], *arguments: Any) -> Result | Img2SceneError:
-    """Return what a step returns, or what it has to say to the user."""
+    """
+    Return what a step returns, or the error that says why it failed.
+
+    Whatever a step raises becomes such an error, so that one object's failure costs one object.
+    """
     try:
         return step(*arguments)
     except Img2SceneError as error:
         return error
+    except (Exception, SystemExit) as error:  # some libraries exit where they should raise
+        _LOGGER.debug('traceback', exc_info=True)
+        reason = str(error).strip().split('\n')[0][:200]
+        return Img2SceneError(f'unexpected {type(error).__name__}: {reason}')

@@ -12,15 +12,19 @@ from threading import Lock
 from time import perf_counter
 from typing import Any
 
+import numpy as np
+
 from img2scene_ros.detection import Detector
 from img2scene_ros.detection.masks import colored_pixels
-from img2scene_ros.detection.masks import mask_from_color
-from img2scene_ros.detection.masks import mask_from_depth
+from img2scene_ros.detection.masks import object_mask
 from img2scene_ros.detection.segmenter import Segmenter
 from img2scene_ros.detection.supports import find_support
 from img2scene_ros.errors import Img2SceneError
+from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import OptionError
 from img2scene_ros.errors import ReconstructionError
+from img2scene_ros.errors import Result
+from img2scene_ros.errors import attempt
 from img2scene_ros.localization import DistanceSource
 from img2scene_ros.localization.combine import place
 from img2scene_ros.localization.combine import sources_of
@@ -125,15 +129,13 @@ class Pipeline:
         """
         start = perf_counter()
         support = find_support(frame) or frame.support or self._told_support()
-        detections = [
-            _with_mask(frame, detection, support)
-            for detection in self._segmented(frame, self.detector.detect(frame, support))]
+        detections = self._each(
+            lambda detection: _with_mask(frame, detection, support),
+            self._segmented(frame, self.detector.detect(frame, support)))
         detected = perf_counter()
-        placements = [place(self.distances, frame, detection, support)
-                      for detection in detections]
-        sightings = [Sighting(frame, detection, placement)
-                     for detection, placement in zip(detections, placements) if placement]
-        proxies = [self._proxy.reconstruct(sighting) for sighting in sightings]
+        seen = self._each(
+            lambda detection: self._placed(frame, detection, support), detections)
+        sightings, proxies = [one for one, _ in seen], [proxy for _, proxy in seen]
         localized = perf_counter()
         with self._lock:
             self._tracker.update(frame, support, sightings, proxies)
@@ -153,13 +155,13 @@ class Pipeline:
             return None
         start = perf_counter()
         results = [
-            self._fitting(result, sighting) if isinstance(result, ObjectModel) else result
+            result if isinstance(result, Img2SceneError) else
+            attempt(self._finished, result, sighting)
             for result, (_, sighting) in zip(
                 self._rebuilt([sighting for _, sighting in jobs]), jobs)]
-        if self.options.texture == 'bake':
-            results = [
-                self._textured(result, sighting) if isinstance(result, ObjectModel) else result
-                for result, (_, sighting) in zip(results, jobs)]
+        for result in results:
+            if not isinstance(result, (ObjectModel, ReconstructionError)):
+                self._warn_once(str(result))
         with self._lock:
             for (id, sighting), result in zip(jobs, results):
                 model = result if isinstance(result, ObjectModel) else None
@@ -168,15 +170,44 @@ class Pipeline:
             self._timing['reconstruct'] = perf_counter() - start
             return self._scene()
 
+    def _each(
+        self, step: Callable[[Detection], Result | None], detections: Sequence[Detection],
+    ) -> list[Result]:
+        """
+        Do a step for each detection; one for which it fails or gives None is skipped.
+
+        :raises Img2SceneError: it fails for all of them
+        """
+        results = [attempt(step, detection) for detection in detections]
+        errors = [result for result in results if isinstance(result, Img2SceneError)]
+        if errors and len(errors) == len(results):
+            raise errors[0]
+        for error in errors:
+            self._warn_once(f'an object is skipped: {error}')
+        return [result for result in results
+                if result is not None and not isinstance(result, Img2SceneError)]
+
+    def _placed(
+        self, frame: Frame, detection: Detection, support: SupportPlane | None,
+    ) -> tuple[Sighting, ObjectModel] | None:
+        """Return an object at its place, and its proxy; None where no source can tell."""
+        placement = place(self.distances, frame, detection, support)
+        if placement is None:
+            return None
+        sighting = Sighting(frame, detection, placement)
+        return sighting, self._proxy.reconstruct(sighting)
+
     def _segmented(self, frame: Frame, detections: list[Detection]) -> list[Detection]:
         """Ask the segmenter for the masks that the detector did not find."""
         bare = [index for index, one in enumerate(detections)
                 if one.mask is None or not one.mask.any()]
         if self.segmenter is None or not bare:
             return detections
+        masks = attempt(self.segmenter.masks, frame, [detections[index] for index in bare])
+        if isinstance(masks, Img2SceneError):
+            masks = [masks] * len(bare)
         segmented = list(detections)
-        for index, mask in zip(
-                bare, self.segmenter.masks(frame, [detections[index] for index in bare])):
+        for index, mask in zip(bare, masks):
             if isinstance(mask, Img2SceneError):
                 self._warn_once(str(mask))
             else:
@@ -192,45 +223,53 @@ class Pipeline:
 
     def _rebuilt(self, sightings: Sequence[Sighting]) -> list[ObjectModel | Img2SceneError]:
         """Rebuild all at once; when that fails as a whole, one by one."""
-        try:
-            if isinstance(self.reconstructor, BatchReconstructor):
-                return self.reconstructor.reconstruct_batch(sightings)
-            return [self.reconstructor.reconstruct(sighting) for sighting in sightings]
-        except Exception as error:  # A fault of a backend costs one mesh, not the scene.
-            if len(sightings) > 1:
-                return [self._rebuilt([sighting])[0] for sighting in sightings]
-            if isinstance(error, Img2SceneError):
-                return [error]
-            note = f'the reconstructor failed: {type(error).__name__}: {error}'
-            _LOGGER.error(note)
-            _LOGGER.debug('traceback', exc_info=True)
-            return [ReconstructionError(note)]
+        if not isinstance(self.reconstructor, BatchReconstructor):
+            return [attempt(self.reconstructor.reconstruct, sighting) for sighting in sightings]
+        results = attempt(self.reconstructor.reconstruct_batch, sightings)
+        if isinstance(results, list) and len(results) == len(sightings):
+            return results
+        if len(sightings) > 1:
+            return [self._rebuilt([sighting])[0] for sighting in sightings]
+        return [results if isinstance(results, Img2SceneError) else ReconstructionError(
+            f"the reconstructor '{self.options.reconstructor}' does not answer with one result "
+            'per object')]
 
-    def _fitting(
-        self, model: ObjectModel, sighting: Sighting,
-    ) -> ObjectModel | ReconstructionError:
-        """Measure how well a model fits what was seen; a wrong one gives an error."""
-        if model.reconstructor == 'box':  # is a proxy itself
-            return model
-        model = replace(model, fit=model.fit or measured_fit(model, sighting))
+    def _finished(self, model: ObjectModel, sighting: Sighting) -> ObjectModel:
+        """
+        Check a new mesh, measure how well it fits what was seen, and give it its texture.
+
+        :raises ReconstructionError: it is no mesh, or a wrong one
+        """
+        _check_mesh(model, self.options.reconstructor)
+        if model.reconstructor != 'box':  # which is a proxy itself
+            model = self._fitting(model, sighting)
+        return self._textured(model, sighting) if self.options.texture == 'bake' else model
+
+    def _fitting(self, model: ObjectModel, sighting: Sighting) -> ObjectModel:
+        """
+        Measure how well a model fits what was seen, where that can be measured.
+
+        :raises ReconstructionError: it does not fit
+        """
+        try:
+            model = replace(model, fit=model.fit or measured_fit(model, sighting))
+        except MissingDependencyError as error:
+            self._warn_once(f'how well meshes fit is not measured: {error}')
         least = self.options.min_fit
         if model.fit and model.fit.silhouette_iou < least:
-            return ReconstructionError(
+            raise ReconstructionError(
                 f"the mesh of '{model.reconstructor}' is not shown: its silhouette has an IoU of "
                 f"{model.fit.silhouette_iou:.2f} with the mask, less than 'min_fit' ({least:g})")
         return model
 
     def _textured(self, model: ObjectModel, sighting: Sighting) -> ObjectModel:
         """Give a model its texture; whatever goes wrong with it costs only the texture."""
-        try:
-            return textured(
-                model, sighting.frame, colored_pixels(sighting), self.options.texture_size)
-        except Exception as error:
-            reason = str(error) if isinstance(error, Img2SceneError) else (
-                f'an object gets no texture: {type(error).__name__}: {error}')
-            self._warn_once(reason)
-            _LOGGER.debug('traceback', exc_info=True)
-            return model
+        result = attempt(
+            textured, model, sighting.frame, colored_pixels(sighting), self.options.texture_size)
+        if isinstance(result, ObjectModel):
+            return result
+        self._warn_once(f'an object gets no texture: {result}')
+        return model
 
     def run(
         self, frame: Frame, progress: Callable[[int, int], None] = lambda done, total: None,
@@ -351,11 +390,28 @@ def _build(group: str, name: str, chosen: dict[str, Options]) -> Any:
     return found(chosen.get(name, found.Options()), **parts)
 
 
+def _check_mesh(model: ObjectModel, reconstructor: str) -> None:
+    """
+    Make sure that what a reconstructor answers with can be shown and written.
+
+    :raises ReconstructionError: it is no mesh
+    """
+    if not isinstance(model, ObjectModel):
+        raise ReconstructionError(
+            f"the reconstructor '{reconstructor}' answers with a {type(model).__name__} instead "
+            'of a mesh')
+    is_finite = all(np.isfinite(part).all() for part in (
+        model.vertices, model.position, model.rotation))
+    if not (len(model.faces) and is_finite and model.colors.shape == model.vertices.shape
+            and model.faces.min() >= 0 and model.faces.max() < len(model.vertices)):
+        raise ReconstructionError(
+            f"the mesh of the reconstructor '{reconstructor}' is damaged: no faces, values that "
+            'are not finite, or faces and colours that do not fit its vertices')
+
+
 def _with_mask(
     frame: Frame, detection: Detection, support: SupportPlane | None,
 ) -> Detection:
     if detection.mask is not None and detection.mask.any():
         return detection
-    if frame.has_depth:
-        return replace(detection, mask=mask_from_depth(frame, detection.bbox, support))
-    return replace(detection, mask=mask_from_color(frame, detection.bbox))
+    return replace(detection, mask=object_mask(frame, detection.bbox, support))

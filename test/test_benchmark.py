@@ -44,3 +44,16 @@ def test_accuracy_falls_when_the_object_is_elsewhere(
     assert right.silhouette_iou > 0.85 > wrong.silhouette_iou
     assert right.height_error == pytest.approx(0.0, abs=0.005)
     assert accuracy(frames_folder / 'ycb_3', frame, [found]) is None
+
+
+def test_objects_without_a_mask_are_measured_by_their_box(
+    recorded: Callable[[str], Frame], frames_folder: Path,
+) -> None:
+    """The object that fills most of the truth is still the one that is taken."""
+    name = 'table_pepper_can'
+    frame = recorded(name)
+    found, = Pipeline().run(frame).objects
+    bare = replace(found, detection=replace(found.detection, mask=None))
+    aside = replace(bare, detection=replace(bare.detection, bbox=np.array([0.0, 0.0, 50.0, 50.0])))
+    expected = accuracy(frames_folder / name, frame, [found])
+    assert accuracy(frames_folder / name, frame, [aside, bare]) == expected

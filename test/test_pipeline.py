@@ -1,5 +1,6 @@
 """The pipeline's choices: backends, options, and what happens where depth is missing."""
 
+import sys
 from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import replace
@@ -94,6 +95,27 @@ def test_a_box_detector_with_depth_gets_masks(recorded: Callable[[str], Frame]) 
     assert found.detection.label == 'cup' and found.depth_source == 'sensor'
     assert found.model.reconstructor == 'depth_shell'
     assert found.model.size[2] == pytest.approx(0.19, rel=0.05)
+
+
+@pytest.mark.parametrize('reconstructor', ('depth_shell', 'voxel'))
+def test_an_object_without_readings_is_cut_out_by_colour(
+    recorded: Callable[[str], Frame], reconstructor: str,
+) -> None:
+    """Glass beside things with depth: it gets a mask, and from a network a textured mesh."""
+    frame = recorded('table_mustard_bottle')
+    depth = frame.depth.copy()
+    depth[80:350, 345:494] = np.nan
+    pipeline = Pipeline(PipelineOptions(reconstructor=reconstructor))
+    pipeline.detector = MiddleDetector((345, 80, 494, 350))
+    found, = pipeline.run(replace(frame, depth=depth)).objects
+    alone, = pipeline.perceive(Frame(frame.color, frame.camera)).objects
+    np.testing.assert_array_equal(found.detection.mask, alone.detection.mask)
+    assert found.is_final and found.depth_source != 'sensor'
+    if reconstructor == 'voxel':
+        assert found.model.reconstructor == 'voxel' and found.model.texture is not None
+        assert found.model.fit.silhouette_iou > 0.6 and found.model.fit.depth_residual is None
+    else:
+        assert 'too few depth readings' in found.note
 
 
 def test_a_picture_without_depth_gives_boxes_at_the_fixed_distance(
@@ -293,3 +315,123 @@ def test_run_tells_how_many_objects_are_rebuilt(recorded: Callable[[str], Frame]
     Pipeline(PipelineOptions(reconstructor='box', texture='none')).run(
         recorded('ycb_3'), lambda done, total: told.append((done, total)))
     assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
+
+
+class FaultyWithTall(BatchReconstructor):
+    """Stands in for a reconstructor of a third party: boxes, and a fault with tall objects."""
+
+    max_batch = 2
+
+    def __init__(self, fault: Callable[[ObjectModel], object]) -> None:
+        self.fault = fault
+
+    def reconstruct_batch(
+        self, sightings: Sequence[Sighting],
+    ) -> list[ObjectModel | Img2SceneError]:
+        """Return boxes; no more from the first tall object on when the fault gives nothing."""
+        results = []
+        for sighting in sightings:
+            model = replace(BoxReconstructor().reconstruct(sighting), reconstructor='mine')
+            if sighting.placement.size[2] > 0.15:
+                model = self.fault(model)
+            if model is not ...:
+                results.append(model)
+        return results
+
+
+def exits(model: ObjectModel) -> None:
+    """Leave, as libraries made for the command line do."""
+    sys.exit('usage: ...')
+
+
+@pytest.mark.parametrize('fault', (
+    exits, lambda model: 1 / 0, lambda model: None, lambda model: ..., lambda model: 'no mesh',
+    lambda model: replace(model, vertices=model.vertices * np.float32(np.nan)),
+    lambda model: replace(model, faces=model.faces + 1), lambda model: replace(
+        model, faces=model.faces[:0]), lambda model: replace(model, colors=model.colors[1:]),
+    lambda model: replace(model, position=np.full(3, np.inf)),
+), ids=('exits', 'raises', 'none', 'too few', 'text', 'nan', 'faces', 'empty', 'colors', 'inf'))
+def test_a_fault_of_one_object_costs_its_mesh_alone(
+    recorded: Callable[[str], Frame], fault: Callable[[ObjectModel], object],
+) -> None:
+    """The others get their meshes, all are final, and only those that failed have a note."""
+    pipeline = Pipeline(PipelineOptions(texture='none'))
+    pipeline.reconstructor = FaultyWithTall(fault)
+    scene = pipeline.run(recorded('ycb_1'))
+    failed = [one for one in scene.objects if one.note]
+    assert len(scene.objects) == 5 and 0 < len(failed) < 5
+    assert all(one.is_final for one in scene.objects) and pipeline.reconstruct_next() is None
+    for one in scene.objects:
+        assert one.model.reconstructor == ('box' if one in failed else 'mine')
+
+
+@pytest.mark.parametrize('step', ('measured_fit', 'textured'))
+def test_a_fault_while_a_mesh_is_finished_stops_nothing(
+    recorded: Callable[[str], Frame], monkeypatch: pytest.MonkeyPatch, step: str,
+) -> None:
+    """All objects are final after it; a texture that fails costs no more than the texture."""
+    def fails(*_: object) -> None:
+        raise ValueError('out of range')
+
+    monkeypatch.setattr(f'img2scene_ros.pipeline.{step}', fails)
+    scene = Pipeline().run(recorded('ycb_3'))
+    assert len(scene.objects) == 3 and all(one.is_final for one in scene.objects)
+    for one in scene.objects:
+        if step == 'textured':
+            assert one.model.reconstructor == 'depth_shell' and one.model.texture is None
+        else:
+            assert one.model.reconstructor == 'box' and 'out of range' in one.note
+
+
+def test_without_open3d_there_are_meshes_that_nobody_compares(
+    recorded: Callable[[str], Frame], monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The fit is unknown, which is said once; the objects are final."""
+    monkeypatch.setitem(sys.modules, 'open3d', None)
+    monkeypatch.setitem(sys.modules, 'open3d.t.geometry', None)
+    scene = Pipeline(*parse_settings({'depth_shell.max_triangles': 200000})).run(
+        recorded('ycb_3'))
+    assert [one.model.reconstructor for one in scene.objects] == ['depth_shell'] * 3
+    assert all(one.is_final and one.model.fit is None for one in scene.objects)
+    assert len([record for record in caplog.records if 'open3d' in record.message]) == 1
+
+
+@pytest.mark.parametrize('step', ('place', 'object_mask'))
+def test_a_fault_with_one_detection_costs_that_detection(
+    recorded: Callable[[str], Frame], monkeypatch: pytest.MonkeyPatch, step: str,
+) -> None:
+    """The other is there; where all fail the frame does."""
+    class Two(MiddleDetector):
+        def detect(self, frame: Frame, support: SupportPlane | None) -> list[Detection]:
+            found, = super().detect(frame, support)
+            return [found, replace(found, bbox=found.bbox + 3.0)]
+
+    import img2scene_ros.pipeline as module
+
+    original, calls = getattr(module, step), []
+
+    def fails_first(*arguments: object) -> object:
+        calls.append(arguments)
+        return 1 / 0 if len(calls) == 1 else original(*arguments)
+
+    pipeline = Pipeline()
+    pipeline.detector = Two((345, 80, 494, 350))
+    with monkeypatch.context() as patched:
+        patched.setattr(module, step, fails_first)
+        assert len(pipeline.perceive(recorded('table_mustard_bottle')).objects) == 1
+        patched.setattr(module, step, lambda *_: 1 / 0)
+        with pytest.raises(Img2SceneError, match='ZeroDivisionError'):
+            pipeline.perceive(recorded('table_mustard_bottle'))
+
+
+def test_a_segmenter_that_fails_costs_no_object(recorded: Callable[[str], Frame]) -> None:
+    """The depth image makes the mask instead."""
+    class Failing:
+        def masks(self, frame: Frame, detections: Sequence[Detection]) -> None:
+            raise KeyError('pixel_values')
+
+    pipeline = Pipeline(PipelineOptions(reconstructor='box'))
+    pipeline.detector, pipeline.segmenter = MiddleDetector((345, 80, 494, 350)), Failing()
+    found, = pipeline.perceive(recorded('table_mustard_bottle')).objects
+    assert found.detection.mask.any()

@@ -16,8 +16,8 @@ from img2scene_ros.cli.terminal import input_paths
 from img2scene_ros.cli.terminal import open_console
 from img2scene_ros.cli.terminal import print_objects
 from img2scene_ros.cli.terminal import progress_bar
-from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import OptionError
+from img2scene_ros.errors import attempt
 
 if TYPE_CHECKING:  # heavy, and not needed for --help
     from rich.console import Console
@@ -95,13 +95,12 @@ def _run(chosen: argparse.Namespace) -> int:
     console.print(f'ready after {perf_counter() - start:.2f} s')
     failed = False
     for source, folder in _with_progress(console, _folders(inputs, chosen.out)):
-        try:
-            _reconstruct_one(
-                pipelines[_has_depth(source, chosen)], source, folder, chosen, export_options,
-                console, is_alone=len(inputs) == 1)
-        except Img2SceneError as error:
+        error = attempt(
+            _reconstruct_one, pipelines[_has_depth(source, chosen)], source, folder, chosen,
+            export_options, console, len(inputs) == 1)
+        if error is not None:
             if len(inputs) == 1:
-                raise
+                raise error
             complain(f'{source}: {error}')
             failed = True
     return 1 if failed else 0

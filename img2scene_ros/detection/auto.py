@@ -28,7 +28,7 @@ from img2scene_ros.detection.detr import BUNDLED
 from img2scene_ros.detection.detr import DetrDetector
 from img2scene_ros.detection.detr import DetrOptions
 from img2scene_ros.detection.detr import require_packages
-from img2scene_ros.detection.masks import mask_from_depth
+from img2scene_ros.detection.masks import object_mask
 from img2scene_ros.detection.tabletop import TabletopDetector
 from img2scene_ros.detection.tabletop import TabletopOptions
 from img2scene_ros.errors import InputError
@@ -274,8 +274,8 @@ def _share_inside(mask: np.ndarray, one: Detection) -> float:
 
 
 def _mask(one: Detection, frame: Frame, support: SupportPlane | None) -> np.ndarray | None:
-    """Return the detection's mask, without one what depth shows in its box."""
-    return mask_from_depth(frame, one.bbox, support) if one.mask is None else one.mask
+    """Return the detection's mask, without one what depth or colour shows in its box."""
+    return object_mask(frame, one.bbox, support) if one.mask is None else one.mask
 
 
 def _region(one: Detection, shape: tuple[int, int]) -> np.ndarray:

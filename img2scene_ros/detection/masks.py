@@ -22,6 +22,9 @@ _SURFACE_INSIDE, _PATCH_INSIDE = 0.7, 0.8
 _LEAST_PATCH, _DARK = 0.1, 50
 _LEAST_READINGS, _LEAST_LEFT = 20, 0.2
 _SPECK = 0.02  # surfaces that are a smaller share of the object are specks
+# Unread pixels of the box per reading of the mask, times the share of the box that the mask does
+# not span, from which colour tells more than depth; at most 0.2 in the recorded frames.
+_MOST_UNREAD = 0.5
 
 # Colour: surroundings in box sides, the longest side that is worked on in pixels, iterations, and
 # the shares of the box that a mask may fill; less or more means that nothing was told apart.
@@ -36,6 +39,28 @@ _LONGEST_SIDE_OF_MASK = 256
 
 # Both the vertices and the texture of an object need its colours: the mask is made once.
 _COLORED: WeakKeyDictionary[Sighting, np.ndarray] = WeakKeyDictionary()
+
+
+def object_mask(
+    frame: Frame, bbox: np.ndarray, support: SupportPlane | None,
+) -> np.ndarray | None:
+    """
+    Cut the object out of its box: by depth, or by colour where depth shows too little of it.
+
+    Glass and black plastic have hardly any readings; those in their box are of something else.
+
+    :param bbox: (4,) xmin, ymin, xmax, ymax in pixels
+    :return: (H, W) bool; None when neither tells the object from its surroundings
+    """
+    mask, box = mask_from_depth(frame, bbox, support), _window(bbox, frame.shape)
+    if mask is not None and mask.any():
+        unread, inside = np.isnan(frame.depth[box]), mask[box]
+        spanned = np.prod(np.ptp(np.nonzero(inside), axis=1) + 1) / inside.size
+        missed = np.count_nonzero(unread & ~inside) * (1.0 - spanned)
+        if missed <= _MOST_UNREAD * np.count_nonzero(inside & ~unread):
+            return mask
+    colored = mask_from_color(frame, bbox)
+    return mask if colored is None else colored
 
 
 def mask_from_depth(
@@ -134,6 +159,7 @@ def mask_from_color(frame: Frame, bbox: np.ndarray) -> np.ndarray | None:
     :param bbox: (4,) xmin, ymin, xmax, ymax in pixels
     :return: (H, W) bool; None when colour does not tell the object from its surroundings
     """
+    bbox = np.clip(bbox, 0, np.tile(frame.shape[::-1], 2))
     margin = _SURROUNDINGS * (bbox[2:] - bbox[:2]) + 2.0
     left, top = np.maximum(np.floor(bbox[:2] - margin).astype(int), 0)
     right, bottom = np.ceil(bbox[2:] + margin).astype(int)

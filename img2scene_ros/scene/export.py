@@ -19,16 +19,19 @@ import re
 import shutil
 import uuid
 from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import cv2
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import InputError
-from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import OptionError
+from img2scene_ros.errors import attempt
 from img2scene_ros.mesh.collision import KINDS
 from img2scene_ros.mesh.collision import collision_parts
 from img2scene_ros.mesh.formats import FORMATS
@@ -46,7 +49,10 @@ from img2scene_ros.types import Frame
 from img2scene_ros.types import Scene
 from img2scene_ros.types import SceneObject
 
-ENTRIES = {'scene.glb', 'scene.png', 'overlay.png', 'meshes', 'collision', 'objects.json'}
+# What is in an export; the file that names the others is first.
+ENTRIES = ('objects.json', 'scene.glb', 'scene.png', 'overlay.png', 'meshes', 'collision')
+WORK = '.img2scene-'  # begins the names of folders in which exports are built
+_REPLACING = Lock()  # exports to one place come one after the other
 
 log = logging.getLogger(__name__)
 
@@ -79,26 +85,31 @@ def export_scene(
     """
     Write the export directory.
 
-    It is built beside its place and moved there when it is complete, so a failing or interrupted
-    export leaves what was there before. Only an empty directory or an older export is replaced.
-    Without Open3D there is no scene.png.
+    It is built in a hidden folder and moved to its place when it is complete, so a failing or
+    interrupted export leaves what was there before. Only an empty directory or an older export is
+    replaced; the directory itself stays, since it may be a mount point. objects.json leaves first
+    and comes last: who reads it finds all that it names. Without Open3D there is no scene.png, and
+    an object that cannot be written is left out.
 
     :param folder: made with its parents where it does not exist
     :raises InputError: it cannot be written, or there is something else in its place
     """
     folder = Path(folder).resolve()
-    fresh = folder.with_name(f'.{folder.name}-{uuid.uuid4().hex}')
+    name = f'{WORK}{uuid.uuid4().hex}'
     try:
         _check_replaceable(folder)
-        fresh.mkdir(parents=True)
-        _write(fresh, frame, scene, options)
-        _replace(folder, fresh)
+        fresh = folder / name if folder.exists() else folder.with_name(name)
+        try:
+            fresh.mkdir(parents=True)
+            _write(fresh, frame, scene, options)
+            with _REPLACING:
+                _replace(folder, fresh)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
     except OSError as error:
         raise InputError(
             f"cannot write the export directory '{folder}' ({error.strerror or error}); "
             'choose another place for it') from error
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
 
 
 def file_stem(item: SceneObject) -> str:
@@ -112,58 +123,74 @@ def _check_replaceable(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise InputError(f"'{folder}' is a file; choose another place for the export directory")
-    if folder == Path.cwd():
-        raise InputError('the export directory cannot be the current one; name one inside it')
-    names = {path.name for path in folder.iterdir()}
-    foreign = sorted(names - ENTRIES)
-    if foreign or (names and 'objects.json' not in names):
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(WORK)}
+    names -= {'lost+found'}  # of a file system of its own
+    foreign = sorted(names.difference(ENTRIES))
+    if foreign or (names and 'objects.json' not in names and not any(folder.glob(f'{WORK}*'))):
         raise InputError(
             f"'{folder}' holds other things than an export ('{(foreign or sorted(names))[0]}'), "
             'so it is not replaced; choose another place for the export directory')
 
 
 def _replace(folder: Path, fresh: Path) -> None:
-    """Put `fresh` in the place of `folder`; put the old one back when that fails."""
+    """Put `fresh` in the place of `folder`, or of what is in it; undo that when it fails."""
     if not folder.exists():
         fresh.rename(folder)
         return
-    old = fresh.with_suffix('.old')
-    folder.rename(old)
+    old = fresh / 'old'
+    old.mkdir()
+    moves = [(folder / name, old / name) for name in ENTRIES if (folder / name).exists()]
+    moves += [(fresh / name, folder / name) for name in reversed(ENTRIES)
+              if (fresh / name).exists()]
+    done = []
     try:
-        fresh.rename(folder)
-    except OSError:
-        old.rename(folder)
+        for source, target in moves:
+            source.rename(target)
+            done.append((source, target))
+    except BaseException:
+        for source, target in reversed(done):
+            target.rename(source)
         raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _write(folder: Path, frame: Frame, scene: Scene, options: ExportOptions) -> None:
     (folder / 'meshes').mkdir()
     (folder / 'collision').mkdir()
-    summaries = [_write_object(folder, item, options) for item in scene.objects]
+    kept, summaries = [], []
+    for item in scene.objects:
+        written = attempt(_object_files, item, options)
+        if isinstance(written, Img2SceneError):
+            log.warning('%s is left out of the export: %s', file_stem(item), written)
+            continue
+        files, summary = written
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+        kept.append(item)
+        summaries.append(summary)
+    scene = replace(scene, objects=tuple(kept))
     (folder / 'scene.glb').write_bytes(_scene_glb(scene))
     (folder / 'objects.json').write_text(json.dumps(_summary(scene, summaries), indent=2) + '\n')
     (folder / 'overlay.png').write_bytes(_png(draw_overlay(frame, scene)))
-    try:
-        (folder / 'scene.png').write_bytes(_png(draw_scene(frame, scene)))
-    except MissingDependencyError as error:
-        log.warning('no scene.png: %s', error)
+    picture = attempt(draw_scene, frame, scene)
+    if isinstance(picture, Img2SceneError):
+        log.warning('no scene.png: %s', picture)
+    else:
+        (folder / 'scene.png').write_bytes(_png(picture))
 
 
-def _write_object(folder: Path, item: SceneObject, options: ExportOptions) -> dict[str, Any]:
-    """Write an object's meshes; return its entry in objects.json."""
+def _object_files(
+    item: SceneObject, options: ExportOptions,
+) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """Return an object's files by their place in the export, and its entry in objects.json."""
     stem = file_stem(item)
-    for kind in options.formats:
-        for name, content in mesh_files(item.model, stem, kind).items():
-            (folder / 'meshes' / name).write_bytes(content)
+    files = {f'meshes/{name}': content for kind in options.formats
+             for name, content in mesh_files(item.model, stem, kind).items()}
     parts = collision_parts(item.model, options.collision, options.collision_triangles)
-    names = [f'{stem}.stl'] if len(parts) == 1 else [
-        f'{stem}_{number}.stl' for number in range(1, len(parts) + 1)]
-    for name, part in zip(names, parts):
-        (folder / 'collision' / name).write_bytes(part.export(file_type='stl'))
-    return _object_summary(item) | {
-        'mesh': f'meshes/{stem}.{options.formats[0]}',
-        'collision': [f'collision/{name}' for name in names]}
+    names = [f'collision/{stem}.stl'] if len(parts) == 1 else [
+        f'collision/{stem}_{number}.stl' for number in range(1, len(parts) + 1)]
+    files |= {name: part.export(file_type='stl') for name, part in zip(names, parts)}
+    return files, _object_summary(item) | {
+        'mesh': f'meshes/{stem}.{options.formats[0]}', 'collision': names}
 
 
 def _scene_glb(scene: Scene) -> bytes:

@@ -28,6 +28,7 @@ _MAX_COLOR_CHANGE = 25.0
 _MAX_GROWTH = 1.6
 _MAX_STEP = 0.35
 _MAX_LOST = 100
+_WITHOUT_READING = 0.1  # what a pixel without a reading is worth beside one that has one
 _NO_MATCH = 1e6
 
 
@@ -262,10 +263,11 @@ def _quality(sighting: Sighting) -> float:
     if detection.mask is None:
         size = detection.bbox[2:] - detection.bbox[:2]
         seen = float(size[0] * size[1])
-    elif frame.depth is None:
-        seen = float(np.count_nonzero(detection.mask))
     else:
-        seen = float(np.count_nonzero(detection.mask & np.isfinite(frame.depth)))
+        seen = float(np.count_nonzero(detection.mask))
+        if frame.depth is not None:
+            unread = np.count_nonzero(detection.mask & np.isnan(frame.depth))
+            seen -= (1.0 - _WITHOUT_READING) * unread
     xmin, ymin, xmax, ymax = detection.bbox
     is_cut = xmin < 1 or ymin < 1 or xmax > width - 1 or ymax > height - 1
     return max(seen, 1.0) * (0.5 if is_cut else 1.0)

@@ -95,6 +95,24 @@ def test_failing_input_is_reported_and_the_others_go_on(several):
     assert_one_sentence(result, 1, 'broken', 'camera.json')
 
 
+def test_unexpected_fault_with_one_input_stops_no_other(
+        tmp_path, table_frames, monkeypatch, capsys):
+    from img2scene_ros.detection.tabletop import TabletopDetector
+
+    original, seen = TabletopDetector.detect, []
+
+    def fails_first(self, frame, support):
+        seen.append(frame)
+        return 1 / 0 if len(seen) == 1 else original(self, frame, support)
+
+    monkeypatch.setattr(TabletopDetector, 'detect', fails_first)
+    frames = [str(table_frames / name) for name in ('table_blue_mug', 'table_mustard_bottle')]
+    assert main(['reconstruct', *frames, '--reconstructor', 'box', '--out', str(tmp_path)]) == 1
+    assert 'ZeroDivisionError' in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ['table_mustard_bottle']
+    assert main(['reconstruct', frames[0], '--out', str(tmp_path / 'x')]) == 0
+
+
 def test_formats_of_the_meshes_are_as_asked_for(tmp_path, bottle):
     assert main(['reconstruct', str(bottle), '--out', str(tmp_path), '--reconstructor', 'box',
                  '--formats', 'obj,stl', '--set', 'export.collision=hull']) == 0

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -17,8 +18,10 @@ from img2scene_ros.camera import Camera
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection.masks import mask_from_color
 from img2scene_ros.detection.masks import mask_from_depth
+from img2scene_ros.detection.masks import object_mask
 from img2scene_ros.detection.masks import without_background
 from img2scene_ros.detection.supports import find_support
+from img2scene_ros.detection.tabletop import TabletopDetector
 from img2scene_ros.types import Frame
 
 
@@ -153,6 +156,29 @@ def test_thin_parts_belong_to_the_object_and_holes_do_not():
 @pytest.mark.parametrize('bbox', [
     (700, 100, 800, 200), (-90, -90, -10, -10), (300, 200, 300, 200),
     (300.2, 200.1, 301.3, 201.4)])
-def test_boxes_that_hold_no_readings_give_no_mask(bbox):
+def test_boxes_that_hold_no_pixels_give_no_mask(bbox):
     frame, _ = tabletop_frame([can(0.06, 0.16)], camera_pose(30.0, 0.8))
     assert mask_from_depth(frame, np.array(bbox, float), find_support(frame)) is None
+    assert object_mask(frame, np.array(bbox, float), find_support(frame)) is None
+
+
+@pytest.mark.parametrize('unread', ['box', 'object', 'lower part', 'right half'])
+@pytest.mark.parametrize('name', [
+    'table_blue_mug', 'table_cracker_box', 'table_green_bowl', 'table_mustard_bottle',
+    'table_pepper_can'])
+def test_recorded_objects_without_readings_are_cut_out_all_the_same(name, unread, recorded):
+    """As glass and black plastic: readings are taken away that the frame's own mask has."""
+    frame = recorded(name)
+    support = find_support(frame)
+    truth = max((one.mask for one in TabletopDetector().detect(frame, support)),
+                key=np.count_nonzero)
+    rows, columns = np.indices(frame.shape)
+    xmin, ymin, xmax, ymax = bbox = bbox_of(truth)
+    gone = {'box': _inside(bbox, frame.shape), 'object': truth,
+            'lower part': truth & (rows > ymin + 0.4 * (ymax - ymin)),
+            'right half': truth & (columns > (xmin + xmax) / 2.0)}[unread]
+    without = replace(frame, depth=np.where(gone, np.float32(np.nan), frame.depth))
+    assert iou(object_mask(without, bbox, find_support(without)), truth) > (
+        0.6 if unread in ('lower part', 'right half') else 0.8)
+    whole = object_mask(frame, bbox, support)
+    np.testing.assert_array_equal(whole, mask_from_depth(frame, bbox, support))

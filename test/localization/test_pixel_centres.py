@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from img2scene_ros.reconstruction.crop import crop_view
 from pinhole import ball_ahead
 
 from img2scene_ros.localization import DistanceSource
@@ -10,6 +9,7 @@ from img2scene_ros.localization.fixed import FixedDistance
 from img2scene_ros.localization.plane import PlaneDistance
 from img2scene_ros.localization.sensor import SensorDistance
 from img2scene_ros.localization.size_prior import SizePriorDistance
+from img2scene_ros.models.crop import crop_view
 
 
 @pytest.mark.parametrize('source', [

@@ -2,9 +2,13 @@
 
 import json
 import os
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Event
+from threading import Thread
 
 import cv2
 import numpy as np
@@ -17,6 +21,7 @@ from img2scene_ros.camera import Camera
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
 from img2scene_ros.mesh.gltf import gltf_rotation
+from img2scene_ros.scene import export
 from img2scene_ros.scene.export import ExportOptions
 from img2scene_ros.scene.export import export_scene
 from img2scene_ros.types import Detection
@@ -296,15 +301,17 @@ def test_directory_with_other_things_is_left_alone(tmp_path, frame, scene):
         export_scene(tmp_path / 'home', frame, scene)
 
 
-@pytest.mark.parametrize('breaks', ['draw_overlay', 'mesh_files', '_scene_glb'])
+@pytest.mark.parametrize('breaks', [
+    'img2scene_ros.scene.export.draw_overlay', 'img2scene_ros.scene.export._scene_glb',
+    'pathlib.Path.write_bytes', 'pathlib.Path.write_text'])
 def test_failing_export_keeps_the_older_one(tmp_path, frame, scene, monkeypatch, breaks):
     export_scene(tmp_path / 'out', frame, scene)
     before = (tmp_path / 'out/objects.json').read_bytes()
 
-    def no_space(*_):
+    def no_space(*_, **__):
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr(f'img2scene_ros.scene.export.{breaks}', no_space)
+    monkeypatch.setattr(breaks, no_space)
     with pytest.raises(InputError, match='No space left on device'):
         export_scene(tmp_path / 'out', frame, Scene('other', 0, scene.objects[:1]))
     assert (tmp_path / 'out/objects.json').read_bytes() == before
@@ -338,6 +345,175 @@ def test_directory_without_permission_is_one_sentence(tmp_path, frame, scene):
             export_scene(tmp_path / 'out', frame, scene)
     finally:
         tmp_path.chmod(0o755)
+
+
+def entries(folder: Path) -> set[str]:
+    """Return the files that an export should have, and those that it has must be the same."""
+    summary = json.loads((folder / 'objects.json').read_text())
+    named = {name for item in summary['objects'] for name in (item['mesh'], *item['collision'])}
+    found = {str(path.relative_to(folder)) for path in folder.rglob('*') if path.is_file()}
+    assert found == named | {'objects.json', 'scene.glb', 'scene.png', 'overlay.png'}
+    return named
+
+
+# What a process does that may write into a directory, not beside it.
+EXPORT_TWICE = '''
+import os, sys
+from pathlib import Path
+import numpy as np
+from img2scene_ros.camera import Camera
+from img2scene_ros.types import Frame
+from img2scene_ros.types import Scene
+from img2scene_ros.scene.export import export_scene
+if os.geteuid() == 0 and sys.argv[2] == 'nobody':
+    os.setuid(65534)
+frame = Frame(np.full((48, 64, 3), 90, np.uint8), Camera.from_field_of_view(64, 48, 60.0))
+for name in ('first', 'second'):
+    export_scene(Path(sys.argv[1]), frame, Scene(name, 0))
+'''
+
+
+def test_directory_whose_parent_is_read_only_is_written():
+    with TemporaryDirectory() as parent:
+        out = Path(parent) / 'out'
+        out.mkdir()
+        out.chmod(0o777)
+        Path(parent).chmod(0o555)
+        try:
+            result = subprocess.run(
+                [sys.executable, '-c', EXPORT_TWICE, str(out), 'nobody'],
+                capture_output=True, text=True)
+            assert result.returncode == 0, result.stderr
+            assert json.loads((out / 'objects.json').read_text())['frame_id'] == 'second'
+            names = {path.name for path in out.iterdir()}
+            # Nobody else may be allowed to import Open3D.
+            assert names | {'scene.png'} == set(export.ENTRIES)
+        finally:
+            Path(parent).chmod(0o755)
+
+
+def test_mount_point_is_written(tmp_path):
+    out = tmp_path / 'out'
+    out.mkdir()
+    mount = f"mount -t tmpfs none '{out}' && mkdir '{out}/lost+found'"
+    check = f"mountpoint -q '{out}' && grep -q second '{out}/objects.json'"
+    alone = ['unshare', '--mount', '--map-root-user', 'sh', '-c']
+    if subprocess.run([*alone, mount], capture_output=True).returncode:
+        pytest.skip('mounting is not permitted here')
+    result = subprocess.run(
+        [*alone, f'{mount} && "$0" -c "$1" "$2" root && {check}',
+         sys.executable, EXPORT_TWICE, str(out)], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_directory_that_cannot_be_moved_is_written(tmp_path, frame, scene, monkeypatch):
+    """As a mount point, where the mounting itself is not permitted: EBUSY, see rename(2)."""
+    out, original = tmp_path / 'out', Path.rename
+    out.mkdir()
+
+    def rename(path: Path, target: Path) -> Path:
+        if out in (path, target):
+            raise OSError(16, 'Device or resource busy')
+        return original(path, target)
+
+    monkeypatch.setattr(Path, 'rename', rename)
+    for objects in ((), scene.objects):
+        export_scene(out, frame, replace(scene, objects=objects))
+        assert len(entries(out)) == 2 * len(objects)
+
+
+def test_current_directory_is_written(tmp_path, frame, scene, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        export_scene(Path('.'), frame, scene)
+    assert len(entries(tmp_path)) == 4
+
+
+def test_readers_never_see_a_half_written_export(tmp_path, frame, scene):
+    out, ended, seen = tmp_path / 'out', Event(), set()
+    scenes = [Scene(name, 0, (item,)) for name, item in zip(('one', 'other'), scene.objects)]
+    export_scene(out, frame, scenes[0])
+
+    def read() -> None:
+        while not ended.is_set():
+            try:
+                before = (out / 'objects.json').read_bytes()
+            except FileNotFoundError:  # being replaced
+                continue
+            item, = json.loads(before)['objects']
+            there = all((out / name).is_file() for name in (item['mesh'], *item['collision']))
+            try:
+                same = (out / 'objects.json').read_bytes() == before
+            except FileNotFoundError:
+                continue
+            if same:
+                seen.add((item['label'], there))
+
+    reader = Thread(target=read)
+    reader.start()
+    try:
+        for turn in range(12):
+            export_scene(out, frame, scenes[turn % 2])
+    finally:
+        ended.set()
+        reader.join()
+    assert seen == {(item.detection.label, True) for item in scene.objects}
+
+
+@pytest.mark.parametrize('count', range(1, 12))
+@pytest.mark.parametrize('how', [OSError(5, 'Input/output error'), KeyboardInterrupt()])
+def test_replacing_that_fails_halfway_is_undone(tmp_path, frame, scene, monkeypatch, count, how):
+    out = tmp_path / 'out'
+    export_scene(out, frame, replace(scene, objects=scene.objects[:1]))
+    before, original, calls = entries(out), Path.rename, []
+
+    def rename(path: Path, target: Path) -> Path:
+        calls.append(path)
+        if len(calls) == count:
+            raise how
+        return original(path, target)
+
+    monkeypatch.setattr(Path, 'rename', rename)
+    with pytest.raises((InputError, KeyboardInterrupt)):
+        export_scene(out, frame, scene)
+    assert entries(out) == before
+    assert {path.name for path in out.iterdir()} == {
+        'objects.json', 'scene.glb', 'scene.png', 'overlay.png', 'meshes', 'collision'}
+    export_scene(out, frame, scene)
+    assert len(entries(out)) == 4
+
+
+def test_export_that_was_killed_is_replaced(tmp_path, frame, scene):
+    export_scene(tmp_path, frame, scene)
+    old = tmp_path / '.img2scene-1/old'
+    old.mkdir(parents=True)
+    (tmp_path / 'objects.json').rename(old / 'objects.json')
+    export_scene(tmp_path, frame, scene)
+    assert (tmp_path / 'objects.json').is_file()
+
+
+@pytest.mark.parametrize('step', ['collision_parts', 'mesh_files'])
+def test_object_that_cannot_be_written_costs_itself_alone(
+        tmp_path, frame, scene, monkeypatch, caplog, step):
+    original = getattr(export, step)
+
+    def fails_with_boxes(model, *arguments):
+        return 1 / 0 if len(model.faces) == 12 else original(model, *arguments)
+
+    monkeypatch.setattr(export, step, fails_with_boxes)
+    export_scene(tmp_path / 'out', frame, scene)
+    assert entries(tmp_path / 'out') == {
+        'meshes/3_coffee_cup_Tasse.glb', 'collision/3_coffee_cup_Tasse.stl'}
+    assert set(world_points(tmp_path / 'out/scene.glb')) == {'3_coffee_cup_Tasse'}
+    assert '1_box' in caplog.text and 'ZeroDivisionError' in caplog.text
+
+
+def test_picture_of_the_scene_that_fails_costs_itself_alone(
+        tmp_path, frame, scene, monkeypatch, caplog):
+    monkeypatch.setattr(export, 'draw_scene', lambda *_: 1 / 0)
+    export_scene(tmp_path / 'out', frame, scene)
+    assert not (tmp_path / 'out/scene.png').exists() and 'scene.png' in caplog.text
+    assert (tmp_path / 'out/objects.json').is_file()
 
 
 def glb_tree(path: Path) -> dict:
