@@ -133,7 +133,7 @@ class Pipeline:
         localized = perf_counter()
         with self._lock:
             self._tracker.update(frame, support, sightings, proxies)
-            self._support = support
+            self._frame, self._support = frame, support
             self._timing.update(detect=detected - start, localize=localized - detected)
             return self._scene()
 
@@ -248,10 +248,10 @@ class Pipeline:
         return getattr(self.detector, 'status', '')
 
     @property
-    def scene(self) -> Scene:
-        """Return the scene as it is now."""
+    def scene(self) -> Scene | None:
+        """Return the scene as it is now; None before the first frame."""
         with self._lock:
-            return self._scene()
+            return None if self._frame is None else self._scene()
 
     def clear(self) -> None:
         """Forget all objects; their ids are not used again."""
@@ -262,6 +262,7 @@ class Pipeline:
         """Begin with another scene, whose ids start at 1 again."""
         with self._lock:
             self._tracker = Tracker(self.options.forget_after, self.options.better_view)
+            self._frame: Frame | None = None  # the latest
 
     def configure(self, settings: dict[str, Any]) -> None:
         """
@@ -300,7 +301,8 @@ class Pipeline:
         return plane.options.support() if plane else None
 
     def _scene(self) -> Scene:
-        return replace(self._tracker.scene(), support=self._support, timing=dict(self._timing))
+        return Scene(
+            self._frame, self._tracker.objects(), self._support, dict(self._timing))
 
 
 def parse_settings(

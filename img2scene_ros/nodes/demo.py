@@ -111,7 +111,7 @@ def run_picture_demo(folder: Path, out: Path) -> bool:
     if not scene.objects:
         print(f'{title} the detector finds nothing in this picture')
         return False
-    export_scene(out, picture, scene)
+    export_scene(out, scene)
     print(title)
     return True
 

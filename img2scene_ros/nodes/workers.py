@@ -77,7 +77,6 @@ class Workers:
         self._read = read
         self._problems = problems
         self._logger = logger
-        self._frame: Frame | None = None
         self._shown: Scene | None = None
         self._shown_at = 0.0
         self._showing = Lock()
@@ -104,16 +103,12 @@ class Workers:
         self._pipeline.clear()
         self._show()
 
-    def latest(self) -> tuple[Frame, Scene] | None:
-        """Return the latest frame and the scene as it is now; None before the first frame."""
-        frame = self._frame
-        return None if frame is None else (frame, self._pipeline.scene)
-
     def measured(self) -> dict[str, float]:
         """Return rates and durations since the latest call, by name with unit."""
         rate, seconds = self._perceived.report()
         mesh_rate, mesh_seconds = self._reconstructed.report()
-        objects = self._pipeline.scene.objects if self._frame else ()
+        scene = self._pipeline.scene
+        objects = scene.objects if scene else ()
         return {
             'frames [1/s]': round(rate, 2),
             'perception [s]': round(seconds, 4),
@@ -137,7 +132,6 @@ class Workers:
         started = monotonic()
         self._pipeline.perceive(frame)
         self._perceived.add(monotonic() - started)
-        self._frame = frame
         self._show()
         self._latency.add(monotonic() - pair.arrived)
         self._new_work.set()
@@ -162,14 +156,14 @@ class Workers:
     def _show(self) -> None:
         # The scene is read inside the lock, so that two workers cannot show it in wrong order.
         with self._showing:
-            if self._frame is None or self._stopping.is_set():
-                return
             scene, now = self._pipeline.scene, monotonic()
+            if scene is None or self._stopping.is_set():
+                return
             changed = (now - self._shown_at > self.republish_period
                        or differs(self._shown, scene, *self.motion))
             for name, output in self._outputs.items():
                 if self._survives(
-                        f'output {name}', lambda: output.show(self._frame, scene, changed)):
+                        f'output {name}', lambda: output.show(scene, changed)):
                     self._problems.solved(f'output {name}')
             if changed:
                 self._shown, self._shown_at = scene, now
@@ -195,7 +189,7 @@ def differs(old: Scene | None, new: Scene, distance: float, angle: float) -> boo
     :param distance: metres an object has moved
     :param angle: radians an object has turned
     """
-    if old is None or old.frame_id != new.frame_id or len(old.objects) != len(new.objects):
+    if old is None or old.frame.frame_id != new.frame.frame_id or len(old.objects) != len(new.objects):
         return True
     return any(
         _object_differs(before, after, distance, angle)

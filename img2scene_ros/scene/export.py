@@ -29,7 +29,6 @@ from scipy.spatial.transform import Rotation
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import OptionError
-from img2scene_ros.frame import Frame
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.rendering.pictures import draw_overlay
@@ -74,7 +73,7 @@ class ExportOptions(Options):
 
 
 def export_scene(
-    folder: Path, frame: Frame, scene: Scene, options: ExportOptions = ExportOptions(),
+    folder: Path, scene: Scene, options: ExportOptions = ExportOptions(),
 ) -> None:
     """
     Write the export directory.
@@ -91,7 +90,7 @@ def export_scene(
     try:
         _check_replaceable(folder)
         fresh.mkdir(parents=True)
-        _write(fresh, frame, scene, options)
+        _write(fresh, scene, options)
         _replace(folder, fresh)
     except OSError as error:
         raise InputError(
@@ -137,15 +136,15 @@ def _replace(folder: Path, fresh: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _write(folder: Path, frame: Frame, scene: Scene, options: ExportOptions) -> None:
+def _write(folder: Path, scene: Scene, options: ExportOptions) -> None:
     (folder / 'meshes').mkdir()
     (folder / 'collision').mkdir()
     summaries = [_write_object(folder, item, options) for item in scene.objects]
     (folder / 'scene.glb').write_bytes(_scene_glb(scene))
     (folder / 'objects.json').write_text(json.dumps(_summary(scene, summaries), indent=2) + '\n')
-    (folder / 'overlay.png').write_bytes(_png(draw_overlay(frame, scene)))
+    (folder / 'overlay.png').write_bytes(_png(draw_overlay(scene)))
     try:
-        (folder / 'scene.png').write_bytes(_png(draw_scene(frame, scene)))
+        (folder / 'scene.png').write_bytes(_png(draw_scene(scene)))
     except MissingDependencyError as error:
         log.warning('no scene.png: %s', error)
 
@@ -193,8 +192,8 @@ def _fit(item: SceneObject) -> dict[str, Any]:
 
 def _summary(scene: Scene, objects: list[dict[str, Any]]) -> dict[str, Any]:
     return {
-        'frame_id': scene.frame_id,
-        'stamp': scene.stamp_ns * 1e-9,
+        'frame_id': scene.frame.frame_id,
+        'stamp': scene.frame.stamp_ns * 1e-9,
         'objects': objects,
         'timing_s': {stage: round(seconds, 4) for stage, seconds in scene.timing.items()},
     }

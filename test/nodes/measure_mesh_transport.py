@@ -21,7 +21,6 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode
 from visualization_msgs.msg import MarkerArray
 
-from img2scene_ros.frame import Frame
 from img2scene_ros.frame import load_frame
 from img2scene_ros.nodes.demo import free_domain
 from img2scene_ros.nodes.outputs import LATCHED
@@ -45,7 +44,7 @@ def main(folder: str, repeats: str = '5') -> None:
     runs = {name: [] for name in transports}
     for _ in range(int(repeats)):  # by turns
         for name in transports:
-            runs[name].append(measured(name, frame, scene))
+            runs[name].append(measured(name, scene))
     print(f"| {' | '.join(HEADINGS)} |\n|{' --- |' * len(HEADINGS)}")
     base = [median(values) for values in zip(*runs['inline'])]
     for name in transports:
@@ -57,7 +56,7 @@ def main(folder: str, repeats: str = '5') -> None:
         print(f"| {' | '.join(cells)} |")
 
 
-def measured(transport: str, frame: Frame, scene: Scene) -> tuple[float, ...]:
+def measured(transport: str, scene: Scene) -> tuple[float, ...]:
     """Return the numbers of a row: of the first message, of a later one, and of all files."""
     context, received = Context(), []
     rclpy.init(context=context, domain_id=free_domain())
@@ -76,7 +75,7 @@ def measured(transport: str, frame: Frame, scene: Scene) -> tuple[float, ...]:
     numbers = []
     for shown in (scene, moved):
         start = process_time()
-        output.show(frame, shown, True)
+        output.show(shown, True)
         seconds = process_time() - start
         count = len(numbers) // 2 + 1
         while len(received) < count:

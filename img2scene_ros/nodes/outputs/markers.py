@@ -23,7 +23,6 @@ from visualization_msgs.msg import Marker
 from visualization_msgs.msg import MarkerArray
 
 from img2scene_ros.errors import InputError
-from img2scene_ros.frame import Frame
 from img2scene_ros.nodes.mesh_places import MeshFiles
 from img2scene_ros.nodes.mesh_places import MeshFolder
 from img2scene_ros.nodes.mesh_places import MeshServer
@@ -126,7 +125,7 @@ class MarkersOutput:
                 self._files = None
                 self._textured.clear()
 
-    def show(self, frame: Frame, scene: Scene, changed: bool) -> None:
+    def show(self, scene: Scene, changed: bool) -> None:
         """
         Publish the scene if it has changed.
 
@@ -166,7 +165,7 @@ class MarkersOutput:
                 textures[name] = item.model, texture
             if self.options.show_labels:
                 markers[TEXT_NAMESPACE, item.id] = _text(item)
-        header = header_of(scene.frame_id, scene.stamp_ns)
+        header = header_of(scene.frame.frame_id, scene.frame.stamp_ns)
         for (marker_ns, marker_id), marker in markers.items():
             marker.header, marker.ns, marker.id = header, marker_ns, marker_id
         self._publisher.publish(self._viewed.update(markers, textures))
