@@ -17,7 +17,6 @@ from img2scene_ros.errors import OptionError
 from img2scene_ros.frame import Frame
 from img2scene_ros.frame import find_frames
 from img2scene_ros.frame import load_frame
-from img2scene_ros.nodes import process
 from img2scene_ros.nodes.messages import header_of
 from img2scene_ros.nodes.messages import image_from_color
 from img2scene_ros.nodes.messages import image_from_depth
@@ -114,12 +113,3 @@ class ReplayNode(Node):
         self._image.publish(image_from_color(header, frame.color))
         if self._depth and frame.depth is not None:
             self._depth.publish(image_from_depth(header, frame.depth))
-
-
-def main(args: list[str] | None = None) -> None:
-    """Play until the end, or until told to stop."""
-    process.run(ReplayNode, args)
-
-
-if __name__ == '__main__':
-    main()

@@ -21,7 +21,6 @@ from img2scene_ros.scene import Scene
 from img2scene_ros.scene import SceneObject
 
 IDLE = 0.2  # seconds between two looks at whether to stop
-PATIENCE = 5.0  # seconds that a worker may still need when the node stops
 
 
 class Meter:
@@ -91,12 +90,15 @@ class Workers:
             thread.start()
 
     def stop(self) -> None:
-        """Stop both workers; one that is deep in its work ends later, unseen."""
+        """Begin nothing new and show nothing more; what is under way ends later, unseen."""
         self._stopping.set()
-        for thread in self._threads:
-            thread.join(PATIENCE)
         with self._showing:  # waits for an output that is at work
-            self._frame = None
+            pass
+
+    def join(self) -> None:
+        """Wait until both workers have ended, and nothing uses the pipeline any more."""
+        for thread in self._threads:
+            thread.join()
 
     def clear(self) -> None:
         """Forget all objects, and show that there are none."""
