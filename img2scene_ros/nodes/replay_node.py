@@ -17,6 +17,7 @@ from img2scene_ros.errors import OptionError
 from img2scene_ros.frame import Frame
 from img2scene_ros.frame import find_frames
 from img2scene_ros.frame import load_frame
+from img2scene_ros.nodes.logs import forward_logging
 from img2scene_ros.nodes.messages import header_of
 from img2scene_ros.nodes.messages import image_from_color
 from img2scene_ros.nodes.messages import image_from_depth
@@ -56,6 +57,7 @@ class ReplayNode(Node):
 
     def __init__(self) -> None:
         super().__init__('replay')
+        forward_logging(self.get_logger())
         self.is_done = False
         group = ParameterGroup(ReplayOptions)
         wrong = group.declare(self)

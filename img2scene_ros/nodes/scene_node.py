@@ -35,6 +35,7 @@ from img2scene_ros.frame import Frame
 from img2scene_ros.nodes.diagnostics import diagnostics
 from img2scene_ros.nodes.diagnostics import resident_memory
 from img2scene_ros.nodes.inputs import Inputs
+from img2scene_ros.nodes.logs import forward_logging
 from img2scene_ros.nodes.outputs import ManagedOutput
 from img2scene_ros.nodes.outputs import Output
 from img2scene_ros.nodes.pairing import Pair
@@ -111,6 +112,7 @@ class SceneNode(LifecycleNode):
 
     def __init__(self) -> None:
         super().__init__('img2scene')
+        forward_logging(self.get_logger())
         self.is_done = False
         self._problems = Problems(self.get_logger())
         self._failure = ''  # why the latest transition failed

@@ -1,0 +1,42 @@
+"""Python's logging on its way into ROS: the console, the log files and /rosout."""
+
+import logging
+
+from rclpy.impl.rcutils_logger import RcutilsLogger
+
+CHATTY = ('httpx',)  # libraries that tell every request of theirs at INFO
+
+
+def forward_logging(logger: RcutilsLogger) -> None:
+    """
+    Hand what Python's `logging` takes, of this package and of all others, to a node's logger.
+
+    The node's log level decides what is shown; DEBUG of other packages is never.
+    """
+    logging.basicConfig(
+        handlers=[RosHandler(logger)], format='%(message)s', level=logging.INFO, force=True)
+    logging.getLogger('img2scene_ros').setLevel(logging.DEBUG)
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+class RosHandler(logging.Handler):
+    """Writes records with a node's logger."""
+
+    def __init__(self, logger: RcutilsLogger) -> None:
+        super().__init__()
+        self._logger = logger
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record; rclpy wants a call of its own for every severity."""
+        text = self.format(record)
+        if record.levelno >= logging.CRITICAL:
+            self._logger.fatal(text)
+        elif record.levelno >= logging.ERROR:
+            self._logger.error(text)
+        elif record.levelno >= logging.WARNING:
+            self._logger.warning(text)
+        elif record.levelno >= logging.INFO:
+            self._logger.info(text)
+        else:
+            self._logger.debug(text)
