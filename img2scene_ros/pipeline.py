@@ -47,17 +47,24 @@ BACKEND_GROUPS = ('detectors', 'distances', 'reconstructors')
 class PipelineOptions(Options):
     """Which backends do the work, and how long objects are kept."""
 
-    detector: str = option('tabletop', 'Detector, by name', read_only=True)
+    detector: str = option(
+        'tabletop', 'What finds the objects: tabletop (with a depth camera, whatever stands on a '
+        'plane), detr (a transformers model), or auto (both, merged)', read_only=True)
     distance: str = option(
-        'auto', "Where distances come from, by name; 'auto' takes the depth sensor where it sees "
-        'the object, else all that can tell, by their certainty', read_only=True)
+        'auto', 'Where distances come from: sensor (the depth image), plane (where an object '
+        'stands), size_prior (how large such things are), monocular (a network), fixed, or auto '
+        '(the sensor where it sees the object, else all that can tell, by their certainty)',
+        read_only=True)
     segmenter: str = option(
         'none', "What cuts masks out of the boxes of detectors without masks: 'none' (depth, "
         'else colour), or a checkpoint on the Hugging Face Hub (OWNER/NAME) or in a folder: SAM '
         '2, Mask2Former, MaskFormer, SegFormer or CLIPSeg', read_only=True)
     segmenter_revision: str = option(
         'main', "Branch, tag or commit of the segmenter's checkpoint on the Hub", read_only=True)
-    reconstructor: str = option('depth_shell', 'Reconstructor, by name', read_only=True)
+    reconstructor: str = option(
+        'depth_shell', 'What rebuilds the objects: depth_shell (the seen surface, completed), '
+        'voxel (a network, also without depth), triposr, shap_e (large networks, from the picture '
+        'alone), remote (a server; pictures leave the machine) or box', read_only=True)
     forget_after: int = option(
         10, 'Frames after which an object that is not seen any more is no longer shown',
         low=1, high=10000)
