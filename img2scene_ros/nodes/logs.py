@@ -28,15 +28,21 @@ class RosHandler(logging.Handler):
         self._logger = logger
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record; rclpy wants a call of its own for every severity."""
-        text = self.format(record)
-        if record.levelno >= logging.CRITICAL:
+        """Write a record, as far as it can be put into words."""
+        try:
+            self._write(record.levelno, self.format(record))
+        except Exception:
+            self.handleError(record)
+
+    def _write(self, level: int, text: str) -> None:
+        # rclpy wants a call of its own for every severity.
+        if level >= logging.CRITICAL:
             self._logger.fatal(text)
-        elif record.levelno >= logging.ERROR:
+        elif level >= logging.ERROR:
             self._logger.error(text)
-        elif record.levelno >= logging.WARNING:
+        elif level >= logging.WARNING:
             self._logger.warning(text)
-        elif record.levelno >= logging.INFO:
+        elif level >= logging.INFO:
             self._logger.info(text)
         else:
             self._logger.debug(text)

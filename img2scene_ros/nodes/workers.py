@@ -191,7 +191,8 @@ def differs(old: Scene | None, new: Scene, distance: float, angle: float) -> boo
     :param distance: metres an object has moved
     :param angle: radians an object has turned
     """
-    if old is None or old.frame.frame_id != new.frame.frame_id or len(old.objects) != len(new.objects):
+    if (old is None or old.frame.frame_id != new.frame.frame_id
+            or len(old.objects) != len(new.objects)):
         return True
     return any(
         _object_differs(before, after, distance, angle)

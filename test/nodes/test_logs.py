@@ -37,6 +37,7 @@ class Acme:
         LOG.debug('a detail')
         LOG.warning('the weights are old')
         LOG.error('the weights are wrong')
+        LOG.error('%d weights', 'many')
         LOG.critical('the weights are lost')
         logging.getLogger('img2scene_ros.detection.acme').debug('a detail for who asks')
         return []
