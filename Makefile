@@ -22,7 +22,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet $(P
 # A ROS installation that is sourced must not mix with the one in the virtual environment.
 unexport PYTHONPATH AMENT_PREFIX_PATH LD_LIBRARY_PATH RMW_IMPLEMENTATION
 
-.PHONY: demo test lint doctor clean
+.PHONY: demo test lint doctor config clean
 
 demo: $(STAMP)
 	$(VENV)/bin/img2scene demo
@@ -35,6 +35,9 @@ lint: $(STAMP)
 
 doctor: $(STAMP)
 	$(VENV)/bin/img2scene doctor
+
+config: $(STAMP)
+	$(VENV)/bin/python -m img2scene_ros.nodes.parameter_file > config/img2scene.yaml
 
 clean:
 	rm -rf .venv .venv-* out build install log *.egg-info .pytest_cache .ruff_cache

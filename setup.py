@@ -34,8 +34,8 @@ setup(
     entry_points={
         'console_scripts': [
             'img2scene = img2scene_ros.cli:main',
-            'scene_node = img2scene_ros.nodes.scene_node:main',
-            'replay_node = img2scene_ros.nodes.replay_node:main',
+            'scene_node = img2scene_ros.nodes.process:scene_node',
+            'replay_node = img2scene_ros.nodes.process:replay_node',
         ],
     },
 )

@@ -14,13 +14,13 @@ import cv2
 import numpy as np
 import trimesh
 
-from img2scene_ros.detection import Detection
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.io.frames import load_frame
 from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.pipeline import parse_settings
 from img2scene_ros.rendering.raycast import Surface
 from img2scene_ros.rendering.raycast import render
+from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 from img2scene_ros.types import SceneObject
 

@@ -55,17 +55,24 @@ _REMEMBERED = 100  # kinds of warnings that are not said again
 class PipelineOptions(Options):
     """Which backends do the work, and how long objects are kept."""
 
-    detector: str = option('tabletop', 'Detector, by name', read_only=True)
+    detector: str = option(
+        'tabletop', 'What finds the objects: tabletop (with a depth camera, whatever stands on a '
+        'plane), detr (a transformers model), or auto (both, merged)', read_only=True)
     distance: str = option(
-        'auto', "Where distances come from, by name; 'auto' takes the depth sensor where it sees "
-        'the object, else all that can tell, by their certainty', read_only=True)
+        'auto', 'Where distances come from: sensor (the depth image), plane (where an object '
+        'stands), size_prior (how large such things are), monocular (a network), fixed, or auto '
+        '(the sensor where it sees the object, else all that can tell, by their certainty)',
+        read_only=True)
     segmenter: str = option(
         'none', "What cuts masks out of the boxes of detectors without masks: 'none' (depth, "
         'else colour), or a checkpoint on the Hugging Face Hub (OWNER/NAME) or in a folder: SAM '
         '2, Mask2Former, MaskFormer, SegFormer or CLIPSeg', read_only=True)
     segmenter_revision: str = option(
         'main', "Branch, tag or commit of the segmenter's checkpoint on the Hub", read_only=True)
-    reconstructor: str = option('depth_shell', 'Reconstructor, by name', read_only=True)
+    reconstructor: str = option(
+        'depth_shell', 'What rebuilds the objects: depth_shell (the seen surface, completed), '
+        'voxel (a network, also without depth), triposr, shap_e (large networks, from the picture '
+        'alone), remote (a server; pictures leave the machine) or box', read_only=True)
     forget_after: int = option(
         10, 'Frames after which an object that is not seen any more is no longer shown',
         low=1, high=10000)
@@ -139,7 +146,7 @@ class Pipeline:
         localized = perf_counter()
         with self._lock:
             self._tracker.update(frame, support, sightings, proxies)
-            self._support = support
+            self._frame, self._support = frame, support
             self._timing.update(detect=detected - start, localize=localized - detected)
             return self._scene()
 
@@ -294,10 +301,10 @@ class Pipeline:
         return getattr(self.detector, 'status', '')
 
     @property
-    def scene(self) -> Scene:
-        """Return the scene as it is now."""
+    def scene(self) -> Scene | None:
+        """Return the scene as it is now; None before the first frame."""
         with self._lock:
-            return self._scene()
+            return None if self._frame is None else self._scene()
 
     def clear(self) -> None:
         """Forget all objects; their ids are not used again."""
@@ -308,6 +315,7 @@ class Pipeline:
         """Begin with another scene, whose ids start at 1 again."""
         with self._lock:
             self._tracker = Tracker(self.options.forget_after, self.options.better_view)
+            self._frame: Frame | None = None  # the latest
 
     def configure(self, settings: dict[str, Any]) -> None:
         """
@@ -346,7 +354,8 @@ class Pipeline:
         return plane.options.support() if plane else None
 
     def _scene(self) -> Scene:
-        return replace(self._tracker.scene(), support=self._support, timing=dict(self._timing))
+        return Scene(
+            self._frame, self._tracker.objects(), self._support, dict(self._timing))
 
 
 def parse_settings(

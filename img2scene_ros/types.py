@@ -280,16 +280,15 @@ class SceneObject:
 @dataclass(frozen=True, eq=False)
 class Scene:
     """
-    All objects that are there at one stamp.
+    All objects that are there when a frame is taken.
 
-    - frame_id, stamp_ns: those of the latest frame
+    - frame: the latest, in whose optical frame the poses are
     - objects: ordered by id
     - support: the plane most of them stand on, in the optical frame, when one is seen
     - timing: seconds per stage: 'detect', 'localize', 'reconstruct'
     """
 
-    frame_id: str
-    stamp_ns: int
+    frame: Frame
     objects: tuple[SceneObject, ...] = ()
     support: SupportPlane | None = None
     timing: dict[str, float] = field(default_factory=dict)

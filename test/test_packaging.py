@@ -17,12 +17,15 @@ from img2scene_ros.weights import bundled
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = sorted((ROOT / 'img2scene_ros').rglob('*.py'))
+LAUNCH_FILES = sorted((ROOT / 'launch').rglob('*.py'))
+TESTS = sorted((ROOT / 'test').rglob('*.py'))
 # The rosdep keys of Python packages; ROS packages go by their own names.
 KEYS = {
     'cv2': 'python3-opencv',
     'huggingface_hub': 'python3-transformers-pip',
     'numpy': 'python3-numpy',
     'PIL': 'python3-pil',
+    'pytest': 'python3-pytest',
     'open3d': 'python3-open3d-pip',
     'requests': 'python3-requests',
     'rich': 'python3-rich',
@@ -72,13 +75,23 @@ def imports_of(path: Path) -> set[str]:
     return {name.split('.')[0] for name in names}
 
 
-def test_package_xml_declares_every_import(manifest):
-    declared = {
-        element.text for kind in ('depend', 'exec_depend') for element in manifest.iter(kind)}
-    imported = set().union(*map(imports_of, MODULES)) - set(sys.stdlib_module_names)
-    needed = {KEYS.get(name, name) for name in imported - WITHOUT_KEY - {'img2scene_ros'}}
-    assert {'rclpy', 'python3-numpy'} < needed
+@pytest.mark.parametrize('files, kinds, example', [
+    (MODULES + LAUNCH_FILES, ('depend', 'exec_depend'), 'ament_index_python'),
+    (TESTS, ('depend', 'exec_depend', 'test_depend'), 'python3-pytest'),
+])
+def test_package_xml_declares_every_import(manifest, files, kinds, example):
+    declared = {element.text for kind in kinds for element in manifest.iter(kind)}
+    own = {'img2scene_ros'} | {path.stem for path in TESTS}
+    imported = set().union(*map(imports_of, files)) - set(sys.stdlib_module_names) - own
+    needed = {KEYS.get(name, name) for name in imported - WITHOUT_KEY}
+    assert {'rclpy', 'python3-numpy', example} <= needed
     assert needed - declared == set()
+
+
+def test_package_xml_tells_where_to_find_the_project(manifest):
+    assert {url.get('type') for url in manifest.iter('url')} == {
+        'website', 'repository', 'bugtracker'}
+    assert manifest.find('author').text and manifest.find('maintainer').get('email')
 
 
 def test_package_xml_and_setup_tell_the_same(manifest, wheel):

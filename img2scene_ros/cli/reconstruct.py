@@ -128,7 +128,7 @@ def _reconstruct_one(
     with progress_bar(console, 'Rebuilding objects', is_shown=is_alone) as progress:
         scene = pipeline.run(frame, progress)
     found = perf_counter()
-    export_scene(folder, frame, scene, export_options)
+    export_scene(folder, scene, export_options)
     times = {'read': loaded - start, **scene.timing, 'export': perf_counter() - found}
     if pipeline.detector_status:  # why is in the log
         remarks.append(f"detector: {pipeline.detector_status.split(', because')[0]}")

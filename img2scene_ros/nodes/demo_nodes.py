@@ -111,7 +111,7 @@ def run_picture_demo(folder: Path, out: Path) -> bool:
     if not scene.objects:
         print(f'{title} the detector finds nothing in this picture')
         return False
-    export_scene(out, picture, scene)
+    export_scene(out, scene)
     print(title)
     return True
 
@@ -135,7 +135,7 @@ class _Process:
     def __init__(self, name: str, logs: Path, parameters: dict[str, object]) -> None:
         self.name = name
         self._log = logs / f'{name}.txt'
-        command = [sys.executable, '-m', f'img2scene_ros.nodes.{name}', '--ros-args']
+        command = [sys.executable, '-m', 'img2scene_ros.nodes.process', name, '--ros-args']
         for parameter, value in parameters.items():
             # The value is YAML, and JSON is YAML.
             command += ['-p', f'{parameter}:={json.dumps(str(value))}']

@@ -122,21 +122,26 @@ class Inputs:
             topic, kind = node.resolve_topic_name('image') + '/compressed', CompressedImage
         else:
             topic, kind = 'image', Image
-        self._color = FollowingSubscription(node, kind, topic, self._on_color)
-        self._infos = FollowingSubscription(node, CameraInfo, 'camera_info', self._on_info)
-        self._depth = (
-            FollowingSubscription(node, Image, 'depth', self._on_depth) if use_depth else None)
+        self._subscriptions: list[FollowingSubscription] = []
+        try:
+            self._color = self._subscribe(node, kind, topic, self._on_color)
+            self._infos = self._subscribe(node, CameraInfo, 'camera_info', self._on_info)
+            self._depth = (
+                self._subscribe(node, Image, 'depth', self._on_depth) if use_depth else None)
+        except Exception:  # such as one topic for two types
+            self.destroy()
+            raise
 
     def follow(self) -> None:
         """Adapt to the publishers that there are now."""
-        for subscription in self._subscriptions():
+        for subscription in self._subscriptions:
             subscription.follow()
         if self._is_alone():
             self._pairing.release()
 
     def destroy(self) -> None:
         """Unsubscribe from everything."""
-        for subscription in self._subscriptions():
+        for subscription in self._subscriptions:
             subscription.destroy()
 
     def frame(self, pair: Pair) -> Frame:
@@ -187,15 +192,16 @@ class Inputs:
     @property
     def topics(self) -> str:
         """Return the names of the topics, for people."""
-        return ', '.join(f"'{subscription.topic}'" for subscription in self._subscriptions())
+        return ', '.join(f"'{subscription.topic}'" for subscription in self._subscriptions)
 
     @property
     def has_camera(self) -> bool:
         """Tell whether a calibration has arrived."""
         return self._info is not None
 
-    def _subscriptions(self) -> list[FollowingSubscription]:
-        return [self._color, self._infos] + ([self._depth] if self._depth else [])
+    def _subscribe(self, *arguments: Any) -> FollowingSubscription:
+        self._subscriptions.append(FollowingSubscription(*arguments))
+        return self._subscriptions[-1]
 
     def _is_alone(self) -> bool:
         """Tell whether pictures come without depth images, and not only before them."""

@@ -1,40 +1,89 @@
-"""Running one node as a process: clean start, clean end."""
+"""Running one node as a process: clean start, and a clean end at any moment."""
 
+import os
 import signal
 import sys
-from collections.abc import Callable
+import threading
+from importlib import import_module
 from threading import Event
-
-import rclpy
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
-from rclpy.signals import SignalHandlerOptions
+from threading import Thread
+from typing import TYPE_CHECKING
 
 from img2scene_ros.errors import Img2SceneError
 
+if TYPE_CHECKING:  # signals count before ROS is imported, which takes a second
+    from rclpy.executors import Executor
+    from rclpy.node import Node
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 POLL = 0.1  # seconds between two looks at whether a signal has come
+PATIENCE = 1.0  # seconds that the node has to leave ROS after a signal
 
 
-def run(make_node: Callable[[], Node], args: list[str] | None = None) -> None:
+def scene_node() -> None:
+    """Run the scene node until it is told to stop."""
+    run('scene_node', 'SceneNode')
+
+
+def replay_node() -> None:
+    """Play until the end, or until told to stop."""
+    run('replay_node', 'ReplayNode')
+
+
+def run(module: str, name: str) -> None:
     """
     Run a node until SIGINT, SIGTERM, or its `is_done` is true.
 
-    The signals only end the loop, so that the node can still publish and change its life-cycle
-    state on its way out; its method `close` does that.
+    All work is on other threads, as the main thread, to which Python gives the signals, must not
+    be deep in an import or a model when one comes. Work that goes on after the end is cut off.
 
+    :param module: of this folder; it is imported here
+    :param name: the node's class; its method `close` leaves the life cycle
     :raises SystemExit: the node could not start; the reason has been written, in one line
     """
-    stop = Event()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, lambda *_: stop.set())
+    stop, failures = Event(), []
+    for number in SIGNALS:
+        signal.signal(number, lambda *_: stop.set())
+
+    def live() -> None:
+        try:
+            _live(module, name, stop)
+        except Img2SceneError as error:
+            failures.append(f'error: {error}')
+        except BaseException:
+            failures.append('')
+            raise
+        finally:
+            stop.set()
+
+    node = Thread(target=live, daemon=True)
+    node.start()
+    stop.wait()
+    node.join(PATIENCE)
+    for number in SIGNALS:  # a second one must not end what is ending
+        signal.signal(number, signal.SIG_IGN)
+    for failure in filter(None, failures):
+        print(failure, file=sys.stderr)
+    if threading.active_count() > 1:
+        # Python would wait for some of them, and end others in the middle of native code.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(len(failures))
+    sys.exit(len(failures))
+
+
+def _live(module: str, name: str, stop: Event) -> None:
+    import rclpy
+    from rclpy.executors import SingleThreadedExecutor
+    from rclpy.signals import SignalHandlerOptions
+
+    make_node = getattr(import_module(f'img2scene_ros.nodes.{module}'), name)
     try:
-        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     except RuntimeError as error:  # a parameter file or an argument that ROS rejects
-        sys.exit(f'error: ROS refuses the arguments: {" ".join(str(error).split())}')
-    try:
-        node = make_node()
-    except Img2SceneError as error:
-        sys.exit(f'error: {error}')
+        raise Img2SceneError(
+            f'ROS refuses the arguments: {" ".join(str(error).split())}') from error
+    node = make_node()
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
@@ -47,9 +96,13 @@ def run(make_node: Callable[[], Node], args: list[str] | None = None) -> None:
         rclpy.shutdown()
 
 
-def _spin_once(executor: SingleThreadedExecutor, node: Node) -> None:
+def _spin_once(executor: 'Executor', node: 'Node') -> None:
     try:
         executor.spin_once(timeout_sec=POLL)
     except Exception as error:  # of a callback; it would end the process
         node.get_logger().error(
             f'unexpected {type(error).__name__}: {error}', throttle_duration_sec=10.0)
+
+
+if __name__ == '__main__':
+    {'scene_node': scene_node, 'replay_node': replay_node}[sys.argv.pop(1)]()

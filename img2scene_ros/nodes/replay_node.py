@@ -16,7 +16,7 @@ from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import OptionError
 from img2scene_ros.io.frames import find_frames
 from img2scene_ros.io.frames import load_frame
-from img2scene_ros.nodes import process
+from img2scene_ros.nodes.logs import forward_logging
 from img2scene_ros.nodes.messages import header_of
 from img2scene_ros.nodes.messages import image_from_color
 from img2scene_ros.nodes.messages import image_from_depth
@@ -57,6 +57,7 @@ class ReplayNode(Node):
 
     def __init__(self) -> None:
         super().__init__('replay')
+        forward_logging(self.get_logger())
         self.is_done = False
         group = ParameterGroup(ReplayOptions)
         wrong = group.declare(self)
@@ -114,12 +115,3 @@ class ReplayNode(Node):
         self._image.publish(image_from_color(header, frame.color))
         if self._depth and frame.depth is not None:
             self._depth.publish(image_from_depth(header, frame.depth))
-
-
-def main(args: list[str] | None = None) -> None:
-    """Play until the end, or until told to stop."""
-    process.run(ReplayNode, args)
-
-
-if __name__ == '__main__':
-    main()

@@ -3,6 +3,7 @@
 import os
 import traceback
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from dataclasses import replace
 from math import radians
@@ -10,8 +11,10 @@ from pathlib import Path
 from threading import Thread
 from time import monotonic
 from typing import Any
+from typing import TypeVar
 
 from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -28,11 +31,11 @@ from std_srvs.srv import Trigger
 
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import OptionError
-from img2scene_ros.nodes import process
 from img2scene_ros.nodes.diagnostics import Problems
 from img2scene_ros.nodes.diagnostics import diagnostics
 from img2scene_ros.nodes.diagnostics import resident_memory
 from img2scene_ros.nodes.inputs import Inputs
+from img2scene_ros.nodes.logs import forward_logging
 from img2scene_ros.nodes.outputs import ManagedOutput
 from img2scene_ros.nodes.outputs import Output
 from img2scene_ros.nodes.pairing import Pair
@@ -54,6 +57,11 @@ from img2scene_ros.types import Scene
 
 TICK = 1.0  # seconds between two diagnostics
 GRACE = 3.0  # seconds a camera may need before its silence is logged
+# Transitions that load models, or wait until nothing uses them any more.
+SLOW = {Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_CLEANUP}
+SLOW_LABELS = {'configure', 'cleanup'}
+
+Result = TypeVar('Result')
 
 
 @dataclass(frozen=True)
@@ -98,20 +106,24 @@ class SceneNode(LifecycleNode):
     Perceives and rebuilds the objects that a camera sees.
 
     The executor's only thread serves parameters, services and the life cycle, and puts the newest
-    messages where the workers find them.
+    messages where the workers find them. What takes long, as loading models, has threads of its
+    own.
     """
 
     def __init__(self) -> None:
         super().__init__('img2scene')
+        forward_logging(self.get_logger())
         self.is_done = False
         self._problems = Problems(self.get_logger())
         self._failure = ''  # why the latest transition failed
         self._pairing = Pairing()
         # While configured:
+        self._configured = ExitStack()  # how to undo it
         self._pipeline: Pipeline | None = None
         self._outputs: dict[str, Output] = {}
         self._workers: Workers | None = None
         # While active:
+        self._activated = ExitStack()  # how to undo it
         self._inputs: Inputs | None = None
         self._support_frame: SupportFrame | None = None
         self._active_since = 0.0
@@ -139,15 +151,16 @@ class SceneNode(LifecycleNode):
             Trigger, '~/save_scene', self._on_save,
             callback_group=MutuallyExclusiveCallbackGroup())
         self.create_service(Trigger, '~/clear', self._on_clear)
-        self._answer_impossible_transitions()
+        self._change_state_aside()
         # Steady time: a simulation whose clock stands still must not silence the diagnostics.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(TICK, self._on_tick, clock=steady)
-        self._start = self.create_timer(0.0, self._on_start, clock=steady)
+        self._start = self.create_timer(
+            0.0, self._on_start, MutuallyExclusiveCallbackGroup(), clock=steady)
 
     def close(self) -> None:
-        """Leave the life cycle."""
-        if self._state != 'finalized':
+        """Leave the life cycle, unless models are being loaded, which nothing can stop."""
+        if self._state in ('unconfigured', 'inactive', 'active'):
             self.trigger_shutdown()
 
     # The life cycle
@@ -161,7 +174,10 @@ class SceneNode(LifecycleNode):
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe to the camera."""
-        return self._attempt('activate', self._activate) or super().on_activate(state)
+        failed = self._attempt('activate', self._activate)
+        if failed:
+            self._deactivate()
+        return failed or super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe; the objects are kept."""
@@ -170,11 +186,14 @@ class SceneNode(LifecycleNode):
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Drop the models, the objects and the publishers."""
+        workers = self._workers
         self._clean_up()
+        if workers:
+            workers.join()
         return super().on_cleanup(state)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Undo everything, in any state."""
+        """Undo everything, in any state; what is being rebuilt is not waited for."""
         self._deactivate()
         self._clean_up()
         return super().on_shutdown(state)
@@ -209,71 +228,80 @@ class SceneNode(LifecycleNode):
             name: group.read(self) for name, group in self._backend_groups.items()})
         if self._pipeline.detector_status:
             self.get_logger().info(f'the detector takes {self._pipeline.detector_status}')
-        self._outputs = {
-            name: output(self, self._output_groups[name].read(self))
-            for name, output in outputs.items()}
+        for name, output in outputs.items():
+            self._outputs[name] = output(self, self._output_groups[name].read(self))
+            self._configured.callback(self._outputs[name].close)
         self._workers = Workers(
             self._pipeline, self._outputs, self._pairing, self._read, self._problems,
             self.get_logger())
         self._use(options)
+        self._configured.callback(self._workers.stop)
         self._workers.start()
 
     def _activate(self) -> None:
-        options = self._node_group.read(self)
-        self._pairing.clear()
+        options, undo = self._node_group.read(self), self._activated
+        undo.callback(self._problems.clear)
+        undo.callback(self._pairing.clear)
         if options.support_frame:
             self._support_frame = SupportFrame(self, options.support_frame)
+            undo.callback(self._support_frame.close)
         self._inputs = Inputs(
             self, self._pairing, options.image_transport, options.use_depth, options.rectified)
+        undo.callback(self._inputs.destroy)
         for output in self._outputs.values():
             if isinstance(output, ManagedOutput):
                 output.activate()
+                undo.callback(output.deactivate)
         self._active_since = monotonic()
         self.get_logger().info(f'active; listening to {self._inputs.topics}')
 
     def _deactivate(self) -> None:
-        if self._inputs:
-            self._inputs.destroy()
-            self._inputs = None
-            for output in self._outputs.values():
-                if isinstance(output, ManagedOutput):
-                    output.deactivate()
-            if self._support_frame:
-                self._support_frame.close()
-                self._support_frame = None
-            self._pairing.clear()
-            self._problems.clear()
+        self._inputs = self._support_frame = None
+        self._undo(self._activated)
 
     def _clean_up(self) -> None:
-        if self._workers:
-            self._workers.stop()
-        for output in self._outputs.values():
-            output.close()
         self._pipeline, self._outputs, self._workers = None, {}, None
+        self._undo(self._configured)
 
-    def _on_start(self) -> None:
+    def _undo(self, stack: ExitStack) -> None:
+        try:
+            stack.close()
+        except Exception as error:  # the rest is undone all the same
+            self.get_logger().error(f'unexpected {type(error).__name__}: {error}')
+
+    async def _on_start(self) -> None:
         self._start.cancel()
         if not self.get_parameter('autostart').value:
             self.get_logger().info('waiting to be configured and activated (autostart is false)')
-        elif self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+        elif await _aside(self.trigger_configure) == TransitionCallbackReturn.SUCCESS:
             self.trigger_activate()
 
-    def _answer_impossible_transitions(self) -> None:
-        """Refuse them; up to Jazzy rclpy leaves the client without an answer (ros2/rclpy#1319)."""
-        change_state = self._service_change_state.callback
+    def _change_state_aside(self) -> None:
+        """
+        Serve slow transitions beside the executor, and refuse impossible ones.
 
-        def answer(
+        Up to Jazzy rclpy leaves the client of those without an answer (ros2/rclpy#1319).
+        """
+        service = self._service_change_state
+        change_state = service.callback
+
+        async def answer(
             request: ChangeState.Request, response: ChangeState.Response,
         ) -> ChangeState.Response:
+            wanted = request.transition
             try:
+                if wanted.label in SLOW_LABELS or not wanted.label and wanted.id in SLOW:
+                    return await _aside(lambda: change_state(request, response))
                 return change_state(request, response)
             except rclpy_implementation.RCLError:
                 self.get_logger().warning(
-                    f'refused transition {request.transition.id}: the node is {self._state}')
+                    f'refused transition {wanted.id}: the node is {self._state}')
                 response.success = False
                 return response
 
-        self._service_change_state.callback = answer
+        service.callback = answer
+        service.callback_group = MutuallyExclusiveCallbackGroup()  # get_state answers meanwhile
+        service.callback_group.add_entity(service)
 
     # Parameters
 
@@ -288,6 +316,8 @@ class SceneNode(LifecycleNode):
         return SetParametersResult(successful=True)
 
     def _change(self, changes: dict[str, Any]) -> None:
+        if self._state in ('configuring', 'cleaningup'):
+            raise OptionError(f'the node is {self._state}; set {", ".join(changes)} afterwards')
         for group in self._groups:
             if self._pipeline:
                 group.check_changeable(self, changes)
@@ -335,21 +365,19 @@ class SceneNode(LifecycleNode):
     async def _on_save(
         self, _: Trigger.Request, response: Trigger.Response,
     ) -> Trigger.Response:
-        latest = self._workers and self._workers.latest()
-        if not latest:
+        scene = self._pipeline and self._pipeline.scene
+        if not scene:
             response.message = 'there is no scene yet: ' + (
                 '; '.join(self._present_problems()) or f'no frame has arrived ({self._state})')
             return response
         folder = Path(os.path.expanduser(self._node_group.read(self).save_directory))
-        # Rendering the pictures takes seconds; the executor goes on meanwhile.
-        saved = Future()
-        Thread(target=lambda: saved.set_result(self._save(folder, *latest))).start()
-        response.success, response.message = await saved
+        # Rendering the pictures takes seconds.
+        response.success, response.message = await _aside(lambda: self._save(folder, scene))
         return response
 
-    def _save(self, folder: Path, frame: Frame, scene: Scene) -> tuple[bool, str]:
+    def _save(self, folder: Path, scene: Scene) -> tuple[bool, str]:
         try:
-            export_scene(folder, frame, scene, self._export_group.read(self))
+            export_scene(folder, scene, self._export_group.read(self))
             message = f'{len(scene.objects)} objects in {folder.resolve()}'
             self.get_logger().info(f'saved {message}')
             return True, message
@@ -362,8 +390,9 @@ class SceneNode(LifecycleNode):
         return False, reason
 
     def _on_clear(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        if self._workers:
-            self._workers.clear()
+        workers = self._workers
+        if workers:
+            workers.clear()
         response.success = True
         return response
 
@@ -390,18 +419,24 @@ class SceneNode(LifecycleNode):
 
     def _measured(self) -> dict[str, object]:
         values = {f'dropped: {reason}': n for reason, n in self._pairing.dropped.items()}
-        if self._pipeline and self._pipeline.detector_status:
-            values['detector'] = self._pipeline.detector_status
+        pipeline, workers = self._pipeline, self._workers  # a transition may be under way
+        if pipeline and pipeline.detector_status:
+            values['detector'] = pipeline.detector_status
         memory = resident_memory()
         if memory:
             values['memory [MB]'] = round(memory)
-        return values | (self._workers.measured() if self._workers else {})
+        return values | (workers.measured() if workers else {})
 
 
-def main(args: list[str] | None = None) -> None:
-    """Run the scene node until it is told to stop."""
-    process.run(SceneNode, args)
+async def _aside(action: Callable[[], Result]) -> Result:
+    """Do something slow on a thread of its own; the executor goes on meanwhile."""
+    done = Future()
 
+    def work() -> None:
+        try:
+            done.set_result(action())
+        except Exception as error:
+            done.set_exception(error)
 
-if __name__ == '__main__':
-    main()
+    Thread(target=work, daemon=True).start()
+    return await done

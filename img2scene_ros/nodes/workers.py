@@ -22,7 +22,6 @@ from img2scene_ros.types import Scene
 from img2scene_ros.types import SceneObject
 
 IDLE = 0.2  # seconds between two looks at whether to stop
-PATIENCE = 5.0  # seconds that a worker may still need when the node stops
 
 
 class Meter:
@@ -78,7 +77,6 @@ class Workers:
         self._read = read
         self._problems = problems
         self._logger = logger
-        self._frame: Frame | None = None
         self._shown: Scene | None = None
         self._shown_at = 0.0
         self._showing = Lock()
@@ -93,28 +91,27 @@ class Workers:
             thread.start()
 
     def stop(self) -> None:
-        """Stop both workers; one that is deep in its work ends later, unseen."""
+        """Begin nothing new and show nothing more; what is under way ends later, unseen."""
         self._stopping.set()
-        for thread in self._threads:
-            thread.join(PATIENCE)
         with self._showing:  # waits for an output that is at work
-            self._frame = None
+            pass
+
+    def join(self) -> None:
+        """Wait until both workers have ended, and nothing uses the pipeline any more."""
+        for thread in self._threads:
+            thread.join()
 
     def clear(self) -> None:
         """Forget all objects, and show that there are none."""
         self._pipeline.clear()
         self._show()
 
-    def latest(self) -> tuple[Frame, Scene] | None:
-        """Return the latest frame and the scene as it is now; None before the first frame."""
-        frame = self._frame
-        return None if frame is None else (frame, self._pipeline.scene)
-
     def measured(self) -> dict[str, float]:
         """Return rates and durations since the latest call, by name with unit."""
         rate, seconds = self._perceived.report()
         mesh_rate, mesh_seconds = self._reconstructed.report()
-        objects = self._pipeline.scene.objects if self._frame else ()
+        scene = self._pipeline.scene
+        objects = scene.objects if scene else ()
         return {
             'frames [1/s]': round(rate, 2),
             'perception [s]': round(seconds, 4),
@@ -138,7 +135,6 @@ class Workers:
         started = monotonic()
         self._pipeline.perceive(frame)
         self._perceived.add(monotonic() - started)
-        self._frame = frame
         self._show()
         self._latency.add(monotonic() - pair.arrived)
         self._new_work.set()
@@ -163,14 +159,13 @@ class Workers:
     def _show(self) -> None:
         # The scene is read inside the lock, so that two workers cannot show it in wrong order.
         with self._showing:
-            if self._frame is None or self._stopping.is_set():
-                return
             scene, now = self._pipeline.scene, monotonic()
+            if scene is None or self._stopping.is_set():
+                return
             changed = (now - self._shown_at > self.republish_period
                        or differs(self._shown, scene, *self.motion))
             for name, output in self._outputs.items():
-                show = partial(output.show, self._frame, scene, changed)
-                if self._survives(f'output {name}', show):
+                if self._survives(f'output {name}', partial(output.show, scene, changed)):
                     self._problems.solved(f'output {name}')
             if changed:
                 self._shown, self._shown_at = scene, now
@@ -196,7 +191,8 @@ def differs(old: Scene | None, new: Scene, distance: float, angle: float) -> boo
     :param distance: metres an object has moved
     :param angle: radians an object has turned
     """
-    if old is None or old.frame_id != new.frame_id or len(old.objects) != len(new.objects):
+    if (old is None or old.frame.frame_id != new.frame.frame_id
+            or len(old.objects) != len(new.objects)):
         return True
     return any(
         _object_differs(before, after, distance, angle)

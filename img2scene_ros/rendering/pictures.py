@@ -1,6 +1,7 @@
 """Pictures for people: what was detected, and what was reconstructed."""
 
 import colorsys
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -30,16 +31,16 @@ def color_of(object_id: int) -> tuple[int, int, int]:
     return tuple(int(255 * channel) for channel in colorsys.hsv_to_rgb(hue, 0.85, 1.0))
 
 
-def draw_overlay(frame: Frame, scene: Scene) -> np.ndarray:
+def draw_overlay(scene: Scene) -> np.ndarray:
     """
-    Draw the objects onto the picture: mask, box, id, label, score and distance in metres.
+    Draw the objects onto the scene's picture: mask, box, id, label, score and distance in metres.
 
     :return: (H, W, 3) uint8, RGB
     """
-    picture = frame.color.copy()
+    picture = scene.frame.color.copy()
     for item in scene.objects:
         if item.detection.mask is not None:
-            _draw_mask(picture, _mask(item, frame.shape), color_of(item.id))
+            _draw_mask(picture, _mask(item, scene.frame.shape), color_of(item.id))
     taken = []
     for item in scene.objects:
         corners = np.rint(item.detection.bbox).astype(int).tolist()
@@ -49,22 +50,23 @@ def draw_overlay(frame: Frame, scene: Scene) -> np.ndarray:
     return picture
 
 
-def draw_scene(frame: Frame, scene: Scene) -> np.ndarray:
+def draw_scene(scene: Scene) -> np.ndarray:
     """
     Draw the picture, the reconstructed scene from the camera's place, and from the side above.
 
     :return: (h, w, 3) uint8, RGB: three panels side by side, each at most 640x480 pixels
     :raises MissingDependencyError: Open3D is not installed
     """
-    frame = _fitted(frame)
+    scene = replace(scene, frame=_fitted(scene.frame))
+    frame = scene.frame
     up = _up(scene)
     objects = [
         Surface(item.points, item.model.faces, item.model.colors, item.id,
                 texture=item.model.texture)
         for item in scene.objects]
-    hidden = _hidden(frame, scene, objects)
+    hidden = _hidden(scene, objects)
     muted = _muted(_filled(frame.color, ~hidden))
-    context = _context(frame, scene, hidden, muted)
+    context = _context(scene, hidden, muted)
     lights = Lights(0.3, 0.55, 0.3, tuple(up), SKY_RAYS)
     first = render(
         [*context, *objects], frame.camera, None, lights, muted, supersampling=2).color
@@ -137,12 +139,12 @@ def _up(scene: Scene) -> np.ndarray:
     return np.array([0.0, -1.0, 0.0]) if scene.support is None else scene.support.normal
 
 
-def _hidden(frame: Frame, scene: Scene, objects: list[Surface]) -> np.ndarray:
+def _hidden(scene: Scene, objects: list[Surface]) -> np.ndarray:
     """Return the pixels that show objects, with a margin for the mixed pixels at edges."""
-    hidden = render(objects, frame.camera).ids > 0
+    hidden = render(objects, scene.frame.camera).ids > 0
     for item in scene.objects:
         if item.detection.mask is not None:
-            hidden |= _mask(item, frame.shape)
+            hidden |= _mask(item, scene.frame.shape)
     return cv2.dilate(hidden.astype(np.uint8), np.ones((7, 7))).astype(bool)
 
 
@@ -166,16 +168,15 @@ def _muted(color: np.ndarray) -> np.ndarray:
     return (0.8 * (0.5 * color + 0.5 * grey)).astype(np.uint8)
 
 
-def _context(
-    frame: Frame, scene: Scene, hidden: np.ndarray, color: np.ndarray,
-) -> list[Surface]:
+def _context(scene: Scene, hidden: np.ndarray, color: np.ndarray) -> list[Surface]:
     """Return what the objects stand among: the table, closed under them, and things on it."""
+    frame = scene.frame
     depth = np.full(frame.shape, np.nan)
     if frame.depth is not None and scene.support is not None:
         over = scene.support.is_over(frame.points, -TABLE_EDGE)
         depth = np.where(over & ~hidden, frame.depth, np.nan)
     if scene.support is not None:
-        table, on_table = _table(frame.camera, scene)
+        table, on_table = _table(scene)
         measured = np.full(frame.shape, np.nan) if frame.depth is None else frame.depth
         flat = hidden | ~(np.abs(measured - table) > 0.02 * table)
         depth = np.where(on_table & flat, table, depth)
@@ -186,9 +187,9 @@ def _context(
     return [Surface(points.reshape(-1, 3), faces, color.reshape(-1, 3), lit=False)]
 
 
-def _table(camera: Camera, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+def _table(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
     """Return the depth of the support plane at every pixel, and the pixels inside its outline."""
-    support = scene.support
+    camera, support = scene.frame.camera, scene.support
     slope = camera.rays @ support.normal
     depth = -support.offset / np.where(np.abs(slope) < 1e-6, np.nan, slope)
     if support.hull is None:  # it goes on without end

@@ -45,7 +45,6 @@ from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.rendering.pictures import draw_overlay
 from img2scene_ros.rendering.pictures import draw_scene
-from img2scene_ros.types import Frame
 from img2scene_ros.types import Scene
 from img2scene_ros.types import SceneObject
 
@@ -80,7 +79,7 @@ class ExportOptions(Options):
 
 
 def export_scene(
-    folder: Path, frame: Frame, scene: Scene, options: ExportOptions = ExportOptions(),
+    folder: Path, scene: Scene, options: ExportOptions = ExportOptions(),
 ) -> None:
     """
     Write the export directory.
@@ -101,7 +100,7 @@ def export_scene(
         fresh = folder / name if folder.exists() else folder.with_name(name)
         try:
             fresh.mkdir(parents=True)
-            _write(fresh, frame, scene, options)
+            _write(fresh, scene, options)
             with _REPLACING:
                 _replace(folder, fresh)
         finally:
@@ -153,7 +152,7 @@ def _replace(folder: Path, fresh: Path) -> None:
         raise
 
 
-def _write(folder: Path, frame: Frame, scene: Scene, options: ExportOptions) -> None:
+def _write(folder: Path, scene: Scene, options: ExportOptions) -> None:
     (folder / 'meshes').mkdir()
     (folder / 'collision').mkdir()
     kept, summaries = [], []
@@ -170,8 +169,8 @@ def _write(folder: Path, frame: Frame, scene: Scene, options: ExportOptions) -> 
     scene = replace(scene, objects=tuple(kept))
     (folder / 'scene.glb').write_bytes(_scene_glb(scene))
     (folder / 'objects.json').write_text(json.dumps(_summary(scene, summaries), indent=2) + '\n')
-    (folder / 'overlay.png').write_bytes(_png(draw_overlay(frame, scene)))
-    picture = attempt(draw_scene, frame, scene)
+    (folder / 'overlay.png').write_bytes(_png(draw_overlay(scene)))
+    picture = attempt(draw_scene, scene)
     if isinstance(picture, Img2SceneError):
         log.warning('no scene.png: %s', picture)
     else:
@@ -220,8 +219,8 @@ def _fit(item: SceneObject) -> dict[str, Any]:
 
 def _summary(scene: Scene, objects: list[dict[str, Any]]) -> dict[str, Any]:
     return {
-        'frame_id': scene.frame_id,
-        'stamp': scene.stamp_ns * 1e-9,
+        'frame_id': scene.frame.frame_id,
+        'stamp': scene.frame.stamp_ns * 1e-9,
         'objects': objects,
         'timing_s': {stage: round(seconds, 4) for stage, seconds in scene.timing.items()},
     }

@@ -16,7 +16,6 @@ from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import Placement
-from img2scene_ros.types import Scene
 from img2scene_ros.types import SceneObject
 from img2scene_ros.types import Sighting
 from img2scene_ros.types import SupportPlane
@@ -76,7 +75,6 @@ class Tracker:
         self.better_view = better_view
         self._tracks: list[Track] = []
         self._ids = count(1)
-        self._latest: Frame | None = None
         self._support: SupportPlane | None = None
 
     def update(
@@ -91,7 +89,7 @@ class Tracker:
         meshes are rebuilt from the new side.
         """
         moved = _is_moved(self._support, support)
-        self._latest, self._support = frame, support
+        self._support = support
         for track in self._tracks if moved else ():
             track.modelled_quality = 0.0
         colors = [_mean_color(sighting) for sighting in sightings]
@@ -157,12 +155,6 @@ class Tracker:
     def objects(self) -> tuple[SceneObject, ...]:
         """Return the objects that are there now, by id."""
         return tuple(_scene_object(track) for track in self._tracks if not track.is_lost)
-
-    def scene(self) -> Scene:
-        """Return the objects that are there now with the header of the latest frame."""
-        if self._latest is None:
-            return Scene('', 0)
-        return Scene(self._latest.frame_id, self._latest.stamp_ns, self.objects())
 
     def clear(self) -> None:
         """Forget all objects; their ids are not used again."""

@@ -49,7 +49,7 @@ class NodeProcess:
             'ROS_DOMAIN_ID': str(domain), 'RCUTILS_COLORIZED_OUTPUT': '0',
             'ROS_LOG_DIR': str(folder)}
         self._process = subprocess.Popen(
-            [sys.executable, '-m', f'img2scene_ros.nodes.{name}', '--ros-args', *arguments],
+            [sys.executable, '-m', 'img2scene_ros.nodes.process', name, '--ros-args', *arguments],
             stdout=self._log.open('w'), stderr=subprocess.STDOUT, env=environment)
         atexit.register(self._process.kill)  # when a failed test has not stopped it
 
@@ -67,16 +67,28 @@ class NodeProcess:
         assert 'Traceback' not in log, log
         return [line for line in log.splitlines() if re.match(r'\[(WARN|ERROR|FATAL)\]', line)]
 
+    def send_signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
     def stop(self, by: signal.Signals = signal.SIGINT) -> int:
-        self._process.send_signal(by)
+        self.send_signal(by)
         return self.wait()
 
-    def wait(self) -> int:
+    def wait(self, timeout: float = TIMEOUT) -> int:
         try:
-            return self._process.wait(TIMEOUT)
+            return self._process.wait(timeout)
         except subprocess.TimeoutExpired:
             self._process.kill()
             raise
+
+
+def install(folder: Path, name: str, source: str, entry_points: str) -> None:
+    """Write what pip writes for a package of one module that adds backends."""
+    (folder / f'{name}.py').write_text(source)
+    info = folder / f'{name}-1.0.dist-info'
+    info.mkdir()
+    (info / 'METADATA').write_text(f'Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n')
+    (info / 'entry_points.txt').write_text(entry_points)
 
 
 class Robot:

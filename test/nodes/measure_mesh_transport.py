@@ -27,7 +27,6 @@ from img2scene_ros.nodes.outputs import LATCHED
 from img2scene_ros.nodes.outputs.markers import MarkersOptions
 from img2scene_ros.nodes.outputs.markers import MarkersOutput
 from img2scene_ros.pipeline import Pipeline
-from img2scene_ros.types import Frame
 from img2scene_ros.types import Scene
 
 HEADINGS = ('transport', 'first [kB]', 'first [ms]', 'later [kB]', 'later [ms]', 'files [kB]')
@@ -45,7 +44,7 @@ def main(folder: str, repeats: str = '5') -> None:
     runs = {name: [] for name in transports}
     for _ in range(int(repeats)):  # by turns
         for name in transports:
-            runs[name].append(measured(name, frame, scene))
+            runs[name].append(measured(name, scene))
     print(f"| {' | '.join(HEADINGS)} |\n|{' --- |' * len(HEADINGS)}")
     base = [median(values) for values in zip(*runs['inline'])]
     for name in transports:
@@ -57,7 +56,7 @@ def main(folder: str, repeats: str = '5') -> None:
         print(f"| {' | '.join(cells)} |")
 
 
-def measured(transport: str, frame: Frame, scene: Scene) -> tuple[float, ...]:
+def measured(transport: str, scene: Scene) -> tuple[float, ...]:
     """Return the numbers of a row: of the first message, of a later one, and of all files."""
     context, received = Context(), []
     rclpy.init(context=context, domain_id=free_domain())
@@ -76,7 +75,7 @@ def measured(transport: str, frame: Frame, scene: Scene) -> tuple[float, ...]:
     numbers = []
     for shown in (scene, moved):
         start = process_time()
-        output.show(frame, shown, True)
+        output.show(shown, True)
         seconds = process_time() - start
         count = len(numbers) // 2 + 1
         while len(received) < count:

@@ -6,15 +6,17 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from harness import NodeProcess
+from harness import Robot
+from rcl_interfaces.srv import GetParameters
+from rcl_interfaces.srv import ListParameters
+from rclpy.parameter import parameter_value_to_python
 
-from img2scene_ros.nodes.parameters import ParameterGroup
-from img2scene_ros.nodes.scene_node import NodeOptions
-from img2scene_ros.pipeline import PipelineOptions
-from img2scene_ros.registry import FOLDERS
-from img2scene_ros.registry import backends
-from img2scene_ros.scene.export import ExportOptions
+from img2scene_ros.nodes.demo_nodes import free_domain
+from img2scene_ros.nodes.parameter_file import parameter_file
 
 ROOT = Path(__file__).parents[2]
+FILE = ROOT / 'config' / 'img2scene.yaml'
 
 
 def flat(values: dict[str, Any], prefix: str = '') -> dict[str, Any]:
@@ -25,19 +27,37 @@ def flat(values: dict[str, Any], prefix: str = '') -> dict[str, Any]:
     return found
 
 
-def test_parameter_file_holds_the_defaults() -> None:
-    groups = [ParameterGroup(NodeOptions), ParameterGroup(PipelineOptions),
-              ParameterGroup(ExportOptions, 'export.')] + [
-        ParameterGroup(found.Options, f'{name}.')
-        for group in FOLDERS for name, found in backends(group).items()]
-    defaults = {
-        name: getattr(group.options(), field)
-        for group in groups for name, field in group.names.items()}
-    content = yaml.safe_load((ROOT / 'config' / 'img2scene.yaml').read_text())
-    for name, value in flat(content['/**']['ros__parameters']).items():
-        expected = defaults[name]
-        assert (tuple(value) if isinstance(value, list) else value) == expected, name
-        assert isinstance(value, list) or type(value) is type(expected), name
+def test_parameter_file_is_what_a_node_declares(tmp_path: Path) -> None:
+    """Every parameter of a node that has no file, with its value, and nothing else."""
+    robot = Robot(free_domain())
+    node = NodeProcess('scene_node', robot.domain, tmp_path, '-p', 'autostart:=false')
+    names = robot.call(ListParameters, '/img2scene/list_parameters').result.names
+    values = robot.call(
+        GetParameters, '/img2scene/get_parameters', GetParameters.Request(names=names)).values
+    declared = {name: parameter_value_to_python(value) for name, value in zip(names, values)}
+    assert declared.pop('autostart') is False
+    for name in ('use_sim_time', 'start_type_description_service'):  # rclpy's own
+        declared.pop(name, None)
+    written = flat(yaml.safe_load(FILE.read_text())['/**']['ros__parameters'])
+    assert written.pop('autostart') is True
+    assert written == declared
+    assert {name: type(value) for name, value in written.items()} == {
+        name: type(value) for name, value in declared.items()}
+    assert node.stop() == 0
+    robot.close()
+
+
+def test_a_node_takes_the_parameter_file(tmp_path: Path) -> None:
+    robot = Robot(free_domain())
+    node = NodeProcess('scene_node', robot.domain, tmp_path, '--params-file', str(FILE))
+    robot.spin_until(lambda: robot.state == 'active', 'it is active')
+    assert node.stop() == 0
+    assert node.complaints() == []
+    robot.close()
+
+
+def test_parameter_file_is_as_it_is_generated() -> None:
+    assert FILE.read_text() == parameter_file(), 'run make config'
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ from img2scene_ros.types import Scene
 from img2scene_ros.types import SceneObject
 from img2scene_ros.types import Texture
 
-FRAME = Frame(np.zeros((6, 8, 3), np.uint8), Camera(8, 6, 5.0, 5.0, 3.5, 2.5))
+FRAME = Frame(np.zeros((6, 8, 3), np.uint8), Camera(8, 6, 5.0, 5.0, 3.5, 2.5), None, 1, 'camera')
 
 
 class Viewer:
@@ -151,10 +151,10 @@ class Stage:
 
     def show(self, *objects: SceneObject) -> Scene:
         """Show a scene and wait until the viewers have it."""
-        scene = Scene('camera', 1, objects)
+        scene = Scene(FRAME, objects)
         seen = [len(robot.markers) for robot in self.robots]
         try:
-            self.output.show(FRAME, scene, True)
+            self.output.show(scene, True)
         finally:
             for robot, before in zip(self.robots, seen):
                 robot.spin_until(lambda: len(robot.markers) > before, 'the scene is shown')
@@ -287,7 +287,7 @@ def test_damaged_textures_are_not_sent(
     bad = replace(model, texture=change(model.texture))
     with pytest.raises(InputError, match=f'{sentence}.*; egg 1 is shown inline instead'):
         stage.show(thing(1, bad))
-    stage.viewer.check(Scene('camera', 1, (thing(1, bad),)), textured=False)
+    stage.viewer.check(Scene(FRAME, (thing(1, bad),)), textured=False)
     assert stage.viewer.loaded == 0
     stage.viewer.check(stage.show(thing(1, model)))
 
@@ -335,9 +335,9 @@ def test_without_room_meshes_are_shown_inline(
         path.rmdir()
     with pytest.raises(InputError, match=f'cannot write .*{tmp_path}.*; egg 1 is shown inline'):
         stage.show(thing(1))
-    stage.viewer.check(Scene('camera', 1, (thing(1),)), textured=False)
+    stage.viewer.check(Scene(FRAME, (thing(1),)), textured=False)
     with pytest.raises(InputError, match='cannot write'):
-        stage.output.show(FRAME, Scene('camera', 2, (thing(1),)), False)
+        stage.output.show(Scene(FRAME, (thing(1),)), False)
     path.mkdir()
     stage.show(thing(1))
     assert stage.viewer.shown['egg', 1].type == Marker.MESH_RESOURCE

@@ -99,7 +99,7 @@ def test_labels_show_the_nearer_object_in_front(frame: Frame, item: SceneObject)
     behind = replace(
         item, id=65536 + 6, position=np.array([0.0, 0, 2]),
         detection=replace(item.detection, mask=other))
-    labels = label_image(frame, Scene('camera', 0, (item, behind)))
+    labels = label_image(Scene(frame, (item, behind)))
     assert labels.dtype == np.uint16
     assert (labels[item.detection.mask] == 1).all()
     assert set(labels[other & ~item.detection.mask]) == {7}, '65,535 ids, then 1 again'
@@ -109,12 +109,13 @@ def test_labels_show_the_nearer_object_in_front(frame: Frame, item: SceneObject)
 def test_labels_leave_out_masks_of_another_resolution(frame: Frame, item: SceneObject) -> None:
     old = replace(item, detection=replace(item.detection, mask=np.ones((12, 16), bool)))
     bare = replace(item, detection=replace(item.detection, mask=None))
-    assert not label_image(frame, Scene('camera', 0, (old, bare))).any()
+    assert not label_image(Scene(frame, (old, bare))).any()
 
 
-def test_scene_differs_only_when_it_is_noticeable(item: SceneObject) -> None:
+def test_scene_differs_only_when_it_is_noticeable(frame: Frame, item: SceneObject) -> None:
     def changed(*objects: SceneObject) -> bool:
-        return differs(Scene('c', 0, (item,)), Scene('c', 9, objects), 0.01, np.radians(5))
+        later = Scene(replace(frame, stamp_ns=9), objects)
+        return differs(Scene(frame, (item,)), later, 0.01, np.radians(5))
 
     def turned(degrees: float) -> SceneObject:
         c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
@@ -128,5 +129,5 @@ def test_scene_differs_only_when_it_is_noticeable(item: SceneObject) -> None:
     assert changed(replace(item, id=2))
     assert changed(replace(item, model=replace(item.model)))
     assert changed() and changed(item, item)
-    assert differs(None, Scene('c', 0), 1, 1)
-    assert differs(Scene('a', 0), Scene('b', 0), 1, 1)
+    assert differs(None, Scene(frame), 1, 1)
+    assert differs(Scene(frame), Scene(replace(frame, frame_id='b')), 1, 1)

@@ -12,13 +12,19 @@ from time import sleep
 import numpy as np
 import pytest
 import trimesh
+from sensor_msgs.msg import Image
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.errors import InputError
 from img2scene_ros.nodes.diagnostics import Problems
+from img2scene_ros.nodes.messages import color_from_image
+from img2scene_ros.nodes.messages import nanoseconds
+from img2scene_ros.nodes.outputs.overlay import OverlayOutput
 from img2scene_ros.nodes.pairing import Pair
 from img2scene_ros.nodes.pairing import Pairing
 from img2scene_ros.nodes.workers import Workers
+from img2scene_ros.pipeline import Pipeline
+from img2scene_ros.pipeline import PipelineOptions
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 from img2scene_ros.types import ObjectModel
@@ -46,7 +52,7 @@ class SlowPipeline:
 
     def __init__(self) -> None:
         self.may_end = Event()
-        self.scene = Scene('', 0)
+        self.scene: Scene | None = None
         self.rebuilt = 0
         self._has_mesh = False
         self._lock = Lock()
@@ -57,7 +63,7 @@ class SlowPipeline:
     def perceive(self, frame: Frame) -> Scene:
         with self._lock:
             detection = Detection('cup', 1.0, np.zeros(4))
-            self.scene = Scene(frame.frame_id, frame.stamp_ns, (SceneObject(
+            self.scene = Scene(frame, (SceneObject(
                 1, detection, np.ones(3), np.eye(3), np.ones(3), 'sensor', self._model,
                 self._has_mesh),))
         return self.scene
@@ -76,14 +82,51 @@ class SlowPipeline:
         self.scene = replace(self.scene, objects=())
 
 
+class BusyPipeline(Pipeline):
+    """The real one, which finds one object in every frame and always has news of a mesh."""
+
+    def __init__(self) -> None:
+        super().__init__(PipelineOptions(distance='fixed', reconstructor='box'))
+        self.detector = self
+
+    def detect(self, frame: Frame, support: None) -> list[Detection]:
+        mask = np.zeros(frame.shape, bool)
+        mask[40:70, 60:90] = True
+        return [Detection('cup', 1.0, np.array([60.0, 40, 90, 70]), mask)]
+
+    def reconstruct_next(self) -> Scene | None:
+        return self.scene
+
+
+class Topic:
+    """Takes the place of a node and of its only publisher, to which somebody listens."""
+
+    def __init__(self) -> None:
+        self.messages: list[Image] = []
+        self.publish = self.messages.append
+
+    def create_lifecycle_publisher(self, *_: object) -> 'Topic':
+        return self
+
+    def get_subscription_count(self) -> int:
+        return 1
+
+
+class Slow:
+    """An output that takes its time, as the one of large meshes does."""
+
+    def show(self, *_: object) -> None:
+        sleep(0.005)
+
+
 class Recorder:
     """An output that keeps what it is to show."""
 
     def __init__(self) -> None:
-        self.shown: list[tuple[Frame, Scene, bool]] = []
+        self.shown: list[tuple[Scene, bool]] = []
 
-    def show(self, frame: Frame, scene: Scene, changed: bool) -> None:
-        self.shown.append((frame, scene, changed))
+    def show(self, scene: Scene, changed: bool) -> None:
+        self.shown.append((scene, changed))
 
 
 def frame_of(pair: Pair) -> Frame:
@@ -115,7 +158,7 @@ class Bench:
             sleep(0.01)
 
     def shows(self, stamp: int) -> bool:
-        return bool(self.output.shown) and self.output.shown[-1][1].stamp_ns == stamp
+        return bool(self.output.shown) and self.output.shown[-1][0].frame.stamp_ns == stamp
 
 
 @pytest.fixture
@@ -130,22 +173,44 @@ def test_frames_do_not_wait_for_a_mesh(bench: Bench) -> None:
     for stamp in range(1, 6):
         bench.send(stamp)
         bench.wait(lambda: bench.shows(stamp))
-        assert not bench.output.shown[-1][1].objects[0].is_final
+        assert not bench.output.shown[-1][0].objects[0].is_final
     assert bench.workers.measured()['reconstructions pending'] == 1
     bench.pipeline.may_end.set()
-    bench.wait(lambda: bench.output.shown[-1][1].objects[0].is_final)
-    assert bench.output.shown[-1][1].stamp_ns == 5, 'shown at once, without a new frame'
+    bench.wait(lambda: bench.output.shown[-1][0].objects[0].is_final)
+    assert bench.output.shown[-1][0].frame.stamp_ns == 5, 'shown at once, without a new frame'
+
+
+def test_no_picture_is_shown_under_the_stamp_of_another() -> None:
+    """Perception and reconstruction both show the scene, as fast as they can."""
+    topic, pairing, problems = Topic(), Pairing(), Problems(Log())
+
+    def frame_of(pair: Pair) -> Frame:
+        color = np.full((120, 160, 3), pair.color, np.uint8)
+        return Frame(color, Camera.from_field_of_view(160, 120, 60.0), None, pair.color)
+
+    outputs = {'slow': Slow(), 'overlay': OverlayOutput(topic, OverlayOutput.Options())}
+    workers = Workers(BusyPipeline(), outputs, pairing, frame_of, problems, Log())
+    workers.start()
+    for stamp in range(1, 256):
+        pairing.add_color(0.0, stamp, True)
+        sleep(0.005)
+    workers.stop()
+    assert not problems.present
+    shown = [(nanoseconds(message.header.stamp), color_from_image(message)[-1, -1, 0])
+             for message in topic.messages]
+    assert len(set(shown)) > 50, 'both workers had their turn'
+    assert [(stamp, color) for stamp, color in shown if stamp != color] == []
 
 
 def test_unchanged_scene_is_not_called_changed(bench: Bench) -> None:
     for stamp in (1, 2, 3):
         bench.send(stamp)
         bench.wait(lambda: bench.shows(stamp))
-    assert [changed for _, _, changed in bench.output.shown] == [True, False, False]
+    assert [changed for _, changed in bench.output.shown] == [True, False, False]
     bench.workers.republish_period = 0.0
     bench.send(4)
     bench.wait(lambda: bench.shows(4))
-    assert bench.output.shown[-1][2], 'called changed again after the period'
+    assert bench.output.shown[-1][1], 'called changed again after the period'
 
 
 def test_bad_frames_are_reported_once_and_forgotten(bench: Bench) -> None:
@@ -178,7 +243,7 @@ def test_reconstruction_survives_an_unexpected_error(bench: Bench) -> None:
     bench.pipeline.reconstruct_next = works
     bench.pipeline.may_end.set()
     bench.send(2)
-    bench.wait(lambda: bench.output.shown[-1][1].objects[0].is_final)
+    bench.wait(lambda: bench.output.shown[-1][0].objects[0].is_final)
 
 
 def test_broken_output_does_not_stop_the_others(bench: Bench) -> None:
@@ -196,7 +261,7 @@ def test_cleared_scene_is_shown_at_once(bench: Bench) -> None:
     bench.send(1)
     bench.wait(lambda: bench.shows(1))
     bench.workers.clear()
-    assert bench.output.shown[-1][1].objects == () and bench.output.shown[-1][2]
+    assert bench.output.shown[-1][0].objects == () and bench.output.shown[-1][1]
 
 
 def test_nothing_is_shown_after_the_stop(bench: Bench) -> None:

@@ -51,9 +51,9 @@ def frame() -> Frame:
 
 
 @pytest.fixture
-def scene() -> Scene:
+def scene(frame: Frame) -> Scene:
     mask = ball_mask()
-    return Scene('camera', 0, (ball(mask, bbox_of(mask)),), TABLE)
+    return Scene(frame, (ball(mask, bbox_of(mask)),), TABLE)
 
 
 def is_green(picture: np.ndarray) -> np.ndarray:
@@ -66,7 +66,7 @@ def iou(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def test_overlay_tints_the_mask_and_draws_its_box(frame, scene):
-    overlay = draw_overlay(frame, scene)
+    overlay = draw_overlay(scene)
     assert overlay.shape == frame.color.shape and overlay.dtype == np.uint8
     assert (frame.color == GREY).all(), 'the frame itself is not drawn on'
     mask, changed = ball_mask(), (overlay != GREY).any(axis=-1)
@@ -79,7 +79,7 @@ def test_overlay_tints_the_mask_and_draws_its_box(frame, scene):
 
 def test_overlay_writes_the_label_inside_the_picture(frame):
     for corner in ([0, 0, 9, 9], [150, 110, 160, 120], [-5, -5, 170, 130]):
-        overlay = draw_overlay(frame, Scene('camera', 0, (ball(None, np.array(corner, float)),)))
+        overlay = draw_overlay(Scene(frame, (ball(None, np.array(corner, float)),)))
         filled = (overlay == color_of(4)).all(axis=-1)
         assert filled.any(axis=1).sum() >= 8, 'a label is a block of the colour'
 
@@ -87,8 +87,8 @@ def test_overlay_writes_the_label_inside_the_picture(frame):
 def test_overlay_labels_of_one_place_do_not_hide_each_other(frame):
     box = np.array([40.0, 60, 90, 90])
     one, two = ball(None, box), ball(None, box)
-    alone = draw_overlay(frame, Scene('camera', 0, (one,)))
-    both = draw_overlay(frame, Scene('camera', 0, (one, two)))
+    alone = draw_overlay(Scene(frame, (one,)))
+    both = draw_overlay(Scene(frame, (one, two)))
     blocks = [(picture == color_of(4)).all(axis=-1).sum() for picture in (alone, both)]
     assert blocks[1] > 1.5 * blocks[0]
 
@@ -100,7 +100,7 @@ def test_colors_of_objects_differ():
 
 
 def test_scene_picture_shows_input_camera_view_and_side_view(frame, scene):
-    picture = draw_scene(frame, scene)
+    picture = draw_scene(scene)
     height, width = frame.shape
     assert picture.shape[1] == 3 * width
     first, second, third = np.split(picture[-height:], 3, axis=1)
@@ -114,7 +114,7 @@ def test_scene_picture_shows_input_camera_view_and_side_view(frame, scene):
 
 def test_objects_cast_a_shadow_on_the_table(frame, scene):
     height, width = frame.shape
-    second = draw_scene(frame, scene)[-height:, width:2 * width]
+    second = draw_scene(scene)[-height:, width:2 * width]
     under = np.rint(CAMERA.project(np.array([0.06, 0.2, 0.75]))).astype(int)
     far = np.rint(CAMERA.project(np.array([0.35, 0.2, 0.75]))).astype(int)
     assert second[under[1], under[0]].mean() < 0.85 * second[far[1], far[0]].mean()
@@ -122,21 +122,21 @@ def test_objects_cast_a_shadow_on_the_table(frame, scene):
 
 def test_scene_picture_without_depth_and_without_objects(frame, scene):
     plain = Frame(frame.color, CAMERA)
-    assert draw_scene(plain, Scene('camera', 0, scene.objects)).shape[1] == 3 * 160
-    assert draw_scene(plain, Scene('camera', 0)).shape[1] == 2 * 160
+    assert draw_scene(Scene(plain, scene.objects)).shape[1] == 3 * 160
+    assert draw_scene(Scene(plain)).shape[1] == 2 * 160
 
 
 def test_scene_picture_of_a_camera_that_looks_straight_down(frame, scene):
     down = SupportPlane(
         np.array([0.0, 0.0, -1.0]), 0.9,
         np.array([[-0.4, -0.3, 0.9], [0.4, -0.3, 0.9], [0.4, 0.3, 0.9], [-0.4, 0.3, 0.9]]))
-    picture = draw_scene(frame, Scene('camera', 0, scene.objects, down))
+    picture = draw_scene(Scene(frame, scene.objects, down))
     assert is_green(picture[-120:, 320:]).any()
 
 
 def test_large_pictures_are_scaled_to_a_panel(scene):
     camera = CAMERA.resized(1600, 1200)
     large = Frame(np.full((1200, 1600, 3), GREY, np.uint8), camera)
-    picture = draw_scene(large, Scene('camera', 0, scene.objects))
+    picture = draw_scene(Scene(large, scene.objects))
     assert picture.shape[1] == 3 * 640
-    assert draw_overlay(large, Scene('camera', 0, scene.objects)).shape == (1200, 1600, 3)
+    assert draw_overlay(Scene(large, scene.objects)).shape == (1200, 1600, 3)

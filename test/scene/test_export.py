@@ -54,12 +54,12 @@ def scene_object(number: int, label: str, mesh: trimesh.Trimesh) -> SceneObject:
 @pytest.fixture
 def frame() -> Frame:
     return Frame(np.full((SIZE[1], SIZE[0], 3), 90, np.uint8),
-                 Camera.from_field_of_view(*SIZE, 60.0))
+                 Camera.from_field_of_view(*SIZE, 60.0), None, 1_500_000_000, 'camera_optical')
 
 
 @pytest.fixture
-def scene() -> Scene:
-    return Scene('camera_optical', 1_500_000_000, (
+def scene(frame: Frame) -> Scene:
+    return Scene(frame, (
         scene_object(1, 'box', trimesh.creation.box((0.1, 0.2, 0.05))),
         scene_object(3, 'coffee cup/Tasse ü', trimesh.creation.icosphere(3, 0.06)),
     ), TABLE, {'detect': 0.25})
@@ -74,8 +74,8 @@ def world_points(glb: Path) -> dict[str, np.ndarray]:
     return points
 
 
-def test_export_holds_the_promised_files(tmp_path, frame, scene):
-    export_scene(tmp_path / 'out', frame, scene)
+def test_export_holds_the_promised_files(tmp_path, scene):
+    export_scene(tmp_path / 'out', scene)
     found = {str(path.relative_to(tmp_path / 'out'))
              for path in (tmp_path / 'out').rglob('*') if path.is_file()}
     assert found == {
@@ -87,8 +87,8 @@ def test_export_holds_the_promised_files(tmp_path, frame, scene):
     assert cv2.imread(str(tmp_path / 'out/scene.png')).shape[1] == 3 * 64
 
 
-def test_scene_glb_has_every_point_at_its_place_with_the_table_level(tmp_path, frame, scene):
-    export_scene(tmp_path / 'out', frame, scene)
+def test_scene_glb_has_every_point_at_its_place_with_the_table_level(tmp_path, scene):
+    export_scene(tmp_path / 'out', scene)
     written = world_points(tmp_path / 'out/scene.glb')
     assert set(written) == {'1_box', '3_coffee_cup_Tasse'}
     for item, name in zip(scene.objects, ('1_box', '3_coffee_cup_Tasse')):
@@ -101,7 +101,7 @@ def test_scene_glb_has_every_point_at_its_place_with_the_table_level(tmp_path, f
 
 
 def test_scene_glb_without_a_table_has_the_axes_of_a_gltf_camera(tmp_path, frame, scene):
-    export_scene(tmp_path / 'out', frame, Scene('camera', 0, scene.objects))
+    export_scene(tmp_path / 'out', Scene(frame, scene.objects))
     written = world_points(tmp_path / 'out/scene.glb')
     np.testing.assert_allclose(
         written['1_box'], scene.objects[0].points * (1, -1, -1), atol=1e-6)
@@ -110,7 +110,7 @@ def test_scene_glb_without_a_table_has_the_axes_of_a_gltf_camera(tmp_path, frame
 def test_scene_glb_of_a_camera_that_looks_straight_down(tmp_path, frame, scene):
     hull = np.array([[-1.0, -1, 1], [1, -1, 1], [0, 1, 1]])
     down = SupportPlane(np.array([0.0, 0.0, -1.0]), 1.0, hull)
-    export_scene(tmp_path / 'out', frame, Scene('camera', 0, scene.objects, down))
+    export_scene(tmp_path / 'out', Scene(frame, scene.objects, down))
     points = world_points(tmp_path / 'out/scene.glb')['1_box']
     x, y, z = scene.objects[0].points.T
     np.testing.assert_allclose(points, np.stack([x, -z, y], axis=1), atol=1e-6)
@@ -126,8 +126,8 @@ def test_change_of_axes_is_a_rotation(up, front):
     assert (rotation @ front)[2] > 0
 
 
-def test_nodes_carry_names_labels_and_scores_and_the_root_is_identity(tmp_path, frame, scene):
-    export_scene(tmp_path / 'out', frame, scene)
+def test_nodes_carry_names_labels_and_scores_and_the_root_is_identity(tmp_path, scene):
+    export_scene(tmp_path / 'out', scene)
     tree = glb_tree(tmp_path / 'out/scene.glb')
     root = tree['nodes'][tree['scenes'][0]['nodes'][0]]
     assert not {'matrix', 'translation', 'rotation', 'scale'} & set(root)
@@ -137,10 +137,10 @@ def test_nodes_carry_names_labels_and_scores_and_the_root_is_identity(tmp_path, 
 
 
 @pytest.mark.parametrize('residual', [0.004, None])
-def test_the_fit_is_in_the_extras_and_in_objects_json(tmp_path, frame, scene, residual):
+def test_the_fit_is_in_the_extras_and_in_objects_json(tmp_path, scene, residual):
     box, cup = scene.objects
     fitted = replace(box, model=replace(box.model, fit=Fit(0.87, residual)))
-    export_scene(tmp_path / 'out', frame, replace(scene, objects=(fitted, cup)))
+    export_scene(tmp_path / 'out', replace(scene, objects=(fitted, cup)))
     expected = {'silhouette_iou': 0.87, 'depth_residual_m': residual}
     summary = json.loads((tmp_path / 'out/objects.json').read_text())
     extras = {node['name']: node.get('extras')
@@ -149,15 +149,15 @@ def test_the_fit_is_in_the_extras_and_in_objects_json(tmp_path, frame, scene, re
     assert 'fit' not in summary['objects'][1] and 'fit' not in extras['3_coffee_cup_Tasse']
 
 
-def test_single_meshes_are_upright_and_face_the_viewer(tmp_path, frame, scene):
-    export_scene(tmp_path / 'out', frame, scene)
+def test_single_meshes_are_upright_and_face_the_viewer(tmp_path, scene):
+    export_scene(tmp_path / 'out', scene)
     points = next(iter(world_points(tmp_path / 'out/meshes/1_box.glb').values()))
     x, y, z = scene.objects[0].model.vertices.T
     np.testing.assert_allclose(points, np.stack([y, z, x], axis=1), atol=1e-6)
 
 
-def test_colors_are_linear_light_as_gltf_wants(tmp_path, frame, scene):
-    export_scene(tmp_path / 'out', frame, scene)
+def test_colors_are_linear_light_as_gltf_wants(tmp_path, scene):
+    export_scene(tmp_path / 'out', scene)
     path = tmp_path / 'out/meshes/1_box.glb'
     tree, data = glb_tree(path), path.read_bytes()
     accessor = tree['accessors'][tree['meshes'][0]['primitives'][0]['attributes']['COLOR_0']]
@@ -168,8 +168,8 @@ def test_colors_are_linear_light_as_gltf_wants(tmp_path, frame, scene):
     np.testing.assert_allclose(srgb * 255, scene.objects[0].model.colors, atol=0.01)
 
 
-def test_collision_meshes_are_closed_small_and_in_the_object_frame(tmp_path, frame, scene):
-    export_scene(tmp_path / 'out', frame, scene)
+def test_collision_meshes_are_closed_small_and_in_the_object_frame(tmp_path, scene):
+    export_scene(tmp_path / 'out', scene)
     for item, name in zip(scene.objects, ('1_box', '3_coffee_cup_Tasse')):
         mesh = trimesh.load(tmp_path / f'out/collision/{name}.stl')
         assert mesh.is_watertight
@@ -179,8 +179,8 @@ def test_collision_meshes_are_closed_small_and_in_the_object_frame(tmp_path, fra
 
 def test_collision_may_be_the_convex_hull(tmp_path, frame):
     torus = scene_object(1, 'ring', trimesh.creation.torus(0.1, 0.02))
-    scene = Scene('camera', 0, (torus,))
-    export_scene(tmp_path / 'out', frame, scene, ExportOptions(collision='hull'))
+    scene = Scene(frame, (torus,))
+    export_scene(tmp_path / 'out', scene, ExportOptions(collision='hull'))
     hull = trimesh.load(tmp_path / 'out/collision/1_ring.stl')
     assert hull.is_watertight and hull.is_convex and len(hull.faces) <= 1000
     # The hull of a torus is a disc of radius R with a half-round rim of radius r.
@@ -193,8 +193,8 @@ def test_collision_may_be_the_convex_hull(tmp_path, frame):
 def test_collision_meshes_are_thinned_out_as_told(tmp_path, frame):
     pytest.importorskip('open3d')
     torus = scene_object(1, 'ring', trimesh.creation.torus(0.1, 0.02))
-    scene = Scene('camera', 0, (torus,))
-    export_scene(tmp_path / 'out', frame, scene, ExportOptions(collision_triangles=400))
+    scene = Scene(frame, (torus,))
+    export_scene(tmp_path / 'out', scene, ExportOptions(collision_triangles=400))
     thin = trimesh.load(tmp_path / 'out/collision/1_ring.stl')
     assert thin.is_watertight and len(thin.faces) <= 400
     assert thin.euler_number == 0, 'it still has its hole'
@@ -203,16 +203,16 @@ def test_collision_meshes_are_thinned_out_as_told(tmp_path, frame):
 def test_convex_parts_are_numbered_files(tmp_path, frame, monkeypatch):
     parts = [trimesh.creation.box((0.1, 0.1, 0.1)), trimesh.creation.icosphere(1)]
     monkeypatch.setattr('img2scene_ros.scene.export.collision_parts', lambda *_: parts)
-    scene = Scene('camera', 0, (scene_object(1, 'box', parts[0]),))
-    export_scene(tmp_path / 'out', frame, scene, ExportOptions(collision='convex_parts'))
+    scene = Scene(frame, (scene_object(1, 'box', parts[0]),))
+    export_scene(tmp_path / 'out', scene, ExportOptions(collision='convex_parts'))
     summary = json.loads((tmp_path / 'out/objects.json').read_text())
     assert summary['objects'][0]['collision'] == ['collision/1_box_1.stl', 'collision/1_box_2.stl']
     for name, part in zip(summary['objects'][0]['collision'], parts):
         assert len(trimesh.load(tmp_path / 'out' / name).faces) == len(part.faces)
 
 
-def test_single_meshes_in_all_formats_and_the_first_is_the_objects_mesh(tmp_path, frame, scene):
-    export_scene(tmp_path / 'out', frame, scene, ExportOptions(formats=('obj', 'glb', 'stl')))
+def test_single_meshes_in_all_formats_and_the_first_is_the_objects_mesh(tmp_path, scene):
+    export_scene(tmp_path / 'out', scene, ExportOptions(formats=('obj', 'glb', 'stl')))
     names = {path.name for path in (tmp_path / 'out/meshes').iterdir()}
     assert names == {f'{stem}.{kind}' for stem in ('1_box', '3_coffee_cup_Tasse')
                      for kind in ('obj', 'glb', 'stl')}
@@ -230,19 +230,19 @@ def test_wrong_options_are_one_sentence(values, named):
         ExportOptions(**values)
 
 
-def test_textures_are_in_the_scene_and_in_the_meshes(tmp_path, frame, scene):
+def test_textures_are_in_the_scene_and_in_the_meshes(tmp_path, scene):
     box, cup = scene.objects
     texture = color_per_face(len(box.model.faces), np.random.default_rng(0))
     textured_box = replace(box, model=replace(box.model, texture=texture))
-    export_scene(tmp_path / 'out', frame, replace(scene, objects=(textured_box, cup)))
+    export_scene(tmp_path / 'out', replace(scene, objects=(textured_box, cup)))
     for path, meshes in (('scene.glb', 2), ('meshes/1_box.glb', 1)):
         data = (tmp_path / 'out' / path).read_bytes()
         assert data.count(b'\x89PNG') == 1
         assert len(glb_tree(tmp_path / 'out' / path)['meshes']) == meshes
 
 
-def test_objects_json_places_the_object_frame(tmp_path, frame, scene):
-    export_scene(tmp_path / 'out', frame, scene)
+def test_objects_json_places_the_object_frame(tmp_path, scene):
+    export_scene(tmp_path / 'out', scene)
     summary = json.loads((tmp_path / 'out/objects.json').read_text())
     assert list(summary) == ['frame_id', 'stamp', 'objects', 'timing_s']
     assert (summary['frame_id'], summary['stamp']) == ('camera_optical', 1.5)
@@ -267,45 +267,45 @@ def test_objects_json_places_the_object_frame(tmp_path, frame, scene):
 
 
 def test_scene_without_objects_is_exported(tmp_path, frame):
-    export_scene(tmp_path / 'out', frame, Scene('camera', 0))
+    export_scene(tmp_path / 'out', Scene(frame))
     assert json.loads((tmp_path / 'out/objects.json').read_text())['objects'] == []
     assert not trimesh.load(tmp_path / 'out/scene.glb').geometry
 
 
 def test_without_open3d_only_the_picture_of_the_scene_is_missing(
-        tmp_path, frame, scene, monkeypatch, caplog):
+        tmp_path, scene, monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, 'open3d', None)
     monkeypatch.setitem(sys.modules, 'open3d.t.geometry', None)
-    export_scene(tmp_path / 'out', frame, scene)
+    export_scene(tmp_path / 'out', scene)
     names = {path.name for path in (tmp_path / 'out').iterdir()}
     assert names == {'scene.glb', 'overlay.png', 'objects.json', 'meshes', 'collision'}
     assert 'pip install open3d' in caplog.text
 
 
 def test_older_export_is_replaced(tmp_path, frame, scene):
-    export_scene(tmp_path / 'out', frame, scene)
-    export_scene(tmp_path / 'out', frame, Scene('camera', 0, scene.objects[:1]))
+    export_scene(tmp_path / 'out', scene)
+    export_scene(tmp_path / 'out', Scene(frame, scene.objects[:1]))
     assert [path.name for path in (tmp_path / 'out/meshes').iterdir()] == ['1_box.glb']
     assert [path.name for path in tmp_path.iterdir()] == ['out']
 
 
-def test_directory_with_other_things_is_left_alone(tmp_path, frame, scene):
-    export_scene(tmp_path / 'out', frame, scene)
+def test_directory_with_other_things_is_left_alone(tmp_path, scene):
+    export_scene(tmp_path / 'out', scene)
     (tmp_path / 'out/notes.txt').write_text('mine')
     with pytest.raises(InputError, match='notes.txt'):
-        export_scene(tmp_path / 'out', frame, scene)
+        export_scene(tmp_path / 'out', scene)
     assert (tmp_path / 'out/notes.txt').read_text() == 'mine'
     (tmp_path / 'home').mkdir()
     (tmp_path / 'home/meshes').mkdir()
     with pytest.raises(InputError, match='meshes'):
-        export_scene(tmp_path / 'home', frame, scene)
+        export_scene(tmp_path / 'home', scene)
 
 
 @pytest.mark.parametrize('breaks', [
     'img2scene_ros.scene.export.draw_overlay', 'img2scene_ros.scene.export._scene_glb',
     'pathlib.Path.write_bytes', 'pathlib.Path.write_text'])
 def test_failing_export_keeps_the_older_one(tmp_path, frame, scene, monkeypatch, breaks):
-    export_scene(tmp_path / 'out', frame, scene)
+    export_scene(tmp_path / 'out', scene)
     before = (tmp_path / 'out/objects.json').read_bytes()
 
     def no_space(*_, **__):
@@ -313,36 +313,36 @@ def test_failing_export_keeps_the_older_one(tmp_path, frame, scene, monkeypatch,
 
     monkeypatch.setattr(breaks, no_space)
     with pytest.raises(InputError, match='No space left on device'):
-        export_scene(tmp_path / 'out', frame, Scene('other', 0, scene.objects[:1]))
+        export_scene(tmp_path / 'out', Scene(frame, scene.objects[:1]))
     assert (tmp_path / 'out/objects.json').read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ['out']
 
 
-def test_interrupted_export_leaves_nothing(tmp_path, frame, scene, monkeypatch):
+def test_interrupted_export_leaves_nothing(tmp_path, scene, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr('img2scene_ros.scene.export.draw_scene', interrupt)
     with pytest.raises(KeyboardInterrupt):
-        export_scene(tmp_path / 'out', frame, scene)
+        export_scene(tmp_path / 'out', scene)
     assert not list(tmp_path.iterdir())
 
 
-def test_place_that_cannot_be_written_is_one_sentence(tmp_path, frame, scene):
+def test_place_that_cannot_be_written_is_one_sentence(tmp_path, scene):
     (tmp_path / 'file').write_text('in the way')
     for place in (tmp_path / 'file', tmp_path / 'file/out', Path('/proc/out')):
         with pytest.raises(InputError, match='choose another place') as caught:
-            export_scene(place, frame, scene)
+            export_scene(place, scene)
         assert '\n' not in str(caught.value)
     assert (tmp_path / 'file').read_text() == 'in the way'
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason='root may write everywhere')
-def test_directory_without_permission_is_one_sentence(tmp_path, frame, scene):
+def test_directory_without_permission_is_one_sentence(tmp_path, scene):
     tmp_path.chmod(0o555)
     try:
         with pytest.raises(InputError, match='Permission denied'):
-            export_scene(tmp_path / 'out', frame, scene)
+            export_scene(tmp_path / 'out', scene)
     finally:
         tmp_path.chmod(0o755)
 
@@ -367,9 +367,9 @@ from img2scene_ros.types import Scene
 from img2scene_ros.scene.export import export_scene
 if os.geteuid() == 0 and sys.argv[2] == 'nobody':
     os.setuid(65534)
-frame = Frame(np.full((48, 64, 3), 90, np.uint8), Camera.from_field_of_view(64, 48, 60.0))
+color, camera = np.full((48, 64, 3), 90, np.uint8), Camera.from_field_of_view(64, 48, 60.0)
 for name in ('first', 'second'):
-    export_scene(Path(sys.argv[1]), frame, Scene(name, 0))
+    export_scene(Path(sys.argv[1]), Scene(name, 0))
 '''
 
 
@@ -418,21 +418,22 @@ def test_directory_that_cannot_be_moved_is_written(tmp_path, frame, scene, monke
 
     monkeypatch.setattr(Path, 'rename', rename)
     for objects in ((), scene.objects):
-        export_scene(out, frame, replace(scene, objects=objects))
+        export_scene(out, replace(scene, objects=objects))
         assert len(entries(out)) == 2 * len(objects)
 
 
 def test_current_directory_is_written(tmp_path, frame, scene, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
-        export_scene(Path('.'), frame, scene)
+        export_scene(Path('.'), scene)
     assert len(entries(tmp_path)) == 4
 
 
 def test_readers_never_see_a_half_written_export(tmp_path, frame, scene):
     out, ended, seen = tmp_path / 'out', Event(), set()
-    scenes = [Scene(name, 0, (item,)) for name, item in zip(('one', 'other'), scene.objects)]
-    export_scene(out, frame, scenes[0])
+    scenes = [Scene(replace(scene.frame, frame_id=name), (item,))
+              for name, item in zip(('one', 'other'), scene.objects)]
+    export_scene(out, scenes[0])
 
     def read() -> None:
         while not ended.is_set():
@@ -453,7 +454,7 @@ def test_readers_never_see_a_half_written_export(tmp_path, frame, scene):
     reader.start()
     try:
         for turn in range(12):
-            export_scene(out, frame, scenes[turn % 2])
+            export_scene(out, scenes[turn % 2])
     finally:
         ended.set()
         reader.join()
@@ -464,7 +465,7 @@ def test_readers_never_see_a_half_written_export(tmp_path, frame, scene):
 @pytest.mark.parametrize('how', [OSError(5, 'Input/output error'), KeyboardInterrupt()])
 def test_replacing_that_fails_halfway_is_undone(tmp_path, frame, scene, monkeypatch, count, how):
     out = tmp_path / 'out'
-    export_scene(out, frame, replace(scene, objects=scene.objects[:1]))
+    export_scene(out, replace(scene, objects=scene.objects[:1]))
     before, original, calls = entries(out), Path.rename, []
 
     def rename(path: Path, target: Path) -> Path:
@@ -475,20 +476,20 @@ def test_replacing_that_fails_halfway_is_undone(tmp_path, frame, scene, monkeypa
 
     monkeypatch.setattr(Path, 'rename', rename)
     with pytest.raises((InputError, KeyboardInterrupt)):
-        export_scene(out, frame, scene)
+        export_scene(out, scene)
     assert entries(out) == before
     assert {path.name for path in out.iterdir()} == {
         'objects.json', 'scene.glb', 'scene.png', 'overlay.png', 'meshes', 'collision'}
-    export_scene(out, frame, scene)
+    export_scene(out, scene)
     assert len(entries(out)) == 4
 
 
 def test_export_that_was_killed_is_replaced(tmp_path, frame, scene):
-    export_scene(tmp_path, frame, scene)
+    export_scene(tmp_path, scene)
     old = tmp_path / '.img2scene-1/old'
     old.mkdir(parents=True)
     (tmp_path / 'objects.json').rename(old / 'objects.json')
-    export_scene(tmp_path, frame, scene)
+    export_scene(tmp_path, scene)
     assert (tmp_path / 'objects.json').is_file()
 
 
@@ -501,7 +502,7 @@ def test_object_that_cannot_be_written_costs_itself_alone(
         return 1 / 0 if len(model.faces) == 12 else original(model, *arguments)
 
     monkeypatch.setattr(export, step, fails_with_boxes)
-    export_scene(tmp_path / 'out', frame, scene)
+    export_scene(tmp_path / 'out', scene)
     assert entries(tmp_path / 'out') == {
         'meshes/3_coffee_cup_Tasse.glb', 'collision/3_coffee_cup_Tasse.stl'}
     assert set(world_points(tmp_path / 'out/scene.glb')) == {'3_coffee_cup_Tasse'}
@@ -511,7 +512,7 @@ def test_object_that_cannot_be_written_costs_itself_alone(
 def test_picture_of_the_scene_that_fails_costs_itself_alone(
         tmp_path, frame, scene, monkeypatch, caplog):
     monkeypatch.setattr(export, 'draw_scene', lambda *_: 1 / 0)
-    export_scene(tmp_path / 'out', frame, scene)
+    export_scene(tmp_path / 'out', scene)
     assert not (tmp_path / 'out/scene.png').exists() and 'scene.png' in caplog.text
     assert (tmp_path / 'out/objects.json').is_file()
 

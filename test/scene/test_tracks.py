@@ -171,7 +171,7 @@ def test_header_is_the_latest_frames() -> None:
     """Stamp and frame id are those of the picture."""
     frame = replace(look(mug()), stamp_ns=17, frame_id='wrist')
     scene = Pipeline().run(frame)
-    assert (scene.stamp_ns, scene.frame_id) == (17, 'wrist')
+    assert (scene.frame.stamp_ns, scene.frame.frame_id) == (17, 'wrist')
 
 
 def test_old_frames_are_let_go() -> None:

@@ -12,7 +12,6 @@ from rclpy.qos import DurabilityPolicy
 from rclpy.qos import QoSProfile
 
 from img2scene_ros.options import Options
-from img2scene_ros.types import Frame
 from img2scene_ros.types import Scene
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -27,11 +26,10 @@ class Output(Protocol):
     def __init__(self, node: LifecycleNode, options: Options) -> None:
         """Create the publishers."""
 
-    def show(self, frame: Frame, scene: Scene, changed: bool) -> None:
+    def show(self, scene: Scene, changed: bool) -> None:
         """
         Show a scene.
 
-        :param frame: the latest frame, the one the scene's stamp is from
         :param changed: whether the scene differs noticeably from the one shown before
         :raises Img2SceneError: what is wrong, for log and diagnostics
         """

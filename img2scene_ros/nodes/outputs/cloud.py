@@ -11,7 +11,6 @@ from img2scene_ros.nodes.messages import header_of
 from img2scene_ros.nodes.outputs import LATCHED
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
-from img2scene_ros.types import Frame
 from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import Scene
 
@@ -34,7 +33,7 @@ class CloudOutput:
         self._node = node
         self._publisher = node.create_lifecycle_publisher(PointCloud2, '~/cloud', LATCHED)
 
-    def show(self, frame: Frame, scene: Scene, changed: bool) -> None:
+    def show(self, scene: Scene, changed: bool) -> None:
         """Publish the scene if it has changed."""
         if not changed:
             return
@@ -46,7 +45,7 @@ class CloudOutput:
             colors.append(color)
         ids = np.repeat([item.id for item in scene.objects], count)
         self._publisher.publish(cloud_from_points(
-            header_of(scene.frame_id, scene.stamp_ns),
+            header_of(scene.frame.frame_id, scene.frame.stamp_ns),
             np.concatenate(points), np.concatenate(colors), ids))
 
     def close(self) -> None:

@@ -7,7 +7,6 @@ from sensor_msgs.msg import Image
 from img2scene_ros.nodes.messages import header_of
 from img2scene_ros.nodes.messages import image_from_labels
 from img2scene_ros.options import Options
-from img2scene_ros.types import Frame
 from img2scene_ros.types import Scene
 
 
@@ -21,24 +20,24 @@ class LabelsOutput:
         self._node = node
         self._publisher = node.create_lifecycle_publisher(Image, '~/labels', 1)
 
-    def show(self, frame: Frame, scene: Scene, changed: bool) -> None:
+    def show(self, scene: Scene, changed: bool) -> None:
         """Publish the labels of the frame if there is a subscriber."""
         if self._publisher.get_subscription_count():
-            header = header_of(scene.frame_id, scene.stamp_ns)
-            self._publisher.publish(image_from_labels(header, label_image(frame, scene)))
+            header = header_of(scene.frame.frame_id, scene.frame.stamp_ns)
+            self._publisher.publish(image_from_labels(header, label_image(scene)))
 
     def close(self) -> None:
         """Destroy the publisher."""
         self._node.destroy_lifecycle_publisher(self._publisher)
 
 
-def label_image(frame: Frame, scene: Scene) -> np.ndarray:
+def label_image(scene: Scene) -> np.ndarray:
     """
     Draw the objects' masks with their ids, nearer ones over farther ones.
 
     :return: (H, W) uint16; ids above 65,535 start again at 1
     """
-    labels = np.zeros(frame.shape, np.uint16)
+    labels = np.zeros(scene.frame.shape, np.uint16)
     for item in sorted(scene.objects, key=lambda item: -item.position[2]):
         mask = item.detection.mask
         if mask is not None and mask.shape == labels.shape:

@@ -40,7 +40,6 @@ from img2scene_ros.nodes.messages import texture_from_png
 from img2scene_ros.nodes.outputs import LATCHED
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
-from img2scene_ros.types import Frame
 from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import Scene
 from img2scene_ros.types import SceneObject
@@ -123,7 +122,7 @@ class MarkersOutput:
                 self._files = None
                 self._textured.clear()
 
-    def show(self, frame: Frame, scene: Scene, changed: bool) -> None:
+    def show(self, scene: Scene, changed: bool) -> None:
         """
         Publish the scene if it has changed.
 
@@ -163,7 +162,7 @@ class MarkersOutput:
                 textures[name] = item.model, texture
             if self.options.show_labels:
                 markers[TEXT_NAMESPACE, item.id] = text_marker(item)
-        header = header_of(scene.frame_id, scene.stamp_ns)
+        header = header_of(scene.frame.frame_id, scene.frame.stamp_ns)
         for (marker_ns, marker_id), marker in markers.items():
             marker.header, marker.ns, marker.id = header, marker_ns, marker_id
         self._publisher.publish(self._viewed.update(markers, textures))

@@ -7,7 +7,6 @@ from img2scene_ros.nodes.messages import header_of
 from img2scene_ros.nodes.messages import image_from_color
 from img2scene_ros.options import Options
 from img2scene_ros.rendering.pictures import draw_overlay
-from img2scene_ros.types import Frame
 from img2scene_ros.types import Scene
 
 
@@ -21,11 +20,11 @@ class OverlayOutput:
         self._node = node
         self._publisher = node.create_lifecycle_publisher(Image, '~/overlay', 1)
 
-    def show(self, frame: Frame, scene: Scene, changed: bool) -> None:
+    def show(self, scene: Scene, changed: bool) -> None:
         """Draw and publish the picture if there is a subscriber."""
         if self._publisher.get_subscription_count():
-            header = header_of(scene.frame_id, scene.stamp_ns)
-            self._publisher.publish(image_from_color(header, draw_overlay(frame, scene)))
+            header = header_of(scene.frame.frame_id, scene.frame.stamp_ns)
+            self._publisher.publish(image_from_color(header, draw_overlay(scene)))
 
     def close(self) -> None:
         """Destroy the publisher."""

@@ -1,0 +1,61 @@
+"""
+Writes the scene node's parameter file from the options.
+
+python -m img2scene_ros.nodes.parameter_file > config/img2scene.yaml, or `make config`.
+"""
+
+from dataclasses import Field
+from dataclasses import fields
+from textwrap import indent
+from textwrap import wrap
+
+import yaml
+
+from img2scene_ros.nodes.scene_node import NodeOptions
+from img2scene_ros.options import Options
+from img2scene_ros.pipeline import PipelineOptions
+from img2scene_ros.registry import FOLDERS
+from img2scene_ros.registry import backends
+from img2scene_ros.scene.export import ExportOptions
+
+WIDTH = 99  # columns
+HEAD = '''\
+# Parameters of the scene node, with their defaults; written by `make config`, not by hand.
+# `/**` means in any namespace, whatever the node's name. `ros2 param describe /img2scene NAME`
+# tells the range of any parameter. Those marked (*) only change while the node is unconfigured;
+# all others also while it runs.
+/**:
+  ros__parameters:
+'''
+
+
+def parameter_file() -> str:
+    """Return the file's text: every parameter with its default, under what it means."""
+    sections = [_section(NodeOptions, 4), _section(PipelineOptions, 4)]
+    owners = {'export': ExportOptions} | {
+        name: found.Options for group in FOLDERS for name, found in backends(group).items()}
+    for owner, options in owners.items():
+        if fields(options):
+            sections.append(f'    {owner}:\n{_section(options, 6)}')
+    return HEAD + '\n'.join(sections)
+
+
+def _section(options: type[Options], margin: int) -> str:
+    entries = ''.join(_entry(declared, WIDTH - margin) for declared in fields(options))
+    return indent(entries, ' ' * margin)
+
+
+def _entry(declared: Field, width: int) -> str:
+    mark = ' (*)' if declared.metadata['read_only'] else ''
+    comment = wrap(
+        declared.metadata['description'] + mark, width, initial_indent='# ',
+        subsequent_indent='# ', break_on_hyphens=False)
+    is_list = isinstance(declared.default, tuple)
+    line = yaml.safe_dump(
+        {declared.name: list(declared.default) if is_list else declared.default},
+        default_flow_style=None if is_list else False)
+    return '\n'.join([*comment, line])
+
+
+if __name__ == '__main__':
+    print(parameter_file(), end='')
