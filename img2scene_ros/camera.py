@@ -113,8 +113,9 @@ class Camera:
 
     @property
     def has_distortion(self) -> bool:
-        """Tell whether the lens bends rays at all."""
-        return bool(np.any(self.distortion))
+        """Tell whether the lens bends rays at all; a fisheye lens does without coefficients."""
+        is_fisheye = self.distortion_model == 'equidistant' and len(self.distortion) > 0
+        return is_fisheye or bool(np.any(self.distortion))
 
     def cropped(self, x: int, y: int, width: int, height: int) -> 'Camera':
         """Return the camera of the part of the image that starts at pixel (x, y)."""
@@ -141,13 +142,15 @@ class Camera:
         Project points into the image.
 
         :param points: (..., 3) metres, optical frame
-        :return: (..., 2) pixels; NaN for points that are not in front of the camera
+        :return: (..., 2) pixels; NaN for points that are not in front of the camera, or so far
+            from its axis that the lens model does not hold
         """
         points = np.asarray(points, float)
         z = np.where(points[..., 2] > 1e-9, points[..., 2], np.nan)
         plane = points[..., :2] / z[..., None]
         if self.has_distortion and plane.size:
-            plane = self._distort(plane)
+            beyond = np.linalg.norm(plane, axis=-1, keepdims=True) > self._reach
+            plane = np.where(beyond, np.nan, self._distort(plane))
         return plane * (self.fx, self.fy) + (self.cx, self.cy)
 
     def unproject(self, pixels: np.ndarray, z: np.ndarray | float) -> np.ndarray:
@@ -172,7 +175,8 @@ class Camera:
         if self.has_distortion and plane.size:
             bent, plane = plane, self._undistort(plane)
             # OpenCV returns some number also where the model cannot be inverted.
-            missed = np.abs(self._distort(plane) - bent).max(axis=-1) > 1e-4
+            missed = ((np.abs(self._distort(plane) - bent).max(axis=-1) > 1e-4)
+                      | (np.linalg.norm(plane, axis=-1) > self._reach))
             plane[missed] = np.nan
         return np.concatenate([plane, np.ones_like(plane[..., :1])], axis=-1)
 
@@ -181,6 +185,20 @@ class Camera:
         """Return the viewing ray of every pixel, scaled to z = 1: (height, width, 3) float32."""
         v, u = np.mgrid[:self.height, :self.width]
         return self.rays_at(np.stack([u, v], axis=-1)).astype(np.float32)
+
+    @cached_property
+    def _reach(self) -> float:
+        """
+        Return how far from the axis the lens model holds, metres at z = 1.
+
+        Farther out its polynomial turns back, and would show things where they are not.
+        """
+        radius = np.geomspace(1e-3, 1e3, 2000)
+        turn = np.linspace(0.0, 2.0 * np.pi, 16, endpoint=False)
+        rays = radius[:, None, None] * np.stack([np.cos(turn), np.sin(turn)], axis=-1)
+        bent = np.linalg.norm(self._distort(rays), axis=-1)
+        turned_back = (np.diff(bent, axis=0) <= 0).any(axis=1)
+        return float(radius[np.argmax(turned_back)]) if turned_back.any() else np.inf
 
     def _distort(self, plane: np.ndarray) -> np.ndarray:
         flat = np.ascontiguousarray(plane.reshape(-1, 1, 2))

@@ -71,7 +71,8 @@ class Frame:
 
     - color: (H, W, 3) uint8, RGB
     - camera: the intrinsics of the colour picture
-    - depth: (H, W) float32, metres along the optical axis, NaN = no reading; None = no sensor
+    - depth: (H, W) float32, metres along the optical axis, NaN = no reading; None = no sensor;
+      what the lens model does not reach counts as not read
     - stamp_ns: nanoseconds, the image header's
     - frame_id: the camera's optical frame
     - support: the plane that objects stand on, where something else than the depth image tells it
@@ -103,6 +104,11 @@ class Frame:
                 f'the depth image has {self.depth.shape[1]}x{self.depth.shape[0]} pixels but the '
                 f'picture has {width}x{height}; use the depth image registered to the colour '
                 'camera (often called aligned_depth_to_color)')
+        if self.depth is not None and self.camera.has_distortion:
+            has_ray = np.isfinite(self.camera.rays[..., 0])
+            if not has_ray.all():
+                object.__setattr__(
+                    self, 'depth', np.where(has_ray, self.depth, np.float32(np.nan)))
 
     @property
     def shape(self) -> tuple[int, int]:

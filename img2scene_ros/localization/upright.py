@@ -35,6 +35,7 @@ _EDGE_STD, _EDGE_SHARE = 1.0, 0.02
 # Seen from a random side, things are as deep as wide to within this (standard deviation of the
 # ratio's logarithm; measured on rendered household objects and furniture).
 _DEPTH_TO_WIDTH_STD = 0.26
+_FAR = 1e4  # standard deviations
 _MAX_LOG_STD = 1.0  # an answer that may be wrong by a factor of e is none
 
 
@@ -126,10 +127,13 @@ def fit_upright(
         if surroundings.offset is not None:
             foot = up @ center + surroundings.offset - extents[2] / 2.0
             parts.append([foot / surroundings.offset_std])
-        return np.concatenate(parts)
+        # What the lens does not show is far from whatever is seen.
+        return np.nan_to_num(np.concatenate(parts), nan=_FAR)
 
     start = np.concatenate([
         (edges[:2] + edges[2:]) / 2.0, [np.log(distance)], np.log(size), [0.0, 0.0]])
+    if not np.isfinite(camera.rays_at(start[:2])).all():
+        return None
     # The least and greatest of many points have kinks, where the steps become tiny: what is found
     # by then is good enough, and its cost tells if it is not.
     found = least_squares(

@@ -116,7 +116,10 @@ class _Picture:
 def _depth_image(camera: Camera, points: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Return the depth of the mesh at every pixel, inf where there is none, (H, W) float32."""
     shape = camera.height, camera.width
-    pixel, face, weights = rasterize(np.nan_to_num(camera.project(points)[faces], nan=-1e3), shape)
+    corners = camera.project(points)[faces]
+    shown = np.isfinite(corners).all(axis=(1, 2))
+    faces = faces[shown]
+    pixel, face, weights = rasterize(corners[shown], shape)
     inverse = (weights / points[faces, 2][face]).sum(axis=1)  # it is linear in the picture
     nearest = np.zeros(shape[0] * shape[1])
     np.maximum.at(nearest, pixel, inverse)

@@ -30,7 +30,8 @@ def unwrap(
     :raises MissingDependencyError: xatlas is not installed
     """
     normals = face_normals(vertices, faces)
-    direction = _directions(vertices, faces, normals)
+    shown = np.isfinite(camera.project(vertices)).all(axis=1)[faces].all(axis=1)
+    direction = _directions(vertices, faces, normals, shown)
     corners, depth = _projected(vertices, faces, direction, camera)
     corners *= min(1.0, size / max(np.ptp(corners[direction == index], axis=(0, 1)).max()
                                    for index in np.unique(direction)))
@@ -70,11 +71,18 @@ def rasterize(
     return (row * width + column)[inside], face[inside], weights
 
 
-def _directions(vertices: np.ndarray, faces: np.ndarray, normals: np.ndarray) -> np.ndarray:
-    """Return along which direction each face is projected: 0 the camera's, 1 to 6 the axes."""
+def _directions(
+    vertices: np.ndarray, faces: np.ndarray, normals: np.ndarray, shown: np.ndarray,
+) -> np.ndarray:
+    """
+    Return along which direction each face is projected: 0 the camera's, 1 to 6 the axes.
+
+    :param shown: (F,) bool, faces that have a place in the camera's picture
+    """
     sight = vertices[faces].mean(axis=1)
     sight = sight / np.linalg.norm(sight, axis=1, keepdims=True)
     cosines = np.concatenate([-(normals * sight).sum(axis=1)[:, None], normals @ _AXES.T], axis=1)
+    cosines[~shown, 0] = -1.0
     direction = np.where(cosines[:, 0] > FACING, 0, 1 + cosines[:, 1:].argmax(axis=1))
     # Single faces that look elsewhere than those around them would be charts of their own.
     neighbours = _neighbours(faces)

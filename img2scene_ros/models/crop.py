@@ -23,6 +23,7 @@ from img2scene_ros.errors import InputError
 from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.types import Frame
 
+_WIDEST = 4.0  # half field of a crop, tangent: 76 degrees
 MARGIN = 1.2  # half field of the crop, in longer halves of the box
 # How far the cube's centre lies behind the anchor, in cube sides: what is visible is the front.
 # On rendered scenes this loses the least of the solids (docs/learning.md).
@@ -132,17 +133,28 @@ def crop_view(camera: Camera, bbox: np.ndarray) -> CropView:
     Return the virtual camera of a box.
 
     :param bbox: (4,) xmin, ymin, xmax, ymax in pixels
-    :raises ReconstructionError: an empty box, or one that the lens model does not reach
+    :raises ReconstructionError: an empty box, one that the lens model does not reach, or one too
+        wide for a picture
     """
     xmin, ymin, xmax, ymax = box_edges(bbox)
-    corners = camera.rays_at([(xmin, ymin), (xmax, ymin), (xmax, ymax), (xmin, ymax)])
+    across = np.linspace(0.0, 1.0, 9)  # edges of the box are curves in space
+    pixels = np.stack(np.meshgrid(
+        xmin + across * (xmax - xmin), ymin + across * (ymax - ymin)), axis=-1).reshape(-1, 2)
+    rays = camera.rays_at(pixels)
+    rays = rays[np.isfinite(rays).all(axis=-1)]
     center = camera.rays_at([(xmin + xmax) / 2.0, (ymin + ymax) / 2.0])
-    if not (xmax > xmin and ymax > ymin and np.isfinite(corners).all()):
+    if not (xmax > xmin and ymax > ymin and np.isfinite(center).all()):
         raise ReconstructionError(
             f'the box {np.round(bbox, 1).tolist()} is empty or lies beyond what the lens shows')
     rotation = smallest_rotation(center)
-    turned = corners @ rotation
-    return CropView(rotation, MARGIN * float(np.abs(turned[:, :2] / turned[:, 2:]).max()))
+    turned = rays @ rotation
+    with np.errstate(divide='ignore'):
+        half_field = MARGIN * float(np.abs(turned[:, :2] / turned[:, 2:]).max())
+    if turned[:, 2].min() <= 0 or half_field > _WIDEST:
+        raise ReconstructionError(
+            f'the box {np.round(bbox, 1).tolist()} is wider than a picture can show; move the '
+            'camera away from the object')
+    return CropView(rotation, half_field)
 
 
 def smallest_rotation(ray: np.ndarray) -> np.ndarray:

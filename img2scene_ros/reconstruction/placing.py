@@ -173,12 +173,18 @@ def _in_box(shape: np.ndarray, sighting: Sighting, view: CropView) -> _Pose:
 
 
 def _edges_in_view(camera: Camera, box: np.ndarray, view: CropView) -> np.ndarray:
-    """Return xmin, ymin, xmax, ymax of a box in a view, tangents."""
+    """
+    Return xmin, ymin, xmax, ymax of a box in a view, tangents.
+
+    An edge that the lens does not show lies where the view expects it.
+    """
     xmin, ymin, xmax, ymax = box_edges(box)
     x, y = (xmin + xmax) / 2.0, (ymin + ymax) / 2.0
     rays = camera.rays_at([(xmin, y), (x, ymin), (xmax, y), (x, ymax)]) @ view.rotation
     plane = rays[:, :2] / rays[:, 2:]
-    return plane[[0, 1, 2, 3], [0, 1, 0, 1]]
+    edges = plane[[0, 1, 2, 3], [0, 1, 0, 1]]
+    expected = view.half_field / MARGIN * np.array([-1.0, -1.0, 1.0, 1.0])
+    return np.where(np.isfinite(edges), edges, expected)
 
 
 def _onto_support(

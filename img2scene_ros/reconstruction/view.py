@@ -174,9 +174,11 @@ class View:
         return np.where((height < self.wall) & self._own, depth * lift, depth).astype(np.float32)
 
     def _rays(self) -> np.ndarray:
+        """Return the window's viewing rays; where the lens shows none, the nearest ones."""
         x0, y0, x1, y1 = self._window
         columns, rows = np.meshgrid(np.arange(x0, x1), np.arange(y0, y1))
-        return self.frame.camera.rays_at(np.stack([columns, rows], axis=-1))
+        rays = self.frame.camera.rays_at(np.stack([columns, rows], axis=-1))
+        return rays[_nearest(np.isfinite(rays[..., 0]))]
 
 
 def _window(mask: np.ndarray) -> tuple[int, int, int, int]:
@@ -196,11 +198,15 @@ def _cut(image: np.ndarray, window: tuple[int, int, int, int]) -> np.ndarray:
 
 def _filled(depth: np.ndarray) -> np.ndarray:
     """Spread readings to where there are none, and smooth them without blurring edges."""
-    nearest = ndimage.distance_transform_edt(
-        np.isnan(depth), return_distances=False, return_indices=True)
-    filled = np.ascontiguousarray(depth[tuple(nearest)], np.float32)
+    filled = np.ascontiguousarray(depth[_nearest(np.isfinite(depth))], np.float32)
     noise = float(4.0 * depth_std(np.nanmedian(depth)))
     return cv2.bilateralFilter(cv2.medianBlur(filled, 5), 7, noise, 3.0)
+
+
+def _nearest(known: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return the row and column of the nearest pixel that is known, for each."""
+    return tuple(ndimage.distance_transform_edt(
+        ~known, return_distances=False, return_indices=True))
 
 
 def _sampled(image: np.ndarray, pixels: np.ndarray) -> np.ndarray:

@@ -186,11 +186,12 @@ class Stage:
 
     def _cast(self, rays: np.ndarray, pose: np.ndarray) -> _Hits:
         """Follow rays (..., 3) in camera coordinates; with z = 1 distances are depths."""
-        direction = rays @ pose[:3, :3].T.astype(np.float32)
+        has_ray = np.isfinite(rays).all(axis=-1)  # others meet every triangle's box: very slow
+        direction = np.where(has_ray[..., None], rays, 0) @ pose[:3, :3].T.astype(np.float32)
         origin = np.broadcast_to(pose[:3, 3].astype(np.float32), direction.shape)
         found = self.scene.cast_rays(np.concatenate([origin, direction], axis=-1))
         face = found['primitive_ids'].numpy().astype(np.int64)
-        distance = found['t_hit'].numpy()
+        distance = np.where(has_ray, found['t_hit'].numpy(), np.float32(np.inf))
         return _Hits(
             origin, direction, distance, np.where(np.isfinite(distance), face, len(self.faces)),
             found['primitive_uvs'].numpy())
