@@ -31,7 +31,7 @@ def stock_of(shapes: tuple[Shape, ...]) -> Stock:
     fields = DistanceFields(
         (shape.solid for shape in shapes), [shape.cell for shape in shapes], 'cpu')
     return Stock(fields, torch.ones(count), torch.zeros(count),
-                 torch.tensor([shape.sizes for shape in shapes]),
+                 torch.tensor([shape.sizes for shape in shapes], dtype=torch.float32),
                  torch.full((count, 4, 3), torch.nan), tuple(shape.label for shape in shapes))
 
 

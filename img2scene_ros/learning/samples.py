@@ -35,7 +35,7 @@ from img2scene_ros.models.crop import Cube
 from img2scene_ros.models.crop import check_geometry
 from img2scene_ros.types import Frame
 
-FORMAT = 2  # 1 had volumes of the cells whose centre is in the solid
+FORMAT = 3  # 1 had volumes of cells' centres, 2 Pix3D's solids 0.8 % too small
 RESOLUTION = 64  # cells of the stored volumes
 JPEG_QUALITY = 92
 # Depths of crops are stored in steps of a thousandth of the cube's side, from 1.5 sides before
