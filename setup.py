@@ -24,7 +24,11 @@ setup(
         *((f'share/{package_name}/frames/{name}', glob(f'data/frames/{name}/*'))
           for name in ('ycb_1', 'table_blue_mug')),
     ],
-    install_requires=['setuptools'],
+    # The least versions are those of Ubuntu 24.04. OpenCV, Open3D and torch go by several names or
+    # are optional, so they are in requirements.txt; `img2scene doctor` tells what is missing.
+    install_requires=[
+        'PyYAML', 'numpy>=1.26', 'pillow>=10.2', 'requests', 'rich', 'scikit-image>=0.22',
+        'scipy>=1.11', 'setuptools', 'trimesh>=4.12'],
     python_requires='>=3.10',
     zip_safe=False,
     maintainer='img2scene maintainers',

@@ -216,8 +216,10 @@ class Camera:
             straight = cv2.fisheye.undistortPoints(
                 flat, np.eye(3), self.distortion[:4], criteria=_UNDISTORT)
         else:
-            straight = cv2.undistortPointsIter(
-                flat, np.eye(3), self.distortion, np.eye(3), np.eye(3), _UNDISTORT)
+            # OpenCV 5 has them as one function.
+            undistort = getattr(cv2, 'undistortPointsIter', cv2.undistortPoints)
+            straight = undistort(
+                flat, np.eye(3), self.distortion, R=np.eye(3), P=np.eye(3), criteria=_UNDISTORT)
         return straight.reshape(plane.shape)
 
 

@@ -7,10 +7,12 @@ import sys
 import xml.etree.ElementTree as ElementTree
 import zipfile
 from configparser import ConfigParser
+from email import message_from_bytes
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.weights import bundled
@@ -101,6 +103,20 @@ def test_package_xml_and_setup_tell_the_same(manifest, wheel):
         assert f'{field}: {manifest.find(tag).text}\n' in metadata
     assert manifest.get('format') == '3'
     assert manifest.find('export/build_type').text == 'ament_python'
+
+
+def test_least_versions_are_the_same_everywhere(manifest, wheel):
+    metadata = message_from_bytes(wheel.read(
+        next(name for name in wheel.namelist() if name.endswith('dist-info/METADATA'))))
+    required = {item.name: item for item in map(Requirement, metadata.get_all('Requires-Dist'))}
+    least = {element.text: element.get('version_gte') for element in manifest.iter('exec_depend')}
+    lines = (ROOT / 'requirements.txt').read_text().splitlines()
+    pinned = {item.name: item for item in map(Requirement, (
+        line for line in lines if line and not line.startswith('#')))}
+    for name, key in (('numpy', 'python3-numpy'), ('pillow', 'python3-pil'),
+                      ('scikit-image', 'python3-skimage'), ('scipy', 'python3-scipy')):
+        assert str(required[name].specifier) == f'>={least[key]}'
+        assert required[name].specifier.contains(str(pinned[name].specifier).removeprefix('=='))
 
 
 def test_commands_are_functions_that_exist(wheel):
