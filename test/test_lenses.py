@@ -3,7 +3,6 @@
 import cv2
 import numpy as np
 import pytest
-from img2scene_ros.models.crop import crop_view
 from synthetic import box
 from synthetic import camera_pose
 from synthetic import can
@@ -11,6 +10,7 @@ from synthetic import tabletop_frame
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.errors import ReconstructionError
+from img2scene_ros.models.crop import crop_view
 from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.pipeline import parse_settings
 from img2scene_ros.scene.export import export_scene
