@@ -8,6 +8,7 @@ import trimesh
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.learning.arrangements import Stock
+from img2scene_ros.learning.packed_shapes import PIX3D_SWELL
 from img2scene_ros.learning.shapes import Shape
 from img2scene_ros.learning.shapes import household_object
 from img2scene_ros.rendering.fields import DistanceFields
@@ -29,7 +30,8 @@ def stock_of(shapes: tuple[Shape, ...]) -> Stock:
     """Return a stock of small things."""
     count = len(shapes)
     fields = DistanceFields(
-        (shape.solid for shape in shapes), [shape.cell for shape in shapes], 'cpu')
+        (shape.solid for shape in shapes), [shape.cell for shape in shapes], 'cpu',
+        [PIX3D_SWELL * shape.name.startswith('pix3d/') for shape in shapes])
     return Stock(fields, torch.ones(count), torch.zeros(count),
                  torch.tensor([shape.sizes for shape in shapes], dtype=torch.float32),
                  torch.full((count, 4, 3), torch.nan), tuple(shape.label for shape in shapes))

@@ -67,7 +67,8 @@ def open_stock(shapes: PackedShapes, split: str, device: torch.device | str) -> 
     """Compute the fields of the shapes of a split, 'train' or 'test'."""
     chosen = [i for i, part in enumerate(shapes.splits) if part == split]
     fields = DistanceFields(
-        (shapes.solid(i) for i in chosen), [float(shapes.cells[i]) for i in chosen], device)
+        (shapes.solid(i) for i in chosen), [float(shapes.cells[i]) for i in chosen], device,
+        [shapes.swell(i) for i in chosen])
     groups = [(shapes.labels[i], shapes.places[i]) for i in chosen]
     often = {group: min(MOST_DRAWN, groups.count(group)) ** 0.5 / groups.count(group)
              for group in set(groups)}

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from img2scene_ros.learning.shapes import Shape
 
 FORMAT = 1
+# Pix3D's models run through the centres of the outer cells; a little less than half a cell, so that
+# sheets of one cell remain.
+PIX3D_SWELL = 0.45
 TEST_SHARE, SPLIT_SEED = 0.15, 0  # the defaults of `img2scene render`
 MOST_COLORS, LEAST_SHARE = 4, 0.03  # base colours of a shape, and their least share of its area
 TEXTS = ('names', 'labels', 'authors', 'splits', 'places')
@@ -68,6 +71,10 @@ class PackedShapes:
     def __len__(self) -> int:
         """Return the number of shapes."""
         return len(self.names)
+
+    def swell(self, index: int) -> float:
+        """Return how far the solid reaches beyond the true surface, in cells."""
+        return PIX3D_SWELL if self.names[index].startswith('pix3d/') else 0.0
 
     def solid(self, index: int) -> np.ndarray:
         """Return the full cells, (X, Y, Z) bool, z up; the grid's middle is the origin."""

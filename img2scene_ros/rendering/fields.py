@@ -8,6 +8,7 @@ Visual Computer 1996).
 """
 
 from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -33,28 +34,32 @@ class DistanceFields:
     """
 
     def __init__(
-        self, solids: Iterable[np.ndarray], cells: Iterable[float], device: torch.device | str,
+        self, solids: Iterable[np.ndarray], cells: Sequence[float], device: torch.device | str,
+        swells: Sequence[float] | None = None,
     ) -> None:
         """
         Compute the fields.
 
         :param solids: (X, Y, Z) bool each
         :param cells: metres, side of the cells of each
+        :param swells: cells, how far each solid reaches beyond the true surface; None = 0
         """
         fields, grids, outermost = [], [], []
+        swells = [0.0] * len(cells) if swells is None else swells
         directions = spread_directions(DIRECTIONS).to(device)
-        for solid in solids:
+        for solid, swell in zip(solids, swells):
             full = torch.from_numpy(np.pad(solid, PAD)).to(device)
             distance = signed_distance(full)
-            fields.append(_quantized(distance).flatten())
+            fields.append(_quantized(distance + swell).flatten())
             grids.append(full.shape)
-            outermost.append(_outermost(full & (distance > -1), directions))
+            outermost.append(_outermost(full & (distance > -1), directions, 0.5 - swell))
         self.values = torch.cat(fields)
-        self.cell = torch.tensor(list(cells), device=device, dtype=torch.float32)
+        self.cell = torch.tensor(cells, device=device, dtype=torch.float32)
+        inset = PAD + torch.tensor(swells, device=device, dtype=torch.float32)
         self.grid = torch.tensor(grids, device=device)
         ends = self.grid.prod(dim=1).cumsum(0)
         self.start = ends - self.grid.prod(dim=1)
-        self.half = (self.grid - 2 * PAD) * self.cell[:, None] / 2
+        self.half = (self.grid / 2 - inset[:, None]) * self.cell[:, None]
         self.outermost = torch.stack(outermost) * self.cell[:, None, None]
 
     def distance(self, shape: Tensor, points: Tensor) -> Tensor:
@@ -169,12 +174,11 @@ def _quantized(distance: Tensor) -> Tensor:
     return (distance * STEPS_PER_CELL).round().clamp(-127, 127).to(torch.int8)
 
 
-def _outermost(full: Tensor, directions: Tensor) -> Tensor:
+def _outermost(full: Tensor, directions: Tensor, reach: float) -> Tensor:
     """Return the outermost corners of full cells, (D, 3) cells from the middle of the grid."""
     middle = (torch.tensor(full.shape, device=full.device) - 1) / 2
     middles = full.nonzero() - middle
-    # A cell's corner reaches half a cell further on every axis.
-    return middles[(middles @ directions.T).argmax(dim=0)] + 0.5 * directions.sign()
+    return middles[(middles @ directions.T).argmax(dim=0)] + reach * directions.sign()
 
 
 def spread_directions(count: int) -> Tensor:
