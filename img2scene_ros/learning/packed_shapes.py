@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from img2scene_ros.learning.shapes import Shape
 
 FORMAT = 1
-# Pix3D's models run through the centres of the outer cells; a little less than half a cell, so that
-# sheets of one cell remain.
+# Surfaces of Pix3D's models run through the centres of the outer cells; this is a little less, so
+# that sheets of one cell remain.
 PIX3D_SWELL = 0.45
 TEST_SHARE, SPLIT_SEED = 0.15, 0  # the defaults of `img2scene render`
 MOST_COLORS, LEAST_SHARE = 4, 0.03  # base colours of a shape, and their least share of its area
