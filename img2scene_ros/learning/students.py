@@ -199,7 +199,8 @@ class SegmentationStudent(Student):
 
     kind = InstanceNetwork
     model: dict[str, Any] = {}
-    defaults = {'batch': 32, 'chunk': 256, 'validation_samples': 256, 'learning_rate': 0.001}
+    defaults = {'batch': 32, 'chunk': 256, 'reuse': 4.0, 'validation_samples': 256,
+                'learning_rate': 0.001}
 
     def __init__(self, network: InstanceNetwork, options: StudentOptions, train: Stock,
                  test: Stock) -> None:
