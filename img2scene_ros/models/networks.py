@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -27,6 +28,7 @@ NETWORKS: dict[str, type[OccupancyNetwork]] = {
     'resnet18-unproject': ResNetUnproject,
 }
 KINDS: dict[str, type[nn.Module]] = {**NETWORKS, 'instances': InstanceNetwork}
+Network = TypeVar('Network', bound=nn.Module)
 PICTURE_SIZE = 112  # pixels of a side of the crops, for weights that tell none
 WEIGHTS = 'model.safetensors'
 CONFIG = 'config.json'
@@ -100,10 +102,11 @@ def safetensors_of(weights: dict[str, torch.Tensor]) -> bytes:
     return b''.join([len(text).to_bytes(8, 'little'), text, *parts])
 
 
-def load_network(folder: Path) -> nn.Module:
+def load_network(folder: Path, expected: type[Network] = OccupancyNetwork) -> Network:
     """
     Read a network that `save_network` wrote, ready for use (evaluation mode, float32).
 
+    :param expected: its class or a base of it
     :raises InputError: files that are missing, broken, or of another network than they say
     """
     from safetensors import SafetensorError
@@ -115,6 +118,9 @@ def load_network(folder: Path) -> nn.Module:
         network = build_network(config['network'], **config['options'])
     except OptionError as error:
         raise InputError(f"'{folder / CONFIG}' describes no network of mine: {error}") from error
+    if not isinstance(network, expected):
+        raise InputError(
+            f"the network in '{folder}' is '{config['network']}', which is for another task")
     try:
         weights = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:

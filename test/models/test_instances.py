@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from img2scene_ros.errors import InputError
 from img2scene_ros.learning.metrics import found_share
 from img2scene_ros.models.instances import HEIGHT_KNEE
 from img2scene_ros.models.instances import OFFSET_UNIT
@@ -17,6 +18,8 @@ from img2scene_ros.models.instances import group_instances
 from img2scene_ros.models.instances import instance_loss
 from img2scene_ros.models.instances import instance_targets
 from img2scene_ros.models.instances import scene_channels
+from img2scene_ros.models.networks import load_network
+from img2scene_ros.models.networks import save_network
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 
@@ -154,6 +157,16 @@ def test_it_learns_two_pictures():
         found = group_instances(network(channels))
     scores = [found_share(*pair) for pair in zip(found.numpy(), ids.numpy())]
     assert [(one['found'], one['false']) for one in scores] == [(2, 0), (3, 0)]
+
+
+def test_it_is_saved_and_loaded_but_not_as_a_network_of_shapes(tmp_path):
+    network = InstanceNetwork(InstanceNetworkConfig(width=4, deep=0)).eval()
+    save_network(network, tmp_path)
+    channels = torch.randn(1, 9, 32, 48)
+    loaded = load_network(tmp_path, InstanceNetwork)
+    torch.testing.assert_close(loaded(channels), network(channels))
+    with pytest.raises(InputError, match=str(tmp_path)):
+        load_network(tmp_path)
 
 
 def test_found_share_counts_what_went_wrong():
