@@ -57,7 +57,7 @@ def draw_crops(stock: Stock, generator: Generator, count: int, size: int) -> Exa
     """
     found: list[Examples] = []
     while sum(len(part['shape']) for part in found) < count:
-        found.append(_some_crops(stock, generator, max(2, count // 3), size))
+        found.append(_some_crops(stock, generator, max(2, count // 2), size))
     return {name: torch.cat([part[name] for part in found])[:count] for name in found[0]}
 
 

@@ -144,6 +144,7 @@ class ShapeStudent(Student):
         shift = torch.rand(3, device=device, generator=generator) - 0.5
         resolution = self.options.resolution
         depths = live.solid_depths(self.train.fields, crops, anchor, resolution, shift)
+        pictures = pictures.contiguous(memory_format=torch.channels_last)
         with _autocast(self.options, device):
             features = network.encode(pictures, half_field)
         logits = network.query_cells(features, half_field, resolution, shift=shift)
@@ -222,9 +223,10 @@ class SegmentationStudent(Student):
     @torch.inference_mode()
     def score(self, network: InstanceNetwork, held: live.Examples) -> tuple[float, dict[str, Any]]:
         """Return the share of objects that are found at an IoU above 0.5."""
-        counts = sum((
-            found_share(found.numpy(), truth.numpy(), least=LEAST_SEEN) for part in batches(held)
-            for found, truth in zip(self._answers(network, part), part['ids'].cpu())), Counter())
+        counts: Counter[str] = Counter()
+        for part in batches(held):
+            for found, truth in zip(self._answers(network, part), part['ids'].cpu()):
+                counts.update(found_share(found.numpy(), truth.numpy(), least=LEAST_SEEN))
         return counts['found'] / max(1, counts['objects']), dict(counts)
 
     def table(self, details: dict[str, Any]) -> str:
@@ -332,7 +334,7 @@ def learn(
 def _done(run: LiveRun, options: StudentOptions) -> float:
     """Return which share of the training is done."""
     if options.seconds:
-        return run.seconds / options.seconds
+        return min(1.0, run.seconds / options.seconds)
     return run.step / options.steps
 
 
