@@ -74,7 +74,8 @@ class PipelineOptions(Options):
         'voxel (a network, also without depth), triposr, shap_e (large networks, from the picture '
         'alone), remote (a server; pictures leave the machine) or box', read_only=True)
     forget_after: int = option(
-        10, 'Frames after which an object that is not seen any more is no longer shown',
+        10, 'Frames after which an object that is not seen any more is no longer shown; one whose '
+        'place is seen to be empty goes at once',
         low=1, high=10000)
     better_view: float = option(
         1.5, 'An object is rebuilt when this many times more of it is seen than before',
@@ -83,8 +84,8 @@ class PipelineOptions(Options):
         0.4, "Least IoU of a mesh's silhouette and the object's mask; below it the object stays "
         'as it was shown before, at first a box', low=0.0, high=1.0)
     texture: str = option(
-        'bake', 'bake: rebuilt objects get a texture from the picture (needs xatlas); none: they '
-        'have only the colours of their vertices', choices=('bake', 'none'))
+        'bake', 'bake: rebuilt objects get a texture from the picture, with its light (needs '
+        'xatlas); none: they have only the colours of their vertices', choices=('bake', 'none'))
     texture_size: int = option(
         512, 'Greatest side of a texture [pixels]; it has no more than the picture', low=32,
         high=8192)

@@ -10,6 +10,8 @@ them sees is kept:
   the armchair that came out in parts.
 - A box whose readings belong to objects that are known already, or to the support itself, adds
   nothing. Any other is an object, and clusters that touch it in its box are parts of it.
+
+So a poor box may misname a cluster or join parts, but removes nothing.
 """
 
 import logging
@@ -149,7 +151,8 @@ def merged(
     Merge two views of one scene.
 
     The masks of what both see are the clusters': they are cut out by depth, so that no reading of
-    the background gets into an object. The score is that of the surer of both.
+    the background gets into an object, which a model's mask cannot promise at its edges. The score
+    is that of the surer of both.
 
     :param clusters: of `tabletop`, with masks
     :param named: of a detector of pictures, best first, with or without masks

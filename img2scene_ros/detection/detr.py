@@ -47,14 +47,16 @@ class DetrOptions(Options):
 
     checkpoint: str = option(
         'Roboflow/rf-detr-seg-small', "Model on the Hugging Face Hub (OWNER/NAME), a folder, or "
-        "'bundled', the small model that comes with the package", read_only=True)
+        "'bundled', the small model that comes with the package. Downloaded once; where it cannot "
+        "be, the detector 'auto' takes the bundled one", read_only=True)
     revision: str = option(
         'main', "Branch, tag or commit on the Hub; DETR-R50 without timm is 'no_timm'",
         read_only=True)
     device: str = device_option()
     dtype: str = dtype_option()
     score_threshold: float = option(
-        -1.0, 'Least score of a detection; below 0 is what the checkpoint recommends, else 0.5',
+        -1.0, 'Least score of a detection; below 0 is what the checkpoint recommends (in its '
+        'config.json: "img2scene": {"score_threshold": 0.3, "nms_iou": 0.6}), else 0.5',
         low=-1.0, high=1.0)
     labels: tuple[str, ...] = option((), 'Class names to keep; empty keeps all')
     max_detections: int = option(50, 'Greatest number of objects, best first', low=1, high=500)

@@ -70,10 +70,11 @@ def mask_from_depth(
     Cut the object out of its box: what is off the support, at the depth of the box's middle.
 
     Surfaces that lie mostly outside of the box are something else, such as a wall or a table in
-    front. Of the others the depth layer that holds most of the box's middle is taken, and those
-    that follow on it closer than half the object's width, so that the far wall of a bowl belongs
-    to it and the background does not. Black patches without readings are parts of the object when
-    they lie in its box: black things have few readings.
+    front; a wall stays where the box holds most of it. Of the others the depth layer that holds
+    most of the box's middle is taken, and those that follow on it closer than half the object's
+    width, so that the far wall of a bowl belongs to it and the background does not. Black patches
+    without readings are parts of the object when they lie in its box: black things have few
+    readings.
 
     :param bbox: (4,) xmin, ymin, xmax, ymax in pixels
     :return: (H, W) bool; None when the box holds too few readings

@@ -33,7 +33,8 @@ def find_support(frame: Frame) -> SupportPlane | None:
 
     Planes are found one after another by RANSAC over oriented points. Among the horizontal ones
     the largest wins, unless a plane above it carries objects (a table before the floor), or it
-    carries nothing and there is one below it (the floor before a bed).
+    carries nothing and there is one below it (the floor before a bed). A bed whose headboard
+    stands on its mattress carries something, too, and is taken for the support.
 
     :return: None when the depth image shows no horizontal plane
     """

@@ -3,8 +3,9 @@ Class-agnostic RGB-D detection: whatever stands on the support plane. Needs no w
 
 Points above the plane are linked to their neighbours in the image where the surface goes on;
 linked points are one object. Two corrections follow: a sharp concave crease all along a seam
-parts objects that touch, and parts whose outlines from above lie in one another and that reach
-equally high are one hollow object (the inside and the outside of a mug).
+parts objects that touch and both reach down to the support; and parts that end at another part
+and hardly widen it, seen from above, are joined to it (the inside of a mug, the neck of a bottle).
+So what is stacked on something counts as part of it.
 """
 
 from dataclasses import dataclass
@@ -61,7 +62,8 @@ class TabletopOptions(Options):
     max_distance: float = option(
         4.0, 'Greatest distance of an object along the optical axis [m]', low=0.2, high=20.0)
     gap: float = option(
-        0.006, 'Distance that parts two objects, noise comes on top [m]', low=0.001, high=0.1)
+        0.006, 'Distance that parts two objects; from afar what three pixels are, if that is '
+        'more; noise comes on top [m]', low=0.001, high=0.1)
     max_detections: int = option(50, 'Greatest number of objects, largest first', low=1, high=500)
 
 

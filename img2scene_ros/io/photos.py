@@ -1,8 +1,9 @@
 """
 Photos: pictures of any camera, without calibration and without depth.
 
-The focal length is what the EXIF data tell, else that of an assumed field of view. Large photos
-are scaled down.
+The focal length is that of a given calibration, else of a given field of view, else of the EXIF
+data (35 mm equivalent, by the diagonal; or focal length and resolution of the focal plane), else
+of an assumed field of view. Large photos are scaled down.
 """
 
 from dataclasses import dataclass

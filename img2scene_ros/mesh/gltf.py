@@ -2,7 +2,8 @@
 Objects as one GLB file: binary glTF 2.0, metres, y up.
 
 Every object is a node with its own name and extras; a mesh or texture that several objects share
-is written once. (https://registry.khronos.org/glTF/specs/2.0/glTF-2.0.html)
+is written once. Normals are those of the closed mesh, so seams of charts do not show; vertex
+colours are linear light. (https://registry.khronos.org/glTF/specs/2.0/glTF-2.0.html)
 """
 
 import json

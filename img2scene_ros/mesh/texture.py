@@ -4,6 +4,7 @@ Textures: the picture itself on the side that the camera saw, the mesh's colours
 The two meet without a seam. The mesh's colours are shifted by the difference to the picture,
 which is carried on over the hidden side as a harmonic function (the membrane of Perez, Gangnet,
 Blake: Poisson image editing, SIGGRAPH 2003); and the picture fades out towards its outline.
+Light is not removed: the texture shows it as the picture does.
 """
 
 from dataclasses import replace

@@ -55,14 +55,16 @@ class MarkersOptions(Options):
     show_labels: bool = option(True, 'Show a text with every mesh')
     mesh_transport: str = option(
         'inline', 'How meshes reach viewers: inline (coloured triangles), inline_texture '
-        '(textured triangles), file or http (URIs of textured meshes that viewers fetch)',
+        '(textured triangles; not for Foxglove), file or http (URIs of textured meshes that '
+        'viewers on this machine, or on any, fetch)',
         choices=('inline', 'inline_texture', 'file', 'http'), read_only=True)
     mesh_directory: str = option(
         '', 'Where mesh_transport file makes a folder of its own; empty: the temporary folder',
         read_only=True)
     http_host: str = option(
         '127.0.0.1', 'Address that mesh_transport http listens on, and that URIs name; the '
-        'default serves this machine only, 0.0.0.0 serves all', read_only=True)
+        'default serves this machine only, 0.0.0.0 serves all. There is no encryption',
+        read_only=True)
     http_port: int = option(
         0, 'Port that mesh_transport http listens on; 0: any free one', low=0, high=65535,
         read_only=True)
