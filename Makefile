@@ -17,7 +17,9 @@ IS_USABLE := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12)
 PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
 	$$python -c '$(IS_USABLE)' 2> /dev/null && echo $$python && break; done)
 STAMP := $(VENV)/installed
-PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet $(PIP_ARGS)
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install $(PIP_ARGS)
+BEGIN := $(shell date +%s)
+say = echo "[$$(($$(date +%s) - $(BEGIN))) s] $(1)"
 
 # A ROS installation that is sourced must not mix with the one in the virtual environment.
 unexport PYTHONPATH AMENT_PREFIX_PATH LD_LIBRARY_PATH RMW_IMPLEMENTATION
@@ -48,10 +50,14 @@ $(STAMP): requirements.txt requirements-$(DISTRO).txt requirements-test.txt setu
 		echo 'img2scene needs Python 3.10 to 3.12; name one with make PYTHON=...' >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || { \
 		echo 'Python lacks its venv module: sudo apt install python3-venv' >&2; exit 1; }
-	@echo 'Setting up $(VENV): the first time 0.6 GB are downloaded, 3 GB with CUDA ...'
+	@$(call say,1/4 making the virtual environment $(VENV) with $(PYTHON))
 	@$(PYTHON) -m venv $(VENV)
+	@$(call say,2/4 installing what img2scene needs: 0.6 GB to download or 3 GB with CUDA)
 	@$(PIP) -r requirements-$(DISTRO).txt -r requirements-test.txt
-	@$(PIP) --no-deps --no-build-isolation --editable .
+	@$(call say,3/4 installing img2scene itself)
+	@$(PIP) --quiet --no-deps --no-build-isolation --editable .
+	@$(call say,4/4 loading all that was installed: img2scene doctor)
 	@$(VENV)/bin/img2scene doctor > $(VENV)/doctor.txt 2>&1 || { \
 		cat $(VENV)/doctor.txt >&2; exit 1; }
+	@$(call say,ready)
 	@touch $@

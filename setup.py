@@ -9,7 +9,7 @@ package_name = 'img2scene'
 
 setup(
     name=package_name,
-    version='0.1.0',
+    version='0.2.0',
     packages=find_packages(include=['img2scene_ros', 'img2scene_ros.*']),
     package_data={
         'img2scene_ros.localization': ['*.yaml'],
@@ -21,6 +21,7 @@ setup(
         (f'share/{package_name}/launch', glob('launch/*.launch.py')),
         (f'share/{package_name}/config', glob('config/*.*')),
         (f'share/{package_name}/config/train', glob('config/train/*.yaml')),
+        (f'share/{package_name}/scripts', glob('scripts/*')),
         *((f'share/{package_name}/frames/{name}', glob(f'data/frames/{name}/*'))
           for name in ('ycb_1', 'table_blue_mug')),
     ],

@@ -1,9 +1,11 @@
 """What gets installed is what package.xml, the entry points and the launch files promise."""
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import xml.etree.ElementTree as ElementTree
 import zipfile
 from configparser import ConfigParser
@@ -12,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 
 from img2scene_ros.errors import MissingDependencyError
@@ -28,6 +31,7 @@ KEYS = {
     'numpy': 'python3-numpy',
     'PIL': 'python3-pil',
     'pytest': 'python3-pytest',
+    'packaging': 'python3-packaging',
     'open3d': 'python3-open3d-pip',
     'requests': 'python3-requests',
     'rich': 'python3-rich',
@@ -60,6 +64,19 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
         [sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps', '--no-build-isolation',
          '--wheel-dir', str(folder), str(source)], check=True)
     return zipfile.ZipFile(next(folder.glob('img2scene-*.whl')))
+
+
+@pytest.fixture(scope='module')
+def source_files(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """Return what a source distribution of a copy of the sources holds."""
+    folder = tmp_path_factory.mktemp('sdist')
+    shutil.copytree(ROOT, folder / 'source', ignore=shutil.ignore_patterns(
+        '.git', '.venv*', 'out', 'build', 'install', 'log', '__pycache__', '*.egg-info'))
+    subprocess.run(
+        [sys.executable, 'setup.py', '--quiet', 'sdist', '--dist-dir', str(folder)], check=True,
+        cwd=folder / 'source')
+    with tarfile.open(next(folder.glob('img2scene-*.tar.gz'))) as archive:
+        return {name.partition('/')[2] for name in archive.getnames()}
 
 
 def installed(wheel: zipfile.ZipFile) -> set[str]:
@@ -101,8 +118,19 @@ def test_package_xml_and_setup_tell_the_same(manifest, wheel):
         next(name for name in wheel.namelist() if name.endswith('dist-info/METADATA'))).decode()
     for tag, field in (('name', 'Name'), ('version', 'Version'), ('license', 'License')):
         assert f'{field}: {manifest.find(tag).text}\n' in metadata
+    citation = yaml.safe_load((ROOT / 'CITATION.cff').read_text())
+    assert citation['version'] == manifest.find('version').text
+    assert citation['license'] == manifest.find('license').text
     assert manifest.get('format') == '3'
     assert manifest.find('export/build_type').text == 'ament_python'
+
+
+def test_changelog_is_in_the_form_of_catkin(manifest):
+    """As REP 132 wants it: what is not released is 'Forthcoming', on top; others have a date."""
+    titles = re.findall(r'^(.+)\n-{3,}$', (ROOT / 'CHANGELOG.rst').read_text(), re.MULTILINE)
+    released = titles[titles[0] == 'Forthcoming':]
+    assert all(re.fullmatch(r'\d+\.\d+\.\d+ \(\d{4}-\d\d-\d\d\)', title) for title in released)
+    assert released[0].split()[0] == manifest.find('version').text
 
 
 def test_least_versions_are_the_same_everywhere(manifest, wheel):
@@ -135,16 +163,26 @@ def test_wheel_holds_all_modules_and_no_tests(wheel):
     assert modules == {str(path.relative_to(ROOT)) for path in MODULES}
 
 
-def test_launch_files_configuration_and_demo_frame_are_installed(wheel):
+def test_launch_files_configuration_scripts_and_demo_frame_are_installed(wheel):
     names = installed(wheel)
     assert 'share/ament_index/resource_index/packages/img2scene' in names
     assert 'share/img2scene/package.xml' in names
     assert 'share/img2scene/launch/bringup.launch.py' in names
-    for path in (path for path in (ROOT / 'config').rglob('*') if path.is_file()):
+    for path in (path for folder in ('config', 'scripts') for path in (ROOT / folder).rglob('*')
+                 if path.is_file()):
         assert f'share/img2scene/{path.relative_to(ROOT)}' in names
     for frame in ('ycb_1', 'table_blue_mug'):
         for name in ('color.png', 'depth.png', 'camera.json'):
             assert f'share/img2scene/frames/{frame}/{name}' in names
+
+
+def test_source_distribution_holds_what_tests_and_make_need(source_files):
+    needed = {'Makefile', 'pyproject.toml', 'README.md', 'LICENSE', 'CHANGELOG.rst'}
+    needed |= {path.name for path in ROOT.glob('requirements*.txt')}
+    for folder in ('config', 'data', 'docs', 'img2scene_ros', 'launch', 'scripts', 'test'):
+        needed |= {str(path.relative_to(ROOT)) for path in (ROOT / folder).rglob('*')
+                   if path.is_file() and path.suffix != '.pyc'}
+    assert needed - source_files == set()
 
 
 def test_weights_and_their_model_cards_are_installed(wheel):

@@ -35,7 +35,7 @@ from img2scene_ros.rendering import traced
 
 TRAIN, TEST = range(6), range(60, 63)  # numbers of the household objects
 SETTINGS = ['size=64', 'resolution=32', 'batch=16', 'chunk=100', 'kept=20', 'reuse=8',
-            'steps=500', 'validate_every=250', 'validation_samples=300', 'learning_rate=0.002',
+            'steps=400', 'validate_every=400', 'validation_samples=150', 'learning_rate=0.002',
             'model.width=24', 'model.slices=48', 'model.deep=2', 'model.fine=12',
             'precision=fp32']
 
