@@ -27,7 +27,7 @@ from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection.detr import BUNDLED
 from img2scene_ros.detection.detr import DetrDetector
 from img2scene_ros.detection.detr import DetrOptions
-from img2scene_ros.detection.detr import require_packages
+from img2scene_ros.detection.detr import require_detr_packages
 from img2scene_ros.detection.masks import object_mask
 from img2scene_ros.detection.tabletop import TabletopDetector
 from img2scene_ros.detection.tabletop import TabletopOptions
@@ -127,7 +127,7 @@ def expected(options: DetrOptions = DetrOptions()) -> tuple[str, str]:
     :return: what, and why it is not the configured checkpoint ('' when it is)
     """
     try:
-        require_packages()
+        require_detr_packages()
         if options.checkpoint == BUNDLED:
             bundled('detector')
         is_bundled = options.checkpoint == BUNDLED

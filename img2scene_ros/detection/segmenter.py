@@ -9,7 +9,6 @@ surroundings.
 
 from collections.abc import Callable
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,14 @@ from img2scene_ros.detection import bbox_of
 from img2scene_ros.devices import torch_device
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import InputError
-from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import attempt
 from img2scene_ros.hub import checkpoint_folder
 from img2scene_ros.hub import first_line
 from img2scene_ros.hub import processor_values
 from img2scene_ros.hub import quiet_libraries
 from img2scene_ros.hub import reading
+from img2scene_ros.packages import TRANSFORMERS
+from img2scene_ros.packages import require_packages
 from img2scene_ros.types import UNNAMED
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
@@ -53,7 +53,7 @@ class Segmenter:
     """
 
     def __init__(self, checkpoint: str, revision: str = 'main', device: str = 'auto') -> None:
-        _require_packages()
+        require_packages("the option 'segmenter'", TRANSFORMERS, f'set it to {_ALTERNATIVE}')
         quiet_libraries()
         self.checkpoint = checkpoint
         folder = checkpoint_folder(checkpoint, revision, _ALTERNATIVE, optional=_TOKENIZER_FILES)
@@ -319,16 +319,6 @@ def _family_of(folder: Path, checkpoint: str) -> Callable[..., Any]:
             f"the checkpoint '{checkpoint}' is a '{kind}', which is no segmenter that is known "
             'here; choose SAM 2, MaskFormer, Mask2Former, SegFormer or CLIPSeg')
     return _FAMILIES[kind]
-
-
-def _require_packages() -> None:
-    missing = [name for name, module in (
-        ('torch', 'torch'), ('transformers', 'transformers'), ('pillow', 'PIL'),
-    ) if find_spec(module) is None]
-    if missing:
-        raise MissingDependencyError(
-            f"the option 'segmenter' needs {' and '.join(missing)}; install with `pip install "
-            f"{' '.join(missing)}`, or set it to {_ALTERNATIVE}")
 
 
 def _image_processor(folder: Path, checkpoint: str) -> Any:

@@ -69,9 +69,9 @@ class Generated:
 
     def _colors(self, points: np.ndarray) -> np.ndarray:
         """Colour points as the surface nearest to them, (N, 3) uint8."""
+        scene = raycasting_scene(self.vertices.astype(np.float32), self.faces)
         import open3d
 
-        scene = raycasting_scene(self.vertices.astype(np.float32), self.faces)
         nearest = scene.compute_closest_points(open3d.core.Tensor(points.astype(np.float32)))
         second, third = nearest['primitive_uvs'].numpy().T
         return self.paint(nearest['primitive_ids'].numpy().astype(np.int64),
