@@ -36,6 +36,7 @@ import numpy as np
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.errors import InputError
+from img2scene_ros.files import replacing
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -647,14 +648,8 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write a file beside its place and move it there when it is complete."""
-    beside = path.with_name(f'.{path.name}.part')
-    try:
-        beside.write_bytes(data)
-        os.replace(beside, path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+    with replacing(path) as file:
+        file.write(data)
 
 
 def _json_lines(items: list[dict[str, Any]]) -> str:

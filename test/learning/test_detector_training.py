@@ -461,8 +461,10 @@ def test_full_disk_leaves_the_checkpoint_before(tmp_path, pictures, monkeypatch,
     del before['log.jsonl']
 
     def write_half(*arguments, **_):
-        path = Path(arguments[1])
-        (path if what == 'state' else path / 'model.safetensors').write_bytes(b'half')
+        if what == 'state':
+            arguments[1].write(b'half')
+        else:
+            Path(arguments[1], 'model.safetensors').write_bytes(b'half')
         raise OSError(errno.ENOSPC, 'No space left on device')
 
     if what == 'state':
