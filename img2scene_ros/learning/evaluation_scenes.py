@@ -19,10 +19,11 @@ from scipy.optimize import linear_sum_assignment
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.detection import Detector
+from img2scene_ros.detection import box_iou
+from img2scene_ros.detection import mask_iou
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.learning.average_precision import Boxes
 from img2scene_ros.learning.average_precision import average_precisions
-from img2scene_ros.learning.average_precision import box_iou
 from img2scene_ros.learning.depth_noise import add_depth_noise
 from img2scene_ros.learning.evaluation_report import Report
 from img2scene_ros.learning.evaluation_report import table
@@ -271,9 +272,7 @@ def _overlap(item: ObjectTruth, detection: Detection, ids: np.ndarray) -> float:
     boxes = float(box_iou(item.visible_box[None], detection.bbox[None])[0, 0])
     if detection.mask is None:
         return boxes
-    mask = ids == item.id
-    shared = np.count_nonzero(mask & detection.mask)
-    return max(boxes, shared / np.count_nonzero(mask | detection.mask))
+    return max(boxes, mask_iou(ids == item.id, detection.mask))
 
 
 def _match(item: ObjectTruth, shape: Shape | None, found: SceneObject) -> Match:
@@ -319,7 +318,7 @@ def solid_iou(
     inside = ((cells >= 0) & (cells < shape.grid)).all(axis=1)
     true = np.zeros(len(centers), bool)
     true[inside] = shape.solid[tuple(cells[inside].T)]
-    return float(np.count_nonzero(mine & true) / max(np.count_nonzero(mine | true), 1))
+    return mask_iou(mine, true)
 
 
 # Names to what they hold, by the true size of objects and matches alike.

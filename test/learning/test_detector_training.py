@@ -16,13 +16,13 @@ from solids import solid_sample
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.cli import main
+from img2scene_ros.detection import box_iou
 from img2scene_ros.detection.detr import DetrDetector
 from img2scene_ros.detection.detr import DetrOptions
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
 from img2scene_ros.learning import detector_training
-from img2scene_ros.learning.average_precision import box_iou
 from img2scene_ros.learning.detector_config import DetectorAugmentationOptions
 from img2scene_ros.learning.detector_config import DetectorConfig
 from img2scene_ros.learning.detector_config import DetectorTrainingOptions
