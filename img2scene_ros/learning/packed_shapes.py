@@ -197,7 +197,7 @@ def _done(tasks: list[_Task], jobs: int) -> Iterator[dict[str, Any] | str]:
 
 
 def _record(task: _Task) -> dict[str, Any] | str:
-    """Return a shape's entry for every field, or why it is left out."""
+    """Return a shape's entry for every field, or why it is skipped."""
     try:
         shape = task.library.load(task.name)
     except InputError as error:

@@ -217,7 +217,7 @@ def prepare_pix3d(
     :param size: pixels of a side of the stored squares
     :param jobs: processes
     :param console: shows the progress
-    :return: the entries that were left out, also written to skipped.json
+    :return: the entries that were skipped, also written to skipped.json
     :raises InputError: `raw` is no Pix3D folder, `out` cannot be written, or nothing is usable
     """
     raw, out = Path(raw), Path(out)

@@ -287,7 +287,7 @@ class _Records(ABC, Sequence, Generic[Record]):
 
     @property
     def split(self) -> dict[str, Any]:
-        """Return how the shapes were parted into those to train and those to test."""
+        """Return how the shapes were split into those to train and those to test."""
         return _split(self.options[0])
 
     def __len__(self) -> int:
@@ -366,7 +366,7 @@ def read_index(folder: Path) -> dict[str, Any]:
     if index.get('format') != FORMAT:
         raise InputError(
             f"'{folder}' was rendered by another version (format {index.get('format')}, this one "
-            f'reads {FORMAT}); render it anew in another folder')
+            f'reads {FORMAT}); render it again in another folder')
     check_geometry(index.get('crop'), str(path))
     return index
 

@@ -109,11 +109,11 @@ class Student(ABC):
 
     @abstractmethod
     def score(self, network: nn.Module, held: live.Examples) -> tuple[float, dict[str, Any]]:
-        """Return how good a network is, and what config.json shall tell of it."""
+        """Return how good a network is, and what config.json says of it."""
 
     @abstractmethod
     def table(self, details: dict[str, Any]) -> str:
-        """Return what `score` tells as a Markdown table."""
+        """Return what `score` returns as a Markdown table."""
 
     @abstractmethod
     def sheet(self, network: nn.Module, held: live.Examples) -> np.ndarray:

@@ -167,7 +167,7 @@ def _load(folder: Path, checkpoint: str) -> tuple[Any, Any]:
     metric = getattr(config, 'depth_estimation_type', '') == 'metric'
     if not (metric or config.model_type in _METRIC):
         raise InputError(
-            f"the checkpoint '{checkpoint}' ({config.model_type}) tells no metric depth; choose "
+            f"the checkpoint '{checkpoint}' ({config.model_type}) gives no metric depth; choose "
             f"one that does, for example '{MonocularOptions().checkpoint}'")
     with reading('preprocessor_config.json', checkpoint):
         processor = AutoImageProcessor.from_pretrained(

@@ -9,7 +9,7 @@ from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.packages import importing
 from img2scene_ros.rendering.raycast import raycasting_scene
 
-_CELLS = 64  # along the longest side of a mesh that is wrapped anew
+_CELLS = 64  # along the longest side of a mesh that is wrapped again
 _SHELL = 0.55  # cells; a shell this thick on either side has no gaps
 _MIN_PART = 0.001  # of the largest part: smaller parts are specks
 
@@ -41,7 +41,7 @@ def closed_mesh(
     :param cell: metres, or (3,) metres
     :param origin: (3,) metres, the centre of the first cell
     :return: (V, 3) float64 metres, and (F, 3) faces, counter-clockwise seen from outside
-    :raises MissingDependencyError: Open3D is not installed, and the mesh has to be thinned out
+    :raises MissingDependencyError: Open3D is not installed, and the mesh has to be decimated
     """
     vertices, faces, _, _ = marching_cubes(solid, 0.0, gradient_direction='ascent')
     mesh = trimesh.Trimesh(vertices * cell + origin, faces, process=False)
@@ -58,7 +58,7 @@ def closed_mesh(
 
 def decimated(mesh: trimesh.Trimesh, triangles: int) -> trimesh.Trimesh:
     """
-    Thin a mesh out; thin walls may tear.
+    Decimate a mesh; thin walls may tear.
 
     :param triangles: as many are left, about
     :raises MissingDependencyError: Open3D is not installed

@@ -46,7 +46,7 @@ def rasterize(
     Find the pixels whose centres triangles cover.
 
     :param corners: (F, 3, 2) pixels; (0, 0) is the centre of the first pixel
-    :param shape: height and width of the image; what is outside is left out
+    :param shape: height and width of the image; what is outside is skipped
     :return: for each of N pairs of a pixel and a triangle: the pixel as row * width + column,
         the triangle, and the barycentric weights of its corners (N, 3) float32
     """

@@ -25,7 +25,7 @@ NETWORKS: dict[str, type[OccupancyNetwork]] = {
     'resnet18-unproject': ResNetUnproject,
 }
 KINDS: dict[str, type[nn.Module]] = {**NETWORKS, 'instances': InstanceNetwork}
-PICTURE_SIZE = 112  # pixels of a side of the crops, for weights that tell none
+PICTURE_SIZE = 112  # pixels of a side of the crops, for weights that specify none
 WEIGHTS = 'model.safetensors'
 CONFIG = 'config.json'
 
@@ -64,7 +64,7 @@ def save_network(
     """
     Write a network's weights and shape; a failure leaves what was there before.
 
-    :param about: what else config.json shall tell, such as scores
+    :param about: what else config.json shall say, such as scores
     :param half: in half precision, half the size
     :raises InputError: the folder cannot be written
     """
@@ -130,9 +130,9 @@ def load_network(folder: Path) -> nn.Module:
 
 def read_network_config(folder: Path) -> dict[str, Any]:
     """
-    Return what config.json tells about a network.
+    Return what config.json says about a network.
 
-    :raises InputError: it cannot be read, tells no network, or one for other crops
+    :raises InputError: it cannot be read, names no network, or one for other crops
     """
     path = Path(folder) / CONFIG
     try:

@@ -39,7 +39,7 @@ class Generated:
 
     - vertices: (V, 3) float64
     - faces: (F, 3) int64
-    - paint: gives the colours (N, 3) uint8 RGB of points, told by their faces (N,) and their
+    - paint: gives the colours (N, 3) uint8 RGB of points, specified by their faces (N,) and their
       barycentric weights there (N, 3)
     """
 

@@ -121,7 +121,7 @@ def test_unusable_folders_are_one_clear_sentence(folders, tmp_path):
         CropSamples(tmp_path)
     index = json.loads((folders['crops'] / 'index.json').read_text())
     (tmp_path / 'index.json').write_text(json.dumps(index | {'format': 1}))
-    with pytest.raises(InputError, match='another version .format 1.*render it anew'):
+    with pytest.raises(InputError, match='format 1'):
         CropSamples(tmp_path)
     (tmp_path / 'index.json').write_text(json.dumps(index))
     with pytest.raises(InputError, match='lacks 3 of 3'):
