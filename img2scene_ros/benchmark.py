@@ -15,6 +15,7 @@ import numpy as np
 import trimesh
 
 from img2scene_ros.detection import bbox_of
+from img2scene_ros.detection import mask_iou
 from img2scene_ros.io.frames import load_frame
 from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.pipeline import parse_settings
@@ -62,12 +63,12 @@ def accuracy(folder: Path, frame: Frame, found: Sequence[SceneObject]) -> Accura
     if not (folder / 'mask.png').is_file() or not found:
         return None
     truth = cv2.imread(str(folder / 'mask.png'), cv2.IMREAD_UNCHANGED) > 0
-    one = max(found, key=lambda item: _iou(_region(item.detection, frame.shape), truth))
+    one = max(found, key=lambda item: mask_iou(_region(item.detection, frame.shape), truth))
     silhouette = render([Surface(one.points, one.model.faces, one.model.colors, id=1)],
                         frame.camera).ids == 1
     measured = json.loads((folder / 'measured.json').read_text())
     box, tight = (_filled_box(bbox, frame.shape) for bbox in (one.detection.bbox, bbox_of(truth)))
-    return Accuracy(_iou(box, tight), _iou(silhouette, truth),
+    return Accuracy(mask_iou(box, tight), mask_iou(silhouette, truth),
                     float(one.model.size[2]) - measured['height_above_table_m'])
 
 
@@ -108,10 +109,6 @@ def _measured(pipeline: Pipeline, folder: Path, repeats: int) -> list[str]:
         return row + ['', '', '']
     return row + [f'{truth.bbox_iou:.3f}', f'{truth.silhouette_iou:.3f}',
                   f'{1e3 * truth.height_error:+.1f}']
-
-
-def _iou(one: np.ndarray, other: np.ndarray) -> float:
-    return float(np.count_nonzero(one & other) / max(np.count_nonzero(one | other), 1))
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -233,3 +233,26 @@ def box_edges(bbox: np.ndarray) -> np.ndarray:
     :return: (4,) float, the same edges where the centre of pixel (0, 0) is the origin
     """
     return np.asarray(bbox, float) - 0.5
+
+
+def sampled(
+    image: np.ndarray, pixels: np.ndarray, how: int = cv2.INTER_LINEAR,
+    outside: float | None = 0.0,
+) -> np.ndarray:
+    """
+    Interpolate an image at pixels of its camera.
+
+    :param image: (H, W) or (H, W, C)
+    :param pixels: (..., 2) column and row, finite
+    :param how: cv2.INTER_LINEAR or cv2.INTER_NEAREST
+    :param outside: the value beyond the image; None: that of its border goes on
+    :return: (...) or (..., C)
+    """
+    border, value = (
+        (cv2.BORDER_REPLICATE, 0.0) if outside is None else (cv2.BORDER_CONSTANT, outside))
+    flat = pixels.reshape(-1, 2).astype(np.float32)
+    # OpenCV takes at most 32767 at once.
+    values = np.concatenate([
+        cv2.remap(image, part[None], None, how, borderMode=border, borderValue=(value,) * 4)[0]
+        for part in np.array_split(flat, 1 + len(flat) // 30000)])
+    return values.reshape(*pixels.shape[:-1], *image.shape[2:])

@@ -12,7 +12,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / 'img2scene_ros'
 NAME = PACKAGE.name
 # From the lowest room to the highest; those of one line are one room.
 ROOMS = (
-    ('camera', 'depth', 'devices', 'errors', 'hub', 'options', 'registry', 'types', 'weights'),
+    ('camera', 'depth', 'devices', 'errors', 'files', 'hub', 'options', 'packages', 'registry',
+     'types', 'weights'),
     ('io',),
     ('rendering',),
     ('mesh',),

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from img2scene_ros.camera import Camera
+from img2scene_ros.camera import sampled
 from img2scene_ros.errors import InputError
 
 K = np.array([[420.0, 0, 318.3], [0, 431.0, 243.9], [0, 0, 1]])
@@ -177,3 +178,20 @@ def test_the_model_does_not_matter_without_distortion():
 def test_refuses_coefficients_that_the_distortion_model_does_not_have(model, distortion):
     with pytest.raises(InputError, match=f"no '{model}' distortion"):
         camera(model, distortion)
+
+
+def test_images_are_interpolated_between_the_centres_of_pixels() -> None:
+    image = np.array([[0, 10, 20], [40, 50, 60]], np.float32)
+    pixels = np.array([[[0, 0], [1, 1], [0.5, 0.5]], [[1.5, 0.25], [-3, 1], [9, 0]]])
+    np.testing.assert_allclose(
+        sampled(image, pixels, outside=None), [[0, 50, 25], [25, 40, 20]], atol=1e-4)
+    np.testing.assert_allclose(sampled(image, pixels, outside=-7)[1], [25, -7, -7], atol=1e-4)
+    np.testing.assert_array_equal(
+        sampled(image, np.array([[0.4, 0.6], [1.6, 0.4]]), cv2.INTER_NEAREST), [40, 20])
+
+
+def test_an_image_is_sampled_at_more_pixels_than_opencv_takes_at_once() -> None:
+    image = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
+    places = np.random.default_rng(0).integers(0, 2, (70001, 2))
+    np.testing.assert_array_equal(
+        sampled(image, places), image[places[:, 1], places[:, 0]])

@@ -35,3 +35,23 @@ def bbox_of(mask: np.ndarray) -> np.ndarray:
     rows = np.flatnonzero(mask.any(axis=1))
     columns = np.flatnonzero(mask.any(axis=0))
     return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], float)
+
+
+def box_iou(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """
+    Return the intersection over union of every pair of boxes.
+
+    :param one: (N, 4) xmin, ymin, xmax, ymax
+    :param other: (M, 4)
+    :return: (N, M)
+    """
+    low = np.maximum(one[:, None, :2], other[None, :, :2])
+    high = np.minimum(one[:, None, 2:], other[None, :, 2:])
+    shared = (high - low).clip(0).prod(axis=-1)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=-1) for boxes in (one, other)]
+    return shared / np.maximum(areas[0][:, None] + areas[1][None] - shared, 1e-12)
+
+
+def mask_iou(one: np.ndarray, other: np.ndarray) -> float:
+    """Return the intersection over union of two bool arrays of one shape; 0 of empty ones."""
+    return float(np.count_nonzero(one & other) / max(np.count_nonzero(one | other), 1))

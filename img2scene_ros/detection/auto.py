@@ -26,10 +26,12 @@ from scipy.spatial import cKDTree
 from img2scene_ros.depth import depth_std
 from img2scene_ros.detection import Detector
 from img2scene_ros.detection import bbox_of
+from img2scene_ros.detection import box_iou
+from img2scene_ros.detection import mask_iou
 from img2scene_ros.detection.detr import BUNDLED
 from img2scene_ros.detection.detr import DetrDetector
 from img2scene_ros.detection.detr import DetrOptions
-from img2scene_ros.detection.detr import require_packages
+from img2scene_ros.detection.detr import require_detr_packages
 from img2scene_ros.detection.masks import object_mask
 from img2scene_ros.detection.tabletop import TabletopDetector
 from img2scene_ros.detection.tabletop import TabletopOptions
@@ -129,7 +131,7 @@ def expected(options: DetrOptions = DetrOptions()) -> tuple[str, str]:
     :return: what, and why it is not the configured checkpoint ('' when it is)
     """
     try:
-        require_packages()
+        require_detr_packages()
         if options.checkpoint == BUNDLED:
             bundled('detector')
         is_bundled = options.checkpoint == BUNDLED
@@ -260,16 +262,10 @@ def _overlap(members: Sequence[Detection], one: Detection) -> float:
     """Return the IoU of some clusters with a detection: of masks if it has one, else of boxes."""
     if one.mask is not None:
         mask = np.any([member.mask for member in members], axis=0)
-        return np.count_nonzero(mask & one.mask) / np.count_nonzero(mask | one.mask)
+        return mask_iou(mask, one.mask)
     boxes = np.array([member.bbox for member in members])
     box = np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
-    sides = np.minimum(box[2:], one.bbox[2:]) - np.maximum(box[:2], one.bbox[:2])
-    shared = np.prod(np.maximum(sides, 0.0))
-    return float(shared / (_area(box) + _area(one.bbox) - shared))
-
-
-def _area(box: np.ndarray) -> float:
-    return float(np.prod(box[2:] - box[:2]))
+    return float(box_iou(box[None], one.bbox[None])[0, 0])
 
 
 def _share_inside(mask: np.ndarray, one: Detection) -> float:

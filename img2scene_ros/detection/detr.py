@@ -7,7 +7,6 @@ and masks in one pass, and reconstruction lives on masks. It needs neither timm 
 
 import logging
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from typing import NamedTuple
@@ -21,7 +20,6 @@ from img2scene_ros.devices import dtype_option
 from img2scene_ros.devices import torch_device
 from img2scene_ros.devices import torch_dtype
 from img2scene_ros.errors import InputError
-from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import OptionError
 from img2scene_ros.hub import checkpoint_folder
 from img2scene_ros.hub import first_line
@@ -30,6 +28,8 @@ from img2scene_ros.hub import quiet_libraries
 from img2scene_ros.hub import reading
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
+from img2scene_ros.packages import TRANSFORMERS
+from img2scene_ros.packages import require_packages
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 from img2scene_ros.types import SupportPlane
@@ -78,7 +78,7 @@ class DetrDetector:
     Options = DetrOptions
 
     def __init__(self, options: DetrOptions = DetrOptions()) -> None:
-        require_packages()
+        require_detr_packages()
         self._device = torch_device(options.device)
         self._dtype = torch_dtype(options.dtype, self._device)
         quiet_libraries()
@@ -277,19 +277,14 @@ def _mask_in_box(mask: np.ndarray, box: np.ndarray, shape: tuple[int, int]) -> n
     return cut if cut.any() else None
 
 
-def require_packages() -> None:
+def require_detr_packages() -> None:
     """
     Make sure that the packages that every checkpoint needs are there, without importing them.
 
     :raises MissingDependencyError: some are not
     """
-    missing = [name for name, module in (
-        ('torch', 'torch'), ('transformers', 'transformers'), ('pillow', 'PIL'),
-    ) if find_spec(module) is None]
-    if missing:
-        raise MissingDependencyError(
-            f"the detector 'detr' needs {' and '.join(missing)}; install with `pip install "
-            f"{' '.join(missing)}` or use the detector 'tabletop', which needs none of them")
+    require_packages("the detector 'detr'", TRANSFORMERS,
+                     "use the detector 'tabletop', which needs none of them")
 
 
 def _load_config(folder: Path, checkpoint: str) -> Any:
@@ -302,10 +297,9 @@ def _load_config(folder: Path, checkpoint: str) -> Any:
     with reading('config.json', checkpoint):
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
     backbone = getattr(config, 'backbone_config', None)
-    if getattr(backbone, 'model_type', '') == 'timm_backbone' and find_spec('timm') is None:
-        raise MissingDependencyError(
-            f"the checkpoint '{checkpoint}' needs timm; set 'revision' to 'no_timm' "
-            '(facebook/detr-* have it), or `pip install timm`')
+    if getattr(backbone, 'model_type', '') == 'timm_backbone':
+        require_packages(f"the checkpoint '{checkpoint}'", ('timm',),
+                         "set 'revision' to 'no_timm' (facebook/detr-* have it)")
     return config
 
 

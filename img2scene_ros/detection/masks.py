@@ -1,11 +1,13 @@
 """From box to mask: by the depth image, or by colour where there is none."""
 
+from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
 import cv2
 import numpy as np
 
 from img2scene_ros.depth import depth_std
+from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection.surfaces import linked_surfaces
 from img2scene_ros.types import Frame
 from img2scene_ros.types import Sighting
@@ -154,8 +156,8 @@ def mask_from_color(frame: Frame, bbox: np.ndarray) -> np.ndarray | None:
     """
     Cut the object out of its box: what differs in colour from what surrounds the box.
 
-    GrabCut (Rother, Kolmogorov, Blake, SIGGRAPH 2004), begun with all of the box as object, on the
-    box's surroundings scaled down to 128 pixels.
+    GrabCut, begun with all of the box as object, on the box's surroundings scaled down to 128
+    pixels.
 
     :param bbox: (4,) xmin, ymin, xmax, ymax in pixels
     :return: (H, W) bool; None when colour does not tell the object from its surroundings
@@ -165,24 +167,18 @@ def mask_from_color(frame: Frame, bbox: np.ndarray) -> np.ndarray | None:
     left, top = np.maximum(np.floor(bbox[:2] - margin).astype(int), 0)
     right, bottom = np.ceil(bbox[2:] + margin).astype(int)
     part = frame.color[top:bottom, left:right]
-    height, width = part.shape[:2]
-    scale = min(1.0, _LONGEST_SIDE / max(width, height))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    small = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
+    small, scale = _scaled_down(part, _LONGEST_SIDE)
     xmin, ymin, xmax, ymax = np.rint((bbox - (left, top, left, top)) * scale).astype(int)
-    kinds = np.full(size[::-1], cv2.GC_BGD, np.uint8)
+    kinds = np.full(small.shape[:2], cv2.GC_BGD, np.uint8)
     kinds[ymin:ymax, xmin:xmax] = cv2.GC_PR_FGD
     in_box = np.count_nonzero(kinds)
     if in_box == 0 or in_box == kinds.size:  # too small, or nothing around it to compare with
         return None
-    cv2.setRNGSeed(0)  # the same picture gives the same mask
-    cv2.grabCut(small, kinds, None, np.zeros((1, 65)), np.zeros((1, 65)), _ITERATIONS,
-                cv2.GC_INIT_WITH_MASK)
-    inside = (kinds == cv2.GC_PR_FGD).astype(np.float32)
+    inside = _grab_cut(small, kinds, _ITERATIONS)
     if not _LEAST_FILLED < inside.sum() / in_box < _MOST_FILLED:
         return None
     mask = np.zeros(frame.shape, bool)
-    mask[top:bottom, left:right] = cv2.resize(inside, (width, height)) > 0.5
+    mask[top:bottom, left:right] = cv2.resize(inside, part.shape[1::-1]) > 0.5
     return mask
 
 
@@ -199,26 +195,61 @@ def without_background(color: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """
     if not mask.any():
         return mask
-    rows, columns = np.nonzero(mask)
-    top, left = max(0, rows.min() - 12), max(0, columns.min() - 12)
-    window = np.s_[top:rows.max() + 13, left:columns.max() + 13]
-    part, inside = color[window], mask[window].astype(np.uint8)
-    height, width = inside.shape
-    scale = min(1.0, _LONGEST_SIDE_OF_MASK / max(width, height))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    small = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
-    inside = cv2.resize(inside, size, interpolation=cv2.INTER_NEAREST)
-    kinds = np.where(inside, cv2.GC_PR_FGD, cv2.GC_BGD).astype(np.uint8)
-    kinds[cv2.distanceTransform(inside, cv2.DIST_L2, 5) > _UNSURE] = cv2.GC_FGD
+
+    def kinds_of(inside: np.ndarray, scale: float) -> np.ndarray:
+        kinds = np.where(inside, cv2.GC_PR_FGD, cv2.GC_BGD).astype(np.uint8)
+        kinds[cv2.distanceTransform(inside, cv2.DIST_L2, 5) > _UNSURE] = cv2.GC_FGD
+        return kinds
+
+    return mask & recut(color, mask, 12, kinds_of)
+
+
+def recut(
+    color: np.ndarray, mask: np.ndarray, margin: int,
+    kinds_of: Callable[[np.ndarray, float], np.ndarray],
+) -> np.ndarray:
+    """
+    Cut an object out again by colour, with GrabCut around its mask scaled down to 256 pixels.
+
+    :param color: (H, W, 3) uint8, RGB
+    :param mask: (H, W) bool, not empty
+    :param margin: pixels around the mask that are compared with it
+    :param kinds_of: from the mask scaled down, (h, w) uint8, and the scale, OpenCV's kinds of
+        pixels (GC_FGD, GC_PR_FGD, ...), (h, w) uint8
+    :return: (H, W) bool; the mask itself when no object or no background is certain
+    """
+    xmin, ymin, xmax, ymax = bbox_of(mask).astype(int)
+    window = np.s_[max(0, ymin - margin):ymax + margin, max(0, xmin - margin):xmax + margin]
+    small, scale = _scaled_down(color[window], _LONGEST_SIDE_OF_MASK)
+    size = small.shape[1::-1]
+    kinds = kinds_of(
+        cv2.resize(mask[window].astype(np.uint8), size, interpolation=cv2.INTER_NEAREST), scale)
     if not (kinds == cv2.GC_FGD).any() or not (kinds == cv2.GC_BGD).any():
         return mask
+    cut = np.zeros(mask.shape, bool)
+    cut[window] = cv2.resize(_grab_cut(small, kinds, 2), mask[window].shape[::-1]) > 0.5
+    return cut
+
+
+def _scaled_down(picture: np.ndarray, longest_side: int) -> tuple[np.ndarray, float]:
+    height, width = picture.shape[:2]
+    scale = min(1.0, longest_side / max(width, height))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA), scale
+
+
+def _grab_cut(picture: np.ndarray, kinds: np.ndarray, iterations: int) -> np.ndarray:
+    """
+    Tell an object from its background by colour, (h, w) float32: 1 is the object, 0 the rest.
+
+    GrabCut (Rother, Kolmogorov, Blake, SIGGRAPH 2004).
+
+    :param kinds: (h, w) uint8, where it starts from
+    """
     cv2.setRNGSeed(0)  # the same picture gives the same mask
-    cv2.grabCut(np.ascontiguousarray(small), kinds, None, np.zeros((1, 65)), np.zeros((1, 65)),
-                2, cv2.GC_INIT_WITH_MASK)
-    looks_right = np.isin(kinds, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.float32)
-    trusted = mask.copy()
-    trusted[window] &= cv2.resize(looks_right, (width, height)) > 0.5
-    return trusted
+    cv2.grabCut(np.ascontiguousarray(picture), kinds, None, np.zeros((1, 65)), np.zeros((1, 65)),
+                iterations, cv2.GC_INIT_WITH_MASK)
+    return np.isin(kinds, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.float32)
 
 
 def colored_pixels(sighting: Sighting) -> np.ndarray | None:

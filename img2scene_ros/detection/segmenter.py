@@ -1,15 +1,14 @@
 """
 From box to mask with a segmenter of Hugging Face's transformers.
 
-SAM 2 is told the boxes. MaskFormer and Mask2Former are told nothing: the segment that fits the box
+SAM 2 is given the boxes. MaskFormer and Mask2Former are given none: the segment that fits the box
 best counts. SegFormer, too: the pixels count whose class has the detection's name. These look at
-the picture once for all boxes; CLIPSeg is told the detection's name and looks at each box with its
+the picture once for all boxes; CLIPSeg is given the detection's name and sees each box with its
 surroundings.
 """
 
 from collections.abc import Callable
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,20 @@ import cv2
 import numpy as np
 
 from img2scene_ros.detection import bbox_of
+from img2scene_ros.detection import box_iou
+from img2scene_ros.detection import mask_iou
+from img2scene_ros.detection.masks import recut
 from img2scene_ros.devices import torch_device
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import InputError
-from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import attempt
 from img2scene_ros.hub import checkpoint_folder
 from img2scene_ros.hub import first_line
 from img2scene_ros.hub import processor_values
 from img2scene_ros.hub import quiet_libraries
 from img2scene_ros.hub import reading
+from img2scene_ros.packages import TRANSFORMERS
+from img2scene_ros.packages import require_packages
 from img2scene_ros.types import UNNAMED
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
@@ -37,7 +40,6 @@ _SURROUNDINGS = 0.25  # of what is shown of a box, in box sides
 _LEAST_OVERLAP = 0.4  # IoU of a segment's box and the detection's
 _COARSE = 3.0  # picture pixels per cell of an answer from which its edges are sharpened
 _LEAST_SHARED = 0.75  # IoU before and after; colour that moves more does not tell them apart
-_LONGEST_SIDE = 256  # pixels of what is sharpened
 
 
 class Segmenter:
@@ -53,7 +55,7 @@ class Segmenter:
     """
 
     def __init__(self, checkpoint: str, revision: str = 'main', device: str = 'auto') -> None:
-        _require_packages()
+        require_packages("the option 'segmenter'", TRANSFORMERS, f'set it to {_ALTERNATIVE}')
         quiet_libraries()
         self.checkpoint = checkpoint
         folder = checkpoint_folder(checkpoint, revision, _ALTERNATIVE, optional=_TOKENIZER_FILES)
@@ -114,34 +116,21 @@ def sharpened(color: np.ndarray, mask: np.ndarray, cell: float) -> np.ndarray:
     """
     Move the edge of a coarse mask to where the colour changes.
 
-    GrabCut (Rother, Kolmogorov, Blake, SIGGRAPH 2004) decides about a band around the edge.
+    GrabCut decides about a band around the edge.
 
     :param color: (H, W, 3) uint8, RGB
     :param mask: (H, W) bool, not empty
     :param cell: pixels by which the edge may be off
     :return: (H, W) bool
     """
-    xmin, ymin, xmax, ymax = bbox_of(mask).astype(int)
-    reach = int(np.ceil(3.0 * cell)) + 2
-    window = np.s_[max(0, ymin - reach):ymax + reach, max(0, xmin - reach):xmax + reach]
-    height, width = mask[window].shape
-    scale = min(1.0, _LONGEST_SIDE / max(height, width))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    small = cv2.resize(color[window], size, interpolation=cv2.INTER_AREA)
-    inside = cv2.resize(mask[window].astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-    kinds = np.where(inside, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
-    kinds[cv2.distanceTransform(inside, cv2.DIST_L2, 5) > cell * scale] = cv2.GC_FGD
-    kinds[cv2.distanceTransform(1 - inside, cv2.DIST_L2, 5) > cell * scale] = cv2.GC_BGD
-    if not (kinds == cv2.GC_FGD).any() or not (kinds == cv2.GC_BGD).any():
-        return mask
-    cv2.setRNGSeed(0)  # the same picture gives the same mask
-    cv2.grabCut(np.ascontiguousarray(small), kinds, None, np.zeros((1, 65)), np.zeros((1, 65)),
-                2, cv2.GC_INIT_WITH_MASK)
-    sharp = np.zeros(mask.shape, bool)
-    sharp[window] = cv2.resize(
-        np.isin(kinds, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.float32), (width, height)) > 0.5
-    shared = np.count_nonzero(sharp & mask) / np.count_nonzero(sharp | mask)
-    return sharp if shared > _LEAST_SHARED else mask
+    def kinds_of(inside: np.ndarray, scale: float) -> np.ndarray:
+        kinds = np.where(inside, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+        for side, certain in ((inside, cv2.GC_FGD), (1 - inside, cv2.GC_BGD)):
+            kinds[cv2.distanceTransform(side, cv2.DIST_L2, 5) > cell * scale] = certain
+        return kinds
+
+    sharp = recut(color, mask, int(np.ceil(3.0 * cell)) + 2, kinds_of)
+    return sharp if mask_iou(sharp, mask) > _LEAST_SHARED else mask
 
 
 class _BoxPrompted:
@@ -218,7 +207,7 @@ class _Universal(_WholePicture):
     ) -> Any:
         index = _class_of(detection.label, self._model.config.id2label)
         certainty = 1.0 - classes[:, -1] if index is None else classes[:, index]
-        overlap = _box_iou(detection.bbox, boxes)
+        overlap = box_iou(detection.bbox[None], boxes)[0]
         best = int(np.argmax(overlap * certainty))
         if overlap[best] < _LEAST_OVERLAP:
             return InputError(
@@ -270,8 +259,8 @@ class _NamePrompted:
     def _answer(self, color: np.ndarray, detection: Detection) -> Any:
         if detection.label in ('', UNNAMED):
             return InputError(
-                f"the segmenter '{self._checkpoint}' must be told what to look for, but the "
-                'detector names nothing; use a detector with names, or a SAM 2 model')
+                f"the segmenter '{self._checkpoint}' needs class names, but the detector "
+                'gives none; use a detector with names, or a SAM 2 model')
         height, width = color.shape[:2]
         margin = _SURROUNDINGS * (detection.bbox[2:] - detection.bbox[:2])
         left, top = np.maximum(np.floor(detection.bbox[:2] - margin).astype(int), 0)
@@ -321,16 +310,6 @@ def _family_of(folder: Path, checkpoint: str) -> Callable[..., Any]:
     return _FAMILIES[kind]
 
 
-def _require_packages() -> None:
-    missing = [name for name, module in (
-        ('torch', 'torch'), ('transformers', 'transformers'), ('pillow', 'PIL'),
-    ) if find_spec(module) is None]
-    if missing:
-        raise MissingDependencyError(
-            f"the option 'segmenter' needs {' and '.join(missing)}; install with `pip install "
-            f"{' '.join(missing)}`, or set it to {_ALTERNATIVE}")
-
-
 def _image_processor(folder: Path, checkpoint: str) -> Any:
     from transformers import AutoImageProcessor
 
@@ -351,11 +330,3 @@ def _class_of(label: str, names: dict[int, str]) -> int | None:
         if label.lower() in [part.strip() for part in name.lower().replace(';', ',').split(',')]:
             return int(index)
     return None
-
-
-def _box_iou(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Return the IoU of a box with others, (4,) and (N, 4) to (N,)."""
-    sides = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
-    shared = np.clip(sides, 0, None).prod(axis=1)
-    return shared / (
-        (box[2:] - box[:2]).prod() + (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) - shared)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from img2scene_ros.detection import box_iou
+
 RECALLS = np.linspace(0, 1, 101)
 
 
@@ -84,18 +86,3 @@ def _matched(
                 hit[number], counts[number] = not ignored[best], not ignored[best]
                 break
     return hit, counts
-
-
-def box_iou(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """
-    Return the intersection over union of every pair of boxes.
-
-    :param one: (N, 4) xmin, ymin, xmax, ymax
-    :param other: (M, 4)
-    :return: (N, M)
-    """
-    low = np.maximum(one[:, None, :2], other[None, :, :2])
-    high = np.minimum(one[:, None, 2:], other[None, :, 2:])
-    shared = (high - low).clip(0).prod(axis=-1)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=-1) for boxes in (one, other)]
-    return shared / np.maximum(areas[0][:, None] + areas[1][None] - shared, 1e-12)

@@ -3,14 +3,13 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from img2scene_ros.models.networks import write_beside
+from img2scene_ros.files import write_whole
 
 COLUMNS = {'iou': 'IoU', 'best_iou': 'IoU, best threshold', 'chamfer': 'Chamfer',
            'f_score': 'F-score'}
@@ -43,12 +42,12 @@ def write_report(
     :raises InputError: one cannot be written
     """
     contents = {
-        json_file: lambda: (json.dumps(report.values, indent=1) + '\n').encode(),
-        markdown_file: lambda: report.markdown.encode(),
-        sheet_file: lambda: cv2.imencode('.png', report.sheet[..., ::-1])[1].tobytes()}
-    wanted = {path: content for path, content in contents.items() if path is not None}
-    for path, content in wanted.items():
-        write_beside(path, partial(Path.write_bytes, data=content()))
+        json_file: lambda file: file.write((json.dumps(report.values, indent=1) + '\n').encode()),
+        markdown_file: lambda file: file.write(report.markdown.encode()),
+        sheet_file: lambda file: file.write(cv2.imencode('.png', report.sheet[..., ::-1])[1])}
+    wanted = {path: write for path, write in contents.items() if path is not None}
+    for path, write in wanted.items():
+        write_whole(path, write)
     return list(wanted)
 
 

@@ -19,10 +19,11 @@ from scipy.optimize import linear_sum_assignment
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.detection import Detector
+from img2scene_ros.detection import box_iou
+from img2scene_ros.detection import mask_iou
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.learning.average_precision import Boxes
 from img2scene_ros.learning.average_precision import average_precisions
-from img2scene_ros.learning.average_precision import box_iou
 from img2scene_ros.learning.depth_noise import add_depth_noise
 from img2scene_ros.learning.evaluation_report import Report
 from img2scene_ros.learning.evaluation_report import table
@@ -36,6 +37,8 @@ from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.pipeline import parse_settings
+from img2scene_ros.rendering.pictures import BACKDROP
+from img2scene_ros.rendering.pictures import captioned
 from img2scene_ros.rendering.pictures import color_of
 from img2scene_ros.rendering.raycast import Lights
 from img2scene_ros.rendering.raycast import Surface
@@ -52,7 +55,6 @@ LEAST_IOU = 0.5  # of boxes or masks of one object
 COCO_IOUS = np.arange(10, 20) / 20  # .50 to .95
 CELLS = 48  # along each side of the box in which two solids are compared
 ROWS = 6  # of the sheet
-BACKDROP = (46, 49, 54)
 COLUMNS = {
     'iou': 'median 3D IoU', 'iou_at_true_distance': '..., at the true distance',
     'size_percent': 'size error [%]', 'size_mm': 'size error [mm]',
@@ -61,14 +63,14 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class SceneOptions(Options):
-    """Which scenes, and what is told to the pipeline."""
+    """Which scenes, and what the pipeline is given."""
 
     samples: int = option(100, 'Most scenes, spread over the data set', low=1)
     seed: int = option(0, 'Seed of the depth noise', low=0)
     perfect_boxes: bool = option(
         False, 'Reconstruct from the true boxes and masks instead of detecting')
     known_plane: bool = option(
-        False, 'Tell the true plane that objects stand on, as a robot does through TF')
+        False, 'Give it the true plane that objects stand on, as a robot does through TF')
 
 
 @dataclass(frozen=True)
@@ -271,9 +273,7 @@ def _overlap(item: ObjectTruth, detection: Detection, ids: np.ndarray) -> float:
     boxes = float(box_iou(item.visible_box[None], detection.bbox[None])[0, 0])
     if detection.mask is None:
         return boxes
-    mask = ids == item.id
-    shared = np.count_nonzero(mask & detection.mask)
-    return max(boxes, shared / np.count_nonzero(mask | detection.mask))
+    return max(boxes, mask_iou(ids == item.id, detection.mask))
 
 
 def _match(item: ObjectTruth, shape: Shape | None, found: SceneObject) -> Match:
@@ -319,7 +319,7 @@ def solid_iou(
     inside = ((cells >= 0) & (cells < shape.grid)).all(axis=1)
     true = np.zeros(len(centers), bool)
     true[inside] = shape.solid[tuple(cells[inside].T)]
-    return float(np.count_nonzero(mine & true) / max(np.count_nonzero(mine | true), 1))
+    return mask_iou(mine, true)
 
 
 # Names to what they hold, by the true size of objects and matches alike.
@@ -353,7 +353,7 @@ def _markdown(values: dict[str, Any]) -> str:
     about = values['about']
     boxes = 'true boxes and masks' if about['perfect_boxes'] else 'detected boxes'
     parts = [f"{about['scenes']} scenes, {about['objects']} objects that show enough; {boxes}; "
-             f"plane {'known' if about['known_plane'] else 'not told'}."]
+             f"plane {'known' if about['known_plane'] else 'not given'}."]
     for mode, scores in values['detector'].items():
         rows = [['any class', *scores['any_class'].values()],
                 ['mean of classes', scores['ap50'], scores['ap50_95']],
@@ -399,9 +399,9 @@ def _drawn(
     aside *= np.linalg.norm(center) / np.linalg.norm(aside)
     poses = [np.eye(4), look_at(center + 0.9 * aside + 0.4 * np.linalg.norm(center) * sample.up,
                                 center, sample.up)]
-    panels = [_labelled(picture, f'{sample.scene}: truth white, found coloured')]
+    panels = [captioned(picture, f'{sample.scene}: truth white, found coloured')]
     for name, surfaces in zip(['truth', *scenes], [true, *made]):
-        panels += [_labelled(_rendered(surfaces, camera, pose, sample.up), text)
+        panels += [captioned(_rendered(surfaces, camera, pose, sample.up), text)
                    for pose, text in zip(poses, (name, 'turned'))]
     return np.hstack(panels)
 
@@ -419,10 +419,3 @@ def _painted(count: int, id_: int) -> np.ndarray:
 def _rectangle(picture: np.ndarray, box: np.ndarray, color: tuple[int, int, int]) -> None:
     xmin, ymin, xmax, ymax = np.rint(box).astype(int).tolist()
     cv2.rectangle(picture, (xmin, ymin), (xmax - 1, ymax - 1), color, 1)
-
-
-def _labelled(picture: np.ndarray, text: str) -> np.ndarray:
-    picture = np.ascontiguousarray(picture)
-    cv2.putText(picture, text, (4, 12), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (255, 255, 255), 1,
-                cv2.LINE_AA)
-    return picture

@@ -15,6 +15,8 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial import KDTree
 from scipy.spatial.distance import cdist
 
+from img2scene_ros.detection import mask_iou
+
 # The official evaluation of Pix3D, https://github.com/xingyuansun/pix3d, eval/eval.py:
 # np.arange(.01, .5, .01) leaves out .5.
 PIX3D_THRESHOLDS = np.arange(1, 50) / 100
@@ -39,9 +41,7 @@ def voxel_iou(
     scores = np.zeros(len(levels))
     for index, level in enumerate(levels):
         solid = truth if truth.dtype == bool else truth > level
-        union = np.count_nonzero((prediction > level) | solid)
-        if union:
-            scores[index] = np.count_nonzero((prediction > level) & solid) / union
+        scores[index] = mask_iou(prediction > level, solid)
     return scores.reshape(np.shape(thresholds))
 
 

@@ -5,7 +5,6 @@ Reading takes numpy alone; packing (`img2scene pack-shapes`) takes Open3D and tr
 """
 
 import json
-import os
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from img2scene_ros.errors import InputError
+from img2scene_ros.files import write_whole
 
 if TYPE_CHECKING:
     from img2scene_ros.learning.shapes import Library
@@ -197,7 +197,7 @@ def _done(tasks: list[_Task], jobs: int) -> Iterator[dict[str, Any] | str]:
 
 
 def _record(task: _Task) -> dict[str, Any] | str:
-    """Return a shape's entry for every field, or why it is left out."""
+    """Return a shape's entry for every field, or why it is skipped."""
     try:
         shape = task.library.load(task.name)
     except InputError as error:
@@ -235,14 +235,6 @@ def write_packed(out: Path, packed: PackedShapes) -> None:
     """
     about = {name: getattr(packed, name) for name in (*TEXTS, 'left_out')}
     about |= {'format': FORMAT, 'colors': [some.tolist() for some in packed.colors]}
-    beside = out.with_name(f'.{out.name}.part')
-    try:
-        with open(beside, 'wb') as file:
-            np.savez_compressed(
-                file, about=np.frombuffer(json.dumps(about).encode(), np.uint8),
-                grids=packed.grids, cells=packed.cells, sizes=packed.sizes, bits=packed.bits,
-                ends=packed.ends)
-        os.replace(beside, out)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise InputError(f"cannot write '{out}': {error.strerror}") from error
+    write_whole(out, lambda file: np.savez_compressed(
+        file, about=np.frombuffer(json.dumps(about).encode(), np.uint8), grids=packed.grids,
+        cells=packed.cells, sizes=packed.sizes, bits=packed.bits, ends=packed.ends))

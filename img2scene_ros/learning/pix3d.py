@@ -36,6 +36,7 @@ import numpy as np
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.errors import InputError
+from img2scene_ros.files import replacing
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -216,7 +217,7 @@ def prepare_pix3d(
     :param size: pixels of a side of the stored squares
     :param jobs: processes
     :param console: shows the progress
-    :return: the entries that were left out, also written to skipped.json
+    :return: the entries that were skipped, also written to skipped.json
     :raises InputError: `raw` is no Pix3D folder, `out` cannot be written, or nothing is usable
     """
     raw, out = Path(raw), Path(out)
@@ -647,14 +648,8 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write a file beside its place and move it there when it is complete."""
-    beside = path.with_name(f'.{path.name}.part')
-    try:
-        beside.write_bytes(data)
-        os.replace(beside, path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+    with replacing(path) as file:
+        file.write(data)
 
 
 def _json_lines(items: list[dict[str, Any]]) -> str:

@@ -11,6 +11,8 @@ from img2scene_ros.camera import Camera
 from img2scene_ros.errors import InputError
 from img2scene_ros.learning.metrics import voxel_iou
 from img2scene_ros.learning.pix3d import Pix3dPicture
+from img2scene_ros.rendering.pictures import BACKDROP
+from img2scene_ros.rendering.pictures import captioned
 from img2scene_ros.rendering.raycast import Lights
 from img2scene_ros.rendering.raycast import Surface
 from img2scene_ros.rendering.raycast import look_at
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
 PANEL = 512
 CAPTION = 24
 MASK_COLOR, OUTLINE_COLOR = (60, 220, 60), (255, 40, 40)
-BACKDROP = (46, 49, 54)
 CELLS_SHOWN = 64
 SHRUNK = 0.8  # of a cell, so that the cells are seen apart
 CORNERS = np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)])
@@ -75,9 +76,10 @@ def draw_check(picture: Pix3dPicture) -> np.ndarray:
         _enlarged(silhouette.astype(np.uint8)), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(marked, outlines, -1, OUTLINE_COLOR, 1)
     return np.hstack([
-        _captioned(_enlarged(image), f'{picture.id} ({picture.category})'),
-        _captioned(marked, f'mask, outline of the voxels (IoU {iou:.3f})'),
-        _captioned(_draw_voxels(picture, voxels), 'voxels from the front, coloured by height'),
+        captioned(_enlarged(image), f'{picture.id} ({picture.category})', CAPTION),
+        captioned(marked, f'mask, outline of the voxels (IoU {iou:.3f})', CAPTION),
+        captioned(_draw_voxels(picture, voxels), 'voxels from the front, coloured by height',
+                  CAPTION),
     ])
 
 
@@ -133,10 +135,3 @@ def _cells(voxels: np.ndarray, place: np.ndarray, scale: float = 1.0) -> Surface
 
 def _enlarged(picture: np.ndarray) -> np.ndarray:
     return cv2.resize(picture, (PANEL, PANEL), interpolation=cv2.INTER_NEAREST)
-
-
-def _captioned(picture: np.ndarray, text: str) -> np.ndarray:
-    strip = np.full((CAPTION, PANEL, 3), 24, np.uint8)
-    cv2.putText(strip, text, (8, CAPTION - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (230, 230, 230), 1,
-                cv2.LINE_AA)
-    return np.vstack([strip, picture])

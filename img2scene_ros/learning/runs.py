@@ -21,7 +21,7 @@ from torch import nn
 
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import InputError
-from img2scene_ros.models.networks import write_beside
+from img2scene_ros.files import write_whole
 
 STATE = 'state.pt'
 LOG = 'log.jsonl'
@@ -92,7 +92,7 @@ def save_state(run: Any, about: dict[str, Any], out: Path) -> None:
     """
     parts = {name: part.state_dict() if hasattr(part, 'state_dict') else part
              for name, part in vars(run).items()}
-    write_beside(out / STATE, lambda path: torch.save({'about': about, 'run': parts}, path))
+    write_whole(out / STATE, lambda file: torch.save({'about': about, 'run': parts}, file))
 
 
 def _load_state(run: Any, about: dict[str, Any], out: Path) -> None:

@@ -8,7 +8,6 @@ can be decoded alone and a data set fits into memory as it is on disk. Needs onl
 """
 
 import json
-import os
 import zipfile
 import zlib
 from abc import ABC
@@ -28,6 +27,7 @@ import numpy as np
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.errors import InputError
+from img2scene_ros.files import write_whole
 from img2scene_ros.models.crop import GEOMETRY
 from img2scene_ros.models.crop import Crop
 from img2scene_ros.models.crop import CropView
@@ -219,14 +219,8 @@ def write_shard(path: Path, records: Sequence[Sequence[bytes]]) -> None:
     """
     ends = np.cumsum([len(part) for parts in records for part in parts], dtype=np.int64)
     blobs = np.frombuffer(b''.join(part for parts in records for part in parts), np.uint8)
-    beside = path.with_name(f'.{path.name}.part')
-    try:
-        with open(beside, 'wb') as file:
-            np.savez_compressed(file, blobs=blobs, ends=ends.reshape(len(records), -1))
-        os.replace(beside, path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise InputError(f"cannot write '{path}': {error.strerror}") from error
+    write_whole(path, lambda file: np.savez_compressed(
+        file, blobs=blobs, ends=ends.reshape(len(records), -1)))
 
 
 def read_shard(path: Path) -> list[list[bytes]]:
@@ -293,7 +287,7 @@ class _Records(ABC, Sequence, Generic[Record]):
 
     @property
     def split(self) -> dict[str, Any]:
-        """Return how the shapes were parted into those to train and those to test."""
+        """Return how the shapes were split into those to train and those to test."""
         return _split(self.options[0])
 
     def __len__(self) -> int:
@@ -372,7 +366,7 @@ def read_index(folder: Path) -> dict[str, Any]:
     if index.get('format') != FORMAT:
         raise InputError(
             f"'{folder}' was rendered by another version (format {index.get('format')}, this one "
-            f'reads {FORMAT}); render it anew in another folder')
+            f'reads {FORMAT}); render it again in another folder')
     check_geometry(index.get('crop'), str(path))
     return index
 
@@ -383,15 +377,8 @@ def write_index(folder: Path, index: dict[str, Any]) -> None:
 
     :raises InputError: the folder cannot be written
     """
-    path = Path(folder) / 'index.json'
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name('.index.json.part')
-        index = index | {'format': FORMAT, 'crop': GEOMETRY}
-        beside.write_text(json.dumps(index, indent=1) + '\n')
-        os.replace(beside, path)
-    except OSError as error:
-        raise InputError(f"cannot write '{path}': {error.strerror}") from error
+    text = json.dumps(index | {'format': FORMAT, 'crop': GEOMETRY}, indent=1) + '\n'
+    write_whole(Path(folder) / 'index.json', lambda file: file.write(text.encode()))
 
 
 def _split(options: dict[str, Any]) -> dict[str, Any]:

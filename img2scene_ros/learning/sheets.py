@@ -18,14 +18,14 @@ from img2scene_ros.learning.samples import SceneSamples
 from img2scene_ros.learning.samples import read_index
 from img2scene_ros.models.crop import Crop
 from img2scene_ros.models.crop import Cube
+from img2scene_ros.rendering.pictures import BACKDROP
+from img2scene_ros.rendering.pictures import FONT
+from img2scene_ros.rendering.pictures import captioned
 from img2scene_ros.rendering.pictures import color_of
 from img2scene_ros.rendering.raycast import Lights
 from img2scene_ros.rendering.raycast import Surface
 from img2scene_ros.rendering.raycast import look_at
 from img2scene_ros.rendering.raycast import render
-
-FONT = cv2.FONT_HERSHEY_SIMPLEX
-BACKDROP = (46, 49, 54)
 
 
 def draw_sheet(folder: Path, path: Path, count: int = 24) -> None:
@@ -60,7 +60,7 @@ def _draw_crop(sample: CropSample) -> np.ndarray:
     row = np.hstack([crop.color, mask, _depth_picture(crop.depth, *near), front, side])
     text = (f'{sample.truth.label}: {sample.truth.shape.split("/", 1)[1]}, {sample.anchor:.2f} m, '
             f'{100 * sample.truth.shown:.0f} % shown')
-    return _captioned(row, text)
+    return captioned(row, text)
 
 
 def _front_and_side(volume: np.ndarray, crop: Crop, cube: Cube) -> tuple[np.ndarray, np.ndarray]:
@@ -110,9 +110,9 @@ def draw_predictions(rows: Sequence[PredictedRow]) -> np.ndarray:
 
 def _draw_predicted(row: PredictedRow) -> np.ndarray:
     volumes = {'truth': row.truth, **row.predictions}
-    pairs = [_captioned(np.hstack(_front_and_side(volume, row.crop, row.cube)), name)
+    pairs = [captioned(np.hstack(_front_and_side(volume, row.crop, row.cube)), name)
              for name, volume in volumes.items()]
-    return np.hstack([_captioned(row.crop.color, row.caption), *pairs])
+    return np.hstack([captioned(row.crop.color, row.caption), *pairs])
 
 
 def _draw_scene(sample: SceneSample) -> np.ndarray:
@@ -132,8 +132,8 @@ def _draw_scene(sample: SceneSample) -> np.ndarray:
             cv2.line(picture, center.tolist(), end.tolist(), hue, 1)
     depth = sample.frame.depth
     low, high = np.nanpercentile(depth, (1, 90))
-    return _captioned(np.hstack([picture, _depth_picture(depth, low, high)]),
-                      f'scene {sample.scene}, {len(sample.objects)} objects')
+    return captioned(np.hstack([picture, _depth_picture(depth, low, high)]),
+                     f'scene {sample.scene}, {len(sample.objects)} objects')
 
 
 def _dotted(picture: np.ndarray, box: list[int], color: tuple[int, int, int]) -> None:
@@ -160,11 +160,3 @@ def _blocks(volume: np.ndarray, centers: np.ndarray, cell: float) -> Surface:
     vertices = (places[:, None] + block.vertices).reshape(-1, 3)
     faces = (8 * np.arange(len(places))[:, None, None] + block.faces).reshape(-1, 3)
     return Surface(vertices, faces, np.full((len(vertices), 3), (120, 170, 220), np.uint8), 1)
-
-
-def _captioned(picture: np.ndarray, text: str) -> np.ndarray:
-    strip = np.full((16, picture.shape[1], 3), 24, np.uint8)
-    cv2.putText(strip, text, (4, 12), FONT, 0.38, (220, 220, 220), 1, cv2.LINE_AA)
-    framed = np.vstack([strip, picture])
-    framed[:, -2:] = 255
-    return framed

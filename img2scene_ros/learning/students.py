@@ -30,6 +30,7 @@ from torch import nn
 
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
+from img2scene_ros.files import write_whole
 from img2scene_ros.learning import live
 from img2scene_ros.learning.arrangements import Stock
 from img2scene_ros.learning.arrangements import open_stock
@@ -57,7 +58,6 @@ from img2scene_ros.models.instances import InstanceNetwork
 from img2scene_ros.models.instances import group_instances
 from img2scene_ros.models.instances import instance_loss
 from img2scene_ros.models.networks import save_network
-from img2scene_ros.models.networks import write_beside
 from img2scene_ros.options import option
 
 VALIDATION_BATCH = 32
@@ -109,11 +109,11 @@ class Student(ABC):
 
     @abstractmethod
     def score(self, network: nn.Module, held: live.Examples) -> tuple[float, dict[str, Any]]:
-        """Return how good a network is, and what config.json shall tell of it."""
+        """Return how good a network is, and what config.json says of it."""
 
     @abstractmethod
     def table(self, details: dict[str, Any]) -> str:
-        """Return what `score` tells as a Markdown table."""
+        """Return what `score` returns as a Markdown table."""
 
     @abstractmethod
     def sheet(self, network: nn.Module, held: live.Examples) -> np.ndarray:
@@ -389,7 +389,7 @@ def _validate(
     save_network(run.average, out, {
         'step': run.step, 'training': about, 'samples': run.chunks * options.chunk,
         'picture_size': options.size or live.WIDTH, 'validation': details}, half=True)
-    write_beside(out / 'table.md', lambda path: path.write_text(student.table(details)))
+    write_whole(out / 'table.md', lambda file: file.write(student.table(details).encode()))
     sheet = student.sheet(run.average, held)
     if not cv2.imwrite(str(out / 'sheet.png'), sheet[..., ::-1]):
         raise InputError(f"cannot write '{out / 'sheet.png'}'")

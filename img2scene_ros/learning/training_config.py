@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from img2scene_ros.errors import InputError
-from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import OptionError
 from img2scene_ros.learning.augmentation import AugmentationOptions
 from img2scene_ros.models.networks import NETWORKS
 from img2scene_ros.models.networks import network_class
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
+from img2scene_ros.packages import importing
 
 SECTIONS = ('model', 'augmentation')
 
@@ -133,12 +133,8 @@ def given_values(path: Path | None, assignments: Sequence[str]) -> dict[str, Any
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
+    with importing('a training config', 'PyYAML', 'set its options with NAME=VALUE'):
         import yaml
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            'reading a training config needs the Python package PyYAML (pip install PyYAML)'
-        ) from error
     try:
         values = yaml.safe_load(Path(path).read_text())
     except OSError as error:

@@ -1,7 +1,6 @@
 """Places objects by a network that guesses metric depth from the picture alone."""
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from img2scene_ros.devices import dtype_option
 from img2scene_ros.devices import torch_device
 from img2scene_ros.devices import torch_dtype
 from img2scene_ros.errors import InputError
-from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.hub import cached_checkpoint
 from img2scene_ros.hub import checkpoint_folder
 from img2scene_ros.hub import first_line
@@ -23,6 +21,9 @@ from img2scene_ros.localization import object_axes
 from img2scene_ros.localization import position_std
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
+from img2scene_ros.packages import TRANSFORMERS
+from img2scene_ros.packages import missing_packages
+from img2scene_ros.packages import require_packages
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 from img2scene_ros.types import Placement
@@ -30,7 +31,6 @@ from img2scene_ros.types import SupportPlane
 
 # Families of transformers that answer in metres; Depth Anything does in its metric checkpoints.
 _METRIC = ('depth_pro', 'glpn', 'zoedepth')
-_PACKAGES = {'torch': 'torch', 'transformers': 'transformers', 'pillow': 'PIL'}
 # Without a mask the depth is read in the inner part of the box, this share of each side.
 _INNER = 0.5
 # How far an object's middle lies behind the median of what is seen of it, in the lesser of its
@@ -57,7 +57,7 @@ def is_at_hand(options: MonocularOptions) -> bool:
     """Tell whether the model is configured, or already on this machine with what it needs."""
     if options.checkpoint != MonocularOptions().checkpoint:
         return True
-    if any(find_spec(module) is None for module in _PACKAGES.values()):
+    if missing_packages(TRANSFORMERS):
         return False
     return cached_checkpoint(options.checkpoint, options.revision) is not None
 
@@ -74,7 +74,8 @@ class MonocularDistance:
     Options = MonocularOptions
 
     def __init__(self, options: MonocularOptions = MonocularOptions()) -> None:
-        _require_packages()
+        require_packages("the source of distances 'monocular'", TRANSFORMERS,
+                         'choose another distance')
         self.options = options
         self._device = torch_device(options.device)
         self._dtype = torch_dtype(options.dtype, self._device)
@@ -150,14 +151,6 @@ def _region(detection: Detection, shape: tuple[int, int]) -> np.ndarray:
     return region
 
 
-def _require_packages() -> None:
-    missing = [name for name, module in _PACKAGES.items() if find_spec(module) is None]
-    if missing:
-        raise MissingDependencyError(
-            f"the source of distances 'monocular' needs {' and '.join(missing)}; install with "
-            f"`pip install {' '.join(missing)}` or choose another distance")
-
-
 def _load(folder: Path, checkpoint: str) -> tuple[Any, Any]:
     import torch
     from transformers import AutoConfig
@@ -174,7 +167,7 @@ def _load(folder: Path, checkpoint: str) -> tuple[Any, Any]:
     metric = getattr(config, 'depth_estimation_type', '') == 'metric'
     if not (metric or config.model_type in _METRIC):
         raise InputError(
-            f"the checkpoint '{checkpoint}' ({config.model_type}) tells no metric depth; choose "
+            f"the checkpoint '{checkpoint}' ({config.model_type}) gives no metric depth; choose "
             f"one that does, for example '{MonocularOptions().checkpoint}'")
     with reading('preprocessor_config.json', checkpoint):
         processor = AutoImageProcessor.from_pretrained(

@@ -5,11 +5,11 @@ import trimesh
 from scipy import ndimage
 from skimage.measure import marching_cubes
 
-from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import ReconstructionError
+from img2scene_ros.packages import importing
 from img2scene_ros.rendering.raycast import raycasting_scene
 
-_CELLS = 64  # along the longest side of a mesh that is wrapped anew
+_CELLS = 64  # along the longest side of a mesh that is wrapped again
 _SHELL = 0.55  # cells; a shell this thick on either side has no gaps
 _MIN_PART = 0.001  # of the largest part: smaller parts are specks
 
@@ -41,7 +41,7 @@ def closed_mesh(
     :param cell: metres, or (3,) metres
     :param origin: (3,) metres, the centre of the first cell
     :return: (V, 3) float64 metres, and (F, 3) faces, counter-clockwise seen from outside
-    :raises MissingDependencyError: Open3D is not installed, and the mesh has to be thinned out
+    :raises MissingDependencyError: Open3D is not installed, and the mesh has to be decimated
     """
     vertices, faces, _, _ = marching_cubes(solid, 0.0, gradient_direction='ascent')
     mesh = trimesh.Trimesh(vertices * cell + origin, faces, process=False)
@@ -58,17 +58,13 @@ def closed_mesh(
 
 def decimated(mesh: trimesh.Trimesh, triangles: int) -> trimesh.Trimesh:
     """
-    Thin a mesh out; thin walls may tear.
+    Decimate a mesh; thin walls may tear.
 
     :param triangles: as many are left, about
     :raises MissingDependencyError: Open3D is not installed
     """
-    try:
+    with importing("the decimation to 'max_triangles'", 'open3d', 'raise that option'):
         import open3d
-    except ImportError as error:
-        raise MissingDependencyError(
-            'meshes need Open3D to be thinned out; install it with: pip install open3d, or raise '
-            "'max_triangles'") from error
     # Plain arrays: Open3D would read trimesh's own row by row.
     dense = open3d.geometry.TriangleMesh(
         open3d.utility.Vector3dVector(mesh.vertices.view(np.ndarray)),
@@ -112,6 +108,7 @@ def _wrapped(
     vertices: np.ndarray, faces: np.ndarray, max_triangles: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Wrap whatever it is in a closed surface: a shell around its faces, filled inside."""
+    scene = raycasting_scene(vertices.astype(np.float32), faces)
     import open3d
 
     low, high = vertices.min(axis=0), vertices.max(axis=0)
@@ -119,7 +116,6 @@ def _wrapped(
     shape = np.ceil((high - low) / cell).astype(int) + 5
     origin = (low + high - cell * (shape - 1)) / 2.0
     points = (np.indices(shape).transpose(1, 2, 3, 0) * cell + origin).astype(np.float32)
-    scene = raycasting_scene(vertices.astype(np.float32), faces)
     distance = scene.compute_distance(open3d.core.Tensor(points)).numpy() / cell
     shell = _SHELL - distance
     inside = ndimage.binary_fill_holes(shell > 0) & (shell <= 0)

@@ -15,6 +15,7 @@ from scipy import sparse
 from scipy.sparse.linalg import spsolve
 
 from img2scene_ros.camera import Camera
+from img2scene_ros.camera import sampled
 from img2scene_ros.mesh.colors import mix
 from img2scene_ros.mesh.normals import face_normals
 from img2scene_ros.mesh.normals import vertex_normals
@@ -105,13 +106,13 @@ class _Picture:
         :return: RGB (N, 3) float32, and from 0 (not seen) to 1 how far it is the point's (N,)
         """
         sight = points / np.linalg.norm(points, axis=1, keepdims=True)
-        pixels = np.nan_to_num(self.camera.project(points), nan=-1e3).astype(np.float32)
-        farthest = _sampled(self._farthest, pixels, cv2.INTER_NEAREST)
-        inside = _sampled(self._inside, pixels, cv2.INTER_LINEAR)
+        pixels = np.nan_to_num(self.camera.project(points), nan=-1e3)
+        farthest = sampled(self._farthest, pixels, cv2.INTER_NEAREST)
+        inside = sampled(self._inside, pixels)
         in_front = points[:, 2] <= farthest + 2.0 * self._pixel
         facing = -(normals * sight).sum(axis=1)
         trust = in_front * _step(facing, GRAZING, CLEAR) * _step(inside, MARGIN, MARGIN + FADE)
-        return _sampled(self._color, pixels, cv2.INTER_LINEAR), trust.astype(np.float32)
+        return sampled(self._color, pixels), trust.astype(np.float32)
 
 
 def _depth_image(camera: Camera, points: np.ndarray, faces: np.ndarray) -> np.ndarray:
@@ -162,14 +163,6 @@ def _filled(colors: np.ndarray, texel: np.ndarray, shape: tuple[int, int]) -> np
     source = np.zeros(label.max() + 1, np.int64)
     source[label[empty == 0]] = np.flatnonzero(empty == 0)
     return image[source[label]]
-
-
-def _sampled(image: np.ndarray, pixels: np.ndarray, how: int) -> np.ndarray:
-    """Interpolate an image at pixels (N, 2) float32; 0 beyond its border."""
-    # OpenCV takes at most 32767 at once.
-    return np.concatenate([
-        cv2.remap(image, part[None], None, how)[0]
-        for part in np.array_split(pixels, 1 + len(pixels) // 30000)])
 
 
 def _step(values: np.ndarray, low: float, high: float) -> np.ndarray:

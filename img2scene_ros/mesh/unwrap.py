@@ -4,8 +4,8 @@ import numpy as np
 from scipy import sparse
 
 from img2scene_ros.camera import Camera
-from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.mesh.normals import face_normals
+from img2scene_ros.packages import importing
 
 FACING = 0.2  # least cosine between a face and the direction it is projected along
 HIDDEN_SCALE = 0.5  # what no picture shows has no fine detail
@@ -46,7 +46,7 @@ def rasterize(
     Find the pixels whose centres triangles cover.
 
     :param corners: (F, 3, 2) pixels; (0, 0) is the centre of the first pixel
-    :param shape: height and width of the image; what is outside is left out
+    :param shape: height and width of the image; what is outside is skipped
     :return: for each of N pairs of a pixel and a triangle: the pixel as row * width + column,
         the triangle, and the barycentric weights of its corners (N, 3) float32
     """
@@ -156,12 +156,8 @@ def _packed(
     corners: np.ndarray, faces: np.ndarray, chart: np.ndarray, size: int,
 ) -> tuple[np.ndarray, tuple[int, int]]:
     """Pack the charts, scaled down until they fit; the result is that of `unwrap`."""
-    try:
+    with importing('a texture instead of coloured vertices', 'xatlas', "set 'texture' to none"):
         import xatlas
-    except ImportError as error:
-        raise MissingDependencyError(
-            'textures need xatlas, so meshes keep the colours of their vertices; install it with: '
-            'pip install xatlas (or set texture to none)') from error
     key = chart[:, None] * np.int64(faces.max() + 1) + faces
     _, first, indices = np.unique(key, return_index=True, return_inverse=True)
     places = corners.reshape(-1, 2)[first].astype(np.float32)

@@ -3,11 +3,11 @@
 from torch import Tensor
 from torch import nn
 
-from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import OptionError
 from img2scene_ros.models.channels import CHANNELS
 from img2scene_ros.models.resnet import DEPTHS
 from img2scene_ros.models.resnet import ResNet
+from img2scene_ros.packages import importing
 
 RESNETS = {f'resnet{depth}': depth for depth in DEPTHS}
 STRIDES = [4, 8, 16, 32]
@@ -30,12 +30,8 @@ class TimmBackbone(nn.Module):
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        try:
+        with importing(f"the backbone '{name}'", 'timm', f"choose {' or '.join(RESNETS)}"):
             import timm
-        except ImportError as error:
-            raise MissingDependencyError(
-                f"the backbone '{name}' needs the Python package timm (pip install timm); without "
-                f"it there are {', '.join(RESNETS)}") from error
         try:
             self.network = timm.create_model(
                 name, features_only=True, in_chans=CHANNELS, pretrained=False)

@@ -19,6 +19,7 @@ import numpy as np
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.camera import box_edges
+from img2scene_ros.camera import sampled
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.types import Frame
@@ -43,7 +44,7 @@ def check_geometry(recorded: dict[str, float] | None, owner: str) -> None:
     if recorded != GEOMETRY:
         raise InputError(
             f"'{owner}' was made for other crops ({recorded}) than this version cuts "
-            f'({GEOMETRY}); make it anew')
+            f'({GEOMETRY}); make it again')
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,7 +205,7 @@ def look_through(view: CropView, frame: Frame, mask: np.ndarray, size: int) -> C
     :param size: pixels of the crop's side
     """
     virtual = view.camera(size)
-    pixels = frame.camera.project(virtual.rays @ view.rotation.T).astype(np.float32)
+    pixels = frame.camera.project(virtual.rays @ view.rotation.T)
     pixels = np.nan_to_num(pixels, nan=-1e6)
     # Where the crop is coarser than the picture, averaging first keeps fine texture from aliasing.
     blur = 0.5 * frame.camera.fx / virtual.fx
@@ -213,18 +214,10 @@ def look_through(view: CropView, frame: Frame, mask: np.ndarray, size: int) -> C
     depth = None
     if frame.depth is not None:
         # The nearest reading: a mean across an edge would lie on neither side.
-        points = _sampled(frame.points, pixels, cv2.INTER_NEAREST, np.nan)
+        points = sampled(frame.points, pixels, cv2.INTER_NEAREST, np.nan)
         depth = (points @ view.rotation[:, 2]).astype(np.float32)
-    return Crop(
-        view, _sampled(color, pixels, cv2.INTER_LINEAR, 0),
-        _sampled(cover, pixels, cv2.INTER_LINEAR, 0) > 0.5, depth)
+    return Crop(view, sampled(color, pixels), sampled(cover, pixels) > 0.5, depth)
 
 
 def _blurred(image: np.ndarray, sigma: float) -> np.ndarray:
     return cv2.GaussianBlur(image, (0, 0), sigma) if sigma > 0.5 else image
-
-
-def _sampled(image: np.ndarray, pixels: np.ndarray, how: int, outside: float) -> np.ndarray:
-    return cv2.remap(
-        image, pixels[..., 0], pixels[..., 1], how, borderMode=cv2.BORDER_CONSTANT,
-        borderValue=(outside, outside, outside))

@@ -1,9 +1,6 @@
 """The networks by name; how they are saved and loaded."""
 
 import json
-import os
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ from torch import nn
 
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
+from img2scene_ros.files import write_whole
 from img2scene_ros.models.crop import GEOMETRY
 from img2scene_ros.models.crop import check_geometry
 from img2scene_ros.models.frustum_unet import FrustumUNet
@@ -29,7 +27,7 @@ NETWORKS: dict[str, type[OccupancyNetwork]] = {
 }
 KINDS: dict[str, type[nn.Module]] = {**NETWORKS, 'instances': InstanceNetwork}
 Network = TypeVar('Network', bound=nn.Module)
-PICTURE_SIZE = 112  # pixels of a side of the crops, for weights that tell none
+PICTURE_SIZE = 112  # pixels of a side of the crops, for weights that specify none
 WEIGHTS = 'model.safetensors'
 CONFIG = 'config.json'
 
@@ -68,7 +66,7 @@ def save_network(
     """
     Write a network's weights and shape; a failure leaves what was there before.
 
-    :param about: what else config.json shall tell, such as scores
+    :param about: what else config.json shall say, such as scores
     :param half: in half precision, half the size
     :raises InputError: the folder cannot be written
     """
@@ -81,8 +79,8 @@ def save_network(
         'network': name, 'options': asdict(network.config), 'crop': GEOMETRY, **(about or {})}
     folder = Path(folder)
     # The weights last: whoever finds them finds their shape, too.
-    write_beside(folder / CONFIG, lambda path: path.write_text(json.dumps(config, indent=1)))
-    write_beside(folder / WEIGHTS, lambda path: path.write_bytes(safetensors_of(weights)))
+    write_whole(folder / CONFIG, lambda file: file.write(json.dumps(config, indent=1).encode()))
+    write_whole(folder / WEIGHTS, lambda file: file.write(safetensors_of(weights)))
 
 
 def safetensors_of(weights: dict[str, torch.Tensor]) -> bytes:
@@ -138,9 +136,9 @@ def load_network(folder: Path, expected: type[Network] = OccupancyNetwork) -> Ne
 
 def read_network_config(folder: Path) -> dict[str, Any]:
     """
-    Return what config.json tells about a network.
+    Return what config.json says about a network.
 
-    :raises InputError: it cannot be read, tells no network, or one for other crops
+    :raises InputError: it cannot be read, names no network, or one for other crops
     """
     path = Path(folder) / CONFIG
     try:
@@ -164,22 +162,3 @@ def picture_size(config: dict[str, Any]) -> int:
     :param config: as `read_network_config`
     """
     return int(config.get('picture_size', PICTURE_SIZE))
-
-
-def write_beside(path: Path, write: Callable[[Path], Any]) -> None:
-    """
-    Write a file beside its place, then move it there: it changes as a whole or not at all.
-
-    :param write: writes to the path that it is given
-    :raises InputError: it cannot be written
-    """
-    beside = path.with_name(f'.{path.name}.part')
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(beside)
-        os.replace(beside, path)
-    except (OSError, RuntimeError) as error:  # torch.save raises RuntimeError
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
-        reason = getattr(error, 'strerror', None) or ' '.join(str(error).split())[:160]
-        raise InputError(f"cannot write '{path}': {reason}") from error

@@ -19,6 +19,7 @@ from threading import Thread
 from typing import Protocol
 
 from img2scene_ros.errors import InputError
+from img2scene_ros.files import replacing
 from img2scene_ros.mesh.formats import mesh_files
 from img2scene_ros.types import ObjectModel
 
@@ -113,14 +114,9 @@ class MeshFolder:
         self.base_uri = self.folder.as_uri()
 
     def put(self, name: str, content: bytes) -> None:
-        """Write a file beside its place, then move it there."""
-        part = self.folder / f'.{name}'
-        try:
-            part.write_bytes(content)
-            part.replace(self.folder / name)
-        except OSError:
-            self.drop(part.name)
-            raise
+        """Write a file; it appears whole or not at all."""
+        with replacing(self.folder / name) as file:
+            file.write(content)
 
     def drop(self, name: str) -> None:
         """Remove a file."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from img2scene_ros.depth import depth_std
+from img2scene_ros.detection import mask_iou
 from img2scene_ros.models.crop import CropView
 from img2scene_ros.models.crop import crop_view
 from img2scene_ros.models.crop import look_through
@@ -56,10 +57,9 @@ class Evidence:
         """
         solid = np.isfinite(rendered)
         judged = self.judged(rendered)
-        union = np.count_nonzero((solid | self.mask) & judged)
         both = solid & self.mask & np.isfinite(self.depth)
         return Fit(
-            np.count_nonzero(solid & self.mask & judged) / max(union, 1),
+            mask_iou(solid & judged, self.mask & judged),
             float(np.median(np.abs(rendered - self.depth)[both])) if both.any() else None)
 
 

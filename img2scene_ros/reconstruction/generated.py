@@ -39,7 +39,7 @@ class Generated:
 
     - vertices: (V, 3) float64
     - faces: (F, 3) int64
-    - paint: gives the colours (N, 3) uint8 RGB of points, told by their faces (N,) and their
+    - paint: gives the colours (N, 3) uint8 RGB of points, specified by their faces (N,) and their
       barycentric weights there (N, 3)
     """
 
@@ -69,9 +69,9 @@ class Generated:
 
     def _colors(self, points: np.ndarray) -> np.ndarray:
         """Colour points as the surface nearest to them, (N, 3) uint8."""
+        scene = raycasting_scene(self.vertices.astype(np.float32), self.faces)
         import open3d
 
-        scene = raycasting_scene(self.vertices.astype(np.float32), self.faces)
         nearest = scene.compute_closest_points(open3d.core.Tensor(points.astype(np.float32)))
         second, third = nearest['primitive_uvs'].numpy().T
         return self.paint(nearest['primitive_ids'].numpy().astype(np.int64),

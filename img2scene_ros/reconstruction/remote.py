@@ -17,7 +17,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from ipaddress import ip_address
 from threading import Thread
 from time import monotonic
@@ -27,12 +26,12 @@ from typing import Any
 from urllib.parse import quote
 from urllib.parse import urlsplit
 
-from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import OptionError
 from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.hub import first_line
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
+from img2scene_ros.packages import require_packages
 from img2scene_ros.reconstruction.cutout import cut_out
 from img2scene_ros.reconstruction.cutout import png
 from img2scene_ros.reconstruction.generated import FRONTS
@@ -109,10 +108,8 @@ class RemoteReconstructor:
                 "the reconstructor 'remote' is off, because it sends pictures to a server; set "
                 'remote.url to the server that may see them')
         self._host = _host(options.url)
-        if find_spec('requests') is None:
-            raise MissingDependencyError(
-                "the reconstructor 'remote' needs requests; install it with: pip install "
-                'requests')
+        require_packages(
+            "the reconstructor 'remote'", ('requests',), "use 'voxel', which needs no server")
         self._token = os.environ.get(options.token_variable, '') if options.token_variable else ''
         self.options = options
         _warn(self._host, options.url.startswith('https:'))

@@ -9,7 +9,6 @@ conditional 3D implicit functions, 2023.)
 """
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ from img2scene_ros.devices import device_option
 from img2scene_ros.devices import dtype_option
 from img2scene_ros.devices import torch_device
 from img2scene_ros.devices import torch_dtype
-from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.hub import checkpoint_folder
 from img2scene_ros.hub import first_line
@@ -27,6 +25,7 @@ from img2scene_ros.mesh.colors import mix
 from img2scene_ros.mesh.colors import srgb
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
+from img2scene_ros.packages import require_packages
 from img2scene_ros.reconstruction.cutout import cut_out
 from img2scene_ros.reconstruction.cutout import on_plain
 from img2scene_ros.reconstruction.generated import Generated
@@ -69,7 +68,9 @@ class ShapEReconstructor:
     Options = ShapEOptions
 
     def __init__(self, options: ShapEOptions = ShapEOptions()) -> None:
-        _require_packages()
+        require_packages(
+            "the reconstructor 'shap_e'", ('diffusers', 'torch', 'transformers'),
+            "use 'voxel', whose weights come with the package")
         self._device = torch_device(options.device)
         folder = checkpoint_folder(
             options.checkpoint, options.revision, "the reconstructor 'voxel', whose weights come "
@@ -129,14 +130,6 @@ def as_generated(mesh: Any) -> Generated:
     return Generated(
         vertices[:, [0, 2, 1]] * (1, 1, -1), faces,
         lambda face, weights: srgb(mix(light[faces[face]], weights)))
-
-
-def _require_packages() -> None:
-    missing = [name for name in ('diffusers', 'torch', 'transformers') if find_spec(name) is None]
-    if missing:
-        raise MissingDependencyError(
-            f"the reconstructor 'shap_e' needs {' and '.join(missing)}; install with `pip "
-            f"install {' '.join(missing)}`, or use 'voxel', whose weights come with the package")
 
 
 BACKEND = ShapEReconstructor

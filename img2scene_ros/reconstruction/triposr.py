@@ -11,7 +11,6 @@ metric size: the place where it fits sets it. `models/triposr_network.py` is the
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +22,6 @@ from img2scene_ros.devices import dtype_option
 from img2scene_ros.devices import torch_device
 from img2scene_ros.devices import torch_dtype
 from img2scene_ros.errors import Img2SceneError
-from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.errors import attempt
 from img2scene_ros.hub import checkpoint_folder
@@ -33,6 +31,7 @@ from img2scene_ros.mesh.closing import main_parts
 from img2scene_ros.models.crop import Crop
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
+from img2scene_ros.packages import require_packages
 from img2scene_ros.reconstruction import BatchReconstructor
 from img2scene_ros.reconstruction.cutout import cut_out
 from img2scene_ros.reconstruction.cutout import on_plain
@@ -84,7 +83,8 @@ class TriposrReconstructor(BatchReconstructor):
     Options = TriposrOptions
 
     def __init__(self, options: TriposrOptions = TriposrOptions()) -> None:
-        _require_packages()
+        require_packages("the reconstructor 'triposr'", ('torch', 'safetensors'),
+                         "use 'depth_shell' with a depth camera")
         from torch import nn
 
         from img2scene_ros.models.triposr_network import load_triposr
@@ -184,14 +184,6 @@ class TriposrReconstructor(BatchReconstructor):
                 self._network.query(planes, part)[1]
                 for part in points.split(self.options.points_per_chunk)])
         return (255.0 * colors).round().byte().cpu().numpy()
-
-
-def _require_packages() -> None:
-    missing = [name for name in ('torch', 'safetensors') if find_spec(name) is None]
-    if missing:
-        raise MissingDependencyError(
-            f"the reconstructor 'triposr' needs {' and '.join(missing)}; install with `pip "
-            f"install {' '.join(missing)}`, or use 'depth_shell' with a depth camera")
 
 
 def _checkpoint(options: TriposrOptions) -> Path:

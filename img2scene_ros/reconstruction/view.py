@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
+from img2scene_ros.camera import sampled
 from img2scene_ros.depth import depth_std
 from img2scene_ros.detection.masks import colored_pixels
 from img2scene_ros.errors import ReconstructionError
@@ -103,7 +104,8 @@ class View:
         """
         optical, pixels = self._seen_at(points)
         behind, beside, *_ = self._compared(optical, pixels)
-        thickness = _sampled(self._width, pixels) * optical[:, 2] / self.frame.camera.fx
+        width = sampled(self._width, pixels, outside=None)
+        thickness = width * optical[:, 2] / self.frame.camera.fx
         return np.minimum(np.minimum(behind, beside), 1.2 * thickness - behind)
 
     def depths(
@@ -131,16 +133,16 @@ class View:
         return colors, shown & (np.abs(behind) < 0.008)
 
     def _seen_at(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return points in the optical frame (N, 3), and their pixels in the window (1, N, 2)."""
+        """Return points in the optical frame (N, 3), and their pixels in the window (N, 2)."""
         optical = self.to_optical(points)
         pixels = self.frame.camera.project(optical) - self._window[:2]
-        return optical, np.nan_to_num(pixels, nan=-1e3).astype(np.float32).reshape(1, -1, 2)
+        return optical, np.nan_to_num(pixels, nan=-1e3)
 
     def _compared(
         self, optical: np.ndarray, pixels: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         depth, slant, edge, measured = (
-            _sampled(image, pixels)
+            sampled(image, pixels, outside=None)
             for image in (self._depth, self._slant, self._edge, self._measured))
         along = optical[:, 2] - depth
         return along * slant, edge * optical[:, 2] / self.frame.camera.fx, along, measured
@@ -207,13 +209,6 @@ def _nearest(known: np.ndarray) -> tuple[np.ndarray, ...]:
     """Return the row and column of the nearest pixel that is known, for each."""
     return tuple(ndimage.distance_transform_edt(
         ~known, return_distances=False, return_indices=True))
-
-
-def _sampled(image: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """Interpolate an image at pixels (1, N, 2) float32; beyond its border the border's value."""
-    values = [cv2.remap(image, part, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-              for part in np.array_split(pixels, -(-pixels.shape[1] // 30000), axis=1)]
-    return np.concatenate(values, axis=1)[0]
 
 
 def _bytes(mask: np.ndarray) -> np.ndarray:

@@ -14,7 +14,6 @@ What lies outside of the crop's cube (`models/crop.py`) is lost.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
-from importlib.util import find_spec
 
 import numpy as np
 from scipy import ndimage
@@ -26,7 +25,6 @@ from img2scene_ros.devices import dtype_option
 from img2scene_ros.devices import torch_device
 from img2scene_ros.devices import torch_dtype
 from img2scene_ros.errors import Img2SceneError
-from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.errors import attempt
 from img2scene_ros.hub import first_line
@@ -39,6 +37,7 @@ from img2scene_ros.models.crop import Cube
 from img2scene_ros.models.crop import cut_crop
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
+from img2scene_ros.packages import require_packages
 from img2scene_ros.reconstruction import BatchReconstructor
 from img2scene_ros.reconstruction.view import MIN_READINGS
 from img2scene_ros.reconstruction.view import View
@@ -86,7 +85,8 @@ class VoxelReconstructor(BatchReconstructor):
     Options = VoxelOptions
 
     def __init__(self, options: VoxelOptions = VoxelOptions()) -> None:
-        _require_packages()
+        require_packages("the reconstructor 'voxel'", ('torch', 'safetensors'),
+                         "use 'depth_shell' with a depth camera")
         from img2scene_ros.models.networks import load_network
         from img2scene_ros.models.networks import picture_size
         from img2scene_ros.models.networks import read_network_config
@@ -195,14 +195,6 @@ class VoxelReconstructor(BatchReconstructor):
             raise ReconstructionError(
                 'the network takes all the space around the object for solid; check its weights')
         return np.clip(depth, -_REACH, _REACH)
-
-
-def _require_packages() -> None:
-    missing = [name for name in ('torch', 'safetensors') if find_spec(name) is None]
-    if missing:
-        raise MissingDependencyError(
-            f"the reconstructor 'voxel' needs {' and '.join(missing)}; install with `pip install "
-            f"{' '.join(missing)}`, or use 'depth_shell' with a depth camera")
 
 
 def _crop(sighting: Sighting, size: int) -> Crop:

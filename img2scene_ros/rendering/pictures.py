@@ -17,7 +17,6 @@ from img2scene_ros.types import SceneObject
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 PANEL_WIDTH, PANEL_HEIGHT = 640, 480
-CAPTION_HEIGHT = 26
 BACKDROP = (46, 49, 54)
 GROUND = (120, 122, 126)
 SKY_RAYS = 8
@@ -79,7 +78,23 @@ def draw_scene(scene: Scene) -> np.ndarray:
             [*context, *objects], camera, _side_view(points, up, camera), lights, BACKDROP,
             supersampling=2).color
         panels.append(('reconstructed, from the side', second))
-    return np.hstack([_captioned(text, picture) for text, picture in panels])
+    return np.hstack([captioned(picture, text, 26) for text, picture in panels])
+
+
+def captioned(picture: np.ndarray, text: str, height: int = 16) -> np.ndarray:
+    """
+    Put a line of text above a picture, and a dark edge at its right for the next one.
+
+    :param picture: (H, W, 3) uint8, RGB
+    :param height: of the line, pixels
+    :return: (height + H, W, 3)
+    """
+    strip = np.full((height, picture.shape[1], 3), 24, np.uint8)
+    cv2.putText(strip, text, (height // 4, height - height // 3), FONT, 0.3 + 0.005 * height,
+                (220, 220, 220), 1, cv2.LINE_AA)
+    panel = np.vstack([strip, picture])
+    panel[:, -1] = 24
+    return panel
 
 
 def _draw_mask(picture: np.ndarray, mask: np.ndarray, color: tuple[int, int, int]) -> None:
@@ -249,11 +264,3 @@ def _side_view(points: np.ndarray, up: np.ndarray, camera: Camera) -> np.ndarray
         eye = center + outwards * distance
         center = center + pose[:3, :2] @ middle * distance
     return look_at(eye, eye - outwards, up)
-
-
-def _captioned(text: str, picture: np.ndarray) -> np.ndarray:
-    strip = np.full((CAPTION_HEIGHT, picture.shape[1], 3), 24, np.uint8)
-    cv2.putText(strip, text, (8, CAPTION_HEIGHT - 9), FONT, 0.42, (220, 220, 220), 1, cv2.LINE_AA)
-    panel = np.vstack([strip, picture])
-    panel[:, -1] = 24
-    return panel

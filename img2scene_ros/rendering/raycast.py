@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from img2scene_ros.camera import Camera
-from img2scene_ros.errors import MissingDependencyError
+from img2scene_ros.packages import importing
 from img2scene_ros.types import Texture
 
 CREASE = np.cos(np.radians(40.0))
@@ -290,12 +290,8 @@ def raycasting_scene(vertices: np.ndarray, faces: np.ndarray) -> Any:
     :param faces: (F, 3) int
     :raises MissingDependencyError: Open3D is not installed
     """
-    try:
+    with importing('drawing meshes', 'open3d', 'the smaller open3d-cpu'):
         from open3d.t.geometry import RaycastingScene
-    except (ImportError, OSError) as error:
-        raise MissingDependencyError(
-            'pictures of scenes need Open3D: pip install open3d-cpu '
-            f'(or open3d; the import says: {error})') from error
     scene = RaycastingScene()
     scene.add_triangles(
         np.ascontiguousarray(vertices), np.ascontiguousarray(faces.astype(np.uint32)))

@@ -8,6 +8,7 @@ What the model would find is given by hand; that the model itself is run rightly
 import json
 import shutil
 import socket
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -311,8 +312,7 @@ def tiny_is_bundled(weights, monkeypatch) -> None:
 
 @pytest.fixture
 def no_transformers(monkeypatch) -> None:
-    monkeypatch.setattr(
-        detr, 'find_spec', lambda name: None if name == 'transformers' else True)
+    monkeypatch.setitem(sys.modules, 'transformers', None)
 
 
 def test_takes_the_bundled_weights_without_a_network_and_says_so_once(

@@ -471,9 +471,8 @@ def test_a_config_that_names_no_class_means_the_usual_one(damaged, frame):
 def test_says_what_to_do_about_a_checkpoint_that_needs_timm(damaged, monkeypatch):
     # As facebook/detr-resnet-50 is without its revision no_timm.
     rewrite_config(damaged, use_timm_backbone=True, backbone='resnet50', backbone_config=None)
-    monkeypatch.setattr(
-        detr, 'find_spec', lambda name: None if name == 'timm' else True)
-    with pytest.raises(MissingDependencyError, match="'revision' to 'no_timm'"):
+    monkeypatch.setitem(sys.modules, 'timm', None)
+    with pytest.raises(MissingDependencyError, match="pip install timm.*'revision' to 'no_timm'"):
         detector(damaged)
 
 
@@ -484,8 +483,9 @@ def test_refuses_what_is_neither_a_folder_nor_a_name(name):
 
 
 def test_names_the_packages_that_are_missing(monkeypatch):
-    monkeypatch.setattr(detr, 'find_spec', lambda name: True if name == 'PIL' else None)
-    with pytest.raises(MissingDependencyError, match='pip install torch transformers` .*tabletop'):
+    for name in ('torch', 'transformers'):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingDependencyError, match='pip install torch transformers`.*tabletop'):
         DetrDetector()
 
 

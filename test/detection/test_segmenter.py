@@ -6,6 +6,7 @@ prompts, sizes and coordinates are right.
 """
 
 import json
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -280,7 +281,8 @@ def test_segmenter_that_is_not_there_is_one_sentence(
     with pytest.raises(MissingDependencyError, match='hf download .*none.*depth') as caught:
         Segmenter('facebook/sam2.1-hiera-tiny')
     assert '\n' not in str(caught.value)
-    monkeypatch.setattr(segmenter, 'find_spec', lambda name: None)
+    for name in ('torch', 'transformers', 'PIL'):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingDependencyError, match='pip install torch transformers pillow'):
         Segmenter('facebook/sam2.1-hiera-tiny')
 

@@ -5,7 +5,6 @@ import pytest
 
 from img2scene_ros.learning.average_precision import Boxes
 from img2scene_ros.learning.average_precision import average_precisions
-from img2scene_ros.learning.average_precision import box_iou
 
 
 def boxes(*rows: tuple, ignored: tuple[int, ...] = ()) -> Boxes:
@@ -59,9 +58,3 @@ def test_real_object_goes_before_an_ignored_one_that_fits_better():
     truth = [boxes((0, 'cup', 1), (2, 'cup', 1), ignored=(1,))]
     assert average_precisions([boxes((2, 'cup', .9))], truth) == {'cup': 1.0}
 
-
-def test_iou_of_boxes():
-    one = np.array([[0, 0, 10, 10], [0, 0, 4, 2]], float)
-    other = np.array([[5, 0, 15, 10], [20, 20, 30, 30], [0, 0, 10, 10]], float)
-    np.testing.assert_allclose(box_iou(one, other), [[1 / 3, 0, 1], [0, 0, 0.08]])
-    assert box_iou(np.zeros((0, 4)), other).shape == (0, 3)

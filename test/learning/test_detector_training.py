@@ -16,13 +16,13 @@ from solids import solid_sample
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.cli import main
+from img2scene_ros.detection import box_iou
 from img2scene_ros.detection.detr import DetrDetector
 from img2scene_ros.detection.detr import DetrOptions
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
 from img2scene_ros.learning import detector_training
-from img2scene_ros.learning.average_precision import box_iou
 from img2scene_ros.learning.detector_config import DetectorAugmentationOptions
 from img2scene_ros.learning.detector_config import DetectorConfig
 from img2scene_ros.learning.detector_config import DetectorTrainingOptions
@@ -461,8 +461,10 @@ def test_full_disk_leaves_the_checkpoint_before(tmp_path, pictures, monkeypatch,
     del before['log.jsonl']
 
     def write_half(*arguments, **_):
-        path = Path(arguments[1])
-        (path if what == 'state' else path / 'model.safetensors').write_bytes(b'half')
+        if what == 'state':
+            arguments[1].write(b'half')
+        else:
+            Path(arguments[1], 'model.safetensors').write_bytes(b'half')
         raise OSError(errno.ENOSPC, 'No space left on device')
 
     if what == 'state':

@@ -141,7 +141,7 @@ def test_perfect_boxes_with_depth_and_without(samples):
         'sensor': with_depth['found']}
     assert 'sensor' not in without['depth_sources']
     assert report.values['detector'] == {}
-    assert report.sheet.shape == (2 * 180, 7 * 240, 3)
+    assert report.sheet.shape == (2 * (180 + 16), 7 * 240, 3)
     groups = {one['group']: one for one in report.values['objects'] if one['mode'] == 'RGB-D'}
     assert groups['all']['found'] == sum(
         one['found'] for name, one in groups.items() if name != 'all')

@@ -121,7 +121,7 @@ def test_unusable_folders_are_one_clear_sentence(folders, tmp_path):
         CropSamples(tmp_path)
     index = json.loads((folders['crops'] / 'index.json').read_text())
     (tmp_path / 'index.json').write_text(json.dumps(index | {'format': 1}))
-    with pytest.raises(InputError, match='another version .format 1.*render it anew'):
+    with pytest.raises(InputError, match='format 1'):
         CropSamples(tmp_path)
     (tmp_path / 'index.json').write_text(json.dumps(index))
     with pytest.raises(InputError, match='lacks 3 of 3'):
@@ -153,12 +153,13 @@ def test_data_sets_one_after_another(folders, tmp_path):
 
 
 def test_a_shard_that_cannot_be_written_leaves_nothing(tmp_path):
-    with pytest.raises(InputError, match='cannot write'):
-        write_shard(tmp_path / 'missing' / 'shard.npz', [[b'a', b'b']])
+    (tmp_path / 'file').touch()
+    with pytest.raises(InputError, match='file/shard.npz'):
+        write_shard(tmp_path / 'file' / 'shard.npz', [[b'a', b'b']])
     (tmp_path / 'taken.npz').mkdir()
     with pytest.raises(InputError, match='cannot write'):
         write_shard(tmp_path / 'taken.npz', [[b'a', b'b']])
-    assert [path.name for path in tmp_path.iterdir()] == ['taken.npz']
+    assert {path.name for path in tmp_path.iterdir()} == {'file', 'taken.npz'}
 
 
 @pytest.mark.parametrize('kind', ('crops', 'scenes'))

@@ -336,8 +336,8 @@ def test_full_disk_leaves_the_state_before(tmp_path, samples, monkeypatch):
     train(config(), samples, tmp_path, minutes=0)
     good = (tmp_path / 'state.pt').read_bytes()
 
-    def write_half(state, path):
-        Path(path).write_bytes(b'half')
+    def write_half(state, file):
+        file.write(b'half')
         raise OSError(errno.ENOSPC, 'No space left on device')
 
     monkeypatch.setattr(torch, 'save', write_half)

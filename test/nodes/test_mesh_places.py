@@ -2,10 +2,8 @@
 
 import http.client
 import re
-import resource
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
@@ -18,6 +16,7 @@ from urllib.request import urlretrieve
 
 import numpy as np
 import pytest
+from disk import full_disk
 from textured_models import textured_model
 
 from img2scene_ros.errors import InputError
@@ -273,17 +272,6 @@ def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / 'file').touch()
     with pytest.raises(InputError, match=f'{tmp_path}/file/x.*markers.mesh_directory'):
         MeshFolder(str(tmp_path / 'file' / 'x'))
-
-
-@contextmanager
-def full_disk(size: int) -> Iterator[None]:
-    """Let no file grow beyond some bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:

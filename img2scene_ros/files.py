@@ -1,0 +1,48 @@
+"""Files that appear whole or not at all."""
+
+import os
+from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from typing import BinaryIO
+
+from img2scene_ros.errors import InputError
+
+
+def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """
+    Write a file, and the folder that it is in: it changes as a whole or not at all.
+
+    :param write: writes to the file that it is given
+    :raises InputError: it cannot be written
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as file:
+            write(file)
+    except (OSError, RuntimeError) as error:  # torch.save raises RuntimeError
+        reason = getattr(error, 'strerror', None) or ' '.join(str(error).split())[:160]
+        raise InputError(f"cannot write '{path}': {reason}") from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """
+    Open a file beside its place; it is moved there afterwards.
+
+    Whatever is raised meanwhile, an interrupt too, leaves what was there.
+
+    :raises OSError: it cannot be written
+    """
+    beside = path.with_name(f'.{path.name}.part')
+    try:
+        with open(beside, 'wb') as file:
+            yield file
+        os.replace(beside, path)
+    except BaseException:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise
