@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import trimesh
 
+from img2scene_ros.depth import DepthNoise
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection import mask_iou
 from img2scene_ros.io.frames import load_frame
@@ -51,10 +52,11 @@ def bench(
     :raises InputError: a folder that cannot be read
     :raises Img2SceneError: as `Pipeline`
     """
-    pipeline = Pipeline(*parse_settings(settings or {}))
+    chosen, others = parse_settings(settings or {})
+    pipeline = Pipeline(chosen, others)
     lines = [_row(HEADINGS), _row(['---'] * len(HEADINGS))]
     for folder in folders:
-        lines.append(_row(_measured(pipeline, folder, repeats)))
+        lines.append(_row(_measured(pipeline, folder, repeats, others.get('depth_noise'))))
     return '\n'.join([_machine(), '', *lines])
 
 
@@ -84,8 +86,10 @@ def _filled_box(bbox: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return area
 
 
-def _measured(pipeline: Pipeline, folder: Path, repeats: int) -> list[str]:
-    frame = load_frame(folder)
+def _measured(
+    pipeline: Pipeline, folder: Path, repeats: int, depth_noise: DepthNoise | None,
+) -> list[str]:
+    frame = load_frame(folder, depth_noise=depth_noise)
     pipeline.restart()
     pipeline.run(frame)
     perceive, mesh = [], []

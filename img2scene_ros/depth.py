@@ -1,8 +1,57 @@
 """Depth images: in metres, and how far one reading may be off."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from img2scene_ros.errors import InputError
+from img2scene_ros.options import Options
+from img2scene_ros.options import option
+
+MODELS = ('structured_light', 'stereo', 'time_of_flight')
+
+
+@dataclass(frozen=True)
+class DepthNoise(Options):
+    """How the noise of a depth camera grows with the distance."""
+
+    model: str = option(
+        'structured_light', 'What kind the depth camera is of: structured_light (Kinect, '
+        'PrimeSense), stereo (also active, as RealSense D400 or ZED) or time_of_flight (Azure '
+        'Kinect, Femto)', choices=MODELS, read_only=True)
+    baseline: float = option(
+        0.05, 'Distance between the two cameras of a stereo camera [m]', low=0.001, high=10.0,
+        read_only=True)
+    disparity_std: float = option(
+        0.08, "Standard deviation of a stereo camera's disparity [pixels of the depth image]",
+        low=0.001, high=10.0, read_only=True)
+    constant: float = option(
+        0.001, 'Standard deviation of a time-of-flight reading near the camera [m]', low=0.0001,
+        high=1.0, read_only=True)
+    linear: float = option(
+        0.001, 'By how much it grows with the distance [m per m]', low=0.0, high=1.0,
+        read_only=True)
+
+    def std(self, depth: np.ndarray, focal: float) -> np.ndarray:
+        """
+        Return the standard deviation of one depth reading.
+
+        Structured light: Nguyen, Izadi, Lovell: Modeling Kinect sensor noise, 3DIMPVT 2012.
+        Stereo: that of the disparity f b / z; a D435's in Keselman et al.: Intel RealSense
+        stereoscopic depth cameras, CVPRW 2017. Time of flight: a constant, and shot noise that
+        goes with z (Lange, Seitz: Solid-state time-of-flight range camera, IEEE J. Quantum
+        Electronics 2001); chosen within those of Tölgyessy et al.: Evaluation of the Azure
+        Kinect, Sensors 2021.
+
+        :param depth: metres along the optical axis, of any shape, also a torch tensor
+        :param focal: pixels of the depth image
+        :return: metres, same shape
+        """
+        if self.model == 'stereo':
+            return self.disparity_std * depth ** 2 / (focal * self.baseline)
+        if self.model == 'time_of_flight':
+            return self.constant + self.linear * depth
+        return 0.0012 + 0.0019 * (depth - 0.4) ** 2
 
 
 def metric_depth(raw: np.ndarray) -> np.ndarray:
@@ -21,16 +70,3 @@ def metric_depth(raw: np.ndarray) -> np.ndarray:
     depth = raw.astype(np.float32) * np.float32(scale)
     depth[~(np.isfinite(depth) & (depth > 0))] = np.nan
     return depth
-
-
-def depth_std(depth: np.ndarray) -> np.ndarray:
-    """
-    Return the standard deviation of one depth reading.
-
-    The axial noise of structured-light and active-stereo cameras (Nguyen, Izadi, Lovell:
-    Modeling Kinect sensor noise, 3DIMPVT 2012).
-
-    :param depth: metres
-    :return: metres, same shape
-    """
-    return 0.0012 + 0.0019 * (depth - 0.4) ** 2

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from img2scene_ros.depth import DepthNoise
 from img2scene_ros.detection import Detector
 from img2scene_ros.detection.masks import colored_pixels
 from img2scene_ros.detection.masks import object_mask
@@ -48,6 +49,7 @@ from img2scene_ros.types import SupportPlane
 
 _LOGGER = logging.getLogger(__name__)
 BACKEND_GROUPS = ('detectors', 'distances', 'reconstructors')
+OTHER_GROUPS = {'export': ExportOptions, 'depth_noise': DepthNoise}  # options of no backend
 _REMEMBERED = 100  # kinds of warnings that are not said again
 
 
@@ -361,17 +363,17 @@ class Pipeline:
 
 def parse_settings(
     settings: dict[str, Any], base: PipelineOptions = PipelineOptions(),
-) -> tuple[PipelineOptions, dict[str, Options]]:
+) -> tuple[PipelineOptions, dict[str, Any]]:
     """
     Sort settings by dotted names into options.
 
     :param settings: for example {'detector': 'detr', 'detr.score_threshold': 0.7}
     :param base: values of the pipeline's options that the settings do not name
-    :return: the pipeline's options, and those of every backend (or 'export') that is named
+    :return: the pipeline's options, and those of every backend (or of OTHER_GROUPS) that is named
     :raises OptionError: an unknown name or a value that is not allowed
     """
     known = {name: found.Options for group in BACKEND_GROUPS
-             for name, found in backends(group).items()} | {'export': ExportOptions}
+             for name, found in backends(group).items()} | OTHER_GROUPS
     sorted_settings: dict[str, dict[str, Any]] = {'': {}}
     for name, value in settings.items():
         owner, _, field = name.rpartition('.')

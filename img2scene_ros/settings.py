@@ -16,9 +16,9 @@ import yaml
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
 from img2scene_ros.pipeline import BACKEND_GROUPS
+from img2scene_ros.pipeline import OTHER_GROUPS
 from img2scene_ros.pipeline import PipelineOptions
 from img2scene_ros.registry import backends
-from img2scene_ros.scene.export import ExportOptions
 
 TRUTH = {'true': True, 'false': False}
 KINDS = {bool: 'true or false', int: 'whole number', float: 'number', str: 'text', tuple: 'list'}
@@ -76,7 +76,8 @@ def declared_options() -> dict[str, Field]:
     for group in BACKEND_GROUPS:
         for name, backend in backends(group).items():
             declared |= {f'{name}.{field.name}': field for field in fields(backend.Options)}
-    return declared | {f'export.{field.name}': field for field in fields(ExportOptions)}
+    return declared | {f'{name}.{field.name}': field
+                       for name, group in OTHER_GROUPS.items() for field in fields(group)}
 
 
 def describe_options() -> str:

@@ -15,6 +15,7 @@ from scipy.spatial import ConvexHull
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.camera import box_edges
+from img2scene_ros.depth import DepthNoise
 from img2scene_ros.errors import InputError
 
 UNNAMED = 'object'  # the label from detectors that know no classes
@@ -76,6 +77,7 @@ class Frame:
     - stamp_ns: nanoseconds, the image header's
     - frame_id: the camera's optical frame
     - support: the plane that objects stand on, where something else than the depth image tells it
+    - depth_noise: how far off readings of the depth sensor may be
 
     :raises InputError: arrays whose shape, type or size do not fit each other or the camera
     """
@@ -86,6 +88,7 @@ class Frame:
     stamp_ns: int = 0
     frame_id: str = 'camera_color_optical_frame'
     support: SupportPlane | None = None
+    depth_noise: DepthNoise = DepthNoise()
 
     def __post_init__(self) -> None:
         if self.color.ndim != 3 or self.color.shape[2] != 3 or self.color.dtype != np.uint8:
@@ -124,6 +127,10 @@ class Frame:
     def has_depth(self) -> bool:
         """Tell whether the depth image holds at least one reading."""
         return self.depth is not None and bool(np.isfinite(self.depth).any())
+
+    def depth_std(self, depth: np.ndarray) -> np.ndarray:
+        """Return the standard deviation of depth readings: metres to metres, same shape."""
+        return self.depth_noise.std(depth, self.camera.fx)
 
 
 @dataclass(frozen=True, eq=False)

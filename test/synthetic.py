@@ -4,7 +4,7 @@ import numpy as np
 import trimesh
 
 from img2scene_ros.camera import Camera
-from img2scene_ros.depth import depth_std
+from img2scene_ros.depth import DepthNoise
 from img2scene_ros.rendering.raycast import Surface
 from img2scene_ros.rendering.raycast import look_at
 from img2scene_ros.rendering.raycast import render
@@ -59,5 +59,5 @@ def tabletop_frame(
     depth = seen.depth
     if seed is not None:
         noise = np.random.default_rng(seed).normal(size=depth.shape)
-        depth = np.round((depth + noise * 0.5 * depth_std(depth)) * 1000) / 1000
+        depth = np.round((depth + noise * 0.5 * DepthNoise().std(depth, camera.fx)) * 1000) / 1000
     return Frame(seen.color, camera, depth.astype(np.float32)), seen.ids

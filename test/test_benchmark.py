@@ -31,6 +31,13 @@ def test_another_reconstructor(frames_folder: Path) -> None:
     assert box != shell
 
 
+def test_the_sensors_noise_counts(frames_folder: Path) -> None:
+    """Nothing stands out of the noise of a very bad depth camera."""
+    row = bench([frames_folder / 'table_pepper_can'], repeats=1, settings={
+        'depth_noise.model': 'time_of_flight', 'depth_noise.constant': 1.0}).splitlines()[-1]
+    assert row.split('|')[2].strip() == '0'
+
+
 def test_accuracy_falls_when_the_object_is_elsewhere(
     recorded: Callable[[str], Frame], frames_folder: Path,
 ) -> None:

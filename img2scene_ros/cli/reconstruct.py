@@ -22,8 +22,8 @@ from img2scene_ros.errors import attempt
 if TYPE_CHECKING:  # heavy, and not needed for --help
     from rich.console import Console
 
+    from img2scene_ros.depth import DepthNoise
     from img2scene_ros.pipeline import Pipeline
-    from img2scene_ros.scene.export import ExportOptions
     from img2scene_ros.types import Frame
 
 WITHOUT_DEPTH = {'detector': 'auto', 'reconstructor': 'voxel'}  # defaults for photos
@@ -72,7 +72,6 @@ def add_parser(commands: Any) -> None:
 def _run(chosen: argparse.Namespace) -> int:
     from img2scene_ros.pipeline import Pipeline
     from img2scene_ros.pipeline import parse_settings
-    from img2scene_ros.scene.export import ExportOptions
     from img2scene_ros.settings import read_assignments
     from img2scene_ros.settings import read_parameter_file
 
@@ -86,7 +85,7 @@ def _run(chosen: argparse.Namespace) -> int:
     inputs = input_paths(chosen.color)
     if chosen.depth and len(inputs) > 1:
         raise OptionError('--depth belongs to one picture; put several into frame folders')
-    export_options = parse_settings(settings)[1].get('export', ExportOptions())
+    _, others = parse_settings(settings)
     console = open_console()
     start = perf_counter()
     pipelines = {
@@ -97,7 +96,7 @@ def _run(chosen: argparse.Namespace) -> int:
     for source, folder in _with_progress(console, _folders(inputs, chosen.out)):
         error = attempt(
             _reconstruct_one, pipelines[_has_depth(source, chosen)], source, folder, chosen,
-            export_options, console, len(inputs) == 1)
+            others, console, len(inputs) == 1)
         if error is not None:
             if len(inputs) == 1:
                 raise error
@@ -112,23 +111,25 @@ def _has_depth(source: Path, chosen: argparse.Namespace) -> bool:
 
 def _reconstruct_one(
     pipeline: 'Pipeline', source: Path, folder: Path, chosen: argparse.Namespace,
-    export_options: 'ExportOptions', console: 'Console', is_alone: bool,
+    options: dict[str, Any], console: 'Console', is_alone: bool,
 ) -> None:
     """
     Rebuild what one input shows, and print what was found, assumed, and how long it took.
 
+    :param options: of export and depth_noise, where given
     :param is_alone: there is no bar for several inputs; one for the objects is shown
     """
+    from img2scene_ros.scene.export import ExportOptions
     from img2scene_ros.scene.export import export_scene
 
     start = perf_counter()
-    frame, remarks = _loaded(source, chosen)
+    frame, remarks = _loaded(source, chosen, options.get('depth_noise'))
     pipeline.restart()
     loaded = perf_counter()
     with progress_bar(console, 'Rebuilding objects', is_shown=is_alone) as progress:
         scene = pipeline.run(frame, progress)
     found = perf_counter()
-    export_scene(folder, scene, export_options)
+    export_scene(folder, scene, options.get('export', ExportOptions()))
     times = {'read': loaded - start, **scene.timing, 'export': perf_counter() - found}
     if pipeline.detector_status:  # why is in the log
         remarks.append(f"detector: {pipeline.detector_status.split(', because')[0]}")
@@ -139,14 +140,16 @@ def _reconstruct_one(
     print_objects(console, folder, times, remarks)
 
 
-def _loaded(source: Path, chosen: argparse.Namespace) -> tuple['Frame', list[str]]:
+def _loaded(
+    source: Path, chosen: argparse.Namespace, depth_noise: 'DepthNoise | None',
+) -> tuple['Frame', list[str]]:
     """Read an input; say what was assumed about a photo."""
     from img2scene_ros.io.frames import load_frame
     from img2scene_ros.io.photos import load_photo
 
     if source.is_dir() or chosen.depth:
         return load_frame(
-            source, chosen.depth, chosen.camera, chosen.field_of_view or 60.0), []
+            source, chosen.depth, chosen.camera, chosen.field_of_view or 60.0, depth_noise), []
     photo = load_photo(source, chosen.camera, chosen.field_of_view)
     remarks = [f'camera: {photo.camera}'] + ([f'photo: {photo.resized}'] if photo.resized else [])
     return photo.frame, remarks

@@ -23,7 +23,6 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 
-from img2scene_ros.depth import depth_std
 from img2scene_ros.detection import Detector
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection import box_iou
@@ -359,8 +358,8 @@ def _is_support(
         return False
     region = _region(one, frame.shape)
     height = support.height(frame.points)
-    above = height > 3.0 * depth_std(frame.depth)
-    on_plane = np.isfinite(height) & ~above & (height > -3.0 * depth_std(frame.depth))
+    above = height > 3.0 * frame.depth_std(frame.depth)
+    on_plane = np.isfinite(height) & ~above & (height > -3.0 * frame.depth_std(frame.depth))
     known = region & np.isfinite(height)
     low = np.count_nonzero(known & ~above) > 0.5 * np.count_nonzero(known)
     if not low or np.count_nonzero(on_plane & region) <= 0.5 * np.count_nonzero(on_plane):

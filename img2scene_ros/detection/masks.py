@@ -6,7 +6,6 @@ from weakref import WeakKeyDictionary
 import cv2
 import numpy as np
 
-from img2scene_ros.depth import depth_std
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection.surfaces import linked_surfaces
 from img2scene_ros.types import Frame
@@ -88,7 +87,7 @@ def mask_from_depth(
     solid = np.isfinite(frame.depth[around])
     if support is not None:
         height = support.height(frame.points[around])
-        solid &= height > 3.0 * depth_std(frame.depth[around])
+        solid &= height > 3.0 * frame.depth_std(frame.depth[around])
     count = np.count_nonzero(solid[inner])
     if count < _LEAST_READINGS:
         return None
@@ -96,7 +95,7 @@ def mask_from_depth(
     own = _mostly_in(inner, surfaces, _SURFACE_INSIDE)
     if np.count_nonzero(own) < max(_LEAST_READINGS, _LEAST_LEFT * count):
         own = solid[inner]
-    own = _layer(frame.depth[box], own, width=(bbox[2] - bbox[0]) / frame.camera.fx)
+    own = _layer(frame, bbox, own)
     own = _without_specks(own, surfaces[inner])
     own = cv2.morphologyEx(own.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5))) > 0
     is_dark = cv2.cvtColor(frame.color[around], cv2.COLOR_RGB2GRAY) < _DARK
@@ -262,19 +261,20 @@ def colored_pixels(sighting: Sighting) -> np.ndarray | None:
     return _COLORED[sighting]
 
 
-def _layer(depth: np.ndarray, solid: np.ndarray, width: float) -> np.ndarray:
+def _layer(frame: Frame, bbox: np.ndarray, solid: np.ndarray) -> np.ndarray:
     """
     Return the readings in the depth range of the object, (h, w) bool.
 
-    :param depth: (h, w) metres, of the box
-    :param solid: (h, w) bool, readings that may be the object's
-    :param width: the box's width at 1 m, metres
+    :param bbox: (4,) xmin, ymin, xmax, ymax in pixels
+    :param solid: (h, w) bool, readings in the box that may be the object's
     """
+    depth = frame.depth[_window(bbox, frame.shape)]
+    width = (bbox[2] - bbox[0]) / frame.camera.fx  # at 1 m
     rows, columns = np.mgrid[-1:1:depth.shape[0] * 1j, -1:1:depth.shape[1] * 1j]
     weight = np.exp(-2.0 * (rows ** 2 + columns ** 2))[solid]
     order = np.argsort(depth[solid])
     z, weight = depth[solid][order], weight[order]
-    gap = 0.5 * width * z[:-1] + 3.0 * depth_std(z[:-1])
+    gap = 0.5 * width * z[:-1] + 3.0 * frame.depth_std(z[:-1])
     ends = np.flatnonzero(np.diff(z) > gap) + 1
     layers = np.split(np.arange(len(z)), ends)
     best = max(layers, key=lambda layer: weight[layer].sum())

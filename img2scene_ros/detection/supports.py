@@ -5,7 +5,6 @@ import cv2
 import numpy as np
 from scipy.spatial import ConvexHull
 
-from img2scene_ros.depth import depth_std
 from img2scene_ros.types import Frame
 from img2scene_ros.types import SupportPlane
 
@@ -100,7 +99,7 @@ def _suitable_step(frame: Frame) -> int:
         return least
     distance = max(0.1, np.nanmedian(frame.depth))
     pitch = distance / frame.camera.fx
-    return max(least, round(np.sqrt(5.0 * depth_std(distance) / pitch)))
+    return max(least, round(np.sqrt(5.0 * frame.depth_std(distance) / pitch)))
 
 
 def _horizontal_planes(
@@ -108,7 +107,7 @@ def _horizontal_planes(
 ) -> list[tuple[SupportPlane, np.ndarray]]:
     """Return planes with the (H, W) pixels that lie on them."""
     points, free = frame.points, known.copy()
-    tolerance = 3.0 * depth_std(frame.depth)
+    tolerance = 3.0 * frame.depth_std(frame.depth)
     rng = np.random.default_rng(0)
     upright, head_on = [], []
     for _ in range(_MAX_PLANES):
@@ -207,7 +206,7 @@ def _is_above(plane: SupportPlane, other: SupportPlane) -> bool:
 def _carries_objects(frame: Frame, plane: SupportPlane) -> bool:
     """Tell whether something stands clearly above the inner part of a plane."""
     height = plane.height(frame.points)
-    least = np.maximum(_MIN_STANDING_HEIGHT, _STANDING_DEVIATIONS * depth_std(frame.depth))
+    least = np.maximum(_MIN_STANDING_HEIGHT, _STANDING_DEVIATIONS * frame.depth_std(frame.depth))
     standing = (height > least) & (height < 0.5)
     standing[standing] = plane.is_over(frame.points[standing], margin=-0.02)
     standing = cv2.morphologyEx(standing.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3)))

@@ -6,7 +6,6 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from img2scene_ros.depth import depth_std
 from img2scene_ros.types import Frame
 
 # Neighbours on a slanted surface are this many times as far apart as on one that is seen head-on.
@@ -32,7 +31,7 @@ def linked_surfaces(
     count = np.count_nonzero(pixels)
     index = np.full(pixels.shape, -1)
     index[pixels] = np.arange(count)
-    reach = np.maximum(gap, _SLANT * depth / frame.camera.fx) + 3.0 * depth_std(depth)
+    reach = np.maximum(gap, _SLANT * depth / frame.camera.fx) + 3.0 * frame.depth_std(depth)
     links = []
     for step in steps:
         for down, right in ((0, step), (step, 0)):

@@ -17,7 +17,6 @@ from scipy import ndimage
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 
-from img2scene_ros.depth import depth_std
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection.supports import surface_normals
 from img2scene_ros.detection.surfaces import linked_surfaces
@@ -108,7 +107,7 @@ class TabletopDetector:
 
     def _least_height(self, frame: Frame) -> np.ndarray:
         """Return what height stands out of the noise at each pixel, (H, W) metres."""
-        return np.maximum(self.options.min_height, 3.0 * depth_std(frame.depth))
+        return np.maximum(self.options.min_height, 3.0 * frame.depth_std(frame.depth))
 
     def _is_object(
         self, mask: np.ndarray, frame: Frame, support: SupportPlane, height: np.ndarray,

@@ -1,14 +1,17 @@
 """Frames in files: a folder per frame, or single pictures."""
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from img2scene_ros.camera import Camera
+from img2scene_ros.depth import DepthNoise
 from img2scene_ros.depth import metric_depth
 from img2scene_ros.errors import InputError
+from img2scene_ros.errors import OptionError
 from img2scene_ros.types import Frame
 
 PICTURE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.webp', '.tif', '.tiff')
@@ -19,14 +22,16 @@ def load_frame(
     depth: Path | None = None,
     camera: Path | None = None,
     field_of_view: float = 60.0,
+    depth_noise: DepthNoise | None = None,
 ) -> Frame:
     """
     Read a frame from files.
 
     :param color: a picture, or a frame folder that holds color.*, camera.json and maybe depth.png
     :param depth: a 16-bit PNG in millimetres, registered to the picture
-    :param camera: camera.json with width, height, K, D and distortion_model
+    :param camera: camera.json with width, height, K, D, distortion_model and maybe depth_noise
     :param field_of_view: horizontal, degrees; used when there is no camera file
+    :param depth_noise: None takes that of the camera file, else the default
     :raises InputError: a file that is missing, unreadable, or does not fit the others
     """
     color = Path(color)
@@ -39,7 +44,9 @@ def load_frame(
     lens = (load_camera(camera) if camera else
             Camera.from_field_of_view(width, height, field_of_view))
     metres = metric_depth(_read_image(Path(depth), cv2.IMREAD_UNCHANGED)) if depth else None
-    return Frame(picture, lens, metres)
+    if depth_noise is None:
+        depth_noise = load_depth_noise(camera) if camera else DepthNoise()
+    return Frame(picture, lens, metres, depth_noise=depth_noise)
 
 
 def load_camera(path: Path) -> Camera:
@@ -59,6 +66,22 @@ def load_camera(path: Path) -> Camera:
         raise InputError(
             f"the camera file '{path}' must be JSON with width, height and a 3x3 K "
             f'({type(error).__name__}: {error})') from error
+
+
+def load_depth_noise(path: Path) -> DepthNoise:
+    """
+    Read the entry depth_noise of a readable camera.json, such as {"model": "stereo"}.
+
+    :return: the default where there is no such entry
+    :raises InputError: the entry is something else than options of the depth noise
+    """
+    try:
+        return DepthNoise(**json.loads(Path(path).read_text()).get('depth_noise', {}))
+    except (OptionError, TypeError) as error:
+        raise InputError(
+            f"the entry depth_noise of the camera file '{path}' must hold "
+            f"{', '.join(option.name for option in fields(DepthNoise))}, or some of them "
+            f'({error})') from error
 
 
 def find_frames(folder: Path) -> list[Path]:

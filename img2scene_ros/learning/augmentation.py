@@ -12,7 +12,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from img2scene_ros.learning.depth_noise import DepthNoise
+from img2scene_ros.learning.depth_noise import SimulatedNoise
 from img2scene_ros.learning.depth_noise import add_depth_noise
 from img2scene_ros.learning.samples import CropSample
 from img2scene_ros.models.crop import Crop
@@ -244,10 +244,10 @@ def sensed_depth(
     :return: (S, S) float32 metres, NaN = no reading
     """
     camera = crop.view.camera(len(crop.mask))
-    usual = DepthNoise()
+    usual = SimulatedNoise()
     # A step of the sensor's disparity is larger in a crop that magnifies.
     step = usual.disparity_step * camera.fx / sample.camera.fx * sample.camera.width / SENSOR_WIDTH
-    noise = DepthNoise(
+    noise = SimulatedNoise(
         axial=strength * usual.axial, lateral=strength * usual.lateral,
         edge_holes=min(1.0, strength * usual.edge_holes),
         baseline=usual.baseline * random.choice((-1.0, 1.0)) if strength > 0.2 else 0.0,

@@ -15,17 +15,17 @@ import cv2
 import numpy as np
 
 from img2scene_ros.camera import Camera
-from img2scene_ros.depth import depth_std
+from img2scene_ros.depth import DepthNoise
 
 EDGE = 0.03  # a jump of the depth by more than this share is an edge
 
 
 @dataclass(frozen=True)
-class DepthNoise:
+class SimulatedNoise:
     """
     How strong each effect is; 0 turns one off.
 
-    - axial: noise along the ray, in standard deviations of `depth.depth_std`
+    - axial: noise along the ray, in standard deviations of the default `depth.DepthNoise`
     - lateral: pixels, standard deviation of the sideways jitter that frays edges
     - edge_holes: share of the pixels at depth edges without a reading
     - baseline: metres between projector (or second camera) and camera; what only the camera sees
@@ -56,7 +56,7 @@ def add_depth_noise(
     depth: np.ndarray,
     camera: Camera,
     random: np.random.Generator,
-    noise: DepthNoise = DepthNoise(),
+    noise: SimulatedNoise = SimulatedNoise(),
     color: np.ndarray | None = None,
 ) -> np.ndarray:
     """
@@ -75,7 +75,7 @@ def add_depth_noise(
     if color is not None:
         lost |= unreadable(color, random, noise.dull, noise.shiny)
     read = jittered(np.where(lost, np.nan, depth), random, noise.lateral)
-    read = read + random.normal(size=depth.shape) * noise.axial * depth_std(read)
+    read = read + random.normal(size=depth.shape) * noise.axial * DepthNoise().std(read, camera.fx)
     read = quantised(read, camera, noise.disparity_step)
     read = read * (1.0 + noise.scale * random.normal()) + noise.shift * random.normal()
     return np.where(read > 0, read, np.nan).astype(np.float32)

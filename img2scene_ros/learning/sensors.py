@@ -10,12 +10,13 @@ from torch import Generator
 from torch import Tensor
 from torch.nn import functional as F
 
-from img2scene_ros.depth import depth_std
+from img2scene_ros.depth import MODELS
+from img2scene_ros.depth import DepthNoise
 
-KINDS = ('structured light', 'stereo', 'time of flight')
+KINDS = tuple(DepthNoise(model) for model in MODELS)
 
 # Of a usual camera of each kind, in the order of KINDS; pixels are the sensor's.
-BASELINE = (0.075, 0.05, 0.0)  # m to the projector or second camera: Kinect, RealSense D435
+BASELINE = (0.075, DepthNoise.baseline, 0.0)  # m to the projector or second camera: Kinect, D435
 STEP = (1 / 8, 1 / 32, 0.0)  # px of disparity: Kinect; Grunnet-Jepsen, Subpixel linearity
 LATERAL = (0.5, 0.5, 0.3)  # px, standard deviation sideways: Handa 2014; time of flight chosen
 EDGE_HOLES = (0.4, 0.3, 0.2)  # share of the pixels at depth edges without reading: chosen
@@ -25,9 +26,7 @@ DULL = (22.0, 14.0, 14.0)  # brightness (0 to 255), darker surfaces are lost: ch
 TEXTURELESS = (0.0, 0.05, 0.0)  # share lost of surfaces without texture: chosen
 # Of one kind, or of all.
 SHINY = 250.0  # brightness, brighter surfaces are lost: chosen, as in depth_noise
-DISPARITY_STD = 0.08  # px, stereo: Keselman 2017; Grunnet-Jepsen, Tuning D400
-TOF_STD = (0.001, 0.001)  # m, and m per m at GREY; chosen within those of Tölgyessy 2021
-GREY = 128.0  # brightness of usual surfaces: chosen
+GREY = 128.0  # brightness of the surfaces that time of flight's law is for: chosen
 WINDOW = 2.0  # px, stereo errors at a distance d correlate by exp(-(d / 2 WINDOW)^2): chosen
 CLOUD = 0.05  # the same of patches, in picture heights: chosen
 BLOBS = 0.003  # share of a picture in blobs without reading: chosen, as in depth_noise
@@ -91,7 +90,7 @@ def sensed_depth(
     step = strength * _of(kinds, STEP)
     unit = torch.where(step > 0, disparity / step, torch.inf)
     # The laws are those of whole readings; rounding is a part of it, of step / sqrt(12).
-    std = strength * axial_std(read, kinds, grey, disparity)
+    std = strength * axial_std(read, kinds, grey, focal / magnification)
     std = (std ** 2 - (read ** 2 / unit) ** 2 / 12).clamp(min=0).sqrt()
     read = quantised(read + std * torch.where(kinds == 1, window, white), unit)
     read = _zoomed(read, 1 / repeated)
@@ -99,18 +98,18 @@ def sensed_depth(
     return torch.where(strength == 0, depth.float(), read)
 
 
-def axial_std(depth: Tensor, kinds: Tensor, grey: Tensor, disparity: Tensor) -> Tensor:
+def axial_std(depth: Tensor, kinds: Tensor, grey: Tensor, focal: Tensor) -> Tensor:
     """
     Return the standard deviation of one reading, (B, H, W) metres.
 
-    Structured light: Nguyen et al. 2012. Stereo: that of the disparity times z^2 / (f b). Time of
-    flight: a constant and shot noise, which goes with z / sqrt(albedo) (Lange, Seitz 2001).
+    That of `DepthNoise`, but that shot noise goes with z / sqrt(albedo) (Lange, Seitz 2001).
 
-    :param disparity: f b, pixels at one metre
+    :param focal: (B, 1, 1) the sensor's pixels
     """
     shot = depth * (GREY / grey.clamp(min=4)).sqrt()
-    return torch.where(kinds == 0, depth_std(depth), torch.where(
-        kinds == 1, DISPARITY_STD * depth ** 2 / disparity, TOF_STD[0] + TOF_STD[1] * shot))
+    structured, stereo, flight = (
+        kind.std(z, focal) for kind, z in zip(KINDS, (depth, depth, shot)))
+    return torch.where(kinds == 0, structured, torch.where(kinds == 1, stereo, flight))
 
 
 def edges(depth: Tensor) -> Tensor:

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from img2scene_ros.depth import depth_std
 from img2scene_ros.localization import OPTICAL_UP
 from img2scene_ros.localization import object_axes
 from img2scene_ros.localization import position_std
@@ -53,7 +52,7 @@ class SensorDistance:
         readings = readings[np.isfinite(readings).all(axis=1)].astype(float)
         if len(readings) < self.options.min_readings:
             return None
-        points = _without_outliers(readings)
+        points = _without_outliers(readings, frame)
         stands_on = support if support and _stands_on(support, points) else None
         middle = (points.min(axis=0) + points.max(axis=0)) / 2.0
         rotation = object_axes(middle, support.normal if support else OPTICAL_UP)
@@ -68,7 +67,7 @@ class SensorDistance:
         position = ray * (center @ ray) / (ray @ ray)
         # The hidden part may be missing or twice as deep: its half moves the centre.
         hidden = max(depth - seen, 0.2 * width) / 2.0
-        along = np.hypot(hidden, depth_std(position[2]))
+        along = np.hypot(hidden, frame.depth_std(position[2]))
         across = np.hypot(np.linalg.norm(center - position) / 2.0,
                           position[2] / frame.camera.fx)
         return Placement(position, object_axes(position, rotation[:, 2]),
@@ -76,11 +75,11 @@ class SensorDistance:
                          position_std(ray, along, across), 'sensor', stands_on)
 
 
-def _without_outliers(points: np.ndarray) -> np.ndarray:
+def _without_outliers(points: np.ndarray, frame: Frame) -> np.ndarray:
     """Drop readings far from all others: mixed pixels at depth edges, background in the mask."""
     z = points[:, 2]
     low, high = np.percentile(z, (5, 95))
-    margin = 0.25 * (high - low) + 4.0 * depth_std(np.median(z))
+    margin = 0.25 * (high - low) + 4.0 * frame.depth_std(np.median(z))
     return points[(z > low - margin) & (z < high + margin)]
 
 

@@ -13,6 +13,7 @@ from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image
 
 from img2scene_ros.camera import Camera
+from img2scene_ros.depth import DepthNoise
 from img2scene_ros.errors import InputError
 from img2scene_ros.nodes.messages import camera_from_info
 from img2scene_ros.nodes.messages import color_from_compressed
@@ -104,13 +105,16 @@ class Inputs:
     :param transport: 'raw' or 'compressed', of the picture
     :param use_depth: False works on the picture alone
     :param rectified: the picture is rectified, so P and no distortion hold
+    :param depth_noise: of the camera that publishes the depth images
     """
 
     def __init__(
         self, node: Node, pairing: Pairing, transport: str, use_depth: bool, rectified: bool,
+        depth_noise: DepthNoise,
     ) -> None:
         self._pairing = pairing
         self._rectified = rectified
+        self._depth_noise = depth_noise
         self._info: CameraInfo | None = None
         self._camera: Camera | None = None
         self._camera_of: tuple | None = None
@@ -161,7 +165,8 @@ class Inputs:
         except InputError as error:
             raise InputError(f"'{self._depth.topic}': {error}") from error
         header = pair.color.header
-        frame = Frame(color, camera, depth, nanoseconds(header.stamp), header.frame_id)
+        frame = Frame(color, camera, depth, nanoseconds(header.stamp), header.frame_id,
+                      depth_noise=self._depth_noise)
         if depth is not None and not frame.has_depth:
             raise InputError(
                 f"'{self._depth.topic}': the depth image holds no reading, only zeros or NaN; "

@@ -13,10 +13,10 @@ import yaml
 
 from img2scene_ros.nodes.scene_node import NodeOptions
 from img2scene_ros.options import Options
+from img2scene_ros.pipeline import OTHER_GROUPS
 from img2scene_ros.pipeline import PipelineOptions
 from img2scene_ros.registry import FOLDERS
 from img2scene_ros.registry import backends
-from img2scene_ros.scene.export import ExportOptions
 
 WIDTH = 99  # columns
 HEAD = '''\
@@ -32,7 +32,7 @@ HEAD = '''\
 def parameter_file() -> str:
     """Return the file's text: every parameter with its default, under what it means."""
     sections = [_section(NodeOptions, 4), _section(PipelineOptions, 4)]
-    owners = {'export': ExportOptions} | {
+    owners = OTHER_GROUPS | {
         name: found.Options for group in FOLDERS for name, found in backends(group).items()}
     for owner, options in owners.items():
         if fields(options):

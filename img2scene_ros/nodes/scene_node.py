@@ -29,6 +29,7 @@ from rclpy.task import Future
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
+from img2scene_ros.depth import DepthNoise
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import OptionError
 from img2scene_ros.nodes.diagnostics import Problems
@@ -137,9 +138,10 @@ class SceneNode(LifecycleNode):
             name: ParameterGroup(found.Options, f'{name}.')
             for name, found in backends('outputs').items()}
         self._export_group = ParameterGroup(ExportOptions, 'export.')
+        self._depth_noise_group = ParameterGroup(DepthNoise, 'depth_noise.')
         self._groups = [
             self._node_group, self._pipeline_group, *self._backend_groups.values(),
-            *self._output_groups.values(), self._export_group]
+            *self._output_groups.values(), self._export_group, self._depth_noise_group]
         self._wrong: dict[str, str] = {}  # start-up values that are not allowed
         for group in self._groups:
             self._wrong |= group.declare(self)
@@ -246,7 +248,8 @@ class SceneNode(LifecycleNode):
             self._support_frame = SupportFrame(self, options.support_frame)
             undo.callback(self._support_frame.close)
         self._inputs = Inputs(
-            self, self._pairing, options.image_transport, options.use_depth, options.rectified)
+            self, self._pairing, options.image_transport, options.use_depth, options.rectified,
+            self._depth_noise_group.read(self))
         undo.callback(self._inputs.destroy)
         for output in self._outputs.values():
             if isinstance(output, ManagedOutput):

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from img2scene_ros.depth import depth_std
 from img2scene_ros.detection import mask_iou
 from img2scene_ros.models.crop import CropView
 from img2scene_ros.models.crop import crop_view
 from img2scene_ros.models.crop import look_through
 from img2scene_ros.rendering.raycast import raycasting_scene
 from img2scene_ros.types import Fit
+from img2scene_ros.types import Frame
 from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import Sighting
 
@@ -23,6 +23,7 @@ class Evidence:
     """
     What a frame shows of an object's surroundings, through a virtual camera turned to it.
 
+    - frame: what is looked at
     - view: the virtual camera
     - rays: (S, S, 3) float32, the viewing rays, z = 1, view frame
     - mask: (S, S) bool, the object's visible pixels
@@ -30,6 +31,7 @@ class Evidence:
     - known: (S, S) bool, the pixels inside the picture
     """
 
+    frame: Frame
     view: CropView
     rays: np.ndarray
     mask: np.ndarray
@@ -46,7 +48,7 @@ class Evidence:
         :return: (S, S) bool
         """
         with np.errstate(invalid='ignore'):
-            hidden = self.depth < rendered - 0.005 - 3.0 * depth_std(self.depth)
+            hidden = self.depth < rendered - 0.005 - 3.0 * self.frame.depth_std(self.depth)
         return self.known & ~(hidden & np.isfinite(rendered) & ~self.mask)
 
     def fit(self, rendered: np.ndarray) -> Fit:
@@ -75,7 +77,7 @@ def evidence(sighting: Sighting, view: CropView, size: int = SIZE) -> Evidence:
     pixels = frame.camera.project(rays @ view.rotation.T)
     known = ((pixels >= -0.5) & (pixels <= np.array(frame.shape)[::-1] - 0.5)).all(axis=-1)
     depth = np.full(crop.mask.shape, np.nan, np.float32) if crop.depth is None else crop.depth
-    return Evidence(view, rays, crop.mask, depth, known)
+    return Evidence(frame, view, rays, crop.mask, depth, known)
 
 
 def measured_fit(model: ObjectModel, sighting: Sighting) -> Fit | None:

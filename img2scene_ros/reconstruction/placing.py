@@ -22,7 +22,6 @@ from scipy.spatial.transform import Rotation
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.camera import box_edges
-from img2scene_ros.depth import depth_std
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.models.crop import MARGIN
@@ -321,7 +320,7 @@ class _Placing:
         behind = depth[both] - self.seen.depth[both]
         normal = normals[both]
         off = behind * (normal * self.seen.rays[both]).sum(axis=1)
-        std = float(depth_std(np.median(depth[both])))
+        std = float(self.seen.frame.depth_std(np.median(depth[both])))
         return _weighted(_rows(normal, points, pose), off, std, width)
 
     def _prior_equations(self, pose: _Pose) -> tuple[np.ndarray, np.ndarray]:
@@ -356,7 +355,7 @@ def _outline(seen: Evidence) -> tuple[np.ndarray, np.ndarray]:
     nearest_beside = cv2.erode(
         np.where(seen.mask, np.inf, depth).astype(np.float32), np.ones((5, 5)))
     with np.errstate(invalid='ignore'):
-        occluded = nearest_beside < depth - 0.005 - 3.0 * depth_std(seen.depth)
+        occluded = nearest_beside < depth - 0.005 - 3.0 * seen.frame.depth_std(seen.depth)
     at_border = cv2.dilate((~seen.known).astype(np.uint8), np.ones((5, 5))) > 0
     rows, columns = np.nonzero(_rim(seen.mask) & ~occluded & ~at_border)
     soft = cv2.GaussianBlur(seen.mask.astype(np.float32), (0, 0), 1.5)

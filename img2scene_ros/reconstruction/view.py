@@ -7,10 +7,10 @@ import numpy as np
 from scipy import ndimage
 
 from img2scene_ros.camera import sampled
-from img2scene_ros.depth import depth_std
 from img2scene_ros.detection.masks import colored_pixels
 from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.mesh.colors import picture_colors
+from img2scene_ros.types import Frame
 from img2scene_ros.types import Sighting
 
 # Pixels around the mask that belong to the view.
@@ -49,7 +49,7 @@ class View:
         self._colored = colored_pixels(sighting)
         self.placement = sighting.placement
         self.wall = wall
-        self.tolerance = float(2.0 * depth_std(self.placement.position[2]))
+        self.tolerance = float(2.0 * frame.depth_std(self.placement.position[2]))
         self._window = _window(mask)
         self._own = _cut(mask, self._window)
         self._set_images(_cut(readings, self._window))
@@ -58,7 +58,7 @@ class View:
     def _set_images(self, readings: np.ndarray) -> None:
         """Set what is known at each pixel of the window: depth, where it was read, the edge."""
         measured = np.where(readings, _cut(self.frame.depth, self._window), np.nan)
-        self._depth = self._lifted(_filled(measured))
+        self._depth = self._lifted(_filled(measured, self.frame))
         # What spreads over narrow gaps counts as read, and over the mask's edge.
         closed = cv2.morphologyEx(_bytes(readings), cv2.MORPH_CLOSE, np.ones((17, 17)))
         known = cv2.dilate(closed * _bytes(self._own), np.ones((5, 5)))
@@ -198,10 +198,10 @@ def _cut(image: np.ndarray, window: tuple[int, int, int, int]) -> np.ndarray:
     return image[np.ix_(rows, columns)]
 
 
-def _filled(depth: np.ndarray) -> np.ndarray:
+def _filled(depth: np.ndarray, frame: Frame) -> np.ndarray:
     """Spread readings to where there are none, and smooth them without blurring edges."""
     filled = np.ascontiguousarray(depth[_nearest(np.isfinite(depth))], np.float32)
-    noise = float(4.0 * depth_std(np.nanmedian(depth)))
+    noise = float(4.0 * frame.depth_std(np.nanmedian(depth)))
     return cv2.bilateralFilter(cv2.medianBlur(filled, 5), 7, noise, 3.0)
 
 

@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from img2scene_ros.depth import depth_std
 from img2scene_ros.types import UNNAMED
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
@@ -236,7 +235,7 @@ def _is_gone(track: Track, frame: Frame) -> bool:
     columns, rows = np.round(pixels).astype(int).T
     inside = (columns >= 0) & (columns < frame.shape[1]) & (rows >= 0) & (rows < frame.shape[0])
     behind = frame.depth[rows[inside], columns[inside]] - points[inside, 2]
-    margin = 0.005 + 3.0 * depth_std(points[inside, 2])
+    margin = 0.005 + 3.0 * frame.depth_std(points[inside, 2])
     seen_through = (behind > margin)[np.isfinite(behind)]
     return len(seen_through) > 10 and bool(seen_through.mean() > 0.4)
 

@@ -153,6 +153,19 @@ def test_options_have_the_names_of_the_ros_parameters(tmp_path, bottle):
         assert all(item['reconstructor'] == 'box' for item in objects)
 
 
+def test_noise_of_a_stereo_camera_reaches_the_positions_standard_deviation(tmp_path, bottle):
+    fx, objects = json.loads((bottle / 'camera.json').read_text())['K'][0][0], []
+    for noise in ((), ('model=stereo', 'baseline=0.1', 'disparity_std=3.0')):
+        options = [word for one in noise for word in ('--set', f'depth_noise.{one}')]
+        assert main(['reconstruct', str(bottle), '--out', str(tmp_path), '--reconstructor', 'box',
+                     '--set', 'tabletop.max_distance=0.9', *options]) == 0
+        objects += json.loads((tmp_path / 'objects.json').read_text())['objects']
+    usual, stereo = (item['position_std_m'][2] for item in objects)
+    of_sensor = 3.0 * objects[1]['position_m'][2] ** 2 / (fx * 0.1)
+    assert of_sensor > 1.2 * usual
+    assert stereo == pytest.approx(np.hypot(usual, of_sensor), rel=0.1)
+
+
 @pytest.mark.parametrize('arguments, code, words', [
     (['reconstruct'], 2, ['COLOR']),
     (['paint'], 2, ['paint']),
@@ -166,6 +179,7 @@ def test_options_have_the_names_of_the_ros_parameters(tmp_path, bottle):
     (['reconstruct', 'nowhere.png', '--params', 'nowhere.yaml'], 1, ['nowhere.yaml']),
     (['reconstruct', 'a.png', '--formats', 'fbx'], 2, ['fbx', 'glb, obj, ply, stl, dae']),
     (['reconstruct', 'a.png', '--set', 'export.collision=x'], 2, ['convex_parts']),
+    (['reconstruct', 'a.png', '--set', 'depth_noise.model=sonar'], 2, ['depth_noise', 'stereo']),
     (['reconstruct', 'a.png', 'b.png', '--depth', 'd.png'], 2, ['--depth']),
     (['demo', '--frames', 'nowhere'], 1, ['nowhere']),
 ])

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from img2scene_ros.depth import DepthNoise
 from img2scene_ros.errors import InputError
 from img2scene_ros.io.frames import find_frames
 from img2scene_ros.io.frames import load_camera
@@ -100,6 +101,31 @@ def test_says_what_is_wrong_with_a_camera_file(text, named, tmp_path):
     (tmp_path / 'camera.json').write_text(text)
     with pytest.raises(InputError, match=named):
         load_camera(tmp_path / 'camera.json')
+
+
+def write_noise(folder: Path, noise: object) -> None:
+    values = json.loads((folder / 'camera.json').read_text()) | {'depth_noise': noise}
+    (folder / 'camera.json').write_text(json.dumps(values))
+
+
+def test_the_camera_file_tells_the_sensors_noise_unless_it_is_given(folder):
+    write_noise(folder, {'model': 'stereo', 'baseline': 0.12})
+    frame = load_frame(folder)
+    assert frame.depth_noise == DepthNoise(model='stereo', baseline=0.12)
+    assert frame.depth_std(2.0) == pytest.approx(0.08 * 4.0 / (frame.camera.fx * 0.12))
+    given = DepthNoise(model='time_of_flight')
+    assert load_frame(folder, depth_noise=given).depth_noise == given
+
+
+@pytest.mark.parametrize('noise, named', [
+    ({'model': 'sonar'}, "'model'"), ({'baseline': 'wide'}, "'baseline'"),
+    ({'base_line': 0.1}, "'base_line'"), ('stereo', 'model'), ([0.1], 'model'), (None, 'model'),
+])
+def test_says_what_is_wrong_with_the_sensors_noise(noise, named, folder):
+    write_noise(folder, noise)
+    with pytest.raises(InputError, match=f'depth_noise.*camera.json.*{named}') as caught:
+        load_frame(folder)
+    assert '\n' not in str(caught.value)
 
 
 def test_names_a_camera_file_that_is_no_text(tmp_path):

@@ -8,15 +8,14 @@ from synthetic import can
 from synthetic import tabletop_frame
 
 from img2scene_ros.camera import Camera
-from img2scene_ros.depth import depth_std
-from img2scene_ros.learning.depth_noise import DepthNoise
+from img2scene_ros.learning.depth_noise import SimulatedNoise
 from img2scene_ros.learning.depth_noise import add_depth_noise
 from img2scene_ros.learning.depth_noise import edges
 from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.types import Frame
 
 CAMERA = Camera(320, 240, 300.0, 300.0, 159.5, 119.5)
-NONE = DepthNoise(0, 0, 0, 0, 0, -1, 256, 0, 0, 0, 0)
+NONE = SimulatedNoise(0, 0, 0, 0, 0, -1, 256, 0, 0, 0, 0)
 
 
 def wall(z: float) -> np.ndarray:
@@ -24,7 +23,7 @@ def wall(z: float) -> np.ndarray:
 
 
 def noisy(depth: np.ndarray, seed: int = 0, color: np.ndarray | None = None, **effects: float):
-    noise = DepthNoise(**{**vars(NONE), **effects})
+    noise = SimulatedNoise(**{**vars(NONE), **effects})
     return add_depth_noise(depth, CAMERA, np.random.default_rng(seed), noise, color)
 
 
@@ -42,10 +41,9 @@ def test_nothing_changes_without_effects():
 
 
 def test_axial_noise_has_the_standard_deviation_of_the_sensor_model():
-    for z in (0.6, 2.0, 4.0):
-        assert (noisy(wall(z), axial=1.0) - z).std() == pytest.approx(depth_std(z), rel=0.02)
-    # Nguyen et al. 2012: 1.2 mm + 1.9 mm/m^2 (z - 0.4 m)^2.
-    assert (noisy(wall(2.4), axial=1.0) - 2.4).std() == pytest.approx(0.0088, rel=0.02)
+    for z in (0.6, 2.0, 4.0):  # Nguyen et al. 2012
+        expected = 0.0012 + 0.0019 * (z - 0.4) ** 2
+        assert (noisy(wall(z), axial=1.0) - z).std() == pytest.approx(expected, rel=0.02)
 
 
 def test_lateral_noise_frays_edges_and_nothing_else():

@@ -4,10 +4,12 @@ What a camera may publish: every way of good input works, and bad input ends in 
 After bad input the node lives on, and works when the input is good again.
 """
 
+import json
 import re
 from array import array
 from collections.abc import Callable
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -25,6 +27,7 @@ from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image
+from std_srvs.srv import Trigger
 
 from img2scene_ros.nodes.messages import header_of
 from img2scene_ros.types import Frame
@@ -283,6 +286,27 @@ def test_compressed_pictures(
         'compressed pictures are shown', lambda: camera.send(compress))
     robot.node.destroy_publisher(compressed)
     restart('raw')
+    works(robot, camera)
+
+
+def test_noise_of_a_stereo_camera_reaches_the_positions_standard_deviation(
+    robot: Robot, camera: FakeCamera, scene_node: NodeProcess, save_directory: Path,
+) -> None:
+    def restart(model: str) -> None:
+        assert robot.change_state('deactivate') and robot.change_state('cleanup')
+        assert not robot.set_parameter('depth_noise.model', model)
+        assert not robot.set_parameter('depth_noise.disparity_std', 3.0)
+        assert robot.change_state('configure') and robot.change_state('activate')
+
+    restart('stereo')
+    works(robot, camera)
+    assert robot.call(Trigger, '/img2scene/save_scene').success
+    nearest = min(json.loads((save_directory / 'objects.json').read_text())['objects'],
+                  key=lambda item: item['position_m'][2])
+    of_sensor = 3.0 * nearest['position_m'][2] ** 2 / (camera.frame.camera.fx * 0.05)
+    assert of_sensor > 0.03, 'ten times that of structured light'
+    assert nearest['position_std_m'][2] == pytest.approx(of_sensor, rel=0.2)
+    restart('structured_light')
     works(robot, camera)
 
 

@@ -238,6 +238,7 @@ def test_parameters_describe_themselves(robot: Robot, replay: NodeProcess) -> No
     ('tabletop.min_height', 'low', 'type'),
     ('forget_after', 0, 'forget_after'),
     ('detector', 'detr', "'detector' only changes while the node is unconfigured"),
+    ('depth_noise.model', 'sonar', "'depth_noise.model'.*stereo"),
     ('image_transport', 'pigeon', "'image_transport'.*raw, compressed|unconfigured"),
     ('outputs', ['markers'], "'outputs' only changes while the node is unconfigured"),
 ])

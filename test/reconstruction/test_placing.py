@@ -9,7 +9,7 @@ import trimesh
 from scipy.spatial.transform import Rotation
 
 from img2scene_ros.camera import Camera
-from img2scene_ros.depth import depth_std
+from img2scene_ros.depth import DepthNoise
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.localization import object_axes
@@ -92,7 +92,8 @@ class Shot:
         kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * abs(wider) + 1,) * 2)
         mask = (cv2.dilate if wider > 0 else cv2.erode)(mask, kernel) > 0
         depth = self.seen.depth
-        noise = np.random.default_rng(0).normal(size=depth.shape) * depth_std(depth)
+        std = DepthNoise().std(depth, CAMERA.fx)
+        noise = np.random.default_rng(0).normal(size=depth.shape) * std
         frame = Frame(self.seen.color, CAMERA, (depth + noise).astype(np.float32)
                       if knows == 'depth' else None)
         detection = Detection('thing', 1.0, bbox_of(mask), mask)

@@ -18,7 +18,6 @@ from synthetic import camera_pose
 from synthetic import tabletop_frame
 from torch import Tensor
 
-from img2scene_ros.depth import depth_std
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection.supports import find_support
 from img2scene_ros.detection.tabletop import TabletopDetector
@@ -242,7 +241,7 @@ def test_what_is_seen_is_where_it_was_measured(
     seen = render([Surface(optical, model.faces, model.colors, id=1)], CAMERA)
     mask = sighting.detection.mask
     gap = np.abs(seen.depth - sighting.frame.depth)[mask & (seen.ids == 1)]
-    assert np.nanmedian(gap) < depth_std(sighting.placement.position[2])
+    assert np.nanmedian(gap) < sighting.frame.depth_std(sighting.placement.position[2])
     assert (mask & (seen.ids == 1)).sum() / (mask | (seen.ids == 1)).sum() > 0.88
     assert on_table(model)[:, 2].min() > -0.005, 'it stands on the table, not in it'
 
@@ -366,7 +365,7 @@ def test_bundled_network_on_a_recorded_scene(
             optical = model.vertices @ model.rotation.T + model.position
             seen = render([Surface(optical, model.faces, model.colors, id=1)], frame.camera)
             gap = np.abs(seen.depth - frame.depth)[sighting.detection.mask & (seen.ids == 1)]
-            assert np.nanmedian(gap) < depth_std(sighting.placement.position[2])
+            assert np.nanmedian(gap) < sighting.frame.depth_std(sighting.placement.position[2])
 
 
 def test_without_mask_the_box_is_enough(
