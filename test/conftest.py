@@ -10,6 +10,17 @@ import pytest
 from img2scene_ros.io.frames import load_frame
 from img2scene_ros.types import Frame
 
+TRAININGS = {'test_detector_training.py', 'test_students.py', 'test_training.py'}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs ROS, by its folder, and what trains a network, by its file."""
+    for item in items:
+        if item.path.parent.name == 'nodes':
+            item.add_marker('ros')
+        elif item.path.name in TRAININGS:
+            item.add_marker('train')
+
 
 @pytest.fixture(scope='session')
 def frames_folder() -> Path:

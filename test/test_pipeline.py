@@ -4,10 +4,17 @@ import sys
 from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import replace
+from gc import collect
 from threading import Thread
+from weakref import ref
 
 import numpy as np
 import pytest
+from synthetic import CAMERA
+from synthetic import box
+from synthetic import camera_pose
+from synthetic import can
+from synthetic import tabletop_frame
 
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import InputError
@@ -35,6 +42,49 @@ class MiddleDetector:
     def detect(self, frame: Frame, support: SupportPlane | None) -> list[Detection]:
         """Return the box."""
         return [Detection('cup', 0.8, self.box)]
+
+
+def look(shift: float = 0.0, seed: int = 0) -> Frame:
+    """Photograph a can and a box on a table; the box is shifted [metres]."""
+    things = [can(0.04, 0.11), box(0.1, 0.12, 0.07).apply_translation((0.0, 0.2 + shift, 0.0))]
+    return tabletop_frame(things, camera_pose(35, 0.9), seed, CAMERA.resized(320, 240))[0]
+
+
+def test_boxes_first_then_meshes_under_the_same_ids() -> None:
+    """Objects are shown at once as boxes, then get their meshes; after clear they are new."""
+    pipeline = Pipeline()
+    shown = pipeline.perceive(look()).objects
+    assert [one.model.reconstructor for one in shown] == ['box', 'box']
+    assert not any(one.is_final for one in shown)
+    while (scene := pipeline.reconstruct_next()) is not None:
+        rebuilt = scene.objects
+    assert [one.model.reconstructor for one in rebuilt] == ['depth_shell', 'depth_shell']
+    assert all(one.is_final for one in rebuilt)
+    assert [one.id for one in rebuilt] == [one.id for one in shown]
+    pipeline.clear()
+    assert pipeline.reconstruct_next() is None
+    again = pipeline.perceive(look()).objects
+    assert not {one.id for one in again} & {one.id for one in shown}
+
+
+def test_the_scene_has_the_latest_frame() -> None:
+    """Stamp and frame id are those of the picture."""
+    frame = replace(look(), stamp_ns=17, frame_id='wrist')
+    scene = Pipeline(PipelineOptions(reconstructor='box')).run(frame)
+    assert (scene.frame.stamp_ns, scene.frame.frame_id) == (17, 'wrist')
+
+
+def test_old_frames_are_let_go() -> None:
+    """However many objects come and go, only the latest frame stays in memory."""
+    pipeline = Pipeline(PipelineOptions(reconstructor='box'))
+    frames = []
+    for seed in range(4):
+        frame = look(-0.45 + 0.15 * seed, seed)
+        frames.append(ref(frame))
+        pipeline.run(frame)
+    del frame
+    collect()
+    assert [frame() is not None for frame in frames] == [False, False, False, True]
 
 
 def test_settings_become_options() -> None:

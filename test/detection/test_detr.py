@@ -108,6 +108,7 @@ def test_half_precision_changes_scores_only_a_little(family, dtype, checkpoint, 
     assert np.median(np.abs(difference)) < 0.05
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
 @pytest.mark.parametrize('family', FAMILIES)
 def test_runs_in_half_precision_on_the_gpu_when_there_is_one(family, checkpoint, frame):

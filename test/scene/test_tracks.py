@@ -1,4 +1,4 @@
-"""Objects over time: ids that last, objects that go, meshes that follow."""
+"""Objects over time, of which the tracker is given the true sightings: ids, losses, meshes."""
 
 from dataclasses import replace
 from gc import collect
@@ -7,27 +7,87 @@ from weakref import ref
 import numpy as np
 import pytest
 import trimesh
+from synthetic import CAMERA
 from synthetic import box
 from synthetic import camera_pose
 from synthetic import can
 from synthetic import tabletop_frame
 
-from img2scene_ros.detection.tabletop import TabletopDetector
-from img2scene_ros.pipeline import Pipeline
-from img2scene_ros.pipeline import PipelineOptions
+from img2scene_ros.reconstruction.box import BoxReconstructor
+from img2scene_ros.scene.tracks import Tracker
+from img2scene_ros.types import UNNAMED
 from img2scene_ros.types import Detection
-from img2scene_ros.types import Frame
 from img2scene_ros.types import ObjectModel
-from img2scene_ros.types import Scene
+from img2scene_ros.types import Placement
+from img2scene_ros.types import SceneObject
 from img2scene_ros.types import Sighting
 from img2scene_ros.types import SupportPlane
 
 POSE = camera_pose(35, 0.9)
+SMALL = CAMERA.resized(160, 120)
 
 
-def look(*objects: trimesh.Trimesh, seed: int = 0, pose: np.ndarray = POSE) -> Frame:
-    """Photograph objects."""
-    return tabletop_frame(list(objects), pose, seed)[0]
+class Scenery:
+    """
+    What a camera sees of objects on a table, with a few millimetres of error.
+
+    :param objects: in table coordinates
+    :param seed: of the errors
+    :param pose: optical-to-table coordinates, (4, 4)
+    """
+
+    def __init__(
+        self, *objects: trimesh.Trimesh, seed: int = 0, pose: np.ndarray = POSE,
+    ) -> None:
+        self.frame, owners = tabletop_frame(list(objects), pose, seed, SMALL)
+        to_camera = np.linalg.inv(pose)
+        self.support = _support(to_camera)
+        random = np.random.default_rng(seed)
+        self.sightings = []
+        for number, mesh in enumerate(objects, 1):
+            mask = owners == number
+            if mask.any():
+                middle = to_camera[:3, :3] @ mesh.bounds.mean(axis=0) + to_camera[:3, 3]
+                self.sightings.append(Sighting(self.frame, _detection(mask), Placement(
+                    middle + random.normal(0.0, 0.001, 3), to_camera[:3, :3],
+                    mesh.extents * random.normal(1.0, 0.02, 3), np.full(3, 0.002), 'sensor',
+                    self.support)))
+
+
+def _support(to_camera: np.ndarray) -> SupportPlane:
+    normal = to_camera[:3, 2]
+    return SupportPlane(normal, -float(normal @ to_camera[:3, 3]))
+
+
+def _detection(mask: np.ndarray) -> Detection:
+    rows, columns = np.nonzero(mask)
+    edges = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+    return Detection(UNNAMED, 0.9, np.array(edges, float), mask)
+
+
+def mesh_of(sighting: Sighting) -> ObjectModel:
+    """Return a box with more than its corners, as reconstructors make."""
+    placement = sighting.placement
+    mesh = trimesh.creation.box(placement.size).subdivide().subdivide()
+    return ObjectModel(
+        mesh.vertices.astype(np.float32), mesh.faces.astype(np.int32),
+        np.zeros((len(mesh.vertices), 3), np.uint8), placement.position, placement.rotation,
+        'mesh')
+
+
+def perceive(tracker: Tracker, seen: Scenery) -> tuple[SceneObject, ...]:
+    """Show a scenery to a tracker; return the objects."""
+    proxies = [BoxReconstructor().reconstruct(sighting) for sighting in seen.sightings]
+    tracker.update(seen.frame, seen.support, seen.sightings, proxies)
+    return tracker.objects()
+
+
+def run(tracker: Tracker, seen: Scenery) -> tuple[SceneObject, ...]:
+    """Show a scenery to a tracker and rebuild what needs it; return the objects."""
+    perceive(tracker, seen)
+    for id, sighting in tracker.next_jobs(100):
+        tracker.finish(id, sighting, mesh_of(sighting))
+    return tracker.objects()
 
 
 def mug(x: float = 0.0, y: float = 0.0) -> trimesh.Trimesh:
@@ -40,171 +100,157 @@ def crate(x: float = 0.0, y: float = 0.2) -> trimesh.Trimesh:
     return box(0.1, 0.12, 0.07).apply_translation((x, y, 0))
 
 
-def ids(scene: Scene) -> list[int]:
-    """Return the ids of a scene."""
-    return [found.id for found in scene.objects]
+def ids(objects: tuple[SceneObject, ...]) -> list[int]:
+    """Return the ids of objects."""
+    return [found.id for found in objects]
 
 
 def test_ids_and_meshes_last() -> None:
     """Noise from frame to frame makes no new objects and no new meshes."""
-    pipeline = Pipeline()
-    first = pipeline.run(look(mug(), crate()))
-    meshes = {found.id: found.model for found in first.objects}
+    tracker = Tracker()
+    first = run(tracker, Scenery(mug(), crate()))
+    meshes = {found.id: found.model for found in first}
+    assert len(meshes) == 2
     for seed in range(1, 5):
-        scene = pipeline.run(look(mug(), crate(), seed=seed))
-        assert ids(scene) == ids(first)
-        assert all(found.model is meshes[found.id] for found in scene.objects)
+        objects = run(tracker, Scenery(mug(), crate(), seed=seed))
+        assert ids(objects) == ids(first)
+        assert all(found.model is meshes[found.id] for found in objects)
 
 
 def test_proxy_first_then_mesh_under_the_same_id() -> None:
     """An object is shown at once as a box, then gets its mesh."""
-    pipeline = Pipeline()
-    scene = pipeline.perceive(look(mug()))
-    assert [found.model.reconstructor for found in scene.objects] == ['box']
-    assert not scene.objects[0].is_final
-    rebuilt = pipeline.reconstruct_next()
-    assert [found.model.reconstructor for found in rebuilt.objects] == ['depth_shell']
-    assert rebuilt.objects[0].is_final and ids(rebuilt) == ids(scene)
-    assert pipeline.reconstruct_next() is None
+    tracker = Tracker()
+    shown, = perceive(tracker, Scenery(mug()))
+    assert shown.model.reconstructor == 'box' and not shown.is_final
+    (id, sighting), = tracker.next_jobs(2)
+    assert not tracker.objects()[0].is_final
+    tracker.finish(id, sighting, mesh_of(sighting))
+    rebuilt, = tracker.objects()
+    assert rebuilt.model.reconstructor == 'mesh'
+    assert rebuilt.is_final and rebuilt.id == shown.id == id
+    assert not tracker.next_jobs(2)
 
 
 def test_a_moved_object_keeps_id_and_mesh() -> None:
     """The mesh goes where the object goes."""
-    pipeline = Pipeline()
-    before = pipeline.run(look(mug(0, 0), crate()))
-    after = pipeline.run(look(mug(0, -0.03), crate()))
+    tracker = Tracker()
+    before = run(tracker, Scenery(mug(0, 0), crate()))
+    after = run(tracker, Scenery(mug(0, -0.03), crate()))
     assert ids(after) == ids(before)
-    moved = {found.id: np.linalg.norm(found.position - old.position)
-             for found, old in zip(after.objects, before.objects)}
-    assert sorted(moved.values()) == pytest.approx([0.0, 0.03], abs=0.006)
+    assert all(found.model is old.model for found, old in zip(after, before))
+    moved = [np.linalg.norm(found.position - old.position)
+             for found, old in zip(after, before)]
+    assert sorted(moved) == pytest.approx([0.0, 0.03], abs=0.006)
 
 
 def test_an_object_that_moves_while_it_is_rebuilt() -> None:
     """The mesh of an older frame appears where the object is now."""
-    pipeline = Pipeline()
-    pipeline.perceive(look(mug(0, 0)))
-    reconstruct = pipeline.reconstructor.reconstruct
-
-    def rebuild_late(sighting: Sighting) -> ObjectModel:
-        pipeline.perceive(look(mug(0, -0.03)))
-        return reconstruct(sighting)
-
-    pipeline.reconstructor.reconstruct = rebuild_late
-    found, = pipeline.reconstruct_next().objects
+    tracker = Tracker()
+    perceive(tracker, Scenery(mug(0, 0)))
+    (id, sighting), = tracker.next_jobs(1)
+    perceive(tracker, Scenery(mug(0, -0.03)))
+    tracker.finish(id, sighting, mesh_of(sighting))
+    found, = tracker.objects()
     to_table = POSE[:3, :3] @ found.position + POSE[:3, 3]
-    assert found.model.reconstructor == 'depth_shell'
+    assert found.model.reconstructor == 'mesh'
     assert to_table[1] == pytest.approx(-0.03, abs=0.008)
 
 
 def test_a_taken_object_goes_at_once() -> None:
     """Where the table is seen again there is no object any more."""
-    pipeline = Pipeline()
-    before = pipeline.run(look(mug(), crate()))
-    after = pipeline.run(look(crate()))
-    assert len(before.objects) == 2 and len(after.objects) == 1
+    tracker = Tracker()
+    before = run(tracker, Scenery(mug(), crate()))
+    after = run(tracker, Scenery(crate()))
+    assert len(before) == 2 and len(after) == 1
     assert ids(after)[0] in ids(before)
 
 
 def test_a_hidden_object_stays_a_while() -> None:
     """Behind something else an object is still there, until it is forgotten."""
-    pipeline = Pipeline(PipelineOptions(forget_after=3))
-    before = pipeline.run(look(can(0.03, 0.06)))
+    tracker = Tracker(forget_after=3)
+    before = run(tracker, Scenery(can(0.03, 0.06)))
     screen = box(0.02, 0.3, 0.25).apply_translation((0.15, 0, 0))
-    counts = [len(pipeline.run(look(can(0.03, 0.06), screen, seed=seed)).objects)
+    counts = [len(run(tracker, Scenery(can(0.03, 0.06), screen, seed=seed)))
               for seed in range(4)]
-    assert len(before.objects) == 1
+    assert len(before) == 1
     assert counts[:2] == [2, 2] and counts[-1] == 1
 
 
 def test_a_returning_object_gets_its_id_back() -> None:
     """Taken away and put back, it is the same object with the same mesh."""
-    pipeline = Pipeline()
-    before = pipeline.run(look(mug(), crate()))
-    pipeline.run(look(crate()))
-    again = pipeline.run(look(mug(), crate(), seed=3))
+    tracker = Tracker()
+    before = run(tracker, Scenery(mug(), crate()))
+    run(tracker, Scenery(crate()))
+    again = run(tracker, Scenery(mug(), crate(), seed=3))
     assert ids(again) == ids(before)
+    assert all(found.model is old.model for found, old in zip(again, before))
 
 
 def test_a_different_object_at_the_same_place_is_new() -> None:
     """Another size is another object."""
-    pipeline = Pipeline()
-    before = pipeline.run(look(mug()))
-    after = pipeline.run(look(can(0.07, 0.03)))
-    assert len(after.objects) == 1
+    tracker = Tracker()
+    before = run(tracker, Scenery(mug()))
+    after = run(tracker, Scenery(can(0.07, 0.03)))
+    assert len(after) == 1
     assert ids(after) != ids(before)
 
 
-def test_a_moved_camera_rebuilds_what_it_sees() -> None:
-    """After the camera was moved, meshes are rebuilt in the new frame."""
-    pipeline = Pipeline()
-    pipeline.run(look(mug(), crate()))
-    pose = camera_pose(50, 0.8)
-    scene = pipeline.run(look(mug(), crate(), pose=pose))
+@pytest.mark.parametrize('pose', [camera_pose(50, 0.8), camera_pose(39, 0.9)])
+def test_a_moved_camera_rebuilds_what_it_sees(pose: np.ndarray) -> None:
+    """After the camera was moved, far or a little, meshes are rebuilt in the new frame."""
+    tracker = Tracker()
+    run(tracker, Scenery(mug(), crate()))
+    objects = run(tracker, Scenery(mug(), crate(), pose=pose))
     up = np.linalg.inv(pose)[:3, :3] @ (0, 0, 1)
-    assert len(scene.objects) == 2
-    for found in scene.objects:
+    assert len(objects) == 2
+    for found in objects:
         assert found.rotation[:, 2] @ up > np.cos(np.radians(1.0))
 
 
 def test_a_better_view_rebuilds() -> None:
     """An object of which a third was hidden gets a new mesh when it is seen whole."""
-    pipeline = Pipeline(PipelineOptions(better_view=1.2))
+    tracker = Tracker(better_view=1.2)
     screen = box(0.02, 0.3, 0.2).apply_translation((0.15, 0.16, 0))
-    hidden = pipeline.run(look(can(0.04, 0.16), screen))
-    tall = min(hidden.objects, key=lambda found: found.model.size[1])
-    shown = pipeline.run(look(can(0.04, 0.16)))
+    hidden = run(tracker, Scenery(can(0.04, 0.16), screen))
+    tall = min(hidden, key=lambda found: found.model.size[1])
+    shown = run(tracker, Scenery(can(0.04, 0.16)))
     assert ids(shown) == [tall.id]
-    assert shown.objects[0].model is not tall.model
+    assert shown[0].model is not tall.model
 
 
 def test_clear_forgets_and_never_reuses_ids() -> None:
     """After clear the same object gets a new id."""
-    pipeline = Pipeline()
-    before = pipeline.run(look(mug()))
-    pipeline.clear()
-    assert pipeline.reconstruct_next() is None
-    after = pipeline.run(look(mug()))
+    tracker = Tracker()
+    before = run(tracker, Scenery(mug()))
+    tracker.clear()
+    assert not tracker.next_jobs(1)
+    after = run(tracker, Scenery(mug()))
     assert not set(ids(before)) & set(ids(after))
 
 
-def test_header_is_the_latest_frames() -> None:
-    """Stamp and frame id are those of the picture."""
-    frame = replace(look(mug()), stamp_ns=17, frame_id='wrist')
-    scene = Pipeline().run(frame)
-    assert (scene.frame.stamp_ns, scene.frame.frame_id) == (17, 'wrist')
-
-
 def test_old_frames_are_let_go() -> None:
-    """However many objects come and go, only the latest frame stays in memory."""
-    pipeline = Pipeline()
+    """However many objects come and go, the tracker keeps no frame of those that are done."""
+    tracker = Tracker()
     frames = []
     for seed in range(4):
-        frame = look(mug(), crate(0.0, -0.25 + 0.15 * seed), seed=seed)
-        frames.append(ref(frame))
-        pipeline.run(frame)
-    del frame
+        seen = Scenery(mug(), crate(0.0, -0.25 + 0.15 * seed), seed=seed)
+        frames.append(ref(seen.frame))
+        run(tracker, seen)
+    del seen
     collect()
-    assert [frame() is not None for frame in frames] == [False, False, False, True]
-
-
-class NamingDetector(TabletopDetector):
-    """Gives what it finds the next of some names, with the score that goes with it."""
-
-    def __init__(self, names: list[tuple[str, float]]) -> None:
-        super().__init__()
-        self.names = names
-
-    def detect(self, frame: Frame, support: SupportPlane | None) -> list[Detection]:
-        """Find and name the objects."""
-        label, score = self.names.pop(0)
-        return [replace(one, label=label, score=score) for one in super().detect(frame, support)]
+    assert not any(frame() for frame in frames)
 
 
 def test_an_object_keeps_the_name_that_its_sightings_are_surest_of() -> None:
     """Neither a frame without a name nor one doubtful other name renames it; many do."""
-    pipeline = Pipeline()
-    pipeline.detector = NamingDetector([
-        ('object', 0.9), ('cup', 0.8), ('object', 0.9), ('bowl', 0.5), ('bowl', 0.5)])
-    found = [pipeline.perceive(look(mug())).objects[0] for _ in range(5)]
+    tracker = Tracker()
+    seen = Scenery(mug())
+    sighting, = seen.sightings
+    found = []
+    for label, score in (('object', 0.9), ('cup', 0.8), ('object', 0.9), ('bowl', 0.5),
+                         ('bowl', 0.5)):
+        detection = replace(sighting.detection, label=label, score=score)
+        seen.sightings = [replace(sighting, detection=detection)]
+        found += perceive(tracker, seen)
     assert [one.detection.label for one in found] == ['object', 'cup', 'cup', 'cup', 'bowl']
     assert len({one.id for one in found}) == 1
