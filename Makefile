@@ -34,7 +34,8 @@ test: $(STAMP)
 	$(VENV)/bin/python -m pytest $(TESTS)
 
 test-fast: $(STAMP)
-	$(VENV)/bin/python -m pytest -m 'not slow and not ros and not train' $(TESTS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --dist loadfile \
+		-m 'not slow and not ros and not train' $(TESTS)
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

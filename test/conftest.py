@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from img2scene_ros.io.frames import load_frame
+from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.types import Frame
+from img2scene_ros.types import Scene
 
 TRAININGS = {'test_detector_training.py', 'test_students.py', 'test_training.py'}
 
@@ -32,6 +34,12 @@ def frames_folder() -> Path:
 def recorded(frames_folder: Path) -> Callable[[str], Frame]:
     """Return a function that gives a recorded frame by its folder's name, read once."""
     return cache(lambda name: load_frame(frames_folder / name))
+
+
+@pytest.fixture(scope='session')
+def scene_of(recorded: Callable[[str], Frame]) -> Callable[[str], Scene]:
+    """Return a function that gives the scene of a recorded frame, with all meshes, made once."""
+    return cache(lambda name: Pipeline().run(recorded(name)))
 
 
 @pytest.fixture(scope='session')

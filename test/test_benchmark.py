@@ -13,6 +13,7 @@ from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.types import Frame
 
 
+@pytest.mark.slow
 def test_a_row_per_frame(frames_folder: Path) -> None:
     """Frames with truth get their accuracy, the others do not."""
     table = bench([frames_folder / 'table_pepper_can', frames_folder / 'ycb_3'], repeats=1)
@@ -22,6 +23,7 @@ def test_a_row_per_frame(frames_folder: Path) -> None:
     assert without[:3] == ['ycb_3', '3', '3'] and without[5:] == ['', '', '']
 
 
+@pytest.mark.slow
 def test_another_reconstructor(frames_folder: Path) -> None:
     """What is set is what is measured: boxes have other silhouettes."""
     folder = frames_folder / 'table_pepper_can'

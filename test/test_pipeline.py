@@ -189,6 +189,7 @@ def test_tabletop_without_depth_says_so(recorded: Callable[[str], Frame]) -> Non
         Pipeline().run(Frame(frame.color, frame.camera))
 
 
+@pytest.mark.slow
 def test_both_speeds_at_once(recorded: Callable[[str], Frame]) -> None:
     """Two threads perceive and reconstruct; all objects get their mesh, none twice."""
     pipeline = Pipeline()
@@ -259,9 +260,10 @@ class Scaled:
         return replace(box, vertices=box.vertices * np.float32(self.scale), reconstructor='mine')
 
 
-def test_meshes_say_how_well_they_fit(recorded: Callable[[str], Frame]) -> None:
+@pytest.mark.slow
+def test_meshes_say_how_well_they_fit(scene_of: Callable[[str], Scene]) -> None:
     """Silhouette and depth of what was rebuilt agree with what was seen."""
-    for found in Pipeline().run(recorded('ycb_3')).objects:
+    for found in scene_of('ycb_3').objects:
         assert found.model.reconstructor == 'depth_shell'
         assert 0.8 < found.model.fit.silhouette_iou <= 1.0
         assert 0.0 <= found.model.fit.depth_residual < 0.005

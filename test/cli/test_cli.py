@@ -70,6 +70,7 @@ def several(table_frames: Path) -> tuple[subprocess.CompletedProcess, Path]:
     return run('reconstruct', table_frames, '--reconstructor', 'box', '--out', out), out
 
 
+@pytest.mark.slow
 def test_frame_folder_goes_straight_into_out(tmp_path, bottle):
     result = run('reconstruct', bottle, '--out', tmp_path / 'here')
     assert result.returncode == 0, result.stderr

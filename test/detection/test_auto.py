@@ -242,6 +242,7 @@ def test_a_glass_whose_stem_has_no_readings_becomes_one_object():
 
 # A poor model must not spoil what depth shows.
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['ycb_1', 'ycb_2', 'ycb_3', 'table_green_bowl'])
 def test_random_boxes_lose_no_object_and_join_none(name, recorded):
     view = View(recorded(name), {})
@@ -450,6 +451,7 @@ def test_its_parts_take_their_own_options_also_while_running(weights):
     assert pipeline.detector_status == f"the checkpoint '{weights}'"
 
 
+@pytest.mark.slow
 def test_the_command_line_reconstructs_a_picture_with_it(weights, frames_folder, tmp_path):
     picture = frames_folder / 'ycb_1/color.png'
     code = main(['reconstruct', str(picture), '--detector', 'auto', '--out', str(tmp_path / 'out'),

@@ -562,6 +562,7 @@ def test_the_module_costs_nothing_until_the_detector_is_made():
     assert run(code).stdout == '[]\n'
 
 
+@pytest.mark.slow
 def test_says_nothing_of_its_own_on_the_terminal(checkpoint, frames_folder, tmp_path):
     put_into_cache(checkpoint('rt_detr_v2'), tmp_path / 'hub')
     code = f'''

@@ -203,6 +203,7 @@ def test_empty_depth_finds_nothing(value: float, recorded: Callable[[str], Frame
     assert detect(empty) == []
 
 
+@pytest.mark.slow
 def test_recorded_heights(recorded: Callable[[str], Frame], frames_folder: Path) -> None:
     """Nothing below 1 cm is lost at the top: the masks reach the measured height."""
     for name in TABLE_FRAMES:

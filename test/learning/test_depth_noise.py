@@ -110,6 +110,7 @@ def test_blobs_are_as_many_as_expected():
     assert np.mean(shares) == pytest.approx(3 * np.pi * (0.035 * 240) ** 2 / 76800, rel=0.3)
 
 
+@pytest.mark.slow
 def test_scale_and_shift_are_common_to_all_readings():
     errors = np.array([noisy(wall(2.0), seed, scale=0.01, shift=0.02) - 2 for seed in range(200)])
     assert (np.ptp(errors, axis=(1, 2)) < 1e-6).all()

@@ -71,6 +71,7 @@ def test_a_mask_beside_the_model_shows_nothing(prepared):
     assert look_at_picture(moved) is None
 
 
+@pytest.mark.slow
 def test_protocol_and_view_are_written(prepared, weights, tmp_path):
     """Of the two pictures one is cut off and hidden in part, so the protocol leaves it out."""
     files = [tmp_path / name for name in ('found.json', 'found.md', 'found.png')]
@@ -91,6 +92,7 @@ def test_protocol_and_view_are_written(prepared, weights, tmp_path):
     assert 'IoU per category' in text and files[2].stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_all_pictures_when_asked(prepared):
     report = evaluate_pix3d(prepared, [], every=True)
     assert report.values['about']['pictures'] == 2

@@ -129,6 +129,7 @@ def test_boxes_too_wide_count_up_to_their_overlap(samples):
     assert scores['ap50'] > 0.8 and scores['ap50_95'] < 0.25
 
 
+@pytest.mark.slow
 def test_perfect_boxes_with_depth_and_without(samples):
     report = evaluate_scenes(
         samples[:2], LIBRARY, {}, SceneOptions(perfect_boxes=True, known_plane=True))

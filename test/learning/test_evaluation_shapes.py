@@ -118,6 +118,7 @@ def test_a_network_that_fills_everything_scores_the_share_of_full_cells(shapes):
         (truth[0] & truth[1]).sum() / (truth[0] | truth[1]).sum(), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_test_split_is_that_of_render(shapes):
     options = ShapeOptions(split='test', views=1)
     split = {'test_share': 0.5, 'split_seed': 3}

@@ -51,6 +51,7 @@ def test_boxes_of_what_is_visible_hold_its_pixels():
         np.testing.assert_allclose(boxes[scene, item], exact, atol=2 * live.COARSE)
 
 
+@pytest.mark.slow
 def test_truth_is_the_solids_that_the_cubes_hold(crops):
     """The same shapes, poses and cubes, filled by the code that fills volumes on disk."""
     shapes, stock = household()

@@ -172,6 +172,7 @@ def published_voxels(volume: np.ndarray) -> np.ndarray:
                      for x in axes[0]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('size', [40, 128])
 def test_pix3d_voxels_are_the_published_steps(size, random):
     middle = size // 2

@@ -88,6 +88,7 @@ def packed(folders, tmp_path_factory) -> tuple[PackedShapes, Path]:
     return read_packed(out), out
 
 
+@pytest.mark.slow
 def test_what_is_read_is_what_was_packed(packed, folders):
     shown, _ = packed
     assert len(set(shown.names)) == len(shown) == len(shown.ends)

@@ -3,6 +3,7 @@
 from itertools import islice
 
 import numpy as np
+import pytest
 
 from img2scene_ros.learning.placing_errors import placing_errors
 from img2scene_ros.learning.placing_errors import placing_table
@@ -11,6 +12,7 @@ from img2scene_ros.learning.synthetic import RenderOptions
 from img2scene_ros.learning.synthetic import scene_samples
 
 
+@pytest.mark.slow
 def test_what_is_known_decides_how_far_meshes_are_off() -> None:
     """With depth and plane all is found; with neither the distance is a guess."""
     library = open_library(None, None, 'test', 0.15, 0)

@@ -146,6 +146,7 @@ def test_rectangles_are_apart_or_not():
     assert not are_apart(square, diamond + (1.4, 1.4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('place', (TABLE, FLOOR))
 def test_objects_stand_on_the_support_and_none_in_another(shapes, place):
     library = open_library(shapes, None, 'train', 0.2, 0)

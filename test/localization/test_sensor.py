@@ -44,6 +44,7 @@ def random_scenes() -> list[tuple[trimesh.Trimesh, np.ndarray]]:
     return scenes
 
 
+@pytest.mark.slow
 def test_errors_are_small_and_as_large_as_stated() -> None:
     """Centres are right to 2 cm, and the standard deviation is what it says."""
     errors, stated = [], []

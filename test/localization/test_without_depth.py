@@ -120,6 +120,7 @@ def test_where_the_plane_is_may_change_while_running(recorded: Callable[[str], F
     assert places[1].model.size == pytest.approx(2 * places[0].model.size, rel=0.05)
 
 
+@pytest.mark.slow
 def test_a_photo_becomes_a_scene_on_the_command_line(
     frames_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     recorded: Callable[[str], Frame],

@@ -107,6 +107,7 @@ def test_without_open3d_the_hull_takes_its_place(monkeypatch):
     assert part.is_convex and part.is_watertight
 
 
+@pytest.mark.slow
 def test_convex_parts_hold_the_object():
     pytest.importorskip('coacd', reason='convex parts need CoACD: pip install coacd')
     ring = trimesh.creation.torus(0.1, 0.02, 16, 8)

@@ -138,6 +138,7 @@ def test_targets_are_those_of_the_definition():
     assert torch.isfinite(instance_loss(torch.zeros(2, 4, 128, 160), torch.zeros_like(ids)))
 
 
+@pytest.mark.slow
 def test_it_learns_two_pictures():
     torch.manual_seed(0)
     views = [look(0.3), look(-0.4, (*BOXES, ((-0.02, 0.07, 0), (0.08, 0.14, 0.05))))]
@@ -186,6 +187,7 @@ def test_found_share_counts_what_went_wrong():
     assert found_share(truth, np.zeros_like(truth))['false'] == 4
 
 
+@pytest.mark.slow
 def test_it_needs_only_what_a_bare_machine_has():
     code = ('import sys\nfor name in ("safetensors", "trimesh", "open3d", "skimage", "yaml"):\n'
             '    sys.modules[name] = None\nimport img2scene_ros.models.instances\n'

@@ -62,6 +62,7 @@ def test_size_is_as_documented(name):
     assert count / 1e6 == pytest.approx(PARAMETERS[name], abs=0.01)
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 @pytest.mark.parametrize('resolution', (32, 64, 128))
 def test_resolution_is_free_and_chunks_change_nothing(network, resolution):

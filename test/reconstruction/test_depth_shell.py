@@ -19,7 +19,6 @@ from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection.supports import find_support
 from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.localization.sensor import SensorDistance
-from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.reconstruction.depth_shell import DepthShellOptions
 from img2scene_ros.reconstruction.depth_shell import DepthShellReconstructor
 from img2scene_ros.rendering.raycast import Surface
@@ -32,19 +31,6 @@ from img2scene_ros.types import Sighting
 
 TABLE_FRAMES = ('table_blue_mug', 'table_cracker_box', 'table_green_bowl',
                 'table_mustard_bottle', 'table_pepper_can')
-
-
-@pytest.fixture(scope='module')
-def scene_of(recorded: Callable[[str], Frame]) -> Callable[[str], Scene]:
-    """Return a function that runs the pipeline on a recorded frame, once each."""
-    scenes = {}
-
-    def run(name: str) -> Scene:
-        if name not in scenes:
-            scenes[name] = Pipeline().run(recorded(name))
-        return scenes[name]
-
-    return run
 
 
 def rebuild(frame: Frame, mask: np.ndarray, **options: int) -> ObjectModel:
@@ -117,6 +103,7 @@ PRODUCTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('product', PRODUCTS)
 def test_size_of_real_products(product: str, scene_of: Callable[[str], Scene]) -> None:
     """Sizes are within a tenth of what the product measures."""
@@ -128,6 +115,7 @@ def test_size_of_real_products(product: str, scene_of: Callable[[str], Scene]) -
         assert found[0].model.size[:2] == pytest.approx((width, width), rel=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ('ycb_1', 'ycb_2', 'ycb_3'))
 def test_all_meshes_of_a_cluttered_scene(name: str, scene_of: Callable[[str], Scene]) -> None:
     """Every object, occluded or not, gets a closed mesh of at most the wished triangles."""

@@ -69,6 +69,7 @@ def test_small_holes_are_filled_without_touching_the_rest() -> None:
     assert cKDTree(solid.vertices).query(holed.vertices)[0].max() < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('keep', [
     BALL.triangles_center[:, 1] < 0.6,  # an open bowl
     np.random.default_rng(0).random(len(BALL.faces)) < 0.7,  # torn all over
