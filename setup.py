@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Installs the package; its dependencies are in package.xml and requirements.txt."""
 
 from glob import glob

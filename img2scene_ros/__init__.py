@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """Object models for robots: camera images in, posed closed meshes out."""

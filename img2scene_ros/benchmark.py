@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Time and, where a frame folder holds the truth, accuracy: the tables of docs/benchmarks.md."""
 
 import json

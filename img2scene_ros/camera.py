@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The pinhole camera: intrinsics, lens distortion, projection and unprojection."""
 
 from dataclasses import dataclass

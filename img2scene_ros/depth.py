@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Depth images: in metres, and how far one reading may be off."""
 
 from dataclasses import dataclass

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where networks run: the options `device` and `dtype` of every backend that has one."""
 
 from typing import TYPE_CHECKING

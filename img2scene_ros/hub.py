@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checkpoints of the Hugging Face Hub: from a folder, the cache or the network, in that order."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Options: declared once, here read by the command line, the nodes and the documentation.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Packages that only parts of img2scene need: where one is missing, one sentence says so."""
 
 from collections.abc import Iterator

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The whole way, free of ROS: frames in, scenes out."""
 
 import logging

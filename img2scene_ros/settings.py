@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Settings as people write them: NAME=VALUE texts and ROS parameter files.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 What the stages hand on to each other: frames, planes, objects and the scene.
 

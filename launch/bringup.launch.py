@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Start the whole system: scene node, RViz, and on request recorded frames instead of a camera."""
 
 from pathlib import Path

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Train the shape and the segmentation network on a machine that has a GPU and little else: Python
 # with torch, numpy, scipy and OpenCV, this folder, and the file of `img2scene pack-shapes`.
 #

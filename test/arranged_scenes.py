@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Arranged scenes as both renderers take them."""
 
 from functools import lru_cache

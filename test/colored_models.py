@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Object models whose colours are known on every face."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tabletop scenes of known truth, drawn with the package's ray caster."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The rooms of the package: which may import which (docs/architecture.md, Folders)."""
 
 import ast

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The camera model against OpenCV's own projection, image_geometry's formulas and real pixels."""
 
 import cv2

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Depth images: metres out of whatever a camera sends, and how far they may be off."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Wide lenses of every model, from the frame to the pictures of the export, against the truth."""
 
 import cv2

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Options: every value is checked when it is made, and the sentence names the option."""
 
 import dataclasses

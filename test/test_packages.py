@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Parts of the package that need others: one sentence says which, how to get it, what else."""
 
 import sys

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What gets installed is what package.xml, the entry points and the launch files promise."""
 
 import ast

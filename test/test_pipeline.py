@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The pipeline's choices: backends, options, and what happens where depth is missing."""
 
 import sys

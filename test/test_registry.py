@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Backends by name: the built-in ones, and those that other packages bring."""
 
 import dataclasses

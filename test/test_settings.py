@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Options by dotted names, from the command line and from ROS parameter files."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Frames refuse what does not fit, and tell what they show."""
 
 import numpy as np

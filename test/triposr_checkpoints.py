@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Small TripoSRs: one with random weights, and one whose answer is known."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 The command line: img2scene reconstruct | demo | render | train | evaluate | ...
 

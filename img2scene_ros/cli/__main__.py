@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`python -m img2scene_ros.cli`, as torchrun starts it."""
 
 import sys

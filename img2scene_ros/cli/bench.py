@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """img2scene bench: time and accuracy on recorded frames."""
 
 import argparse

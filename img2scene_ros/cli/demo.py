@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """img2scene demo: recorded frames through the ROS nodes."""
 
 import argparse

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 img2scene doctor: what is installed, what is missing, and what mends it.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """img2scene evaluate: networks on shapes, photos and scenes."""
 
 import argparse

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """img2scene learn: a network on examples that are drawn meanwhile."""
 
 import argparse

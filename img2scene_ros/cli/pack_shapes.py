@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """img2scene pack-shapes: the shapes of training data in one file."""
 
 import argparse

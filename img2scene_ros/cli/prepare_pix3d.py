@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """img2scene prepare-pix3d: training data of the Pix3D data set."""
 
 import argparse

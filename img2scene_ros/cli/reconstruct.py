@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """img2scene reconstruct: the objects in frames or photos."""
 
 import argparse

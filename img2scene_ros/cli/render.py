@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """img2scene render: training data from random scenes."""
 
 import argparse

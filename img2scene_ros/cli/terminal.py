@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What several commands read from and write to the terminal."""
 
 import argparse

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """img2scene train: a voxel network on rendered crops."""
 
 import argparse

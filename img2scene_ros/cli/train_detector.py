@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """img2scene train-detector: a compact detector on rendered scenes."""
 
 import argparse

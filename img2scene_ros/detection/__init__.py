@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Detection: which objects a frame shows, as boxes and, where possible, masks."""
 
 from typing import Protocol

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Detection with all there is: a DETR model looks at the picture, `tabletop` at the depth image.
 

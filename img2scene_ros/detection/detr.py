@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Detection with any object detector or instance segmenter of Hugging Face's transformers.
 

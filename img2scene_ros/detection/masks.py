@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From box to mask: by the depth image, or by colour where there is none."""
 
 from collections.abc import Callable

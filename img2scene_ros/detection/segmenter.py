@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 From box to mask with a segmenter of Hugging Face's transformers.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The support plane: the table or floor that objects stand on."""
 
 

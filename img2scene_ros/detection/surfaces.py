@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which pixels of a depth image are of one surface."""
 
 from collections.abc import Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Class-agnostic RGB-D detection: whatever stands on the support plane. Needs no weights.
 

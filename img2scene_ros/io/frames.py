@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Frames in files: a folder per frame, or single pictures."""
 
 import json

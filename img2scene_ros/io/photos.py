@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Photos: pictures of any camera, without calibration and without depth.
 

@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """Data sets, training and evaluation of the learned reconstruction."""

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Augmentation of crops: what detectors, cameras and depth sensors do to them.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Average precision of detections, as COCO computes it (cocodataset/cocoapi, cocoeval.py)."""
 
 from collections.abc import Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 What the training reads: examples in an order that only the seed and the position decide.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 What a depth camera makes of the true depth: noise, holes, shadows, steps, shifts.
 

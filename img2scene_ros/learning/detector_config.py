@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The options of a detector's training, from a YAML file and NAME=VALUE texts."""
 
 from collections.abc import Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 What the training of a detector reads: rendered scenes as pictures with boxes.
 

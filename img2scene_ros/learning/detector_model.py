@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The detector that is trained: a small RT-DETRv2 of transformers, its extra loss, its files."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 How far the sources of distances are off without depth: `python -m` with a folder of scenes.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 What the evaluations of voxel networks share: networks, scores, baselines.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 How well voxel networks rebuild the things in Pix3D's photos: `img2scene evaluate pix3d`.
 

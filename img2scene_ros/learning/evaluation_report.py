@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an evaluation leaves: tables in Markdown, values in JSON, a sheet of pictures."""
 
 import json

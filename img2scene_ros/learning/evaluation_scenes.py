@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 How well objects are found and rebuilt in rendered scenes: `img2scene evaluate scenes`.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 How well voxel networks rebuild shapes: `img2scene evaluate shapes`.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Examples that are drawn while a network learns, on the device it learns on: crops and scenes.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 How well a prediction fits the truth: shapes by voxel IoU, Chamfer distance, F-score, EMD; masks.
 

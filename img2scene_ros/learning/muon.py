@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Muon: an optimizer that gives every direction of a weight matrix the same step.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Shapes in one file: solids, sizes, labels and base colours, without surfaces.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Pix3D (Sun et al., CVPR 2018): from the published files to a folder that is quick to train from.
 

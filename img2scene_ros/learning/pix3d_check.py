@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sheets that show whether a prepared Pix3D picture, its mask, camera and voxels fit."""
 
 from collections.abc import Sequence

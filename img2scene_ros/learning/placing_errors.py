@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 How far meshes are off after placing: `python -m` with folders of scenes and of their shapes.
 

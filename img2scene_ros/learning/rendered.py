@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writes rendered data sets: `img2scene render`."""
 
 from collections.abc import Callable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 What the trainings share: the files of a run, its log and progress, and how weights move.
 

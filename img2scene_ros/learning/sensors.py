@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 What depth cameras of three kinds, masks and light make of true pictures: batched, on any device.
 

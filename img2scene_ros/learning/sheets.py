@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Contact sheets of rendered training data and of predictions, for people to look at."""
 
 from collections.abc import Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Rendered training data: random scenes of known truth, and the crops of their objects.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Random materials: colours as functions of the place on a surface."""
 
 import colorsys

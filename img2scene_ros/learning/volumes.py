@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Solids as volumes of another grid."""
 
 import numpy as np

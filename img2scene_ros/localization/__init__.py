@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Localization: a metric place and size for every detection."""
 
 from typing import Protocol

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How large things of a class usually are; the numbers are in class_sizes.yaml."""
 
 from functools import cache

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 One place out of what several sources of distances say.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Places objects at one distance from a parameter: for cameras without depth."""
 
 from dataclasses import dataclass

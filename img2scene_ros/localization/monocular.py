@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Places objects by a network that guesses metric depth from the picture alone."""
 
 from dataclasses import dataclass

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Places objects by where they stand: the rays of their boxes meet a known plane."""
 
 from dataclasses import dataclass

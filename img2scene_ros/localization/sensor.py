@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Places objects by the depth measured inside their masks."""
 
 from dataclasses import dataclass

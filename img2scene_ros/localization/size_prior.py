@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Places objects by how large things of their class usually are."""
 
 from dataclasses import dataclass

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 What a box in the picture tells of an upright object, and how sure that is.
 

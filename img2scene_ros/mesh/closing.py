@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Closing and simplifying: from solids on a voxel grid, or from open meshes, to closed ones."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Collision meshes: few triangles, closed, and around the whole object.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Colours of meshes: of their vertices, from pictures, and as light."""
 
 import cv2

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Single objects as files of other formats, in the object frame: metres, z up, x to the camera.
 

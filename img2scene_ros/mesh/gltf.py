@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Objects as one GLB file: binary glTF 2.0, metres, y up.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 A field on a fine grid, asked for only where its surface may be.
 

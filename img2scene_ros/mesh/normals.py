@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Normals of triangle meshes."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Textures: the picture itself on the side that the camera saw, the mesh's colours elsewhere.
 

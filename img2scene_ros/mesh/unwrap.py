@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """UV-unwrapping a mesh that a camera has seen, and the texels that its triangles cover."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Backbones by name: pictures in, four feature maps at strides 4, 8, 16 and 32 out."""
 
 from torch import Tensor

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 What a voxel network sees of an object, and where the cube is that it fills.
 

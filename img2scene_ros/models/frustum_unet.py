@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 `frustum-unet`: a 2D U-Net whose output channels are depth slices of the view frustum.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Where the cells of a cube are seen: the geometry that all networks share.
 

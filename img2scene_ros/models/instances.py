@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Object instances of any kind on any support, from depth and colour.
 

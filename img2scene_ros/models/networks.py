@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The networks by name; how they are saved and loaded."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What all networks have in common: a crop in, an occupancy logit per point of its cube out."""
 
 import torch

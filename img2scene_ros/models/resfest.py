@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 `resfest`: a ResNet-50, multi-scale feature fusion, a transformer encoder, a 3D decoder.
 

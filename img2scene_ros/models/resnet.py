@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 ResNet encoders (He et al., CVPR 2016), as pyramids of four feature maps.
 

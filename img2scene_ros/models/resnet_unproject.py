@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 `resnet18-unproject`: a ResNet's features, unprojected into the cube, and an MLP per point.
 

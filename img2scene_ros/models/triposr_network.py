@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 TripoSR: from one picture to density and colour at any point around the object.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the 2D U-Nets are made of."""
 
 from collections.abc import Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The demo: recorded frames through the real nodes and real DDS, on this machine only."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is wrong now: said once in the log, and shown in /diagnostics while it lasts."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The camera's topics: subscriptions that follow their publishers, and frames made of messages."""
 
 from collections.abc import Callable

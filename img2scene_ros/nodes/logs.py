@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Python's logging on its way into ROS: the console, the log files and /rosout."""
 
 import logging

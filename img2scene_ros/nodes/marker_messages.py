@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The marker messages of a scene: light in colours, names, and what viewers already show."""
 
 import numpy as np

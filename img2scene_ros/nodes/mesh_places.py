@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Where viewers fetch textured meshes from: a folder of this machine, or a small web server.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Between numpy arrays and ROS messages, and nothing else.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pairs of picture and depth image, by stamp; only the newest pair is kept."""
 
 from collections import Counter

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Between Options dataclasses and ROS parameters: one parameter per option, declared once."""
 
 from collections.abc import Mapping

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Running one node as a process: clean start, and a clean end at any moment."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The replay node: plays recorded frames as a camera's topics."""
 
 from dataclasses import dataclass

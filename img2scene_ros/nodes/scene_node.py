@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The scene node: camera topics in, objects with poses and meshes out."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What TF knows: where the plane that objects stand on is in the camera's frame."""
 
 from rclpy.duration import Duration

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The scene node's two workers: perception on every frame, reconstruction when there is time."""
 
 import traceback

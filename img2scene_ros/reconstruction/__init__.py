@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reconstruction: from one sighting of an object to its closed mesh."""
 
 from collections.abc import Sequence

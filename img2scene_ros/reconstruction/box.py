@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The proxy: a closed box of an object's size at its place, shown until there is a mesh."""
 
 from dataclasses import dataclass

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 An object cut out of its picture, as networks take it that make a mesh of one picture.
 

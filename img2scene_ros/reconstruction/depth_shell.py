@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 The seen surface of an RGB-D view, completed to a closed mesh. Needs no weights.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How well a mesh fits what a frame shows: silhouette and depth, seen by a virtual camera."""
 
 from dataclasses import dataclass

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Meshes that generative models answer with: read, closed (`mesh/closing.py`), and coloured."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Placing a mesh whose shape and view are known, but neither its size nor its place.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 A mesh from a server: a Gradio Space, or any HTTP endpoint that answers a picture with a GLB.
 

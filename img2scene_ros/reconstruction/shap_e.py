@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Shap-E: a closed, coloured mesh from one picture of an object, by diffusion.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Vertical symmetry planes of partly seen objects."""
 
 from dataclasses import dataclass

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 TripoSR: a closed, coloured mesh from one picture of an object.
 

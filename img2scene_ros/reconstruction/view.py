@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What one RGB-D view of an object tells about its shape."""
 
 from functools import cached_property

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 An occupancy network's answer as a mesh: from a picture alone, or with depth.
 

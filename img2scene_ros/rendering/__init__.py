@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rendering: pictures of frames and scenes, drawn without a screen."""

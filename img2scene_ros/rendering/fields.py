@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Signed distance fields of many solids on one device, and rays traced through them; plain torch.
 

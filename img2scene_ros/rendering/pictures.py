@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pictures for people: what was detected, and what was reconstructed."""
 
 import colorsys

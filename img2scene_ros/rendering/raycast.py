@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 A headless ray caster: colour, depth and silhouettes of triangle meshes, without OpenGL.
 

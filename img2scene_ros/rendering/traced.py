@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Pictures of many scenes at once, in plain torch on any device: the counterpart of `raycast`.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 The export directory: the scene as files that other programs read.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Objects over time: which sighting is which object, and which object needs a (better) mesh."""
 
 from collections import Counter

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Weights that come with the package, one folder per model; its README.md is the model card."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The doctor's diagnoses of installations that are not in order."""
 
 from types import ModuleType

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tiny checkpoints with random weights, of every family, saved as real ones are."""
 
 import json

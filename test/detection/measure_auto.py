@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Measure what merging adds to `tabletop`, on rendered scenes with a stand-in for the model.
 

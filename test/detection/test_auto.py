@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 `auto` on drawn scenes of known truth, on recorded frames, and where half of it cannot run.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 The `detr` detector on tiny checkpoints of every family, saved and loaded as real ones are.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Masks from depth and colour, against drawn scenes and the measured masks of recorded frames."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How much boxes and masks overlap."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Segmenters of every family, as tiny checkpoints with random weights, saved as real ones are.
 

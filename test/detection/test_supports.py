@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The support plane against the truth of drawn and measured scenes."""
 
 import json

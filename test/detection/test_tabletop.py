@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`tabletop` on recorded frames: which objects it finds, apart and whole."""
 
 import json

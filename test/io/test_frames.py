@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Frames: real files in, metres out, and one sentence for whatever does not fit."""
 
 import json

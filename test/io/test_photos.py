@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Photos: EXIF as cameras write it, photos without it, large and broken ones."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Compare the renderer of many scenes at once with the ray caster, and what is learned from both.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Small folders of shapes, made on the fly."""
 
 from pathlib import Path

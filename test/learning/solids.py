@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Crops of balls and boxes, drawn by closed forms."""
 
 import numpy as np

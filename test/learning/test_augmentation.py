@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Augmentation changes what it says, as far as it says; the volume stays true."""
 
 from dataclasses import replace

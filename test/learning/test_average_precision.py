@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Average precision against values worked out by hand after COCO's rules."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a training reads depends on the seed and the position alone."""
 
 from dataclasses import asdict

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Effects of the depth noise against closed forms, and the RGB-D path under all of them."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The detector learns boxes and names, resumes exactly, and is loaded as any other checkpoint."""
 
 import errno

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What evaluations are made of: hulls, depth layers and baselines against closed forms."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`img2scene evaluate pix3d`: the way into the model's axes, and bad input."""
 
 import json

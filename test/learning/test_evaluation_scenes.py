@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`img2scene evaluate scenes`: errors of known size, detectors of known faults, bad input."""
 
 from dataclasses import replace

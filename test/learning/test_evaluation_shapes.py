@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`img2scene evaluate shapes`: which shapes, which views, what is written, and bad input."""
 
 import json

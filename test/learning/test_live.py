@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Examples that are drawn on the device, against the crops and solids that robots get."""
 
 import numpy as np

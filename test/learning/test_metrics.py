@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The metrics against closed forms, brute force and a slow copy of the published steps."""
 
 from itertools import permutations

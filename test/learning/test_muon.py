@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Muon steps evenly in all directions, and knows which weights it is for."""
 
 import pytest

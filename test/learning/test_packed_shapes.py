@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Packed shapes: solids and sizes against closed forms, splits, and reading with numpy alone."""
 
 import json

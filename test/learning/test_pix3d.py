@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Preparing Pix3D: two real entries, and every way in which they can be broken."""
 
 import errno

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The table of placing errors, on rendered household objects."""
 
 from itertools import islice

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The files of training data: what is written is read again, whole or with one clear sentence."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Depth cameras, wrong masks and light against closed forms and second methods."""
 
 import numpy as np

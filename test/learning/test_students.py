@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Training on examples that are drawn meanwhile, at toy size."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rendered scenes and crops: geometry against closed forms, splits, chance and bad input."""
 
 import shutil

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Training learns, resumes exactly, shares its work, and fails in one sentence."""
 
 import errno

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A solid in another grid has no holes that it has not."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cameras over a floor and the boxes of solids on it, computed by hand from the pinhole model."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One place of several, against the textbook's formula."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The table of errors without depth, on scenes whose errors are known."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Places at a fixed distance."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Places by a depth network: a tiny checkpoint of known answer, and some that cannot be used."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Boxes count the edges of pixels, cameras their centres: no source may mix them."""
 
 import numpy as np

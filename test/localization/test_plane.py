@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Places by where things stand, against solids of known size at known places."""
 
 import numpy as np

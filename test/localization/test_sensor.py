@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Places by measured depth against the truth of drawn scenes."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Places by how large things usually are, against solids of known size at known places."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pictures without depth go the whole way; what they say is compared with the depth sensor."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Collision meshes: closed, small, and never smaller than the object by more than a tolerance."""
 
 import sys

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Single meshes in every format, read back by other programs."""
 
 import io

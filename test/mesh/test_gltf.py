@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """GLB files with textures, read back by trimesh, Open3D and Khronos' validator."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The surface found from coarse to fine against that of the whole fine grid."""
 
 from collections.abc import Callable

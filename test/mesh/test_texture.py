@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Textures: the picture where it shows the object, and never what is behind it."""
 
 import sys

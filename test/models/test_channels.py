@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A crop as channels: what is there, what is missing, and depth in relation to the cube."""
 
 import numpy as np

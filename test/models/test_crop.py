@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The crop view and its cube against closed forms."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The networks look where the camera model says; flips and volumes agree with pictures."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The segmentation of instances: channels, targets, grouping, scores; that it learns."""
 
 import subprocess

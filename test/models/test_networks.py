@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What all networks promise: shapes, resolutions, gradients; their files and what can be wrong."""
 
 import json

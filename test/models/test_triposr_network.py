@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """TripoSR's network on closed forms, and what it says about checkpoints that do not fit."""
 
 from collections.abc import Callable

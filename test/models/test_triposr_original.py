@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 The clean-room TripoSR against the original, with the same random weights and pictures.
 

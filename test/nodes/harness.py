@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Nodes as processes of their own, and a robot that talks to them over DDS on loopback."""
 
 import atexit

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Measure what each way of `markers.mesh_transport` costs, on one recorded frame.
 

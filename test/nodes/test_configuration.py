@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The shipped parameter file, RViz layout and launch file fit the nodes."""
 
 from pathlib import Path

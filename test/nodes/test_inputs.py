@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 What a camera may publish: every way of good input works, and bad input ends in one clear line.
 

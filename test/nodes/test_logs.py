@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the parts without ROS tell through Python's logging reaches ROS, at its level."""
 
 from collections.abc import Callable

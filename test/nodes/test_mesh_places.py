@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The places that viewers fetch textured meshes from, as viewers use them."""
 
 import http.client

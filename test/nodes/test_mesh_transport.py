@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Textured meshes on their way to viewers, over real DDS; the viewer has the faults of RViz."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Messages are read as cv2 and numpy read the same bytes; bad ones end in one clear sentence."""
 
 import sys

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is drawn and sampled on meshes whose shape is known."""
 
 from dataclasses import replace

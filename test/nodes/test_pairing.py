@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pictures find their depth images, whatever the order, the delay, and the clock."""
 
 from img2scene_ros.nodes.pairing import Pair

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The replay node publishes what was recorded, as a camera would."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The scene node beside the replay node, each a process, over real DDS."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 The node ends at any moment, and a transition that fails or lasts leaves nothing behind.
 

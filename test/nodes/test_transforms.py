@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The plane that TF knows; tf2_ros, which pip does not have, is stood in for by its interface."""
 
 import sys

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The workers survive their work, show scenes in order, and never wait for a mesh."""
 
 import re

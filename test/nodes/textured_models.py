@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Meshes with a texture in which every place has a colour of its own."""
 
 import numpy as np

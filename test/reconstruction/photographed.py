@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A lopsided thing before a red wall: what it looks like, and where it is."""
 
 from dataclasses import replace

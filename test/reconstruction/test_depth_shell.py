@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`depth_shell` on recorded and on drawn objects: closed, in the right place, the right size."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Meshes of generative models: closed whatever they were, and coloured as they were."""
 
 import numpy as np

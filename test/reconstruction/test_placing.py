@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Placing meshes that are known up to size, place and a small turn: against where they were."""
 
 from dataclasses import replace

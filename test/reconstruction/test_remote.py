@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`remote` against real servers on loopback: honest, slow, failing, lying and endless ones."""
 
 import io

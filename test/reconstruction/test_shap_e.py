@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`shap_e`: diffusers' pipeline with small random weights, and a known field in their place."""
 
 from importlib.util import find_spec

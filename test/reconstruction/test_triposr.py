@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`triposr` on a network whose answer is known: mesh, colours, place, and bad input."""
 
 from collections.abc import Callable

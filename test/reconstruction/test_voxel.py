@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`voxel`: with networks that answer a known solid, with the bundled one, and with bad input."""
 
 import json

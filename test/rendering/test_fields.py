@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Distance fields against scipy's distances and closed forms."""
 
 import numpy as np

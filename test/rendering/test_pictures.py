@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The pictures show the objects where they are."""
 
 import numpy as np

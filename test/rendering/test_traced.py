@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The renderer of many scenes at once, against the ray caster on the same scenes."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The export directory, read back by other programs."""
 
 import json

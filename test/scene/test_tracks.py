@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Objects over time, of which the tracker is given the true sightings: ids, losses, meshes."""
 
 from dataclasses import replace

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Outputs: what the scene is shown as, one file each.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """~/cloud: points on the completed meshes, for grasp planners."""
 
 from dataclasses import dataclass

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """~/labels: which object every pixel shows, for programs that segment clouds or pictures."""
 
 import numpy as np

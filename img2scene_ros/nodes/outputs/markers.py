@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 ~/markers: every object's mesh and name, for RViz.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """~/overlay: the picture with boxes, masks and names drawn on it."""
 
 from rclpy.lifecycle import LifecycleNode
