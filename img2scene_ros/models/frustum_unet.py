@@ -52,7 +52,7 @@ class FrustumUNet(UNet, OccupancyNetwork):
     """See above; `config.width` is C and `config.slices` is D below."""
 
     Config = FrustumUNetConfig
-    outer_layers = ('stem', 'surface', 'field', 'slices', 'edges', 'front')
+    outer_layers = ('stem', 'surface', 'field', 'slices')
 
     def __init__(self, config: FrustumUNetConfig = FrustumUNetConfig()) -> None:
         widths = [config.width * factor for factor in (1, 2, 4, 5)]
@@ -66,6 +66,7 @@ class FrustumUNet(UNet, OccupancyNetwork):
         change_nothing(self.field)
         if config.fine:
             self.samples_per_cell = 3
+            self.outer_layers = (*self.outer_layers, 'edges')
             self.edges = nn.Conv2d(CHANNELS, config.fine, 3, padding=1)
             self.sharpen = nn.ConvTranspose2d(widths[0], config.fine, 2, 2)
             self.finest = blocks(config.fine, 1)
