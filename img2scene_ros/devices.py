@@ -63,3 +63,10 @@ def torch_dtype(name: str, device: 'torch.device') -> 'torch.dtype':
     if name == 'auto':
         name = 'float16' if device.type == 'cuda' else 'float32'
     return getattr(torch, name)
+
+
+def autocast(device: 'torch.device', dtype: 'torch.dtype') -> 'torch.autocast':
+    """Return the context that computes products in a dtype; float32 changes nothing."""
+    import torch
+
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)

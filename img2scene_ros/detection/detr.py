@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from img2scene_ros.detection import bbox_of
+from img2scene_ros.devices import autocast
 from img2scene_ros.devices import device_option
 from img2scene_ros.devices import dtype_option
 from img2scene_ros.devices import torch_device
@@ -137,8 +138,7 @@ class DetrDetector:
         import torch
 
         # Autocast keeps in float32 what would suffer, above all the arithmetic on boxes.
-        with torch.inference_mode(), torch.autocast(
-                self._device.type, self._dtype, enabled=self._dtype != torch.float32):
+        with torch.inference_mode(), autocast(self._device, self._dtype):
             outputs = self._model(**inputs.to(self._device))
         for name, value in outputs.items():
             if torch.is_tensor(value) and value.is_floating_point():

@@ -31,6 +31,8 @@ from torch import Tensor
 from torch import nn
 from torch.utils.data import DataLoader
 
+from img2scene_ros.devices import autocast
+from img2scene_ros.devices import torch_device
 from img2scene_ros.learning.average_precision import Boxes
 from img2scene_ros.learning.average_precision import average_precisions
 from img2scene_ros.learning.dataset import positions_of
@@ -104,7 +106,7 @@ def train_detector(
     :raises TrainingError: the loss is not a number any more
     """
     out = Path(out)
-    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    device = torch_device('auto')
     run = start(config, labels, device)
     open_run(run, about(config, pictures, labels), out, resume)
     with open_log(out, run.step, True) as log, _progress_shown(run, config, minutes) as show:
@@ -220,8 +222,7 @@ def one_step(
     targets = [{name: value.to(device) for name, value in target.items()} for target in targets]
     for group in run.optimizer.param_groups:
         group['lr'] = rate
-    dtype = arithmetic(options, device)
-    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+    with autocast(device, arithmetic(options, device)):
         outputs = run.network(normalized(colors.to(device)), labels=targets)
     dense = dense_loss(
         outputs.enc_outputs_class.float(), outputs.enc_outputs_coord_logits.float().sigmoid(),

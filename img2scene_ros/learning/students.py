@@ -29,6 +29,7 @@ from torch import Generator
 from torch import Tensor
 from torch import nn
 
+from img2scene_ros.devices import autocast
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
 from img2scene_ros.files import write_whole
@@ -146,7 +147,7 @@ class ShapeStudent(Student):
         resolution = self.options.resolution
         depths = live.solid_depths(self.train.fields, crops, anchor, resolution, shift)
         pictures = pictures.contiguous(memory_format=torch.channels_last)
-        with _autocast(self.options, device):
+        with autocast(device, arithmetic(self.options, device)):
             features = network.encode(pictures, half_field)
         logits = network.query_cells(features, half_field, resolution, shift=shift)
         return occupancy_loss(logits, (0.5 + depths).clamp(0, 1), self.options)
@@ -175,7 +176,7 @@ class ShapeStudent(Student):
         """Return logits and truth of the cells that are reached, and pictures."""
         generator = seeded(HELD_SEED, 0, crops['shape'].device)
         pictures, half_field, anchor = live.crop_inputs(crops, generator, name)
-        with _autocast(self.options, generator.device):
+        with autocast(generator.device, arithmetic(self.options, generator.device)):
             logits = network.reached(pictures, half_field)
         return logits, live.cells_reached(self.test.fields, crops, anchor), pictures
 
@@ -217,7 +218,7 @@ class SegmentationStudent(Student):
     ) -> Tensor:
         """Compare foreground, centres and offsets."""
         channels = live.scene_inputs(examples, generator)
-        with _autocast(self.options, generator.device):
+        with autocast(generator.device, arithmetic(self.options, generator.device)):
             outputs = network(channels)
         return instance_loss(outputs.float(), examples['ids'].long())
 
@@ -237,7 +238,7 @@ class SegmentationStudent(Student):
     def _answers(self, network: InstanceNetwork, scenes: live.Examples) -> Tensor:
         generator = seeded(HELD_SEED, 0, scenes['ids'].device)
         channels = live.scene_inputs(scenes, generator, is_plain=True)
-        with _autocast(self.options, generator.device):
+        with autocast(generator.device, arithmetic(self.options, generator.device)):
             outputs = network(channels)
         return group_instances(outputs.float())
 
@@ -411,11 +412,6 @@ def batches(examples: live.Examples) -> list[live.Examples]:
 def seeded(seed: int, number: int, device: torch.device) -> Generator:
     """Return a generator of its own for each number."""
     return Generator(device).manual_seed((seed * 7_368_787 + number) % 2 ** 63)
-
-
-def _autocast(options: StudentOptions, device: torch.device) -> torch.autocast:
-    dtype = arithmetic(options, device)
-    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 
 def relief(volume: np.ndarray) -> np.ndarray:

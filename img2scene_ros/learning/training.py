@@ -36,6 +36,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
+from img2scene_ros.devices import autocast
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
 from img2scene_ros.learning.dataset import TrainingExamples
@@ -322,8 +323,7 @@ def one_step(
         chosen = torch.randperm(options.resolution ** 3, device=device)[:options.cells]
         points = cell_centers(options.resolution, device)[chosen]
         occupancy = occupancy.flatten(1)[:, chosen]
-    dtype = arithmetic(options, device)
-    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+    with autocast(device, arithmetic(options, device)):
         logits = model(pictures, half_field, options.resolution, points=points)
     loss = occupancy_loss(logits, occupancy.float(), options)
     descend(run, loss, learning_rate(run.step, options), options)
@@ -440,8 +440,7 @@ def validate(
         for pictures, half_field, occupancy, names in DataLoader(
                 examples, min(64, options.batch), num_workers=options.workers,
                 worker_init_fn=on_one_core):
-            with torch.inference_mode(), \
-                    torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            with torch.inference_mode(), autocast(device, dtype):
                 logits = network.reached(
                     pictures.to(device), half_field.to(device), RESOLUTION)
             ious.append(threshold_ious(logits, occupancy.to(device)).cpu())

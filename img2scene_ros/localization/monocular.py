@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from img2scene_ros.devices import autocast
 from img2scene_ros.devices import device_option
 from img2scene_ros.devices import dtype_option
 from img2scene_ros.devices import torch_device
@@ -127,8 +128,7 @@ class MonocularDistance:
         inputs = self._processor(
             images=frame.color, return_tensors='pt', input_data_format='channels_last')
         try:
-            with torch.inference_mode(), torch.autocast(
-                    self._device.type, self._dtype, enabled=self._dtype != torch.float32):
+            with torch.inference_mode(), autocast(self._device, self._dtype):
                 outputs = self._model(**inputs.to(self._device))
         except RuntimeError as error:
             raise InputError(

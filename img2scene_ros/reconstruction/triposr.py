@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
+from img2scene_ros.devices import autocast
 from img2scene_ros.devices import device_option
 from img2scene_ros.devices import dtype_option
 from img2scene_ros.devices import torch_device
@@ -127,8 +128,7 @@ class TriposrReconstructor(BatchReconstructor):
         pictures = torch.from_numpy(
             np.stack([on_plain(crop, 0.5).transpose(2, 0, 1) for crop in crops]))
         try:
-            with torch.inference_mode(), torch.autocast(
-                    self._device.type, self._dtype, enabled=self._dtype != torch.float32):
+            with torch.inference_mode(), autocast(self._device, self._dtype):
                 return self._network.encode(pictures.to(self._device)).float()
         except RuntimeError as error:
             raise ReconstructionError(

@@ -21,6 +21,7 @@ from scipy import ndimage
 
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection.masks import colored_pixels
+from img2scene_ros.devices import autocast
 from img2scene_ros.devices import device_option
 from img2scene_ros.devices import dtype_option
 from img2scene_ros.devices import torch_device
@@ -138,8 +139,7 @@ class VoxelReconstructor(BatchReconstructor):
             for sighting, crop in zip(sightings, crops)]))
         half_field = torch.tensor([crop.view.half_field for crop in crops], dtype=torch.float32)
         try:
-            with torch.inference_mode(), torch.autocast(
-                    self._device.type, self._dtype, enabled=self._dtype != torch.float32):
+            with torch.inference_mode(), autocast(self._device, self._dtype):
                 logits = self._network.predict(
                     pictures.to(self._device), half_field.to(self._device),
                     self._trained_resolution)
