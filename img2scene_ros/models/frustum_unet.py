@@ -52,7 +52,7 @@ class FrustumUNet(UNet, OccupancyNetwork):
     """See above; `config.width` is C and `config.slices` is D below."""
 
     Config = FrustumUNetConfig
-    outer_layers = ('stem', 'surface', 'field', 'slices')
+    outer_layers: tuple[str, ...] = ('stem', 'surface', 'field', 'slices')
 
     def __init__(self, config: FrustumUNetConfig = FrustumUNetConfig()) -> None:
         widths = [config.width * factor for factor in (1, 2, 4, 5)]
