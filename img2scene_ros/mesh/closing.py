@@ -109,7 +109,7 @@ def _wrapped(
     vertices: np.ndarray, faces: np.ndarray, max_triangles: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Wrap whatever it is in a closed surface: a shell around its faces, filled inside."""
-    scene = raycasting_scene(vertices.astype(np.float32), faces)
+    scene = raycasting_scene(vertices.astype(np.float32), faces)  # says it if Open3D is missing
     import open3d
 
     low, high = vertices.min(axis=0), vertices.max(axis=0)

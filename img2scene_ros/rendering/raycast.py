@@ -292,8 +292,8 @@ def raycasting_scene(vertices: np.ndarray, faces: np.ndarray) -> Any:
     :raises MissingDependencyError: Open3D is not installed
     """
     with importing('drawing meshes', 'open3d', 'the smaller open3d-cpu'):
-        from open3d.t.geometry import RaycastingScene
-    scene = RaycastingScene()
+        import open3d
+    scene = open3d.t.geometry.RaycastingScene()
     scene.add_triangles(
         np.ascontiguousarray(vertices), np.ascontiguousarray(faces.astype(np.uint32)))
     return scene

@@ -370,7 +370,7 @@ if os.geteuid() == 0 and sys.argv[2] == 'nobody':
     os.setuid(65534)
 color, camera = np.full((48, 64, 3), 90, np.uint8), Camera.from_field_of_view(64, 48, 60.0)
 for name in ('first', 'second'):
-    export_scene(Path(sys.argv[1]), Scene(name, 0))
+    export_scene(Path(sys.argv[1]), Scene(Frame(color, camera, frame_id=name)))
 '''
 
 
