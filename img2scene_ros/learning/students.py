@@ -126,7 +126,7 @@ class ShapeStudent(Student):
     """`frustum-unet`, taught how deep points of the cube lie in the solid."""
 
     kind = FrustumUNet
-    model = {'width': 64, 'slices': 96, 'deep': 4, 'fine': 32}
+    model = {'width': 56, 'slices': 96, 'deep': 3, 'fine': 24}
     defaults = {'batch': 256, 'size': 112, 'resolution': 64, 'validation_samples': 1024}
 
     def __init__(self, network: FrustumUNet, options: StudentOptions, train: Stock, test: Stock,
