@@ -14,7 +14,10 @@ from safetensors.torch import load_file
 
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
+from img2scene_ros.learning import students
+from img2scene_ros.learning.arrangements import open_stock
 from img2scene_ros.learning.packed_shapes import PackedShapes
+from img2scene_ros.learning.packed_shapes import read_packed
 from img2scene_ros.learning.packed_shapes import write_packed
 from img2scene_ros.learning.shapes import household_object
 from img2scene_ros.learning.students import learn
@@ -85,8 +88,14 @@ def test_shape_student_learns_resumes_exactly_and_is_used(shapes, tmp_path):
     assert all(torch.equal(values.half(), stored[name])
                for name, values in network.state_dict().items() if values.is_floating_point())
     assert (tmp_path / 'whole/sheet.png').stat().st_size > 1000
+    # The file scores as the network did where it was trained, but for half precision.
     config = json.loads((tmp_path / 'whole/config.json').read_text())
-    assert set(config['validation']) == {'rgb', 'rgbd'}
+    stocks = [open_stock(read_packed(shapes), split, CPU) for split in ('train', 'test')]
+    options, _ = read_student_options('shape', SMALL['shape'])
+    student = students.ShapeStudent(network, options, *stocks)
+    _, scores = student.score(network, students._held(student, CPU))
+    for name, score in scores.items():
+        assert score['iou'] == pytest.approx(config['validation'][name]['iou'], abs=0.01)
 
 
 def _stopped_at(step: int, shapes: Path, out: Path) -> None:
@@ -95,8 +104,6 @@ def _stopped_at(step: int, shapes: Path, out: Path) -> None:
         if run.step == step:
             raise KeyboardInterrupt
         return original(run, *_)
-
-    from img2scene_ros.learning import students
 
     original = students._step
     with pytest.MonkeyPatch.context() as patch:
