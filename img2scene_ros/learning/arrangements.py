@@ -328,7 +328,7 @@ def _materials(stock: Stock, chance: Chance, shape: Tensor, points: Tensor) -> M
     count = most + SLOTS
     colors = _random_colors(chance, batch, count)
     base = stock.colors[shape.clamp(min=0)]
-    order = chance.uniform(batch, most, 4, high=1.0).argsort(dim=-1)[..., :3]
+    order = chance.uniform(batch, most, 4).argsort(dim=-1)[..., :3]
     base = base.gather(2, order[..., None].expand(-1, -1, -1, 3))
     jittered = (base + 0.06 * chance.normal(batch, most, 1, 3)).clamp(0, 1)
     colors[:, :most] = torch.where(base.isnan(), colors[:, :most], jittered)
@@ -345,7 +345,7 @@ def _materials(stock: Stock, chance: Chance, shape: Tensor, points: Tensor) -> M
     straight = (chance.uniform(batch, count) < 0.5)[..., None, None]
     axes = torch.where(straight, torch.eye(3, device=shape.device), axes)
     return Materials(pattern, colors, axes, period, chance.uniform(
-        batch, count, 6, high=2 * torch.pi), chance.uniform(batch, count, high=1.0) ** 3)
+        batch, count, 6, high=2 * torch.pi), chance.uniform(batch, count) ** 3)
 
 
 def _random_colors(chance: Chance, batch: int, count: int) -> Tensor:

@@ -176,8 +176,9 @@ def crop_inputs(
     chance, count = Chance(generator), len(crops['shape'])
     color, true, mask, half_field = (
         crops[name] for name in ('color', 'depth', 'mask', 'half_field'))
-    given, without, bare = mask, torch.zeros_like(half_field), torch.zeros_like(half_field)
-    strength = torch.ones_like(half_field)
+    given, strength = mask, torch.ones_like(half_field)
+    without = torch.full_like(half_field, kind == 'rgb', dtype=torch.bool)
+    bare = torch.zeros_like(without)
     if not kind:
         strength = MOST_NOISE * chance.uniform(count)
         color, given = light_changed(color, generator), wrong_masks(mask, generator)
@@ -186,13 +187,11 @@ def crop_inputs(
     size = mask.shape[-1]
     depth = sensed_depth(true, crops['color'], size / (2 * half_field), generator,
                          strength=strength, magnification=crops['magnification'])
-    if kind == 'rgb':
-        without = torch.ones_like(half_field)
-    depth = torch.where(without.bool()[:, None, None], torch.nan, depth)
+    depth = torch.where(without[:, None, None], torch.nan, depth)
     measured, anchor = median_depth(depth, given), median_depth(true, mask)
     depth = torch.where(measured.isnan()[:, None, None], torch.nan, depth)
     anchor = torch.where(measured.isnan(), anchor, measured)
-    given = given & ~bare.bool()[:, None, None]
+    given = given & ~bare[:, None, None]
     return batch_channels(color, given, depth, anchor, half_field), half_field, anchor
 
 

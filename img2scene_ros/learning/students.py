@@ -96,10 +96,18 @@ class LiveRun(Run):
 
 
 class Student(ABC):
-    """A network with what it learns from."""
+    """
+    A kind of network, and what it learns from.
 
-    network: nn.Module
-    defaults: dict[str, Any]  # of `StudentOptions`, where they differ
+    - kind: its class; model: options of it, and defaults: those of `StudentOptions`, that differ
+    """
+
+    kind: type[nn.Module]
+    model: dict[str, Any]
+    defaults: dict[str, Any]
+
+    def __init__(self, options: StudentOptions, train: Stock, test: Stock) -> None:
+        self.options, self.train, self.test = options, train, test
 
     @abstractmethod
     def draw(self, generator: Generator, count: int, stock: Stock) -> live.Examples:
@@ -128,10 +136,6 @@ class ShapeStudent(Student):
     kind = FrustumUNet
     model = {'width': 56, 'slices': 96, 'deep': 3, 'fine': 24}
     defaults = {'batch': 256, 'size': 112, 'resolution': 64, 'validation_samples': 1024}
-
-    def __init__(self, network: FrustumUNet, options: StudentOptions, train: Stock, test: Stock,
-                 ) -> None:
-        self.network, self.options, self.train, self.test = network, options, train, test
 
     def draw(self, generator: Generator, count: int, stock: Stock) -> live.Examples:
         """Draw crops."""
@@ -201,13 +205,9 @@ class SegmentationStudent(Student):
     """`InstanceNetwork`, taught which pixels belong to which instance."""
 
     kind = InstanceNetwork
-    model: dict[str, Any] = {}
+    model = {}
     defaults = {'batch': 32, 'chunk': 256, 'reuse': 4.0, 'validation_samples': 256,
                 'learning_rate': 0.001}
-
-    def __init__(self, network: InstanceNetwork, options: StudentOptions, train: Stock,
-                 test: Stock) -> None:
-        self.network, self.options, self.train, self.test = network, options, train, test
 
     def draw(self, generator: Generator, count: int, stock: Stock) -> live.Examples:
         """Draw whole pictures."""
@@ -293,7 +293,7 @@ def learn(
     torch.backends.cudnn.benchmark = True
     packed = read_packed(shapes)
     network = STUDENTS[kind].kind(model)
-    student = STUDENTS[kind](network, options, *(
+    student = STUDENTS[kind](options, *(
         open_stock(packed, split, device) for split in ('train', 'test')))
     run = LiveRun(*to_train(network, options, device))
     about = {'student': kind, 'shapes': len(packed.names), **asdict(options),

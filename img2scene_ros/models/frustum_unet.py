@@ -27,6 +27,7 @@ from img2scene_ros.models.occupancy import OccupancyNetwork
 from img2scene_ros.models.unet import UNet
 from img2scene_ros.models.unet import blocks
 from img2scene_ros.models.unet import change_nothing
+from img2scene_ros.models.unet import stem
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
 
@@ -58,9 +59,7 @@ class FrustumUNet(UNet, OccupancyNetwork):
         widths = [config.width * factor for factor in (1, 2, 4, 5)]
         super().__init__(widths, config.blocks, config.deep)
         self.config = config
-        self.stem = nn.Sequential(
-            nn.Conv2d(CHANNELS, widths[0], 5, 2, 2, bias=False), nn.BatchNorm2d(widths[0]),
-            nn.ReLU())
+        self.stem = stem(CHANNELS, widths[0])
         self.surface = nn.Conv2d(config.slices, widths[0], 1, bias=False)
         self.field = nn.Linear(1, widths[-1])
         change_nothing(self.field)

@@ -25,6 +25,7 @@ from torch import nn
 from img2scene_ros.models.channels import DEVIATION
 from img2scene_ros.models.channels import MEAN
 from img2scene_ros.models.unet import UNet
+from img2scene_ros.models.unet import stem
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
 
@@ -68,9 +69,7 @@ class InstanceNetwork(UNet):
         widths = [config.width * factor for factor in (1, 2, 4, 8)]
         super().__init__(widths, config.blocks, config.deep)
         self.config = config
-        self.stem = nn.Sequential(
-            nn.Conv2d(CHANNELS, widths[0], 5, 2, 2, bias=False), nn.BatchNorm2d(widths[0]),
-            nn.ReLU())
+        self.stem = stem(CHANNELS, widths[0])
         self.answers = nn.Conv2d(widths[0], 4 * 4, 1)  # of four pixels each
         nn.init.zeros_(self.answers.weight)  # else the way to 0 takes most of a short training
         nn.init.constant_(self.answers.bias[4:8], HEAT_LOGIT)

@@ -47,6 +47,12 @@ class UNet(nn.Module):
         return x
 
 
+def stem(channels: int, width: int) -> nn.Sequential:
+    """Return what reads a picture, (B, channels, H, W) to (B, width, H / 2, W / 2)."""
+    return nn.Sequential(
+        nn.Conv2d(channels, width, 5, 2, 2, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+
+
 class Block(nn.Module):
     """Two 3x3 convolutions around a shortcut."""
 

@@ -92,7 +92,7 @@ def test_shape_student_learns_resumes_exactly_and_is_used(shapes, tmp_path):
     config = json.loads((tmp_path / 'whole/config.json').read_text())
     stocks = [open_stock(read_packed(shapes), split, CPU) for split in ('train', 'test')]
     options, _ = read_student_options('shape', SMALL['shape'])
-    student = students.ShapeStudent(network, options, *stocks)
+    student = students.ShapeStudent(options, *stocks)
     _, scores = student.score(network, students._held(student, CPU))
     for name, score in scores.items():
         assert score['iou'] == pytest.approx(config['validation'][name]['iou'], abs=0.01)
