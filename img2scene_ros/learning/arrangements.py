@@ -114,14 +114,13 @@ class Chance:
 def arrange(
     stock: Stock, generator: torch.Generator, count: int, width: int, height: int,
     kind: Tensor | None = None,
-) -> tuple[Scenes, Tensor]:
+) -> Scenes:
     """
     Draw scenes with a camera each.
 
     :param count: B
     :param width: pixels of the pictures, and their height
     :param kind: (B,) on which of `SUPPORTS` each stands; None draws them
-    :return: the scenes, and on which of `SUPPORTS` each stands, (B,)
     """
     chance = Chance(generator)
     device = generator.device
@@ -139,7 +138,7 @@ def arrange(
     pose = torch.eye(4, device=device).repeat(*shape.shape, 1, 1)
     pose[..., :3, :3], pose[..., :3, 3] = turn, position
     materials = _materials(stock, chance, shape, points)
-    return Scenes(shape, pose, boxes, materials, _light(chance, count), focal, center, view), kind
+    return Scenes(shape, pose, boxes, materials, _light(chance, count), focal, center, view)
 
 
 def _things(stock: Stock, chance: Chance, kind: Tensor) -> tuple[Tensor, Tensor]:

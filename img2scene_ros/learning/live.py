@@ -64,7 +64,7 @@ def draw_crops(stock: Stock, generator: Generator, count: int, size: int) -> Exa
 
 def _some_crops(stock: Stock, generator: Generator, scenes_drawn: int, size: int) -> Examples:
     chance = Chance(generator)
-    scenes, _ = arrange(stock, generator, scenes_drawn, WIDTH, HEIGHT)
+    scenes = arrange(stock, generator, scenes_drawn, WIDTH, HEIGHT)
     boxes, wanted = visible_boxes(stock.fields, scenes)
     order = torch.where(wanted, chance.uniform(*wanted.shape), 2.0).argsort(dim=1)
     chosen = torch.zeros_like(wanted).scatter(1, order[:, :CROPS_PER_SCENE], True) & wanted
@@ -258,7 +258,7 @@ def draw_scenes(stock: Stock, generator: Generator, count: int) -> Examples:
         object, up (N, 3) optical frame, offset (N,) metres from the camera down to the support,
         focal (N,), center (N, 2)
     """
-    scenes, _ = arrange(stock, generator, count, WIDTH, HEIGHT)
+    scenes = arrange(stock, generator, count, WIDTH, HEIGHT)
     pictures = draw(stock.fields, scenes, WIDTH, HEIGHT, generator)
     return {
         'color': pictures.color, 'depth': pictures.depth,

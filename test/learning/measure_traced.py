@@ -50,7 +50,7 @@ def parity(pix3d: Path | None) -> None:
         shapes += [library.load(name) for name in names[::3]]
     shapes = tuple(shapes)
     stock = stock_of(shapes)
-    scenes, _ = arrange(stock, torch.Generator().manual_seed(0), 40, live.WIDTH, live.HEIGHT)
+    scenes = arrange(stock, torch.Generator().manual_seed(0), 40, live.WIDTH, live.HEIGHT)
     begin = process_time()
     seen = traced.draw(stock.fields, scenes, live.WIDTH, live.HEIGHT)
     plain = process_time() - begin

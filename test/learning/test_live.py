@@ -25,7 +25,7 @@ def crops() -> live.Examples:
 
 
 def test_virtual_cameras_are_those_of_robots():
-    scenes, _ = arrange(household()[1], torch.Generator().manual_seed(0), 3, live.WIDTH,
+    scenes = arrange(household()[1], torch.Generator().manual_seed(0), 3, live.WIDTH,
                         live.HEIGHT)
     boxes = torch.tensor([[20.0, 30, 90, 100], [200, 10, 310, 60], [0, 100, 60, 240]])
     cameras, half_field, outside = live.crop_cameras(scenes, boxes, 64)
@@ -42,7 +42,7 @@ def test_virtual_cameras_are_those_of_robots():
 
 def test_boxes_of_what_is_visible_hold_its_pixels():
     stock = household()[1]
-    scenes, _ = arrange(stock, torch.Generator().manual_seed(5), 4, live.WIDTH, live.HEIGHT)
+    scenes = arrange(stock, torch.Generator().manual_seed(5), 4, live.WIDTH, live.HEIGHT)
     boxes, wanted = live.visible_boxes(stock.fields, scenes)
     ids = draw(stock.fields, scenes, live.WIDTH, live.HEIGHT).ids
     assert wanted.any()

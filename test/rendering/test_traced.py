@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The renderer of many scenes at once, against the ray caster on the same scenes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,8 @@ from arranged_scenes import stage_of
 from img2scene_ros.learning.arrangements import MOST_OBJECTS
 from img2scene_ros.learning.arrangements import SUPPORTS
 from img2scene_ros.learning.arrangements import arrange
+from img2scene_ros.rendering.traced import Light
+from img2scene_ros.rendering.traced import Materials
 from img2scene_ros.rendering.traced import draw
 
 WIDTH, HEIGHT = 160, 120
@@ -20,7 +24,7 @@ WIDTH, HEIGHT = 160, 120
 def scenes():
     _, stock = household()
     kind = torch.arange(10) % len(SUPPORTS)
-    return arrange(stock, torch.Generator().manual_seed(1), 10, WIDTH, HEIGHT, kind)[0]
+    return arrange(stock, torch.Generator().manual_seed(1), 10, WIDTH, HEIGHT, kind)
 
 
 @pytest.fixture(scope='module')
@@ -68,7 +72,7 @@ def test_masks_are_the_ray_casters(both):
 def test_same_seed_draws_the_same():
     _, stock = household()
     one, other = (
-        draw(stock.fields, arrange(stock, generator, 2, WIDTH, HEIGHT)[0], 80, 60, generator)
+        draw(stock.fields, arrange(stock, generator, 2, WIDTH, HEIGHT), 80, 60, generator)
         for generator in (torch.Generator().manual_seed(3), torch.Generator().manual_seed(3)))
     assert torch.equal(one.color, other.color) and torch.equal(one.ids, other.ids)
 
@@ -76,17 +80,14 @@ def test_same_seed_draws_the_same():
 def test_sun_casts_shadows_and_lights_what_faces_it():
     """A ball's upper side is brighter than its lower one, the ground beside it darker than far."""
     _, stock = household()
-    scenes, _ = arrange(stock, torch.Generator().manual_seed(1), 10, WIDTH, HEIGHT)
+    scenes = arrange(stock, torch.Generator().manual_seed(1), 10, WIDTH, HEIGHT)
     sun = torch.tensor([0.0, 0.0, 1.0]).expand(10, 3)
-    light = type(scenes.light)(sun, torch.tensor([0.0, 0.0, 1.0, 0.0]).expand(10, 4),
+    light = Light(sun, torch.tensor([0.0, 0.0, 1.0, 0.0]).expand(10, 4),
                                torch.ones(10, 3))
-    plain = type(scenes.materials)(*(torch.zeros_like(values) for values in (
-        scenes.materials.pattern, *list(vars(scenes.materials).values())[1:])))
+    plain = Materials(*map(torch.zeros_like, vars(scenes.materials).values()))
     plain.colors[:] = 0.5
     plain.period[:] = 1.0
-    lit = type(scenes)(scenes.shape, scenes.pose, scenes.boxes, plain, light, scenes.focal,
-                       scenes.center, scenes.view)
-    pictures = draw(stock.fields, lit, WIDTH, HEIGHT, torch.Generator().manual_seed(0))
+    pictures = draw(stock.fields, replace(scenes, materials=plain, light=light), WIDTH, HEIGHT, torch.Generator().manual_seed(0))
     level = pictures.ids == -1  # the supports' tops and edges
     brightness = pictures.color[:, 0][level].float()
     assert brightness.max() == pytest.approx(127, abs=2)  # colour times the sun at right angles
