@@ -87,7 +87,8 @@ def test_sun_casts_shadows_and_lights_what_faces_it():
     plain = Materials(*map(torch.zeros_like, vars(scenes.materials).values()))
     plain.colors[:] = 0.5
     plain.period[:] = 1.0
-    pictures = draw(stock.fields, replace(scenes, materials=plain, light=light), WIDTH, HEIGHT, torch.Generator().manual_seed(0))
+    lit = replace(scenes, materials=plain, light=light)
+    pictures = draw(stock.fields, lit, WIDTH, HEIGHT, torch.Generator().manual_seed(0))
     level = pictures.ids == -1  # the supports' tops and edges
     brightness = pictures.color[:, 0][level].float()
     assert brightness.max() == pytest.approx(127, abs=2)  # colour times the sun at right angles
