@@ -144,12 +144,15 @@ class Detection:
     - bbox: (4,) xmin, ymin, xmax, ymax in pixels, inside the picture; the box covers the pixels
       with xmin <= u < xmax
     - mask: (H, W) bool, the object's visible pixels; None when the detector has no masks
+    - hypotheses: names that it may have and their scores, best first, the label among them;
+      empty when the detector has no other than the label
     """
 
     label: str
     score: float
     bbox: np.ndarray
     mask: np.ndarray | None = None
+    hypotheses: tuple[tuple[str, float], ...] = ()
 
     @property
     def center(self) -> np.ndarray:
