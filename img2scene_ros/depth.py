@@ -55,6 +55,17 @@ class DepthNoise(Options):
         return 0.0012 + 0.0019 * (depth - 0.4) ** 2
 
 
+def measured(depth: np.ndarray | None) -> np.ndarray:
+    """
+    Return the depth or the points of a frame, for what works only with a depth sensor.
+
+    :raises InputError: the frame has none
+    """
+    if depth is None:
+        raise InputError('the frame has no depth image; give one registered to the picture')
+    return depth
+
+
 def metric_depth(raw: np.ndarray) -> np.ndarray:
     """
     Convert a depth image to metres with NaN for every pixel without a reading (REP-118).

@@ -128,7 +128,8 @@ class Pipeline:
         self._said: deque[str] = deque(maxlen=_REMEMBERED)  # warnings are said once
         self.rebuilt = 0
         self._lock = Lock()
-        self.restart()
+        self._tracker = Tracker(options.forget_after, options.better_view)
+        self._frame: Frame | None = None  # the latest
         self._support: SupportPlane | None = None
         self._timing: dict[str, float] = {}
 
@@ -152,13 +153,13 @@ class Pipeline:
             self._tracker.update(frame, support, sightings, proxies)
             self._frame, self._support = frame, support
             self._timing.update(detect=detected - start, localize=localized - detected)
-            return self._scene()
+            return self._scene(frame)
 
     def reconstruct_next(self) -> Scene | None:
         """
         Rebuild the objects that need it most, as many as the reconstructor takes at once.
 
-        :return: the scene after it, None if no object needs it
+        :return: the scene after it; None if no object needs it, or after a restart meanwhile
         """
         with self._lock:
             jobs = self._tracker.next_jobs(getattr(self.reconstructor, 'max_batch', 1))
@@ -179,7 +180,7 @@ class Pipeline:
                 self._tracker.finish(id, sighting, model, '' if model else str(result))
             self.rebuilt += len(jobs)
             self._timing['reconstruct'] = perf_counter() - start
-            return self._scene()
+            return None if self._frame is None else self._scene(self._frame)
 
     def _each(
         self, step: Callable[[Detection], Result | None], detections: Sequence[Detection],
@@ -308,7 +309,7 @@ class Pipeline:
     def scene(self) -> Scene | None:
         """Return the scene as it is now; None before the first frame."""
         with self._lock:
-            return None if self._frame is None else self._scene()
+            return None if self._frame is None else self._scene(self._frame)
 
     def clear(self) -> None:
         """Forget all objects; their ids are not used again."""
@@ -319,7 +320,7 @@ class Pipeline:
         """Begin with another scene, whose ids start at 1 again."""
         with self._lock:
             self._tracker = Tracker(self.options.forget_after, self.options.better_view)
-            self._frame: Frame | None = None  # the latest
+            self._frame = None
 
     def configure(self, settings: dict[str, Any]) -> None:
         """
@@ -357,9 +358,8 @@ class Pipeline:
         plane = self.distances.get('plane')
         return plane.options.support() if plane else None
 
-    def _scene(self) -> Scene:
-        return Scene(
-            self._frame, self._tracker.objects(), self._support, dict(self._timing))
+    def _scene(self, frame: Frame) -> Scene:
+        return Scene(frame, self._tracker.objects(), self._support, dict(self._timing))
 
 
 def parse_settings(

@@ -212,6 +212,23 @@ def test_both_speeds_at_once(recorded: Callable[[str], Frame]) -> None:
     assert len({found.id for found in last.objects}) == 5
 
 
+def test_a_restart_while_an_object_is_rebuilt_leaves_no_scene(
+    recorded: Callable[[str], Frame],
+) -> None:
+    """There is no frame any more that a scene could be of."""
+    pipeline = Pipeline()
+    pipeline.perceive(recorded('table_mustard_bottle'))
+
+    class Restarting(BoxReconstructor):
+        def reconstruct(self, sighting: Sighting) -> ObjectModel:
+            pipeline.restart()
+            return super().reconstruct(sighting)
+
+    pipeline.reconstructor = Restarting()
+    assert pipeline.reconstruct_next() is None
+    assert pipeline.scene is None
+
+
 class BatchBoxes(BatchReconstructor):
     """Stands in for a reconstructor that takes two objects at once."""
 

@@ -5,17 +5,14 @@ from typing import Protocol
 
 import numpy as np
 
-from img2scene_ros.options import Options
+from img2scene_ros.options import Configurable
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 from img2scene_ros.types import SupportPlane
 
 
-class Detector(Protocol):
-    """Finds objects; its options may be replaced while it runs, except the read-only ones."""
-
-    Options: type[Options]
-    options: Options
+class Detector(Configurable, Protocol):
+    """Finds objects."""
 
     def detect(self, frame: Frame, support: SupportPlane | None) -> list[Detection]:
         """

@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary
 import cv2
 import numpy as np
 
+from img2scene_ros.depth import measured
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection.surfaces import linked_surfaces
 from img2scene_ros.types import Frame
@@ -56,7 +57,7 @@ def object_mask(
     """
     mask, box = mask_from_depth(frame, bbox, support), _window(bbox, frame.shape)
     if mask is not None and mask.any():
-        unread, inside = np.isnan(frame.depth[box]), mask[box]
+        unread, inside = np.isnan(measured(frame.depth)[box]), mask[box]
         spanned = np.prod(np.ptp(np.nonzero(inside), axis=1) + 1) / inside.size
         missed = np.count_nonzero(unread & ~inside) * (1.0 - spanned)
         if missed <= _MOST_UNREAD * np.count_nonzero(inside & ~unread):
@@ -85,10 +86,11 @@ def mask_from_depth(
         return None
     box, around = _window(bbox, frame.shape), _window(bbox, frame.shape, _AROUND)
     inner = _relative(box, around)
-    solid = np.isfinite(frame.depth[around])
+    depth = measured(frame.depth)[around]
+    solid = np.isfinite(depth)
     if support is not None:
-        height = support.height(frame.points[around])
-        solid &= height > 3.0 * frame.depth_std(frame.depth[around])
+        height = support.height(measured(frame.points)[around])
+        solid &= height > 3.0 * frame.depth_std(depth)
     count = np.count_nonzero(solid[inner])
     if count < _LEAST_READINGS:
         return None
@@ -100,7 +102,7 @@ def mask_from_depth(
     own = _without_specks(own, surfaces[inner])
     own = cv2.morphologyEx(own.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5))) > 0
     is_dark = cv2.cvtColor(frame.color[around], cv2.COLOR_RGB2GRAY) < _DARK
-    black = _patches(np.isnan(frame.depth[around]) & is_dark, _LEAST_PATCH * own.size)
+    black = _patches(np.isnan(depth) & is_dark, _LEAST_PATCH * own.size)
     mask = np.zeros(frame.shape, bool)
     mask[box] = own | _mostly_in(inner, black, _PATCH_INSIDE)
     return mask
@@ -247,8 +249,8 @@ def _grab_cut(picture: np.ndarray, kinds: np.ndarray, iterations: int) -> np.nda
     :param kinds: (h, w) uint8, where it starts from
     """
     cv2.setRNGSeed(0)  # the same picture gives the same mask
-    cv2.grabCut(np.ascontiguousarray(picture), kinds, None, np.zeros((1, 65)), np.zeros((1, 65)),
-                iterations, cv2.GC_INIT_WITH_MASK)
+    cv2.grabCut(np.ascontiguousarray(picture), kinds, (0, 0, 0, 0), np.zeros((1, 65)),
+                np.zeros((1, 65)), iterations, cv2.GC_INIT_WITH_MASK)
     return np.isin(kinds, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.float32)
 
 
@@ -269,7 +271,7 @@ def _layer(frame: Frame, bbox: np.ndarray, solid: np.ndarray) -> np.ndarray:
     :param bbox: (4,) xmin, ymin, xmax, ymax in pixels
     :param solid: (h, w) bool, readings in the box that may be the object's
     """
-    depth = frame.depth[_window(bbox, frame.shape)]
+    depth = measured(frame.depth)[_window(bbox, frame.shape)]
     width = (bbox[2] - bbox[0]) / frame.camera.fx  # at 1 m
     rows, columns = np.mgrid[-1:1:depth.shape[0] * 1j, -1:1:depth.shape[1] * 1j]
     weight = np.exp(-2.0 * (rows ** 2 + columns ** 2))[solid]

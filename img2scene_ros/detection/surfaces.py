@@ -7,6 +7,7 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from img2scene_ros.depth import measured
 from img2scene_ros.types import Frame
 
 # Neighbours on a slanted surface are this many times as far apart as on one that is seen head-on.
@@ -27,7 +28,7 @@ def linked_surfaces(
     :param window: the part of the frame that is looked at
     :return: int, of the same shape; 0 for all other pixels
     """
-    points, depth = frame.points[window], frame.depth[window]
+    points, depth = measured(frame.points)[window], measured(frame.depth)[window]
     rows, columns = pixels.shape
     count = np.count_nonzero(pixels)
     index = np.full(pixels.shape, -1)

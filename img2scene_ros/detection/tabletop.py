@@ -18,6 +18,7 @@ from scipy import ndimage
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 
+from img2scene_ros.depth import measured
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection.supports import surface_normals
 from img2scene_ros.detection.surfaces import linked_surfaces
@@ -86,7 +87,7 @@ class TabletopDetector:
                 "the detector 'tabletop' needs a depth image; give one or use the detector 'detr'")
         if support is None:
             return []
-        height = support.height(frame.points)
+        height = support.height(measured(frame.points))
         above = self._above(frame, support, height)
         labels = linked_surfaces(frame, _opened(above | _lines_unread(frame)) & above,
                                  self.options.gap, _LINK_STEPS)
@@ -102,25 +103,26 @@ class TabletopDetector:
     def _above(self, frame: Frame, support: SupportPlane, height: np.ndarray) -> np.ndarray:
         """Return the pixels clearly above the support, (H, W) bool."""
         above = ((height > self._least_height(frame)) & (height < self.options.max_height)
-                 & (frame.depth < self.options.max_distance))
+                 & (measured(frame.depth) < self.options.max_distance))
         above[above] = _is_over(frame, support, height, above, margin=0.08)
         return above
 
     def _least_height(self, frame: Frame) -> np.ndarray:
         """Return what height stands out of the noise at each pixel, (H, W) metres."""
-        return np.maximum(self.options.min_height, 3.0 * frame.depth_std(frame.depth))
+        noise = 3.0 * frame.depth_std(measured(frame.depth))
+        return np.maximum(self.options.min_height, noise)
 
     def _is_object(
         self, mask: np.ndarray, frame: Frame, support: SupportPlane, height: np.ndarray,
     ) -> bool:
         if not cv2.erode(mask.astype(np.uint8), _square(frame, 5)).any():
             return False
-        readings = mask & np.isfinite(frame.depth)
-        points = frame.points[readings]
+        readings = mask & np.isfinite(measured(frame.depth))
+        points = measured(frame.points)[readings]
         low, high = np.percentile(points, (1, 99), axis=0)
-        extent = np.linalg.norm(high - low)
+        extent = float(np.linalg.norm(high - low))
         is_on_support = _is_over(frame, support, height, readings, margin=-0.005).mean() > 0.4
-        return self.options.min_size <= extent <= self.options.max_size and is_on_support
+        return bool(self.options.min_size <= extent <= self.options.max_size and is_on_support)
 
 
 def _is_over(
@@ -133,7 +135,7 @@ def _is_over(
 
     :param pixels: (H, W) bool, the points asked for
     """
-    points = frame.points[pixels]
+    points = measured(frame.points)[pixels]
     feet = points - height[pixels][:, None] * support.normal
     is_below_picture = frame.camera.project(feet)[:, 1] > frame.shape[0] - 2
     return support.is_over(points, margin) | is_below_picture
@@ -146,7 +148,7 @@ def _opened(pixels: np.ndarray) -> np.ndarray:
 
 def _lines_unread(frame: Frame) -> np.ndarray:
     """Return the pixels without a reading that form no patches, (H, W) bool."""
-    unread = np.isnan(frame.depth)
+    unread = np.isnan(measured(frame.depth))
     return unread & ~_opened(unread)
 
 
@@ -173,7 +175,7 @@ def _parted_at_creases(labels: np.ndarray, frame: Frame, height: np.ndarray) -> 
     """Split surfaces that a sharp concave seam crosses from end to end."""
     if not labels.any():
         return labels
-    pitch = np.nanmedian(frame.depth[labels > 0]) / frame.camera.fx
+    pitch = np.nanmedian(measured(frame.depth)[labels > 0]) / frame.camera.fx
     step = int(np.clip(round(_CREASE_REACH / pitch), 3, 40))
     crease = _crease_angles(frame, step)
     # Everything meets its support in a crease; that one parts nothing.
@@ -203,7 +205,8 @@ def _square(frame: Frame, pixels: int) -> np.ndarray:
 
 def _crease_angles(frame: Frame, step: int) -> np.ndarray:
     """Return by how many degrees the surface bends inwards at each pixel, (H, W) float32."""
-    points, normals = frame.points, surface_normals(frame, max(2, step // 2))
+    points, depth = measured(frame.points), measured(frame.depth)
+    normals = surface_normals(frame, max(2, step // 2))
     rows, columns = frame.shape
     crease = np.zeros(frame.shape, np.float32)
     for down, right in ((0, step), (step, 0)):
@@ -215,7 +218,7 @@ def _crease_angles(frame: Frame, step: int) -> np.ndarray:
         rise = [np.arcsin(np.clip((normals[end] * across).sum(-1) / length, -1, 1))
                 for end in (one, other)]
         # Across a depth jump there is no surface to bend.
-        pitch = 2 * step * frame.depth[middle] / frame.camera.fx
+        pitch = 2 * step * depth[middle] / frame.camera.fx
         angle = np.degrees(rise[0] - rise[1])
         angle[~(np.isfinite(angle) & (length < 4 * pitch))] = 0.0
         crease[middle] = np.maximum(crease[middle], angle)
@@ -242,7 +245,7 @@ def _soft_seams_closed(
                     if np.percentile(height[parts == part], 3) < _STANDING_HEIGHT}
         seams = {pair: _seam_sharpness(parts, pair, sharpness, standing.issuperset(pair))
                  for pair in combinations(np.unique(parts[parts > 0]), 2)}
-        softest = min(seams, key=seams.get, default=None)
+        softest = min(seams, key=lambda pair: seams[pair], default=None)
         if softest is None or seams[softest] >= _SHARP_SEAM:
             return parts
         parts[parts == softest[0]] = softest[1]
@@ -273,8 +276,7 @@ def _floating_joined(
     the support (or is but a sliver beside it). Seen from above it hardly widens the other one when
     it is as high; else it lies within its outline: what stands on something belongs to it.
     """
-    labels = labels.copy()
-    axes = support.axes()
+    labels, points, axes = labels.copy(), measured(frame.points), support.axes()
     gap = len(_square(frame, 15))
     by_size = np.argsort(-np.bincount(labels.ravel()))
     ids = [label for label in by_size if label > 0 and (labels == label).any()]
@@ -286,7 +288,7 @@ def _floating_joined(
                 continue
             tops = [np.percentile(height[mask], 98) for mask in (part, whole)]
             is_level = abs(tops[0] - tops[1]) < 0.01 + 0.15 * max(tops)
-            plans = [frame.points[mask] @ axes.T for mask in (part, whole)]
+            plans = [points[mask] @ axes.T for mask in (part, whole)]
             growth = _diameter(np.concatenate(plans)) / max(_diameter(plan) for plan in plans)
             if growth < 1.25 if is_level else _share_inside(*plans) > 0.8:
                 labels[part] = large
@@ -337,28 +339,31 @@ def _holes_filled(
     mask: np.ndarray, frame: Frame, height: np.ndarray, least_height: np.ndarray,
 ) -> np.ndarray:
     unread = np.isnan(height)
-    mask = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, _square(frame, 5))
-    holes, _ = ndimage.label(mask == 0)
-    mask |= np.bincount(holes.ravel())[holes] < 4e-5 * frame.depth.size
-    seams = ndimage.binary_fill_holes(cv2.morphologyEx(mask, cv2.MORPH_CLOSE, _square(frame, 11)))
-    mask |= seams & unread
+    mask = _closed(mask, _square(frame, 5))
+    holes, _ = ndimage.label(~mask)
+    mask |= np.bincount(holes.ravel())[holes] < 4e-5 * frame.camera.width * frame.camera.height
+    mask |= ndimage.binary_fill_holes(_closed(mask, _square(frame, 11))) & unread
     # The rim of a bowl may be broken where the depth image has no readings.
-    near = cv2.dilate(mask, _square(frame, 43)) > 0
-    ring = cv2.morphologyEx(mask | (unread & near), cv2.MORPH_CLOSE, _square(frame, 19)) > 0
+    near = cv2.dilate(mask.astype(np.uint8), _square(frame, 43)) > 0
+    ring = _closed(mask | (unread & near), _square(frame, 19))
     gaps, count = ndimage.label(ndimage.binary_fill_holes(ring) & ~ring)
     for gap in range(1, count + 1):
         inside = gaps == gap
         around = cv2.dilate(inside.astype(np.uint8), _square(frame, 11)) > 0
-        rim = height[around & (mask > 0) & ~unread]
+        rim = height[around & mask & ~unread]
         drop = np.percentile(rim, 10) - np.nanmedian(height[inside]) if rim.size else 0.0
         if drop < np.nanmedian(least_height[around]):
             mask |= around & ring | inside
-    return mask > 0
+    return mask
+
+
+def _closed(mask: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    return cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, kernel) > 0
 
 
 def _detection(mask: np.ndarray, frame: Frame) -> Detection:
     """Score an object by its share of pixels with a reading, less when it has few pixels."""
-    readings = np.count_nonzero(mask & np.isfinite(frame.depth))
+    readings = np.count_nonzero(mask & np.isfinite(measured(frame.depth)))
     score = readings / np.count_nonzero(mask) * readings / (readings + 200.0)
     return Detection(UNNAMED, float(score), bbox_of(mask), mask)
 

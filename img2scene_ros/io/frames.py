@@ -40,11 +40,11 @@ def load_frame(
         folder, color = color, _picture_in(color)
         depth = depth or _existing(folder / 'depth.png')
         camera = camera or _existing(folder / 'camera.json')
-    picture = cv2.cvtColor(_read_image(color, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    picture = cv2.cvtColor(read_image(color, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
     height, width = picture.shape[:2]
     lens = (load_camera(camera) if camera else
             Camera.from_field_of_view(width, height, field_of_view))
-    metres = metric_depth(_read_image(Path(depth), cv2.IMREAD_UNCHANGED)) if depth else None
+    metres = metric_depth(read_image(Path(depth), cv2.IMREAD_UNCHANGED)) if depth else None
     if depth_noise is None:
         depth_noise = load_depth_noise(camera) if camera else DepthNoise()
     return Frame(picture, lens, metres, depth_noise=depth_noise)
@@ -123,7 +123,13 @@ def _existing(path: Path) -> Path | None:
     return path if path.is_file() else None
 
 
-def _read_image(path: Path, flags: int) -> np.ndarray:
+def read_image(path: Path, flags: int) -> np.ndarray:
+    """
+    Read a picture.
+
+    :param flags: cv2.IMREAD_COLOR (BGR), cv2.IMREAD_UNCHANGED, ...
+    :raises InputError: there is none, or it cannot be read
+    """
     if not path.is_file():
         raise InputError(f"there is no picture '{path}'; check the path")
     image = cv2.imread(str(path), flags)

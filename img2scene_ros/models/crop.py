@@ -213,7 +213,7 @@ def look_through(view: CropView, frame: Frame, mask: np.ndarray, size: int) -> C
     color = _blurred(frame.color, blur)
     cover = _blurred(mask.astype(np.float32), blur)
     depth = None
-    if frame.depth is not None:
+    if frame.points is not None:
         # The nearest reading: a mean across an edge would lie on neither side.
         points = sampled(frame.points, pixels, cv2.INTER_NEAREST, np.nan)
         depth = (points @ view.rotation[:, 2]).astype(np.float32)

@@ -12,6 +12,7 @@ from img2scene_ros.nodes.messages import marker_from_text
 from img2scene_ros.nodes.messages import pose_from_matrix
 from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import SceneObject
+from img2scene_ros.types import Texture
 
 TEXT_NAMESPACE = 'labels'
 MAX_GONE = 100  # vanished markers that are named before everything is sent anew
@@ -102,18 +103,18 @@ def shaded_colors(model: ObjectModel, to_camera: np.ndarray) -> np.ndarray:
     return np.clip(colors, 0, 255).astype(np.uint8)
 
 
-def check_texture(model: ObjectModel) -> None:
+def check_texture(texture: Texture, faces: np.ndarray) -> None:
     """
     Refuse a texture that no viewer could show.
 
     :raises InputError: it has no pixels, or does not say where every corner lies in it
     """
-    image, uv = model.texture.image, model.texture.uv
+    image, uv = texture.image, texture.uv
     if image.dtype != np.uint8 or image.shape[2:] != (3,) or not image.size:
         raise InputError(f'the texture is no picture ({image.dtype} {image.shape})')
-    if uv.shape != (len(model.faces), 3, 2) or not np.isfinite(uv).all():
+    if uv.shape != (len(faces), 3, 2) or not np.isfinite(uv).all():
         raise InputError(
-            f'the texture does not fit the mesh of {len(model.faces)} faces: it has '
+            f'the texture does not fit the mesh of {len(faces)} faces: it has '
             f'coordinates {uv.shape}, not all of them finite')
 
 

@@ -8,6 +8,7 @@ The common encodings are read without cv_bridge: its binaries break with NumPy 2
 
 from array import array
 from io import BytesIO
+from typing import Any
 
 import cv2
 import numpy as np
@@ -53,8 +54,11 @@ _TO_RGB = {
     'mono8': cv2.COLOR_GRAY2RGB,
     'mono16': cv2.COLOR_GRAY2RGB,
 }
-_CLOUD = np.dtype([
-    ('x', '<f4'), ('y', '<f4'), ('z', '<f4'), ('rgb', '<u4'), ('id', '<u4')])
+_CLOUD = {
+    'x': PointField.FLOAT32, 'y': PointField.FLOAT32, 'z': PointField.FLOAT32,
+    'rgb': PointField.FLOAT32, 'id': PointField.UINT32,
+}
+_CLOUD_ROW = np.dtype([(name, '<u4' if name in ('rgb', 'id') else '<f4') for name in _CLOUD])
 
 
 def nanoseconds(stamp: Time) -> int:
@@ -175,17 +179,16 @@ def cloud_from_points(
     :param colors: (N, 3) uint8, RGB
     :param ids: (N,) the object each point belongs to
     """
-    rows = np.empty(len(points), _CLOUD)
+    rows = np.empty(len(points), _CLOUD_ROW)
     rows['x'], rows['y'], rows['z'] = points.T
     rows['rgb'] = _packed(colors)
     rows['id'] = ids
-    kinds = (PointField.FLOAT32,) * 4 + (PointField.UINT32,)
     message = PointCloud2(header=header, height=1, width=len(rows), is_dense=True)
     message.fields = [
-        PointField(name=name, offset=_CLOUD.fields[name][1], datatype=kind, count=1)
-        for name, kind in zip(_CLOUD.names, kinds)]
-    message.point_step = _CLOUD.itemsize
-    message.row_step = _CLOUD.itemsize * len(rows)
+        PointField(name=name, offset=4 * place, datatype=kind, count=1)
+        for place, (name, kind) in enumerate(_CLOUD.items())]
+    message.point_step = _CLOUD_ROW.itemsize
+    message.row_step = _CLOUD_ROW.itemsize * len(rows)
     message.data = _bytes(rows)
     return message
 
@@ -280,10 +283,10 @@ def _triangles(vertices: np.ndarray, faces: np.ndarray) -> Marker:
     return marker
 
 
-def _pixels(message: Image, kind: type, channels: int) -> np.ndarray:
+def _pixels(message: Image, channel: type[Any], channels: int) -> np.ndarray:
     """Return (H, W) or (H, W, channels) in this machine's byte order, without a copy if it can."""
     width, height, step = message.width, message.height, message.step
-    kind = np.dtype(kind).newbyteorder('>' if message.is_bigendian else '<')
+    kind = np.dtype(channel).newbyteorder('>' if message.is_bigendian else '<')
     row = width * channels * kind.itemsize
     if not row or not height:
         raise InputError(f'the image is empty ({width}x{height} pixels); check the camera driver')
@@ -295,10 +298,10 @@ def _pixels(message: Image, kind: type, channels: int) -> np.ndarray:
         raise InputError(
             f'the image is truncated: {len(message.data)} bytes for {height} rows of {step}; '
             'check the driver and the network')
-    shape, strides = (height, width), (step, channels * kind.itemsize)
-    if channels > 1:
-        shape, strides = shape + (channels,), strides + (kind.itemsize,)
-    pixels = np.ndarray(shape, kind, memoryview(message.data), strides=strides)
+    pixels: np.ndarray = np.ndarray(
+        (height, width, channels), kind, memoryview(message.data),
+        strides=(step, channels * kind.itemsize, kind.itemsize))
+    pixels = pixels if channels > 1 else pixels[..., 0]
     return pixels.astype(kind.newbyteorder('='), copy=False)
 
 
@@ -327,7 +330,7 @@ def _image(header: Header, encoding: str, pixels: np.ndarray) -> Image:
 def _bytes(values: np.ndarray) -> array:
     """Return what uint8[] fields take at the cost of one copy; anything else takes seconds."""
     data = array('B')
-    data.frombytes(np.ascontiguousarray(values).reshape(-1).view(np.uint8))
+    data.frombytes(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
     return data
 
 

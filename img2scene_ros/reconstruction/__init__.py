@@ -6,16 +6,13 @@ from typing import Protocol
 from typing import runtime_checkable
 
 from img2scene_ros.errors import Img2SceneError
-from img2scene_ros.options import Options
+from img2scene_ros.options import Configurable
 from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import Sighting
 
 
-class Reconstructor(Protocol):
-    """Rebuilds objects; its options may be replaced while it runs, except the read-only ones."""
-
-    Options: type[Options]
-    options: Options
+class Reconstructor(Configurable, Protocol):
+    """Rebuilds objects."""
 
     def reconstruct(self, sighting: Sighting) -> ObjectModel:
         """
@@ -27,13 +24,11 @@ class Reconstructor(Protocol):
 
 @runtime_checkable
 class BatchReconstructor(Protocol):
-    """
-    A reconstructor that may also be given several objects at once; a base for such.
+    """A reconstructor that may also be given several objects at once; a base for such."""
 
-    - max_batch: how many
-    """
-
-    max_batch: int
+    @property
+    def max_batch(self) -> int:
+        """Return how many objects `reconstruct_batch` takes at most."""
 
     def reconstruct(self, sighting: Sighting) -> ObjectModel:
         """

@@ -89,7 +89,7 @@ def placed_upright(
     :param solid: (V, 3) vertices of any size, (F, 3) faces, (V, 3) uint8 RGB
     :param view: what the model was shown
     :param front: which axis points to the camera, of `FRONTS`; 'any' takes the turn about +y
-        that fits the mask best
+        that fits the mask best, without a mask none
     :param up: 'gravity': +y is up in the world; 'picture': it is up in the view
     :raises ReconstructionError: as `placed`
     """
@@ -97,12 +97,12 @@ def placed_upright(
     upright = np.eye(3)
     if up == 'gravity':
         upright = view.rotation.T @ sighting.placement.rotation @ _OBJECT_AXES
-    turns = _TURNS if front == 'any' else [FRONTS[front]]
+    turns = _TURNS.tolist() if front == 'any' else [FRONTS[front]]
     models = [
         placed(vertices @ (upright @ to_view(turn)).T, faces, colors, sighting, reconstructor,
                view)
         for turn in turns]
-    return max(models, key=lambda model: model.fit.silhouette_iou)
+    return max(models, key=lambda model: model.fit.silhouette_iou if model.fit else 0.0)
 
 
 def to_view(turn: float) -> np.ndarray:
@@ -230,9 +230,9 @@ def _vertex_colors(visual: Any, material: Any, count: int, linear: bool) -> np.n
         colors = np.asarray(visual.vertex_colors)[:, :3]
         return srgb(colors / 255.0) if linear else colors
     # With a material trimesh leaves them as they are in the file.
-    colors = visual.vertex_attributes.get('color') if visual.kind == 'texture' else None
-    if colors is not None and len(colors) == count:
-        colors = np.asarray(colors)[:, :3]
+    stored = visual.vertex_attributes.get('color') if visual.kind == 'texture' else None
+    if stored is not None and len(stored) == count:
+        colors = np.asarray(stored)[:, :3]
         return srgb(colors) if linear else colors.astype(np.uint8)
     factor = getattr(material, 'baseColorFactor', None)
     color = np.full(3, _GREY, np.uint8) if factor is None else np.asarray(factor)[:3]

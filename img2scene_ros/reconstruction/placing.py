@@ -113,7 +113,7 @@ def placed(
     if detection.mask is None:
         pose = _onto_support(shape, pose, sighting, view)
     else:
-        pose = _Placing(shape, faces, sighting, view, pose).solve()
+        pose = _Placing(shape, faces, sighting, detection.mask, view, pose).solve()
     rotation = sighting.placement.rotation
     local = pose.points(shape) @ view.rotation.T @ rotation
     center = (local.min(axis=0) + local.max(axis=0)) / 2.0
@@ -211,18 +211,19 @@ class _Placing:
     One mesh and all that the frame says about its place.
 
     :param shape: (V, 3) vertices around 0, view axes, longest side 1
+    :param mask: (H, W) bool, the object's visible pixels
     :param in_box: where it fills the box
     """
 
     def __init__(
-        self, shape: np.ndarray, faces: np.ndarray, sighting: Sighting, view: CropView,
-        in_box: _Pose,
+        self, shape: np.ndarray, faces: np.ndarray, sighting: Sighting, mask: np.ndarray,
+        view: CropView, in_box: _Pose,
     ) -> None:
         self.shape, self.sighting, self.view, self.in_box = shape, sighting, view, in_box
         self.scene = raycasting_scene(shape.astype(np.float32), faces)
         box = crop_view(sighting.frame.camera, sighting.detection.bbox)
         half_field = box.half_field * _FIELD / MARGIN
-        self.seen: Evidence = evidence(sighting, CropView(view.rotation, float(half_field)))
+        self.seen = evidence(sighting.frame, mask, CropView(view.rotation, float(half_field)))
         self.focal = self.seen.view.camera(len(self.seen.mask)).fx
         self.outline, self.normals = _outline(self.seen)
         readings = np.count_nonzero(self.seen.mask & np.isfinite(self.seen.depth))
@@ -232,7 +233,6 @@ class _Placing:
         self.distance = float(placement.position @ view.rotation[:, 2])
         self.distance_std = _relative_std(sighting)
         self.support = placement.support
-        self.up = None if self.support is None else self.support.normal @ view.rotation
 
     def solve(self) -> _Pose:
         """
@@ -338,11 +338,11 @@ class _Placing:
         apparent = self.in_box.scale / self.in_box.place[2]
         residuals[6] = np.log(pose.scale / pose.place[2] / apparent) / _SCALE_STD
         if self.support is not None:
-            points = pose.points(self.shape)
-            foot = points[np.argmin(points @ self.up)]
+            points, up = pose.points(self.shape), self.support.normal @ self.view.rotation
+            foot = points[np.argmin(points @ up)]
             std = _SUPPORT_STD * pose.place[2]
-            rows[4] = _rows(self.up[None], foot[None], pose)[0] / std
-            residuals[4] = (foot @ self.up + self.support.offset) / std
+            rows[4] = _rows(up[None], foot[None], pose)[0] / std
+            residuals[4] = (foot @ up + self.support.offset) / std
         return rows, residuals
 
 
@@ -363,8 +363,8 @@ def _outline(seen: Evidence) -> tuple[np.ndarray, np.ndarray]:
     normals = np.column_stack([
         cv2.Sobel(soft, cv2.CV_32F, 1, 0)[rows, columns],
         cv2.Sobel(soft, cv2.CV_32F, 0, 1)[rows, columns]])
-    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
-    return np.column_stack([columns, rows]), normals
+    length = np.linalg.norm(normals, axis=1, keepdims=True)
+    return np.column_stack([columns, rows]), normals / np.maximum(length, 1e-9)
 
 
 def _rim(mask: np.ndarray) -> np.ndarray:

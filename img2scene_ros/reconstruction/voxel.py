@@ -12,9 +12,11 @@ is known up to its scale; the distance of the placement sets it.
 What lies outside of the crop's cube (`models/crop.py`) is lost.
 """
 
+from collections.abc import Iterable
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -96,7 +98,7 @@ class VoxelReconstructor(BatchReconstructor):
         self._device = torch_device(options.device)
         self._dtype = torch_dtype(options.dtype, self._device)
         folder = weights_folder(options.weights, 'voxel')
-        self._network = load_network(folder).to(self._device)
+        self._network: Any = load_network(folder).to(self._device)
         config = read_network_config(folder)
         self._crop_size = picture_size(config)
         self._validation = config.get('validation', {})
@@ -113,16 +115,14 @@ class VoxelReconstructor(BatchReconstructor):
         self, sightings: Sequence[Sighting],
     ) -> list[ObjectModel | Img2SceneError]:
         """Rebuild several objects in one pass; one that cannot be rebuilt gives its error."""
-        results = [attempt(_crop, sighting, self._crop_size) for sighting in sightings]
-        good = [index for index, crop in enumerate(results) if isinstance(crop, Crop)]
-        if good:
-            logits = self._logits([sightings[index] for index in good],
-                                  [results[index] for index in good])
-            for index, answer in zip(good, logits):
-                results[index] = attempt(self._model, sightings[index], results[index], answer)
-        return results
+        crops = [attempt(_crop, sighting, self._crop_size) for sighting in sightings]
+        good = [(sighting, crop) for sighting, crop in zip(sightings, crops)
+                if isinstance(crop, Crop)]
+        answers: Iterable[np.ndarray] = self._logits(good) if good else ()
+        models = (attempt(self._model, *pair, answer) for pair, answer in zip(good, answers))
+        return [next(models) if isinstance(crop, Crop) else crop for crop in crops]
 
-    def _logits(self, sightings: Sequence[Sighting], crops: Sequence[Crop]) -> np.ndarray:
+    def _logits(self, seen: Sequence[tuple[Sighting, Crop]]) -> np.ndarray:
         """
         Ask the network, and interpolate: (N, R, R, R) float32, indexed [x, y, z].
 
@@ -136,8 +136,8 @@ class VoxelReconstructor(BatchReconstructor):
         pictures = torch.from_numpy(np.stack([
             crop_channels(crop.color, None if sighting.detection.mask is None else crop.mask,
                           crop.depth, crop.anchor, crop.view.half_field)
-            for sighting, crop in zip(sightings, crops)]))
-        half_field = torch.tensor([crop.view.half_field for crop in crops], dtype=torch.float32)
+            for sighting, crop in seen]))
+        half_field = torch.tensor([crop.view.half_field for _, crop in seen], dtype=torch.float32)
         try:
             with torch.inference_mode(), autocast(self._device, self._dtype):
                 logits = self._network.predict(
@@ -147,7 +147,7 @@ class VoxelReconstructor(BatchReconstructor):
                 logits[:, None], (self.options.resolution,) * 3, mode='trilinear')
         except RuntimeError as error:
             raise ReconstructionError(
-                f"the network of the reconstructor 'voxel' failed on {len(crops)} crops "
+                f"the network of the reconstructor 'voxel' failed on {len(seen)} crops "
                 f"({first_line(error)}); set 'max_batch' or 'resolution' lower, or 'device' to "
                 'cpu') from error
         return logits[:, 0].cpu().numpy().transpose(0, 3, 2, 1)
