@@ -14,31 +14,28 @@ from img2scene_ros.types import Frame
 from img2scene_ros.types import Sighting
 from img2scene_ros.types import SupportPlane
 
-# Depth: surroundings in box sides, the distance that parts surfaces in metres, pixels to the
-# neighbours that they go on to, and the share of a surface or of a black patch that is inside of
-# the object's box. A patch counts from a share of the box, a pixel is black below a brightness.
-# Where surfaces leave less than a share of the readings, all are taken.
-_AROUND = 0.5
-_GAP = 0.006
-_LINK_STEPS = (1, 2)
-_SURFACE_INSIDE, _PATCH_INSIDE = 0.7, 0.8
-_LEAST_PATCH, _DARK = 0.1, 50
-_LEAST_READINGS, _LEAST_LEFT = 20, 0.2
-_SPECK = 0.02  # surfaces that are a smaller share of the object are specks
+# From depth; set by hand, tests hold them to the recorded frames.
+_AROUND = 0.5  # surroundings of a box that are compared with it, in its sides
+_GAP = 0.006  # metres between two surfaces, as of `tabletop`
+_LINK_STEPS = (1, 2)  # pixels to the neighbours that a surface goes on to
+_SURFACE_INSIDE = 0.7  # least share of an object's surface that is in its box
+_PATCH_INSIDE = 0.8  # and of a black patch without readings
+_LEAST_PATCH = 0.1  # of the box
+_DARK = 50  # brightness of 255 below which a pixel is black
+_LEAST_READINGS = 20  # in a box, and on the object's surfaces
+_LEAST_LEFT = 0.2  # of the box's readings; where surfaces leave fewer, all readings are taken
+_SPECK = 0.02  # of the object; surfaces that are a smaller share are specks
 # Unread pixels of the box per reading of the mask, times the share of the box that the mask does
 # not span, from which colour tells more than depth; at most 0.2 in the recorded frames.
 _MOST_UNREAD = 0.5
 
-# Colour: surroundings in box sides, the longest side that is worked on in pixels, iterations, and
-# the shares of the box that a mask may fill; less or more means that nothing was told apart.
-_SURROUNDINGS = 0.25
-_LONGEST_SIDE = 128
+# From colour; set by hand, tests hold them to the recorded frames.
+_SURROUNDINGS = 0.25  # of a box that GrabCut compares with it, in its sides
+_LONGEST_SIDE = 128  # pixels of the picture that it works on
 _ITERATIONS = 3
-_LEAST_FILLED, _MOST_FILLED = 0.3, 0.97
-
-# Pixels from a mask's edge up to which it may be wrong, and a longest side to work on, too.
-_UNSURE = 5
-_LONGEST_SIDE_OF_MASK = 256
+_LEAST_FILLED, _MOST_FILLED = 0.3, 0.97  # of the box; outside of that nothing was told apart
+_UNSURE = 5  # pixels from a mask's edge up to which it may be wrong
+_LONGEST_SIDE_OF_MASK = 256  # pixels of the picture that a mask's edge is corrected on
 
 # Both the vertices and the texture of an object need its colours: the mask is made once.
 _COLORED: WeakKeyDictionary[Sighting, np.ndarray] = WeakKeyDictionary()

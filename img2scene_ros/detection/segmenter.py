@@ -37,10 +37,11 @@ from img2scene_ros.types import Frame
 
 _TOKENIZER_FILES = ('tokenizer*.json', 'vocab.json', 'merges.txt', 'special_tokens_map.json')
 _ALTERNATIVE = "'none': then masks come from depth or colour"
-_SURROUNDINGS = 0.25  # of what is shown of a box, in box sides
+# Set by hand.
+_SURROUNDINGS = 0.25  # of a box that CLIPSeg is shown, in its sides
 _LEAST_OVERLAP = 0.4  # IoU of a segment's box and the detection's
 _COARSE = 3.0  # picture pixels per cell of an answer from which its edges are sharpened
-_LEAST_SHARED = 0.75  # IoU before and after; colour that moves more does not tell them apart
+_LEAST_SHARED = 0.75  # IoU before and after; colour that moves an edge further does not show it
 
 
 class Segmenter:

@@ -10,8 +10,8 @@ from scipy.sparse.csgraph import connected_components
 from img2scene_ros.depth import measured
 from img2scene_ros.types import Frame
 
-# Neighbours on a slanted surface are this many times as far apart as on one that is seen head-on.
-# From afar that is more than the gap that parts two objects.
+# Neighbours on a slanted surface lie so many times as far apart as on one seen head-on, which from
+# afar is more than the gap between two objects; 3 is a surface at 70 degrees to the picture.
 _SLANT = 3.0
 
 

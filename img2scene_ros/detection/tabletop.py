@@ -30,22 +30,15 @@ from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 from img2scene_ros.types import SupportPlane
 
-# Pixels whose links are tried, right and down: more than 1 bridges holes in the depth image.
-_LINK_STEPS = (1, 2, 4, 8)
-# Surfaces are cut where they bend inwards by that many degrees over that many metres to either
-# side. Where most of the seam is not sharp they are one body after all: bodies that touch meet in
-# a sharp crease, the fillets of one body are softer.
-_CREASE_REACH = 0.0075
-_CUT_CREASE = 22.0
-_SHARP_SEAM = 48.0
-# Shorter seams, as shares of the smaller body's width in the image, are necks of one body.
-_MIN_SEAM = 0.6
-# Least solid pixels of a surface, at a picture width of 640.
-_MIN_PIXELS = 60
-# Surfaces with a smaller share of solid pixels are frayed by missing readings.
-_SOLID = 0.95
-# What comes this near to the support stands on it, metres.
-_STANDING_HEIGHT = 0.025
+# Set by hand; tests hold them to the recorded frames and to rendered bodies that touch.
+_LINK_STEPS = (1, 2, 4, 8)  # pixels to neighbours that are linked; above 1 they bridge holes
+_CREASE_REACH = 0.0075  # metres to either side over which a surface's bend is taken
+_CUT_CREASE = 22.0  # degrees; a surface is cut where it bends inwards by more
+_SHARP_SEAM = 48.0  # degrees, median of a seam: bodies touch in sharper ones, fillets are softer
+_MIN_SEAM = 0.6  # of the smaller body's width in the image; shorter seams are necks of one body
+_MIN_PIXELS = 60  # solid pixels of a surface, at a picture width of 640
+_SOLID = 0.95  # share of solid pixels; missing readings fray surfaces with less
+_STANDING_HEIGHT = 0.025  # metres above the support; what comes nearer stands on it
 
 
 @dataclass(frozen=True)
