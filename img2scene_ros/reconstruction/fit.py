@@ -16,7 +16,7 @@ from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import Sighting
 
 SIZE = 96  # pixels of the virtual camera's side
-_FARTHEST = 3.0  # boxes from the line of sight that still count
+_FARTHEST = 3.0  # half fields of the crop from the line of sight up to which a mesh counts
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,10 +25,10 @@ from img2scene_ros.types import Sighting
 
 MAX_FACES = 2_000_000  # of a mesh that is read
 MAX_TEXELS = 8192 ** 2  # of a texture that is read
-_GREY = 160
-_FLOAT = 5126  # the number of this type in glTF
+_GREY = 160  # of what has no colour, of 255
+_FLOAT = 5126  # this type's number in glTF
 FRONTS = {'+z': 0.0, '+x': 90.0, '-z': 180.0, '-x': 270.0}  # degrees about +y
-_TURNS = np.arange(0.0, 360.0, 30.0)  # that are tried where the front is unknown
+_TURNS = np.arange(0.0, 360.0, 30.0)  # degrees that are tried where the front is unknown
 # From x right, y down, z away to the object frame: x towards the camera, z up.
 _OBJECT_AXES = np.array([[0, 0, -1], [1, 0, 0], [0, -1, 0]])
 

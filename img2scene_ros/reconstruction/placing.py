@@ -28,6 +28,7 @@ from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.models.crop import MARGIN
 from img2scene_ros.models.crop import CropView
 from img2scene_ros.models.crop import crop_view
+from img2scene_ros.reconstruction import check_size
 from img2scene_ros.reconstruction.fit import Evidence
 from img2scene_ros.reconstruction.fit import evidence
 from img2scene_ros.reconstruction.fit import measured_fit
@@ -35,23 +36,22 @@ from img2scene_ros.rendering.raycast import raycasting_scene
 from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import Sighting
 
-_MIN_SIDE = 8  # pixels of the longer side of an object; smaller ones show no shape
-_MIN_READINGS = 30  # of depth on the mesh; fewer do not tell its distance
-_FIELD = 1.5  # half field that is looked at, in longer halves of the box
-_ROUNDS = 16
+# Set by hand; `learning/placing_errors.py` measures what they come to on rendered scenes.
+_MIN_READINGS = 30  # of depth on the mesh; fewer do not show its distance
+_FIELD = 1.5  # half field that is fitted in, in longer halves of the box
+_ROUNDS = 16  # Gauss-Newton steps from each start
 _STEP = 8  # numbers of a step of `_Pose.moved`
 _STARTS = (1.0, 1.4)  # scales that are tried, in those that fill the box
-# Standard deviations: of an outline in virtual pixels, of the support's height as a share of the
-# distance, of the network's view in radians, and of the scale that fills the box.
-_OUTLINE_STD, _SUPPORT_STD, _TURN_STD, _SCALE_STD = 1.0, 0.004, np.radians(4.0), 0.15
+_OUTLINE_STD = 1.0  # standard deviation of an outline, virtual pixels
+_SUPPORT_STD = 0.004  # of the support's height, share of the distance
+_TURN_STD = np.radians(4.0)  # of the network's view, radians
+_SCALE_STD = 0.15  # of the scale that fills the box, share of it
+_MARGIN_STD = 2.0  # of how much too wide a mask is, pixels, where depth shows the size, too
+_MARGIN_STD_WITHOUT_DEPTH = 0.3  # where the two cannot be told apart
+_LEAST_WIDTH = 3.0  # standard deviations beyond which a reading hardly counts, in the end
 # An outline or a surface counts as so many independent readings: errors of masks and shapes hold
 # for whole stretches of them.
 _INDEPENDENT = 40.0
-# Standard deviations beyond which a reading hardly counts, in the end.
-_LEAST_WIDTH = 3.0
-# Standard deviation of how much too wide the mask is, in pixels. Only where depth tells the size,
-# too, the two can be told apart.
-_MARGIN_STD, _MARGIN_STD_WITHOUT_DEPTH = 2.0, 0.3
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,9 +138,7 @@ def _check(
         raise ReconstructionError(
             "the object's mask is empty; use a detector or a segmenter that finds one")
     box = sighting.detection.bbox if mask is None else bbox_of(mask)
-    if max(box[2:] - box[:2]) < _MIN_SIDE:
-        raise ReconstructionError(
-            f'less than {_MIN_SIDE} pixels of the object are seen; move the camera closer')
+    check_size(max(box[2:] - box[:2]))
 
 
 def _in_box(shape: np.ndarray, sighting: Sighting, view: CropView) -> _Pose:

@@ -15,10 +15,9 @@ from img2scene_ros.mesh.colors import picture_colors
 from img2scene_ros.types import Frame
 from img2scene_ros.types import Sighting
 
-# Pixels around the mask that belong to the view.
-_MARGIN = 16
-MIN_READINGS = 50
-_FACING_UP = np.cos(np.radians(40.0))
+_MARGIN = 16  # pixels around the mask that belong to the view
+MIN_READINGS = 50  # of depth on an object; fewer show no shape
+_FACING_UP = np.cos(np.radians(40.0))  # between up and the normal of a top
 
 
 class View:

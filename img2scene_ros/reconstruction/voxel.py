@@ -43,6 +43,7 @@ from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.packages import require_packages
 from img2scene_ros.reconstruction import BatchReconstructor
+from img2scene_ros.reconstruction import check_size
 from img2scene_ros.reconstruction.view import MIN_READINGS
 from img2scene_ros.reconstruction.view import View
 from img2scene_ros.rendering.raycast import raycasting_scene
@@ -50,11 +51,11 @@ from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import Sighting
 from img2scene_ros.weights import weights_folder
 
-_MIN_SIDE = 8  # pixels of the longer side of an object; smaller ones show no shape
+# Set by hand.
 _LOGITS_PER_CELL = 1.0  # how steeply logits rise at a surface, in 32nds of the cube
-_REACH = 2.0  # cells from the surface that a distance is told apart
+_REACH = 2.0  # cells from the surface up to which distances differ
 _WALL = 1.5  # cells along the line of sight; what is measured is at least so thick
-_MIN_PART = 0.02  # of the largest part: smaller parts are specks
+_MIN_PART = 0.02  # of the largest part; smaller parts are specks
 
 
 @dataclass(frozen=True)
@@ -207,9 +208,7 @@ def _crop(sighting: Sighting, size: int) -> Crop:
     frame, detection = sighting.frame, sighting.detection
     mask = detection.mask
     seen = detection.bbox if mask is None or not mask.any() else bbox_of(mask)
-    if mask is not None and not mask.any() or max(seen[2:] - seen[:2]) < _MIN_SIDE:
-        raise ReconstructionError(
-            f'less than {_MIN_SIDE} pixels of the object are seen; move the camera closer')
+    check_size(0 if mask is not None and not mask.any() else max(seen[2:] - seen[:2]))
     crop = cut_crop(frame, detection.bbox, mask, size)
     if not crop.mask.any():
         raise ReconstructionError("the object's mask lies outside of its box")
