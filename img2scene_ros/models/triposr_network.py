@@ -25,16 +25,18 @@ from torch import Tensor
 from torch import nn
 
 from img2scene_ros.errors import InputError
+from img2scene_ros.models.channels import DEVIATION
+from img2scene_ros.models.channels import MEAN
 
-PICTURE_SIZE = 512  # pixels
+# As in the checkpoint that its authors released (VAST-AI-Research/TripoSR).
+PICTURE_SIZE = 512  # pixels of a side
 RADIUS = 0.87  # the planes reach from -RADIUS to RADIUS
-DISTANCE = 1.9
+DISTANCE = 1.9  # of the camera, in the same unit
 FIELD_OF_VIEW = 40.0  # degrees
 WEIGHTS = ('model.safetensors', 'model.ckpt')  # names in a folder, the better first
 _HEAD = 64  # channels of an attention head
-_DENSITY_BIAS = -1.0
+_DENSITY_BIAS = -1.0  # added to the logarithm of the density
 _PLANES = ((0, 1), (0, 2), (1, 2))  # the axes along a plane's columns and rows
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 _UNUSED = 'image_tokenizer.model.pooler.'
 
 
@@ -113,7 +115,7 @@ class TripoSR(nn.Module):
         pictures = functional.interpolate(
             pictures, (PICTURE_SIZE, PICTURE_SIZE), mode='bilinear', align_corners=False,
             antialias=True)
-        mean, std = (pictures.new_tensor(value)[:, None, None] for value in (_MEAN, _STD))
+        mean, std = (pictures.new_tensor(value)[:, None, None] for value in (MEAN, DEVIATION))
         seen = self.image_tokenizer['model']((pictures - mean) / std)
         planes = self.tokenizer['embeddings']
         tokens = planes.transpose(0, 1).flatten(1).expand(len(pictures), -1, -1)

@@ -10,15 +10,16 @@ from visualization_msgs.msg import MarkerArray
 from img2scene_ros.errors import InputError
 from img2scene_ros.nodes.messages import marker_from_text
 from img2scene_ros.nodes.messages import pose_from_matrix
+from img2scene_ros.rendering.raycast import CREASE
 from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import SceneObject
 from img2scene_ros.types import Texture
 
-TEXT_NAMESPACE = 'labels'
-MAX_GONE = 100  # vanished markers that are named before everything is sent anew
+TEXT_NAMESPACE = 'labels'  # of the markers of names
+MAX_GONE = 100  # vanished markers that are named before everything is sent again
 
+# Light that corners are coloured with, as a share of their colours.
 _AMBIENT, _FROM_ABOVE, _FROM_CAMERA = 0.35, 0.35, 0.45
-_SHARP_EDGE = np.cos(np.radians(40.0))
 
 Name = tuple[str, int]  # ns and id of a marker
 
@@ -93,7 +94,7 @@ def shaded_colors(model: ObjectModel, to_camera: np.ndarray) -> np.ndarray:
     """
     mesh = trimesh.Trimesh(model.vertices, model.faces, process=False)
     smooth, flat = mesh.vertex_normals[mesh.faces], mesh.face_normals[:, None]
-    is_sharp = (smooth * flat).sum(axis=-1, keepdims=True) < _SHARP_EDGE
+    is_sharp = (smooth * flat).sum(axis=-1, keepdims=True) < CREASE
     normals = np.where(is_sharp, flat, smooth)
     light = (
         _AMBIENT

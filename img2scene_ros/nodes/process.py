@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # signals count before ROS is imported, which takes a second
     from rclpy.node import Node
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-POLL = 0.1  # seconds between two looks at whether a signal has come
+POLL = 0.1  # seconds between two checks whether a signal has come
 PATIENCE = 1.0  # seconds that the node has to leave ROS after a signal
 
 

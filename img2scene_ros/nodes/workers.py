@@ -22,7 +22,7 @@ from img2scene_ros.types import Frame
 from img2scene_ros.types import Scene
 from img2scene_ros.types import SceneObject
 
-IDLE = 0.2  # seconds between two looks at whether to stop
+IDLE = 0.2  # seconds between two checks whether to stop
 
 
 class Meter:

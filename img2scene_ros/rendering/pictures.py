@@ -18,10 +18,9 @@ from img2scene_ros.types import SceneObject
 from img2scene_ros.types import SupportPlane
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
-PANEL_WIDTH, PANEL_HEIGHT = 640, 480
-BACKDROP = (46, 49, 54)
-GROUND = (120, 122, 126)
-SKY_RAYS = 8
+PANEL_WIDTH, PANEL_HEIGHT = 640, 480  # pixels
+BACKDROP, GROUND = (46, 49, 54), (120, 122, 126)  # RGB
+SKY_RAYS = 8  # per pixel, for the light of the sky
 TABLE_EDGE = 0.02  # metres inside the table's outline that may belong to what is beyond
 STEEPEST = 8.0  # triangles of the depth image seen flatter than 1:8 are depth jumps
 

@@ -46,8 +46,8 @@ from img2scene_ros.types import Scene
 from img2scene_ros.types import SceneObject
 from img2scene_ros.types import Texture
 
-LOOK = 0.2  # seconds between two looks at whether a viewer has joined
-_TURNED = np.cos(np.radians(10.0))  # the light has moved by so much: shade anew
+PERIOD = 0.2  # seconds between two checks whether a viewer has joined
+_TURNED = np.cos(np.radians(10.0))  # the light has moved by so much: shade again
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class MarkersOutput:
         self._timer = None
         if options.mesh_transport == 'inline_texture':
             self._timer = node.create_timer(
-                LOOK, self._welcome, clock=Clock(clock_type=ClockType.STEADY_TIME))
+                PERIOD, self._welcome, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def activate(self) -> None:
         """Open the place where viewers fetch meshes, if there is to be one."""
