@@ -140,7 +140,7 @@ class Pipeline:
         :raises Img2SceneError: the frame lacks what the detector needs
         """
         start = perf_counter()
-        support = find_support(frame) or frame.support or self._told_support()
+        support = find_support(frame) or frame.support or self._specified_support()
         detections = self._each(
             lambda detection: _with_mask(frame, detection, support),
             self._segmented(frame, self.detector.detect(frame, support)))
@@ -289,7 +289,7 @@ class Pipeline:
         """
         Go the whole way with one frame; 'reconstruct' in the timing is the sum over its objects.
 
-        :param progress: told after every step how many objects are rebuilt, and of how many
+        :param progress: called after every step with how many objects are rebuilt, and of how many
         :raises Img2SceneError: as `perceive`
         """
         scene = self.perceive(frame)
@@ -354,7 +354,7 @@ class Pipeline:
                 self.options.reconstructor: self.reconstructor,
                 **getattr(self.detector, 'parts', {})} | self.distances
 
-    def _told_support(self) -> SupportPlane | None:
+    def _specified_support(self) -> SupportPlane | None:
         plane = self.distances.get('plane')
         return plane.options.support() if plane else None
 

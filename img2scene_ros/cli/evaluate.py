@@ -53,7 +53,7 @@ def add_parser(commands: Any) -> None:
     _add_weights(pix3d)
     pix3d.add_argument(
         '--all', action='store_true', dest='every',
-        help='also pictures that are truncated or occluded, which the protocol leaves out')
+        help='also pictures that are truncated or occluded, which the protocol skips')
     pix3d.set_defaults(run=_evaluate_pix3d)
     scenes = kinds.add_parser(
         'scenes', help='detector and whole pipeline on rendered scenes',
@@ -76,7 +76,7 @@ def add_parser(commands: Any) -> None:
         help='reconstruct from the true boxes and masks instead of detecting')
     scenes.add_argument(
         '--known-plane', action='store_true',
-        help='tell the true plane that objects stand on, as a robot does through TF')
+        help='give the true plane that objects stand on, as a robot does through TF')
     scenes.add_argument(
         '--samples', type=int, default=100, metavar='N',
         help='most scenes, spread over all (default: %(default)s)')
@@ -146,7 +146,7 @@ def _evaluate(
     with progress_bar(console, 'evaluating') as progress:
         report = evaluate(progress)
     for reason in report.left_out:
-        console.print(f'left out: {reason}')
+        console.print(f'skipped: {reason}')
     if chosen.markdown is None:
         print(report.markdown)
     for path in write_report(report, chosen.json, chosen.markdown, chosen.sheet):

@@ -33,7 +33,7 @@ _MOST_UNREAD = 0.5
 _SURROUNDINGS = 0.25  # of a box that GrabCut compares with it, in its sides
 _LONGEST_SIDE = 128  # pixels of the picture that it works on
 _ITERATIONS = 3
-_LEAST_FILLED, _MOST_FILLED = 0.3, 0.97  # of the box; outside of that nothing was told apart
+_LEAST_FILLED, _MOST_FILLED = 0.3, 0.97  # of the box; outside of that colour separates nothing
 _UNSURE = 5  # pixels from a mask's edge up to which it may be wrong
 _LONGEST_SIDE_OF_MASK = 256  # pixels of the picture that a mask's edge is corrected on
 
@@ -185,8 +185,8 @@ def without_background(color: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """
     Take from a mask what looks like its surroundings, for those who want the object's colours.
 
-    Masks from depth reach some pixels beyond the object. GrabCut tells the pixels near the edge
-    apart by colour; those further inside stay, and thin objects lose nothing.
+    Masks from depth reach some pixels beyond the object. GrabCut decides about the pixels near
+    the edge by colour; those further inside stay, and thin objects lose nothing.
 
     :param color: (H, W, 3) uint8, RGB
     :param mask: (H, W) bool

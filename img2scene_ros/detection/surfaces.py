@@ -23,9 +23,9 @@ def linked_surfaces(
     Label pixels by the surface they are part of: it goes on to neighbours that are near in space.
 
     :param pixels: bool, those to label, (H, W) or as large as the window
-    :param gap: distance that parts two surfaces, metres; noise and slant come on top
+    :param gap: distance between two surfaces, metres; noise and slant come on top
     :param steps: pixels to the neighbours, right and down; more than 1 bridges holes in the depth
-    :param window: the part of the frame that is looked at
+    :param window: the part of the frame that is labelled
     :return: int, of the same shape; 0 for all other pixels
     """
     points, depth = measured(frame.points)[window], measured(frame.depth)[window]

@@ -4,7 +4,7 @@ Class-agnostic RGB-D detection: whatever stands on the support plane. Needs no w
 
 Points above the plane are linked to their neighbours in the image where the surface goes on;
 linked points are one object. Two corrections follow: a sharp concave crease all along a seam
-parts objects that touch and both reach down to the support; and parts that end at another part
+separates objects that touch and both reach down to the support; and parts that end at another part
 and hardly widen it, seen from above, are joined to it (the inside of a mug, the neck of a bottle).
 So what is stacked on something counts as part of it.
 """
@@ -56,7 +56,7 @@ class TabletopOptions(Options):
     max_distance: float = option(
         4.0, 'Greatest distance of an object along the optical axis [m]', low=0.2, high=20.0)
     gap: float = option(
-        0.006, 'Distance that parts two objects; from afar what three pixels are, if that is '
+        0.006, 'Distance between two objects; from afar that of three pixels, if it is '
         'more; noise comes on top [m]', low=0.001, high=0.1)
     max_detections: int = option(50, 'Greatest number of objects, largest first', low=1, high=500)
 
@@ -85,7 +85,7 @@ class TabletopDetector:
         labels = linked_surfaces(frame, _opened(above | _lines_unread(frame)) & above,
                                  self.options.gap, _LINK_STEPS)
         labels = _without_fringes(labels, _opened(above), frame)
-        labels = _parted_at_creases(labels, frame, height)
+        labels = _split_at_creases(labels, frame, height)
         labels = _floating_joined(labels, frame, support, height)
         masks = [_filled(labels == label, frame, height, self._least_height(frame))
                  for label in np.unique(labels[labels > 0])]
@@ -164,19 +164,19 @@ def _without_specks(labels: np.ndarray, min_pixels: float) -> np.ndarray:
     return np.where(sizes[labels] >= min_pixels, labels, 0)
 
 
-def _parted_at_creases(labels: np.ndarray, frame: Frame, height: np.ndarray) -> np.ndarray:
+def _split_at_creases(labels: np.ndarray, frame: Frame, height: np.ndarray) -> np.ndarray:
     """Split surfaces that a sharp concave seam crosses from end to end."""
     if not labels.any():
         return labels
     pitch = np.nanmedian(measured(frame.depth)[labels > 0]) / frame.camera.fx
     step = int(np.clip(round(_CREASE_REACH / pitch), 3, 40))
     crease = _crease_angles(frame, step)
-    # Everything meets its support in a crease; that one parts nothing.
+    # Everything meets its support in a crease; that one separates nothing.
     crease[(height < 0.02) | (labels == 0)] = 0.0
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (step, step))
     cut = cv2.dilate((crease > _CUT_CREASE).astype(np.uint8), disc) > 0
     sharpness = cv2.dilate(crease, _square(frame, 7))
-    parted = labels.copy()
+    split = labels.copy()
     for label in np.unique(labels[labels > 0]):
         mask = labels == label
         cores = cv2.erode((mask & ~cut).astype(np.uint8), np.ones((3, 3)))
@@ -186,8 +186,8 @@ def _parted_at_creases(labels: np.ndarray, frame: Frame, height: np.ndarray) -> 
             continue
         parts = np.where(mask, _nearest_label(cores), 0)
         parts = _soft_seams_closed(parts, sharpness, height)
-        parted[mask] = labels.max() + parted.max() + parts[mask]
-    return parted
+        split[mask] = labels.max() + split.max() + parts[mask]
+    return split
 
 
 def _square(frame: Frame, pixels: int) -> np.ndarray:

@@ -67,7 +67,7 @@ class _Picture:
     """
     What a picture shows of a mesh, and how far it can be trusted there.
 
-    - camera: that of the part that is looked at, scaled down to `size`
+    - camera: that of the part around the object, scaled down to `size`
 
     :param points: (V, 3) metres, the mesh's vertices in the optical frame
     """

@@ -130,7 +130,7 @@ def load_network(folder: Path, expected: type[Network] = OccupancyNetwork) -> Ne
     if odd:
         raise InputError(
             f"'{folder / WEIGHTS}' holds weights of another network than the "
-            f"'{config['network']}' that its config.json describes (look at '{odd[0]}')")
+            f"'{config['network']}' that its config.json describes (such as '{odd[0]}')")
     network.load_state_dict(weights)
     return network.eval()
 

@@ -309,7 +309,7 @@ def load_triposr(path: Path) -> TripoSR:
         key for key, tensor in weights.items() if tensor.shape != expected[key].shape]
     if odd:
         raise InputError(
-            f"'{path}' holds weights of another network than TripoSR (look at '{odd[0]}')")
+            f"'{path}' holds weights of another network than TripoSR (such as '{odd[0]}')")
     network.load_state_dict(weights, assign=True)
     return network.requires_grad_(False).eval()
 

@@ -30,7 +30,7 @@ class Viewed:
 
     RViz multiplies a texture with the one before when a marker comes again with its texture,
     until it is black; and it never frees one. So a texture is sent once, and markers that come
-    again leave it as it is. Everything is sent anew, after a DELETEALL, where that does not do.
+    again leave it as it is. Everything is sent again, after a DELETEALL, where that does not do.
 
     - points: number of points of every marker
     - textures: the mesh of every marker that has a texture

@@ -22,12 +22,12 @@ PATIENCE = 1.0  # seconds that the node has to leave ROS after a signal
 
 
 def scene_node() -> None:
-    """Run the scene node until it is told to stop."""
+    """Run the scene node until a signal stops it."""
     run('scene_node', 'SceneNode')
 
 
 def replay_node() -> None:
-    """Play until the end, or until told to stop."""
+    """Play until the end, or until a signal stops it."""
     run('replay_node', 'ReplayNode')
 
 

@@ -97,7 +97,7 @@ class NodeOptions(Options):
         2.0, 'The scene is published when an object has turned by so much [degrees]',
         low=0.0, high=180.0)
     republish_period: float = option(
-        5.0, 'An unchanged scene is published anew after so long, for viewers whose transforms '
+        5.0, 'An unchanged scene is published again after so long, for viewers whose transforms '
         'do not reach back further [s]', low=0.1, high=3600.0)
     save_directory: str = option(
         '~/.ros/img2scene', 'Where ~/save_scene writes the scene; it replaces the one before')

@@ -24,7 +24,7 @@ class Evidence:
     """
     What a frame shows of an object's surroundings, through a virtual camera turned to it.
 
-    - frame: what is looked at
+    - frame: what was seen
     - view: the virtual camera
     - rays: (S, S, 3) float32, the viewing rays, z = 1, view frame
     - mask: (S, S) bool, the object's visible pixels
@@ -68,7 +68,7 @@ class Evidence:
 
 def evidence(frame: Frame, mask: np.ndarray, view: CropView, size: int = SIZE) -> Evidence:
     """
-    Look at an object through a virtual camera.
+    Return what a virtual camera sees of an object.
 
     :param mask: (H, W) bool, the object's visible pixels
     :param size: pixels of its side

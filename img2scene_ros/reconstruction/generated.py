@@ -146,7 +146,7 @@ def read_glb(data: bytes) -> Generated:
 
 def _check_container(data: bytes) -> bool:
     """
-    Look at a file's header and contents before it is read.
+    Check a file's header and contents before it is read.
 
     :return: whether its vertex colours are linear light
     """

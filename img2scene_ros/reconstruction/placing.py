@@ -47,7 +47,7 @@ _SUPPORT_STD = 0.004  # of the support's height, share of the distance
 _TURN_STD = np.radians(4.0)  # of the network's view, radians
 _SCALE_STD = 0.15  # of the scale that fills the box, share of it
 _MARGIN_STD = 2.0  # of how much too wide a mask is, pixels, where depth shows the size, too
-_MARGIN_STD_WITHOUT_DEPTH = 0.3  # where the two cannot be told apart
+_MARGIN_STD_WITHOUT_DEPTH = 0.3  # where the two cannot be separated
 _LEAST_WIDTH = 3.0  # standard deviations beyond which a reading hardly counts, in the end
 # An outline or a surface counts as so many independent readings: errors of masks and shapes hold
 # for whole stretches of them.
@@ -255,7 +255,7 @@ class _Placing:
             pose = pose.moved(step / max(1.0, np.abs(step / limit).max()))
         return pose
 
-    def look(self, pose: _Pose) -> tuple[np.ndarray, np.ndarray]:
+    def rendered(self, pose: _Pose) -> tuple[np.ndarray, np.ndarray]:
         """Return the mesh's depth (S, S), inf where it is not, and its normals (S, S, 3)."""
         origin = -pose.place @ pose.turn / pose.scale
         rays = (self.seen.rays @ (pose.turn / pose.scale)).astype(np.float32)
@@ -265,7 +265,7 @@ class _Placing:
 
     def _at_depth(self, pose: _Pose) -> _Pose:
         """Move a mesh along the lines of sight to the readings, else onto its support."""
-        depth, _ = self.look(pose)
+        depth, _ = self.rendered(pose)
         both = np.isfinite(depth) & self.seen.mask & np.isfinite(self.seen.depth)
         if np.count_nonzero(both) < _MIN_READINGS:
             return _onto_support(self.shape, pose, self.sighting, self.view)
@@ -278,7 +278,7 @@ class _Placing:
         :param width: standard deviations beyond which a reading hardly counts
         :return: (N, 8) derivatives by the step of `_Pose.moved`, and (N,) residuals
         """
-        depth, normals = self.look(pose)
+        depth, normals = self.rendered(pose)
         parts = [self._outline_equations(pose, depth, width),
                  self._depth_equations(pose, depth, normals, width),
                  self._prior_equations(pose)]

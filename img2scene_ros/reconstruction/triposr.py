@@ -66,7 +66,7 @@ class TriposrOptions(Options):
         0.85, "Share of the picture's side that the object takes up", low=0.3, high=1.0)
     max_triangles: int = option(20000, 'Greatest number of triangles of a mesh', low=200,
                                 high=1000000)
-    max_batch: int = option(4, 'Most objects that the network looks at in one pass', low=1,
+    max_batch: int = option(4, 'Most objects that the network sees in one pass', low=1,
                             high=64)
     points_per_chunk: int = option(
         32768, 'Points whose density is asked for at once; 1.5 MB per 1,000', low=1024,
@@ -122,7 +122,7 @@ class TriposrReconstructor(BatchReconstructor):
             for sighting, crop in zip(sightings, crops)]
 
     def _planes(self, crops: Sequence[Crop]) -> 'Tensor':
-        """Look at crops: (N, 3, F, P, P) float32."""
+        """Encode crops: (N, 3, F, P, P) float32."""
         import torch
 
         pictures = torch.from_numpy(

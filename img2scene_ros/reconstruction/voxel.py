@@ -74,7 +74,7 @@ class VoxelOptions(Options):
         "network's validation", low=0.0, high=0.95)
     max_triangles: int = option(12000, 'Greatest number of triangles of a mesh', low=200,
                                 high=200000)
-    max_batch: int = option(4, 'Most objects that the network looks at in one pass', low=1,
+    max_batch: int = option(4, 'Most objects that the network sees in one pass', low=1,
                             high=64)
 
 

@@ -244,8 +244,8 @@ def test_photo_alone_becomes_a_scene(tmp_path, capsys, monkeypatch):
     mask = cv2.imread(str(FRAMES / 'table_mustard_bottle/mask.png'), cv2.IMREAD_UNCHANGED) > 0
     near = np.median(depth[mask & (depth > 0)]) / 1000
     focal = json.loads((FRAMES / 'table_mustard_bottle/camera.json').read_text())['K'][0]
-    told = 41 * 400 / 43.27 * 2  # of the photo, at the frame's size
-    assert item['position_m'][2] == pytest.approx(near * told / np.ravel(focal)[0], rel=0.35)
+    specified = 41 * 400 / 43.27 * 2  # of the photo, at the frame's size
+    assert item['position_m'][2] == pytest.approx(near * specified / np.ravel(focal)[0], rel=0.35)
 
 
 class FindsTheBottle:

@@ -210,7 +210,7 @@ def test_answers_land_on_the_right_pixels(
     assert len(asked) == 3, 'once per picture'
 
 
-def test_boxes_are_told_to_sam2_in_its_own_pixels(checkpoint: Callable) -> None:
+def test_boxes_reach_sam2_in_its_own_pixels(checkpoint: Callable) -> None:
     found = Segmenter(str(checkpoint('sam2')))
     asked = answering('sam2', found)
     found.masks(picture(), detections('mug', 'bowl'))

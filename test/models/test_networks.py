@@ -97,7 +97,7 @@ def test_a_mirrored_crop_is_predicted_as_the_mirrored_solid(network):
 
 
 @torch.inference_mode()
-def test_chosen_points_are_told_as_in_the_volume(network):
+def test_chosen_points_are_as_in_the_volume(network):
     volume = network(pictures(), HALF_FIELD, 16)
     chosen = torch.tensor([4000, 7, 1234])
     logits = network(pictures(), HALF_FIELD, points=cell_centers(16)[chosen])
@@ -125,7 +125,7 @@ def test_every_channel_counts(network, channel):
 
 
 @torch.inference_mode()
-def test_depth_is_told_apart_along_a_ray():
+def test_depths_along_a_ray_differ():
     """Cells of one ray have the same features; only their position tells them apart."""
     network = small('resnet18-unproject')
     nn.init.normal_(network.position.weight)

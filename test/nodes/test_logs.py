@@ -70,14 +70,14 @@ def test_logging_reaches_rosout_at_its_level(
         return {line.msg: line.level for line in logged if line.name == 'img2scene'}
 
     robot.spin_until(lambda: 'the weights are lost' in levels(), 'it logs', camera.send)
-    told = levels()
-    assert told['loading weights'] == LoggingSeverity.INFO
-    assert told['the weights are old'] == LoggingSeverity.WARN
-    assert told['the weights are wrong'] == LoggingSeverity.ERROR
-    assert told['the weights are lost'] == LoggingSeverity.FATAL
-    broken, = (line for line in told if "'broken' of the package 'acme'" in line)
-    assert told[broken] == LoggingSeverity.WARN, 'it was logged before the node was complete'
-    assert not [line for line in told if 'a detail' in line]
+    logged = levels()
+    assert logged['loading weights'] == LoggingSeverity.INFO
+    assert logged['the weights are old'] == LoggingSeverity.WARN
+    assert logged['the weights are wrong'] == LoggingSeverity.ERROR
+    assert logged['the weights are lost'] == LoggingSeverity.FATAL
+    broken, = (line for line in logged if "'broken' of the package 'acme'" in line)
+    assert logged[broken] == LoggingSeverity.WARN, 'it was logged before the node was complete'
+    assert not [line for line in logged if 'a detail' in line]
     assert '[INFO]' in next(line for line in node.log.splitlines() if 'loading weights' in line)
     camera.close()
     assert node.stop() == 0

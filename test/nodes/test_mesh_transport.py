@@ -356,7 +356,7 @@ def camera(
 
 
 def restart(robot: Robot, **parameters: Any) -> None:
-    """Let the scene node begin anew with some parameters of the markers."""
+    """Let the scene node start again with some parameters of the markers."""
     assert robot.change_state('deactivate') and robot.change_state('cleanup')
     for name, value in parameters.items():
         assert not robot.set_parameter(f'markers.{name}', value)

@@ -116,7 +116,7 @@ def test_it_stops_listening(tf2: type[Buffer]) -> None:
 def test_without_tf2_ros_the_node_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
 ) -> None:
-    """The node is not activated, and is when the parameter is mended."""
+    """The node is not activated, and is when the parameter is fixed."""
     monkeypatch.setitem(sys.modules, 'tf2_ros', None)
     with pytest.raises(MissingDependencyError, match='support_frame.*tf2_ros.*install it'):
         SupportFrame(None, 'table')

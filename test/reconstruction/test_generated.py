@@ -176,7 +176,7 @@ def test_face_of_nothing_is_refused() -> None:
 
 
 def test_without_a_mask_the_box_alone_places_a_mesh() -> None:
-    """Which way it faces cannot be told then; it is no fault."""
+    """Nothing shows which way it faces; that is no error."""
     camera = Camera.from_field_of_view(320, 240, 60.0)
     frame = Frame(np.zeros((240, 320, 3), np.uint8), camera)
     bbox = np.array([120.0, 80.0, 200.0, 160.0])

@@ -429,7 +429,7 @@ def test_an_answer_that_is_no_solid_is_one_clear_sentence(
 def test_a_network_that_runs_out_of_memory_is_one_clear_sentence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What could be mended is said."""
+    """The error says what can be fixed."""
     class Hungry(Constant):
         def forward(self, pictures: Tensor, half_field: Tensor, resolution: int) -> Tensor:
             """Fail as CUDA does."""

@@ -87,7 +87,7 @@ class MarkersOutput:
         self.options = options
         self._node = node
         self._publisher = node.create_lifecycle_publisher(MarkerArray, '~/markers', LATCHED)
-        self._lock = Lock()  # workers show scenes, the executor looks for viewers
+        self._lock = Lock()  # workers show scenes, the executor checks for viewers
         self._is_active = False
         self._files: MeshFiles | None = None  # with `file` and `http`, while active
         self._refusal = ''  # why there are none
