@@ -116,7 +116,8 @@ def load_network(folder: Path, expected: type[Network] = OccupancyNetwork) -> Ne
     try:
         network = build_network(config['network'], **config['options'])
     except OptionError as error:
-        raise InputError(f"'{folder / CONFIG}' describes no network that is known here: {error}") from error
+        raise InputError(
+            f"'{folder / CONFIG}' describes no network that is known here: {error}") from error
     if not isinstance(network, expected):
         raise InputError(
             f"the network in '{folder}' is '{config['network']}', which is for another task")
