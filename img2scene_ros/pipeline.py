@@ -64,10 +64,10 @@ class PipelineOptions(Options):
     distance: str = option(
         'auto', 'Where distances come from: sensor (the depth image), plane (where an object '
         'stands), size_prior (how large such things are), monocular (a network), fixed, or auto '
-        '(the sensor where it sees the object, else all that can tell, by their certainty)',
+        '(the sensor where it sees the object, else all others, weighted by certainty)',
         read_only=True)
     segmenter: str = option(
-        'none', "What cuts masks out of the boxes of detectors without masks: 'none' (depth, "
+        'none', "What segments the boxes of detectors without masks: 'none' (depth, "
         'else colour), or a checkpoint on the Hugging Face Hub (OWNER/NAME) or in a folder: SAM '
         '2, Mask2Former, MaskFormer, SegFormer or CLIPSeg', read_only=True)
     segmenter_revision: str = option(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From box to mask: by the depth image, or by colour where there is none."""
+"""Segmentation of an object in its box: by the depth image, or by colour where there is none."""
 
 from collections.abc import Callable
 from weakref import WeakKeyDictionary
@@ -45,12 +45,12 @@ def object_mask(
     frame: Frame, bbox: np.ndarray, support: SupportPlane | None,
 ) -> np.ndarray | None:
     """
-    Cut the object out of its box: by depth, or by colour where depth shows too little of it.
+    Segment the object in its box: by depth, or by colour where depth shows too little of it.
 
     Glass and black plastic have hardly any readings; those in their box are of something else.
 
     :param bbox: (4,) xmin, ymin, xmax, ymax in pixels
-    :return: (H, W) bool; None when neither tells the object from its surroundings
+    :return: (H, W) bool; None when neither separates the object from its surroundings
     """
     mask, box = mask_from_depth(frame, bbox, support), _window(bbox, frame.shape)
     if mask is not None and mask.any():
@@ -67,7 +67,7 @@ def mask_from_depth(
     frame: Frame, bbox: np.ndarray, support: SupportPlane | None,
 ) -> np.ndarray | None:
     """
-    Cut the object out of its box: what is off the support, at the depth of the box's middle.
+    Segment the object in its box: what is off the support, at the depth of the box's middle.
 
     Surfaces that lie mostly outside of the box are something else, such as a wall or a table in
     front; a wall stays where the box holds most of it. Of the others the depth layer that holds
@@ -153,13 +153,13 @@ def _patches(pixels: np.ndarray, least: float) -> np.ndarray:
 
 def mask_from_color(frame: Frame, bbox: np.ndarray) -> np.ndarray | None:
     """
-    Cut the object out of its box: what differs in colour from what surrounds the box.
+    Segment the object in its box: what differs in colour from what surrounds the box.
 
     GrabCut, begun with all of the box as object, on the box's surroundings scaled down to 128
     pixels.
 
     :param bbox: (4,) xmin, ymin, xmax, ymax in pixels
-    :return: (H, W) bool; None when colour does not tell the object from its surroundings
+    :return: (H, W) bool; None when colour does not separate the object from its surroundings
     """
     bbox = np.clip(bbox, 0, np.tile(frame.shape[::-1], 2))
     margin = _SURROUNDINGS * (bbox[2:] - bbox[:2]) + 2.0
@@ -208,7 +208,7 @@ def recut(
     kinds_of: Callable[[np.ndarray, float], np.ndarray],
 ) -> np.ndarray:
     """
-    Cut an object out again by colour, with GrabCut around its mask scaled down to 256 pixels.
+    Segment an object again by colour, with GrabCut around its mask scaled down to 256 pixels.
 
     :param color: (H, W, 3) uint8, RGB
     :param mask: (H, W) bool, not empty
@@ -239,7 +239,7 @@ def _scaled_down(picture: np.ndarray, longest_side: int) -> tuple[np.ndarray, fl
 
 def _grab_cut(picture: np.ndarray, kinds: np.ndarray, iterations: int) -> np.ndarray:
     """
-    Tell an object from its background by colour, (h, w) float32: 1 is the object, 0 the rest.
+    Separate an object from its background by colour, (h, w) float32: 1 is the object, 0 the rest.
 
     GrabCut (Rother, Kolmogorov, Blake, SIGGRAPH 2004).
 

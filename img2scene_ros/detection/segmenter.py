@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-From box to mask with a segmenter of Hugging Face's transformers.
+Segmentation of objects in their boxes with a network of Hugging Face's transformers.
 
 SAM 2 is given the boxes. MaskFormer and Mask2Former are given none: the segment that fits the box
 best counts. SegFormer, too: the pixels count whose class has the detection's name. These look at
@@ -46,7 +46,7 @@ _LEAST_SHARED = 0.75  # IoU before and after; colour that moves an edge further 
 
 class Segmenter:
     """
-    Cuts detections out of their boxes.
+    Segments detections in their boxes.
 
     :param checkpoint: a folder, or OWNER/NAME on the Hub
     :param revision: branch, tag or commit on the Hub
@@ -67,7 +67,7 @@ class Segmenter:
         self, frame: Frame, detections: Sequence[Detection],
     ) -> list[np.ndarray | Img2SceneError]:
         """
-        Cut detections out of a frame.
+        Segment the detections of a frame.
 
         :return: for each a mask (H, W) bool inside its box, or the error that says why not
         """

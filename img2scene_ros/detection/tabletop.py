@@ -43,7 +43,7 @@ _STANDING_HEIGHT = 0.025  # metres above the support; what comes nearer stands o
 
 @dataclass(frozen=True)
 class TabletopOptions(Options):
-    """How `tabletop` tells objects from their support and from each other."""
+    """How `tabletop` separates objects from their support and from each other."""
 
     min_height: float = option(
         0.005, 'Least height of a point above the support plane, where noise allows [m]',

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Placing a mesh whose shape and view are known, but neither its size nor its place.
+Registration of a mesh whose shape and view are known, but neither its size nor its place.
 
 Networks that rebuild an object from one picture answer in the axes of the view, at any scale. In
 closed form the mesh is scaled and shifted into the detection's box, then moved along the line of
