@@ -140,7 +140,7 @@ class Pipeline:
         :raises Img2SceneError: the frame lacks what the detector needs
         """
         start = perf_counter()
-        support = find_support(frame) or frame.support or self._specified_support()
+        support = find_support(frame) or frame.support or self._told_support()
         detections = self._each(
             lambda detection: _with_mask(frame, detection, support),
             self._segmented(frame, self.detector.detect(frame, support)))
@@ -354,7 +354,7 @@ class Pipeline:
                 self.options.reconstructor: self.reconstructor,
                 **getattr(self.detector, 'parts', {})} | self.distances
 
-    def _specified_support(self) -> SupportPlane | None:
+    def _told_support(self) -> SupportPlane | None:
         plane = self.distances.get('plane')
         return plane.options.support() if plane else None
 

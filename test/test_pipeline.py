@@ -45,7 +45,7 @@ class MiddleDetector:
         return [Detection('cup', 0.8, self.box)]
 
 
-def photographed(shift: float = 0.0, seed: int = 0) -> Frame:
+def look(shift: float = 0.0, seed: int = 0) -> Frame:
     """Photograph a can and a box on a table; the box is shifted [metres]."""
     things = [can(0.04, 0.11), box(0.1, 0.12, 0.07).apply_translation((0.0, 0.2 + shift, 0.0))]
     return tabletop_frame(things, camera_pose(35, 0.9), seed, CAMERA.resized(320, 240))[0]
@@ -54,7 +54,7 @@ def photographed(shift: float = 0.0, seed: int = 0) -> Frame:
 def test_boxes_first_then_meshes_under_the_same_ids() -> None:
     """Objects are shown at once as boxes, then get their meshes; after clear they are new."""
     pipeline = Pipeline()
-    shown = pipeline.perceive(photographed()).objects
+    shown = pipeline.perceive(look()).objects
     assert [one.model.reconstructor for one in shown] == ['box', 'box']
     assert not any(one.is_final for one in shown)
     while (scene := pipeline.reconstruct_next()) is not None:
@@ -64,13 +64,13 @@ def test_boxes_first_then_meshes_under_the_same_ids() -> None:
     assert [one.id for one in rebuilt] == [one.id for one in shown]
     pipeline.clear()
     assert pipeline.reconstruct_next() is None
-    again = pipeline.perceive(photographed()).objects
+    again = pipeline.perceive(look()).objects
     assert not {one.id for one in again} & {one.id for one in shown}
 
 
 def test_the_scene_has_the_latest_frame() -> None:
     """Stamp and frame id are those of the picture."""
-    frame = replace(photographed(), stamp_ns=17, frame_id='wrist')
+    frame = replace(look(), stamp_ns=17, frame_id='wrist')
     scene = Pipeline(PipelineOptions(reconstructor='box')).run(frame)
     assert (scene.frame.stamp_ns, scene.frame.frame_id) == (17, 'wrist')
 
@@ -80,7 +80,7 @@ def test_old_frames_are_let_go() -> None:
     pipeline = Pipeline(PipelineOptions(reconstructor='box'))
     frames = []
     for seed in range(4):
-        frame = photographed(-0.45 + 0.15 * seed, seed)
+        frame = look(-0.45 + 0.15 * seed, seed)
         frames.append(ref(frame))
         pipeline.run(frame)
     del frame

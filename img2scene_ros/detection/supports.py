@@ -10,20 +10,22 @@ from img2scene_ros.depth import measured
 from img2scene_ros.types import Frame
 from img2scene_ros.types import SupportPlane
 
-# Set by hand; tests hold them to the recorded frames.
-_MAX_ROLL_SINE = np.sin(np.radians(40.0))  # the camera's roll against a horizontal plane
-_HEAD_ON_SINE = np.sin(np.radians(15.0))  # a plane seen nearer to head-on may be a wall
-_ALIGNED = np.cos(np.radians(25.0))  # between the normals of a plane and of a point on it
-_SAMPLES = 12000  # points that RANSAC fits a plane to
-_HYPOTHESES = 200  # planes that it tries
-_MAX_PLANES = 6  # that are looked for, one after another
-_MIN_SHARE = 0.03  # pixels of a plane, of all that have a normal
-# A smaller plane above another one is the support (a table above the floor) when it is so large
-# and something stands on it; on top of a box nothing does.
-_MIN_SHARE_OF_LOWER = 0.2  # its pixels, of the lower plane's
-_MIN_STANDING = 150  # pixels of what stands on it, at a picture width of 640
-_MIN_STANDING_HEIGHT = 0.01  # metres above it
-_STANDING_DEVIATIONS = 4.0  # standard deviations of the depth above it
+# A plane counts as horizontal when the camera's roll against it is below 40 degrees. Planes that
+# the camera looks at head-on may be walls, so they are taken only when there is no other.
+_MAX_ROLL_SINE = np.sin(np.radians(40.0))
+_HEAD_ON_SINE = np.sin(np.radians(15.0))
+_ALIGNED = np.cos(np.radians(25.0))
+_SAMPLES = 12000
+_HYPOTHESES = 200
+_MAX_PLANES = 6
+_MIN_SHARE = 0.03
+# A smaller plane above another one is the support (a table above the floor) when it has at least
+# this share of the other's pixels and something stands on it (on top of a box nothing does): so
+# many pixels of a picture 640 pixels wide, so high or that many standard deviations of the depth.
+_MIN_SHARE_OF_LOWER = 0.2
+_MIN_STANDING = 150
+_MIN_STANDING_HEIGHT = 0.01
+_STANDING_DEVIATIONS = 4.0
 
 
 def find_support(frame: Frame) -> SupportPlane | None:
