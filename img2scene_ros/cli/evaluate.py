@@ -146,7 +146,7 @@ def _evaluate(
     with progress_bar(console, 'evaluating') as progress:
         report = evaluate(progress)
     for reason in report.left_out:
-        console.print(f'skipped: {reason}')
+        console.print(f'left out: {reason}')
     if chosen.markdown is None:
         print(report.markdown)
     for path in write_report(report, chosen.json, chosen.markdown, chosen.sheet):

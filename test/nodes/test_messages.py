@@ -112,7 +112,7 @@ def test_reads_compressed_like_cv2(rgb: np.ndarray, suffix: str) -> None:
 
 @pytest.mark.parametrize('data', [b'', b'no picture'])
 def test_refuses_compressed_data_that_are_no_picture(data: bytes) -> None:
-    with pytest.raises(InputError, match="'jpeg'.*image_transport"):
+    with pytest.raises(InputError, match="format 'jpeg'.*cannot be decoded.*raw"):
         messages.color_from_compressed(CompressedImage(format='jpeg', data=array('B', data)))
 
 
@@ -225,7 +225,7 @@ def test_roi_comes_before_binning() -> None:
 def test_refuses_uncalibrated_camera() -> None:
     message = calibration()
     message.k = np.zeros(9)
-    with pytest.raises(InputError, match='K.*fx = 0'):
+    with pytest.raises(InputError, match='not calibrated.*fx = 0'):
         messages.camera_from_info(message)
 
 
