@@ -12,6 +12,17 @@ from img2scene_ros.options import option
 MODELS = ('structured_light', 'stereo', 'time_of_flight')
 
 
+def measured(depth: np.ndarray | None) -> np.ndarray:
+    """
+    Return the depth or the points of a frame, for what works only with a depth sensor.
+
+    :raises InputError: the frame has none
+    """
+    if depth is None:
+        raise InputError('the frame has no depth image; give one registered to the picture')
+    return depth
+
+
 @dataclass(frozen=True)
 class DepthNoise(Options):
     """How the noise of a depth camera grows with the distance."""
@@ -53,17 +64,6 @@ class DepthNoise(Options):
         if self.model == 'time_of_flight':
             return self.constant + self.linear * depth
         return 0.0012 + 0.0019 * (depth - 0.4) ** 2
-
-
-def measured(depth: np.ndarray | None) -> np.ndarray:
-    """
-    Return the depth or the points of a frame, for what works only with a depth sensor.
-
-    :raises InputError: the frame has none
-    """
-    if depth is None:
-        raise InputError('the frame has no depth image; give one registered to the picture')
-    return depth
 
 
 def metric_depth(raw: np.ndarray) -> np.ndarray:
