@@ -6,8 +6,9 @@ How far meshes are off after `reconstruction/placing.py`.
 
 A perfect network is played: it answers with the true shape of every visible object of SCENES
 (`img2scene render SHAPES SCENES --kind scenes`), in the axes of the crop view, at any size and
-offset. What `placed` makes of it is compared with the truth: with noisy depth, with the support
-plane alone, and with neither. Prints medians; positions are in shares of the distance.
+offset; objects of MESHES are skipped where it is not given. What `placed` makes of it is compared
+with the truth: with noisy depth, with the support plane alone, and with neither. Prints medians;
+positions are in shares of the distance.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from scipy.spatial.transform import Rotation
 
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.errors import Img2SceneError
+from img2scene_ros.learning.evaluation_scenes import given_shape
 from img2scene_ros.learning.samples import ObjectTruth
 from img2scene_ros.learning.samples import SceneSample
 from img2scene_ros.learning.samples import SceneSamples
@@ -93,7 +95,9 @@ def placing_errors(
         for truth in sample.objects:
             if not is_visible_enough(truth, sample.ids):
                 continue
-            shape = library.load(truth.shape)
+            shape = given_shape(library, truth.shape)
+            if shape is None:
+                continue
             pose = truth.shape_pose
             points = shape.vertices @ pose[:3, :3].T + pose[:3, 3]
             axis = random.normal(size=3)

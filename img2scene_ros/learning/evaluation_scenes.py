@@ -137,7 +137,7 @@ def evaluate_scenes(
     truth, wanted, rows = [], [], []
     for done, number in enumerate(numbers, 1):
         sample = watched.sample = samples[number]
-        shapes = {item.id: _shape(library, item.shape) for item in sample.objects}
+        shapes = {item.id: given_shape(library, item.shape) for item in sample.objects}
         truth.append(true_boxes(sample))
         wanted += [item for item in sample.objects if is_visible_enough(item, sample.ids)]
         scenes = {}
@@ -167,7 +167,7 @@ def evaluate_scenes(
     return Report(values, _markdown(values), np.vstack(rows))
 
 
-def _shape(library: Library, name: str) -> Shape | None:
+def given_shape(library: Library, name: str) -> Shape | None:
     """Return a shape, None when the folder that it is from was not given."""
     source = {'pix3d': library.pix3d, 'mesh': library.meshes}
     if name.split('/')[0] in source and source[name.split('/')[0]] is None:
