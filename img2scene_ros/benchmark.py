@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time and, where a frame folder holds the truth, accuracy: the tables of docs/benchmarks.md."""
+"""What `img2scene bench` measures on recorded frames: time and, where truth is known, accuracy."""
 
 import json
 import platform
@@ -24,6 +24,7 @@ from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.pipeline import parse_settings
 from img2scene_ros.rendering.raycast import Surface
 from img2scene_ros.rendering.raycast import render
+from img2scene_ros.tables import markdown_table
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 from img2scene_ros.types import SceneObject
@@ -56,10 +57,8 @@ def bench(
     """
     chosen, others = parse_settings(settings or {})
     pipeline = Pipeline(chosen, others)
-    lines = [_row(HEADINGS), _row(['---'] * len(HEADINGS))]
-    for folder in folders:
-        lines.append(_row(_measured(pipeline, folder, repeats, others.get('depth_noise'))))
-    return '\n'.join([_machine(), '', *lines])
+    rows = [_measured(pipeline, folder, repeats, others.get('depth_noise')) for folder in folders]
+    return f'{_machine()}\n\n{markdown_table(HEADINGS, rows)}'
 
 
 def accuracy(folder: Path, frame: Frame, found: Sequence[SceneObject]) -> Accuracy | None:
@@ -115,10 +114,6 @@ def _measured(
         return row + ['', '', '']
     return row + [f'{truth.bbox_iou:.3f}', f'{truth.silhouette_iou:.3f}',
                   f'{1e3 * truth.height_error:+.1f}']
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _machine() -> str:

@@ -51,9 +51,9 @@ def _run(chosen: argparse.Namespace) -> int:
     _print_prepared(console, pictures, skipped)
     console.print(f'written: {chosen.out}/metadata.json, images, masks, voxels')
     if chosen.check:
-        from img2scene_ros.learning.pix3d_check import write_sheets
+        from img2scene_ros.learning.sheets import write_pix3d_sheets
 
-        write_sheets(pictures, chosen.out / 'check', chosen.check, console)
+        write_pix3d_sheets(pictures, chosen.out / 'check', chosen.check, console)
         console.print(f'written: {chosen.out}/check')
     return 0
 

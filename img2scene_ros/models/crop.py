@@ -28,7 +28,7 @@ from img2scene_ros.types import Frame
 _WIDEST = 4.0  # half field of a crop, tangent: 76 degrees
 MARGIN = 1.2  # half field of the crop, in longer halves of the box
 # How far the cube's centre lies behind the anchor, in cube sides: what is visible is the front.
-# On rendered scenes this loses the least of the solids (docs/learning.md).
+# On rendered scenes this loses the least of the solids (docs/benchmarks.md, Training data).
 CENTER_BEHIND_ANCHOR = 0.18
 # Data sets and weights record what they were made with.
 GEOMETRY = {'margin': MARGIN, 'center_behind_anchor': CENTER_BEHIND_ANCHOR}
