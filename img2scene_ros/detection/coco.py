@@ -30,7 +30,7 @@ from img2scene_ros.weights import weights_folder
 
 # Measured on the first 128 photos of COCO val2017 (docs/benchmarks.md): the IoU above which boxes
 # of one class are one object, and boxes of any class (one place holds one object); the least
-# scores that leave at most two false boxes in a picture, of the picture alone and with tiles.
+# scores that leave about two false boxes in a picture, of the picture alone and with tiles.
 _SAME = 0.5
 _ONE_PLACE = 0.8
 _THRESHOLD, _TILES_THRESHOLD = 0.25, 0.4
@@ -56,7 +56,7 @@ class CocoOptions(Options):
     device: str = device_option()
     score_threshold: float = option(
         -1.0, 'Least score of a detection; below 0 is 0.25 for the picture alone and 0.4 with '
-        'tiles, which leave two false boxes per picture or fewer in the mean', low=-1.0, high=1.0)
+        'tiles, which leave about two false boxes per picture', low=-1.0, high=1.0)
     tiles: int = option(
         1, 'How many pictures the network may look at for one frame: 1 is the frame alone; from 5 '
         'on also 2x2 tiles of it, from 10 on 3x3 and so on, which finds smaller things and takes '
