@@ -60,7 +60,8 @@ class PipelineOptions(Options):
 
     detector: str = option(
         'tabletop', 'What finds the objects: tabletop (with a depth camera, whatever stands on a '
-        'plane), detr (a transformers model), or auto (both, merged)', read_only=True)
+        'plane), coco (a bundled network of 80 classes), detr (a transformers model), or auto '
+        '(tabletop and detr, merged)', read_only=True)
     distance: str = option(
         'auto', 'Where distances come from: sensor (the depth image), plane (where an object '
         'stands), size_prior (how large such things are), monocular (a network), fixed, or auto '
