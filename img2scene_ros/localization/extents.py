@@ -17,6 +17,8 @@ _GUESSES = ('size_prior', 'fixed')
 # Standard deviation of a measured side beyond its noise, as a share: masks cut edges off, and
 # the sides of a box are not quite those of the thing. Of drawn cans, boxes and bowls.
 _SHAPE_STD = 0.1
+# ... of the end of a side that nobody sees, beyond the picture or behind the object's top.
+_UNSEEN_STD = 0.7
 # A thing that is taken for one of a class, but is none, has a size that spreads this many times
 # wider; see `size_ratio`.
 _WIDER = 3.0
@@ -27,16 +29,17 @@ _TOYS = 0.01
 @dataclass(frozen=True, eq=False)
 class Extents:
     """
-    The sides of the box around an object, as far as they are seen.
+    The sides of the box around an object, in any order, natural logarithms of metres.
 
-    - logs: (3,) natural logarithms of metres, in any order
-    - stds: (3,) their standard deviations
-    - is_least: (3,) bool, the side may be longer, as its end is hidden or beyond the picture
+    - least, most: (3,) how much of each is seen, and what it may be as its end is hidden
+    - stds: (3,) standard deviation of both
+    - unseen: (3,) further standard deviation of `most`, upwards
     """
 
-    logs: np.ndarray
+    least: np.ndarray
+    most: np.ndarray
     stds: np.ndarray
-    is_least: np.ndarray
+    unseen: np.ndarray
 
 
 @cache
@@ -53,24 +56,28 @@ def measured_extents(sighting: Sighting) -> Extents | None:
     Return how large an object is; None where its distance was guessed by how large such are.
 
     Readings show the outline on the ground, as the rectangle of least area around them (a banana
-    that lies across is no plate); without them width and height are known by the distance.
-    What lies along the line of sight hides its own end, the picture's border that of any side.
+    that lies across is no plate); without them width and height are known by the distance. What
+    lies along the line of sight may be as deep as wide and high, or any deeper where the camera
+    does not see the top; the picture's border hides the end of any side.
     """
     placement = sighting.placement
     sources = placement.depth_source.split('+')
     if any(source in _GUESSES for source in sources):
         return None
-    share = np.linalg.norm(placement.position_std) / np.linalg.norm(placement.position)
-    sides, is_least = placement.size.copy(), np.array([True, False, False])
-    noise = 0.0
+    least, noise, share = placement.size.copy(), 0.0, 0.0
     if 'sensor' in sources:
-        sides[:2] = _rectangle(sighting)
+        least[:2] = _rectangle(sighting)
         noise = float(sighting.frame.depth_std(placement.position[2]))
-        share = 0.0
-    is_least |= is_cut(sighting)
-    sides = np.maximum(sides, 1e-3)
+    else:
+        least[0] = 0.0
+        share = np.linalg.norm(placement.position_std) / np.linalg.norm(placement.position)
+    least = np.maximum(least, 1e-3)
+    most = np.append(max(least[0], min(least[1:])), least[1:])
+    top = placement.position @ placement.rotation[:, 2] + placement.size[2] / 2.0
+    is_unseen = np.array([top > 0.0, False, False]) | is_cut(sighting)
     return Extents(
-        np.log(sides), np.sqrt(_SHAPE_STD ** 2 + share ** 2 + (noise / sides) ** 2), is_least)
+        np.log(least), np.log(most),
+        np.sqrt(_SHAPE_STD ** 2 + share ** 2 + (noise / least) ** 2), _UNSEEN_STD * is_unseen)
 
 
 def size_ratio(extents: Extents | None, label: str) -> float:
@@ -82,6 +89,7 @@ def size_ratio(extents: Extents | None, label: str) -> float:
     since what looks like a thing mostly has its size, too; for the same reason size speaks
     against names only (at most 1). Few things, toys, bear the name at any size.
 
+    :param extents: None where the size is not known
     :return: `_TOYS` to 1
     """
     usual = usual_extents().get(label)
@@ -89,9 +97,9 @@ def size_ratio(extents: Extents | None, label: str) -> float:
         return 1.0
     orders = np.array(list(permutations(range(3))))
     means, spreads = usual[:, orders]
-    off = extents.logs - means
-    off[np.broadcast_to(extents.is_least, off.shape) & (off < 0.0)] = 0.0
-    z = off / np.hypot(extents.stds, spreads)
+    spreads = np.hypot(extents.stds, spreads)
+    z = np.maximum(np.maximum((extents.least - means) / spreads,
+                              (means - extents.most) / np.hypot(spreads, extents.unseen)), 0.0)
     ratios = _WIDER * np.exp(-0.5 * z ** 2 * (1.0 - _WIDER ** -2))
     best = np.minimum(ratios, 1.0).prod(axis=1).max()
     return float(_TOYS + (1.0 - _TOYS) * best)

@@ -48,28 +48,34 @@ def turned(mesh: trimesh.Trimesh, degrees: float) -> trimesh.Trimesh:
         trimesh.transformations.rotation_matrix(np.radians(degrees), (0, 0, 1)))
 
 
-def exactly(*sides: float, is_least: tuple[bool, ...] = (False, False, False)) -> Extents:
-    return Extents(np.log(sides), np.full(3, 0.1), np.array(is_least))
+def exactly(*sides: float) -> Extents:
+    return Extents(np.log(sides), np.log(sides), np.full(3, 0.1), np.zeros(3))
 
 
 @pytest.mark.parametrize('degrees', [0, 30, 75])
 @pytest.mark.parametrize('sides', [(0.20, 0.06, 0.04), (0.24, 0.17, 0.03)])
 def test_the_sides_are_those_of_the_thing_however_it_is_turned(sides, degrees):
-    found = np.exp(measured_extents(sighting_of(turned(box(*sides), degrees))).logs)
+    found = np.exp(measured_extents(sighting_of(turned(box(*sides), degrees))).least)
     np.testing.assert_allclose(sorted(found), sorted(sides), rtol=0.15, atol=0.004)
 
 
 def test_the_far_side_of_a_can_may_be_hidden_and_its_width_is_not():
     extents = measured_extents(sighting_of(can(0.033, 0.15), elevation=12))
-    depth, width, height = np.exp(extents.logs)
-    assert extents.is_least.tolist() == [True, False, False] and depth < 1.05 * 0.066
-    assert (width, height) == pytest.approx((0.066, 0.15), rel=0.07)
+    least, most = np.exp(extents.least), np.exp(extents.most)
+    assert least[0] < 1.05 * 0.066 < 1.15 * most[0] and not extents.unseen.any()
+    for side in (least, most):
+        assert side[1:] == pytest.approx((0.066, 0.15), rel=0.07)
+
+
+def test_behind_what_is_taller_than_the_camera_there_may_be_anything():
+    shelf = measured_extents(sighting_of(box(0.3, 0.3, 0.5), elevation=10, distance=1.9))
+    assert (shelf.unseen > 0).tolist() == [True, False, False]
 
 
 def test_of_what_the_border_cuts_no_side_is_known():
     sighting = sighting_of(box(0.1, 0.1, 0.1).apply_translation((0.0, 0.42, 0.0)))
     assert sighting.detection.bbox[2] == 320
-    assert measured_extents(sighting).is_least.all()
+    assert (measured_extents(sighting).unseen > 0).all()
 
 
 @pytest.mark.parametrize('source, is_measured', [
@@ -113,7 +119,15 @@ def test_a_name_without_usual_size_is_not_judged():
 
 
 def test_a_hidden_end_may_make_a_thing_larger_but_not_smaller():
-    hidden = (True, False, False)
-    assert size_ratio(exactly(0.05, 0.66, 1.65, is_least=hidden), 'refrigerator') > 0.9
+    front = Extents(np.log((0.05, 0.66, 1.65)), np.log((0.66, 0.66, 1.65)), np.full(3, 0.1),
+                    np.zeros(3))
+    assert size_ratio(front, 'refrigerator') > 0.9
     assert size_ratio(exactly(0.05, 0.66, 1.65), 'refrigerator') < 0.05
-    assert size_ratio(exactly(3.0, 0.66, 1.65, is_least=hidden), 'refrigerator') < 0.05
+    assert size_ratio(exactly(3.0, 0.66, 1.65), 'refrigerator') < 0.05
+    assert size_ratio(front, 'bus') < 0.05
+
+
+def test_a_tin_whose_far_side_is_hidden_is_no_bottle():
+    tin = Extents(np.log((0.04, 0.066, 0.10)), np.log((0.066, 0.066, 0.10)), np.full(3, 0.1),
+                  np.zeros(3))
+    assert size_ratio(tin, 'bottle') < 0.1 and size_ratio(tin, 'can') > 0.9
