@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
 
+import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
@@ -39,6 +40,7 @@ from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.hub import cached_checkpoint
 from img2scene_ros.options import Options
+from img2scene_ros.options import option
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 from img2scene_ros.types import SupportPlane
@@ -64,9 +66,18 @@ _UNKNOWN = 0.2
 _NEW = 0.5
 
 
+# Grey levels that a part of a picture (1 of 80 x 60) changes by when something moves; the noise
+# of a camera is less than 1 there.
+_CHANGE = 8
+
+
 @dataclass(frozen=True)
 class AutoOptions(Options):
-    """`auto` has none of its own: its parts take those of `detr` and `tabletop`."""
+    """How often `auto` asks its model; its parts have options of their own."""
+
+    model_every: int = option(
+        10, 'While the picture stays the same, the model looks at one of so many frames only; '
+        'the depth image is looked at in every one', low=1, high=1000)
 
 
 class AutoDetector:
@@ -88,6 +99,7 @@ class AutoDetector:
         tabletop: TabletopOptions = TabletopOptions(), detr: DetrOptions = DetrOptions(),
     ) -> None:
         self.options = options
+        self._seen: _Seen | None = None
         self.parts: dict[str, Detector] = {'tabletop': TabletopDetector(tabletop)}
         model, self.status = _load(detr)
         if model:
@@ -104,10 +116,34 @@ class AutoDetector:
         if 'detr' not in self.parts and not frame.has_depth:
             raise InputError(
                 f"without a depth image the detector 'auto' needs a model, but has {self.status}")
-        named = self.parts['detr'].detect(frame, support) if 'detr' in self.parts else []
+        named = self._named(frame, support)
         if not frame.has_depth:
             return named
         return merged(self.parts['tabletop'].detect(frame, support), named, frame, support)
+
+    def _named(self, frame: Frame, support: SupportPlane | None) -> list[Detection]:
+        """Ask the model, unless it saw this picture lately."""
+        if 'detr' not in self.parts:
+            return []
+        small = cv2.resize(frame.color, (80, 60), interpolation=cv2.INTER_AREA)
+        seen = self._seen
+        if (seen is None or seen.shape != frame.shape or seen.age + 1 >= self.options.model_every
+                or cv2.absdiff(seen.small, small).max() >= _CHANGE):
+            named = self.parts['detr'].detect(frame, support)
+            self._seen = _Seen(frame.shape, small, named)
+            return named
+        seen.age += 1
+        return seen.named
+
+
+@dataclass
+class _Seen:
+    """What the model found last, in which picture, and how many frames ago."""
+
+    shape: tuple[int, int]
+    small: np.ndarray
+    named: list[Detection]
+    age: int = 0
 
 
 def _load(options: DetrOptions) -> tuple[DetrDetector | None, str]:
@@ -312,7 +348,8 @@ def _union(clusters: Sequence[Detection], frame: Frame) -> np.ndarray:
 def _joined(members: Sequence[Detection], one: Detection) -> Detection:
     mask = np.any([member.mask for member in members], axis=0)
     score = max(one.score, *(member.score for member in members))
-    return Detection(one.label, score, bbox_of(mask), mask)
+    names = one.hypotheses or ((one.label, one.score),)  # that there is something is no name
+    return Detection(one.label, score, bbox_of(mask), mask, names)
 
 
 def _addition(

@@ -81,7 +81,7 @@ def test_frame_folder_goes_straight_into_out(tmp_path, bottle):
     assert (tmp_path / 'here' / near[0]['mesh']).is_file()
     measured = json.loads((FRAMES / 'table_mustard_bottle/measured.json').read_text())
     assert near[0]['size_m'][2] == pytest.approx(measured['height_above_table_m'], abs=0.01)
-    for text in ('depth_shell', 'sensor', f"{1000 * near[0]['size_m'][2]:.0f}", 'yes'):
+    for text in ('voxel', 'sensor', f"{1000 * near[0]['size_m'][2]:.0f}", 'yes'):
         assert text in result.stdout
 
 
@@ -279,7 +279,7 @@ def test_photo_in_which_nothing_is_found_says_what_to_do(tmp_path, capsys, witho
 def test_help_options_lists_names_limits_and_defaults():
     listed = run('reconstruct', '--help-options').stdout
     assert 'tabletop.min_height = 0.005  [number from 0.001 to 0.2]' in listed
-    assert 'reconstructor = depth_shell' in listed
+    assert 'reconstructor = voxel' in listed
 
 
 def test_interruption_is_quiet_and_leaves_nothing(tmp_path, bottle, monkeypatch, capsys):

@@ -36,6 +36,7 @@ from img2scene_ros.detection import auto
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection import detr
 from img2scene_ros.detection.auto import AutoDetector
+from img2scene_ros.detection.auto import AutoOptions
 from img2scene_ros.detection.auto import merged
 from img2scene_ros.detection.detr import DetrOptions
 from img2scene_ros.detection.supports import find_support
@@ -410,6 +411,52 @@ def test_bundled_can_be_asked_for_by_name(tiny_is_bundled, offline, tmp_path, mo
     detector = AutoDetector(detr=DetrOptions(checkpoint='bundled'))
     assert detector.parts['detr'].options.checkpoint == 'bundled'
     assert caplog.messages == []
+
+
+# Pictures that stay the same.
+
+class Counting:
+    """A model that counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def detect(self, frame: Frame, support: SupportPlane | None) -> list[Detection]:
+        self.asked += 1
+        return [Detection('cup', 0.9, np.array([10.0, 10.0, 60.0, 60.0]))]
+
+
+@pytest.fixture
+def counting(tiny_is_bundled) -> tuple[AutoDetector, Counting]:
+    detector = AutoDetector(AutoOptions(model_every=5), detr=DetrOptions(checkpoint='bundled'))
+    detector.parts['detr'] = Counting()
+    return detector, detector.parts['detr']
+
+
+def noisy(frame: Frame, seed: int) -> Frame:
+    noise = np.random.default_rng(seed).normal(0.0, 6.0, frame.color.shape)
+    return Frame(np.clip(frame.color + noise, 0, 255).astype(np.uint8), frame.camera)
+
+
+def test_a_model_is_not_asked_again_while_nothing_moves(counting, kitchen):
+    detector, model = counting
+    for number in range(10):
+        found, = detector.detect(noisy(kitchen.frame, number), None)
+        assert found.label == 'cup'
+    assert model.asked == 2
+
+
+def test_a_model_is_asked_at_once_when_something_moves(counting, kitchen):
+    detector, model = counting
+    moved = np.roll(kitchen.frame.color, 12, axis=1)
+    for color in (kitchen.frame.color, moved, moved, kitchen.frame.color):
+        detector.detect(Frame(color, kitchen.frame.camera), None)
+    assert model.asked == 3
+
+
+def test_sureness_that_something_is_there_makes_no_name_surer(kitchen):
+    one, = (one for one in kitchen.merged(kitchen.box('can', 0.4)) if one.label == 'can')
+    assert one.score > 0.4 and one.hypotheses == (('can', 0.4),)
 
 
 # What a checkpoint recommends.

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import trimesh
+from harness import GEOMETRIC
 from harness import NodeProcess
 from harness import Robot
 from harness import meshes
@@ -307,7 +308,7 @@ def test_bad_start_is_mended_without_a_restart(tmp_path: Path) -> None:
         ' image_transport: pigeon, detector: nonsense}}')
     robot = Robot(free_domain(), scene='/robot/img2scene')
     node = NodeProcess(
-        'scene_node', robot.domain, tmp_path, '-r', '__ns:=/robot',
+        'scene_node', robot.domain, tmp_path, '-r', '__ns:=/robot', *GEOMETRIC,
         '--params-file', str(tmp_path / 'parameters.yaml'))
 
     def refused(sentence: str) -> None:
