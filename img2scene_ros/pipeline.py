@@ -59,9 +59,10 @@ class PipelineOptions(Options):
     """Which backends do the work, and how long objects are kept."""
 
     detector: str = option(
-        'auto', 'What finds the objects: auto (a model that gives names and, with a depth camera, '
-        'tabletop, merged), tabletop (whatever stands on a plane, without names; needs no torch) '
-        'or detr (a transformers model)', read_only=True)
+        'auto', 'What finds the objects: auto (a network that gives names and, with a depth '
+        'camera, tabletop, merged), tabletop (whatever stands on a plane, without names; needs no '
+        'torch), coco (a bundled network of 80 classes) or detr (a transformers model)',
+        read_only=True)
     distance: str = option(
         'auto', 'Where distances come from: sensor (the depth image), plane (where an object '
         'stands), size_prior (how large such things are), monocular (a network), fixed, or auto '

@@ -20,13 +20,15 @@ from img2scene_ros.models.instances import InstanceNetwork
 from img2scene_ros.models.occupancy import OccupancyNetwork
 from img2scene_ros.models.resfest import ResFesT
 from img2scene_ros.models.resnet_unproject import ResNetUnproject
+from img2scene_ros.models.ssdlite import SsdLite
 
 NETWORKS: dict[str, type[OccupancyNetwork]] = {
     'frustum-unet': FrustumUNet,
     'resfest': ResFesT,
     'resnet18-unproject': ResNetUnproject,
 }
-KINDS: dict[str, type[nn.Module]] = {**NETWORKS, 'instances': InstanceNetwork}
+KINDS: dict[str, type[nn.Module]] = {
+    **NETWORKS, 'instances': InstanceNetwork, 'ssdlite': SsdLite}
 Network = TypeVar('Network', bound=nn.Module)
 PICTURE_SIZE = 112  # pixels of a side of the crops, for weights that specify none
 WEIGHTS = 'model.safetensors'
