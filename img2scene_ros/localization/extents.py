@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 import yaml
 
+from img2scene_ros.detection import bbox_of
+from img2scene_ros.detection import box_iou
 from img2scene_ros.types import Sighting
 
 # What guesses sizes instead of measuring them: they prove nothing.
@@ -19,6 +21,8 @@ _GUESSES = ('size_prior', 'fixed')
 _SHAPE_STD = 0.1
 # ... of the end of a side that nobody sees, beyond the picture or behind the object's top.
 _UNSEEN_STD = 0.7
+# Readings show how large a thing is when the box around them has this IoU with its own.
+_SHOWN = 0.5
 # A thing that is taken for one of a class, but is none, has a size that spreads this many times
 # wider; see `size_ratio`.
 _WIDER = 3.0
@@ -53,12 +57,15 @@ def usual_extents() -> dict[str, np.ndarray]:
 
 def measured_extents(sighting: Sighting) -> Extents | None:
     """
-    Return how large an object is; None where its distance was guessed by how large such are.
+    Return how large an object is.
 
     Readings show the outline on the ground, as the rectangle of least area around them (a banana
     that lies across is no plate); without them width and height are known by the distance. What
     lies along the line of sight may be as deep as wide and high, or any deeper where the camera
     does not see the top; the picture's border hides the end of any side.
+
+    :return: None where the distance was guessed by how large such things are, and where too little
+        has readings (of a chair its frame, of a bottle its label)
     """
     placement = sighting.placement
     sources = placement.depth_source.split('+')
@@ -66,6 +73,9 @@ def measured_extents(sighting: Sighting) -> Extents | None:
         return None
     least, noise, share = placement.size.copy(), 0.0, 0.0
     if 'sensor' in sources:
+        readings = sighting.detection.mask & np.isfinite(sighting.frame.depth)
+        if box_iou(bbox_of(readings)[None], sighting.detection.bbox[None])[0, 0] < _SHOWN:
+            return None
         least[:2] = _rectangle(sighting)
         noise = float(sighting.frame.depth_std(placement.position[2]))
     else:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sizes of drawn things against the truth, and what they say of names."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import trimesh
@@ -131,3 +133,11 @@ def test_a_tin_whose_far_side_is_hidden_is_no_bottle():
     tin = Extents(np.log((0.04, 0.066, 0.10)), np.log((0.066, 0.066, 0.10)), np.full(3, 0.1),
                   np.zeros(3))
     assert size_ratio(tin, 'bottle') < 0.1 and size_ratio(tin, 'can') > 0.9
+
+
+def test_a_thing_of_which_little_has_readings_is_not_measured():
+    sighting = sighting_of(can(0.033, 0.2))
+    half = sighting.detection.mask.copy()
+    half[:int(sighting.detection.bbox[1:4:2].mean()) + 10] = False
+    label = replace(sighting, detection=replace(sighting.detection, mask=half))
+    assert measured_extents(sighting) is not None and measured_extents(label) is None
