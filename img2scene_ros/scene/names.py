@@ -21,7 +21,7 @@ from img2scene_ros.types import Sighting
 # The score at which a name that its size suits is as probable as none; that of a detector's own
 # choice where it puts out less sure ones.
 _EVEN_SCORE = 0.3
-# What a sighting to which the detector gives no name counts beside one with a name.
+# What a sighting without a name, or with none that suits, counts beside one with a name.
 _NO_NAME_WEIGHT = 0.25
 _MEMORY = 30.0  # sightings that are remembered: an object that is changed gets its new name
 _CLEARLY = 1.5  # a new name is this many times more probable than the one shown
@@ -56,7 +56,8 @@ class NameEvidence:
     def add(self, sighting: Sighting) -> None:
         """Take in one more sighting."""
         names = names_of(sighting)
-        weight = _NO_NAME_WEIGHT if set(names) == {UNNAMED} else 1.0
+        is_named = max(names, key=names.get) != UNNAMED
+        weight = 1.0 if is_named else _NO_NAME_WEIGHT
         kept = min(1.0, (_MEMORY - weight) / (sum(self._sums.values()) or 1.0))
         self._sums = {name: kept * self._sums.get(name, 0.0) + weight * names.get(name, 0.0)
                       for name in {**self._sums, **names}}
