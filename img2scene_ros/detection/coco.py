@@ -28,14 +28,18 @@ from img2scene_ros.types import Frame
 from img2scene_ros.types import SupportPlane
 from img2scene_ros.weights import weights_folder
 
-# IoU above which boxes of one class are one object, and boxes of any: one place holds one
-# object. The first is that of the published pipeline (ssdlite_mobilenet_v2_coco.config).
-_SAME = 0.6
+# Measured on the first 128 photos of COCO val2017 (docs/benchmarks.md): the IoU above which boxes
+# of one class are one object, and boxes of any class (one place holds one object); the least
+# scores that leave at most two false boxes in a picture, of the picture alone and with tiles.
+_SAME = 0.5
 _ONE_PLACE = 0.8
+_THRESHOLD, _TILES_THRESHOLD = 0.3, 0.4
 # Tiles share this part of their sides, so that what a border cuts is whole in the next one. A box
-# that comes this near to such a border is cut; both as shares of the tile's side.
+# that comes this near to such a border is cut. Larger ones are parts of things, or the whole
+# picture shows them well enough. All are shares of the tile's side; the last one as above.
 _SHARED = 1.0 / 3.0
 _BORDER = 0.01
+_LARGEST = 0.6
 _LEAST_TILE = 32  # pixels; smaller ones show nothing
 # Names that a detection carries, and the least score of those beside its label.
 _HYPOTHESES = 5
@@ -51,7 +55,8 @@ class CocoOptions(Options):
         read_only=True)
     device: str = device_option()
     score_threshold: float = option(
-        0.3, 'Least score of a detection', low=0.0, high=1.0)
+        -1.0, 'Least score of a detection; below 0 is 0.3 for the picture alone and 0.4 with '
+        'tiles, which leaves at most two false boxes in most pictures', low=-1.0, high=1.0)
     tiles: int = option(
         1, 'How many pictures the network may look at for one frame: 1 is the frame alone; from 5 '
         'on also 2x2 tiles of it, from 10 on 3x3 and so on, which finds smaller things and takes '
@@ -106,13 +111,17 @@ class CocoDetector:
         :raises InputError: the machine lacks the memory
         """
         options = self.options
-        boxes, scores = self._candidates(frame.color, tile_windows(frame.shape, options.tiles))
+        windows = tile_windows(frame.shape, options.tiles)
+        threshold = options.score_threshold
+        if threshold < 0:
+            threshold = _TILES_THRESHOLD if len(windows) > 1 else _THRESHOLD
+        boxes, scores = self._candidates(frame.color, windows)
         columns = [index for index, name in enumerate(self.names)
                    if not options.labels or name in options.labels]
         best = scores[:, columns].max(axis=1)
         classes = np.array(columns)[scores[:, columns].argmax(axis=1)]
         order = np.argsort(-best, kind='stable')
-        order = order[best[order] >= options.score_threshold]
+        order = order[best[order] >= threshold]
         kept = np.concatenate([order[:0], *(
             without_overlap(order[classes[order] == index], boxes, best, _SAME)
             for index in np.unique(classes[order]))])
@@ -129,7 +138,8 @@ class CocoDetector:
         """
         Return all boxes of all windows, (N, 4) pixels inside the picture, and scores, (N, C).
 
-        A tile's boxes that its border cuts are left out: another tile or the frame has them whole.
+        The first window is the picture. Boxes of the others that are large there, or cut by a
+        border, are left out: the picture or another tile shows them whole.
         """
         import torch
 
@@ -147,12 +157,16 @@ class CocoDetector:
         boxes, scores = (output.cpu().numpy() for output in outputs)
         height, width = color.shape[:2]
         found = []
-        for window, relative, values in zip(windows, boxes.astype(float), scores):
-            corner, extent = np.array(window[:2] * 2), np.subtract(window[2:], window[:2])
-            placed = relative.clip(0.0, 1.0) * np.tile(extent, 2) + corner
-            inner = np.array([window[0] > 0, window[1] > 0, window[2] < width, window[3] < height])
+        for index, (window, relative, values) in enumerate(
+                zip(windows, boxes.astype(float), scores)):
+            xmin, ymin, xmax, ymax = window
+            placed = (relative.clip(0.0, 1.0) * np.tile((xmax - xmin, ymax - ymin), 2)
+                      + np.tile((xmin, ymin), 2))
+            inner = np.array([xmin > 0, ymin > 0, xmax < width, ymax < height])
             near = np.hstack([relative[:, :2] < _BORDER, relative[:, 2:] > 1.0 - _BORDER])
             keep = ~(near & inner).any(axis=1) & (placed[:, 2:] - placed[:, :2] >= 1).all(axis=1)
+            if index > 0:
+                keep &= (relative[:, 2:] - relative[:, :2]).max(axis=1) <= _LARGEST
             found.append((placed[keep], values[keep]))
         return tuple(np.concatenate(part) for part in zip(*found))
 
