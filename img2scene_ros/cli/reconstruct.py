@@ -148,11 +148,12 @@ def _loaded(
 
 
 def _nothing_found(pipeline: 'Pipeline') -> str:
-    if pipeline.options.detector not in ('auto', 'detr'):
+    parts = getattr(pipeline.detector, 'parts', (pipeline.options.detector,))
+    network = next((name for name in ('detr', 'coco') if name in parts), '')
+    if not network:
         return 'no object was found'
-    return ('no object was found: lower --set detr.score_threshold=0.1, or take a stronger '
-            'detector with --set detr.checkpoint=OWNER/NAME of the Hugging Face Hub (the weights '
-            'that come with the package know few things)')
+    return (f'no object was found: lower --set {network}.score_threshold=0.1, or take a stronger '
+            'detector with --set detr.checkpoint=OWNER/NAME of the Hugging Face Hub')
 
 
 def _folders(inputs: Sequence[Path], out: Path | None) -> list[tuple[Path, Path]]:

@@ -268,10 +268,10 @@ class FindsTheBottle:
 def test_photo_in_which_nothing_is_found_says_what_to_do(tmp_path, capsys, without_hub):
     cv2.imwrite(str(tmp_path / 'grey.jpg'), np.full((200, 300, 3), 128, np.uint8))
     assert main(['reconstruct', str(tmp_path / 'grey.jpg'), '--out', str(tmp_path / 'out'),
-                 '--set', 'detr.score_threshold=0.99']) == 0
+                 '--set', 'coco.score_threshold=0.99']) == 0
     printed = capsys.readouterr().out
     for words in ('0 objects', 'no object was found', 'detr.checkpoint=', 'score_threshold',
-                  'field of view 60 degrees, assumed', 'detector: the bundled weights'):
+                  'field of view 60 degrees, assumed', "detector: the bundled network 'coco'"):
         assert words in printed
     assert (tmp_path / 'out/scene.glb').is_file()
 
