@@ -144,7 +144,7 @@ def test_equal_names_do_not_overwrite_each_other(tmp_path, bottle):
 def test_options_have_the_names_of_the_ros_parameters(tmp_path, bottle):
     params = tmp_path / 'params.yaml'
     params.write_text('img2scene: {ros__parameters: {tabletop: {max_distance: 0.9},\n'
-                      '  reconstructor: box, autostart: true}}')
+                      '  detector: tabletop, reconstructor: box, autostart: true}}')
     for arguments, found in (
             (['--params', str(params)], 1),
             (['--params', str(params), '--set', 'tabletop.max_distance=0.3'], 0)):
@@ -203,7 +203,8 @@ def test_picture_without_any_object_is_exported_all_the_same(tmp_path, bottle, c
     frame = tmp_path / 'wall'
     shutil.copytree(bottle, frame)
     cv2.imwrite(str(frame / 'depth.png'), np.full((240, 320), 1000, np.uint16))
-    assert main(['reconstruct', str(frame), '--out', str(tmp_path / 'out')]) == 0
+    assert main(['reconstruct', str(frame), '--detector', 'tabletop',
+                 '--out', str(tmp_path / 'out')]) == 0
     assert '0 objects' in capsys.readouterr().out
     assert json.loads((tmp_path / 'out/objects.json').read_text())['objects'] == []
 
