@@ -30,10 +30,10 @@ from img2scene_ros.weights import weights_folder
 
 # Measured on the first 128 photos of COCO val2017 (docs/benchmarks.md): the IoU above which boxes
 # of one class are one object, and boxes of any class (one place holds one object); the least
-# scores that leave at most two false boxes in a picture, of the picture alone and with tiles.
+# scores that leave about two false boxes in a picture, of the picture alone and with tiles.
 _SAME = 0.5
 _ONE_PLACE = 0.8
-_THRESHOLD, _TILES_THRESHOLD = 0.3, 0.4
+_THRESHOLD, _TILES_THRESHOLD = 0.25, 0.4
 # Tiles share this part of their sides, so that what a border cuts is whole in the next one. A box
 # that comes this near to such a border is cut. Larger ones are parts of things, or the whole
 # picture shows them well enough. All are shares of the tile's side; the last one as above.
@@ -55,8 +55,8 @@ class CocoOptions(Options):
         read_only=True)
     device: str = device_option()
     score_threshold: float = option(
-        -1.0, 'Least score of a detection; below 0 is 0.3 for the picture alone and 0.4 with '
-        'tiles, which leaves at most two false boxes in most pictures', low=-1.0, high=1.0)
+        -1.0, 'Least score of a detection; below 0 is 0.25 for the picture alone and 0.4 with '
+        'tiles, which leave about two false boxes per picture', low=-1.0, high=1.0)
     tiles: int = option(
         1, 'How many pictures the network may look at for one frame: 1 is the frame alone; from 5 '
         'on also 2x2 tiles of it, from 10 on 3x3 and so on, which finds smaller things and takes '
