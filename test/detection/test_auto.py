@@ -423,6 +423,16 @@ def test_a_name_below_the_threshold_renames_nothing(weights, recorded):
     assert [one.label for one in found] == ['object'] * 5
 
 
+def test_bundled_can_be_asked_for_by_name(weights, offline, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(detr, 'bundled', lambda name: weights)
+    (tmp_path / 'bundled').mkdir()
+    monkeypatch.chdir(tmp_path)  # a folder of that name is another thing
+    caplog.set_level('INFO')
+    detector = AutoDetector(detr=DetrOptions(checkpoint='bundled'))
+    assert detector.parts['detr'].options.checkpoint == 'bundled'
+    assert caplog.messages == []
+
+
 # Pictures that stay the same.
 
 class Counting:
