@@ -59,9 +59,10 @@ class PipelineOptions(Options):
     """Which backends do the work, and how long objects are kept."""
 
     detector: str = option(
-        'tabletop', 'What finds the objects: tabletop (with a depth camera, whatever stands on a '
-        'plane), coco (a bundled network of 80 classes), detr (a transformers model), or auto '
-        '(tabletop and detr, merged)', read_only=True)
+        'auto', 'What finds the objects: auto (a network that gives names and, with a depth '
+        'camera, tabletop, merged), tabletop (whatever stands on a plane, without names; needs no '
+        'torch), coco (a bundled network of 80 classes) or detr (a transformers model)',
+        read_only=True)
     distance: str = option(
         'auto', 'Where distances come from: sensor (the depth image), plane (where an object '
         'stands), size_prior (how large such things are), monocular (a network), fixed, or auto '
@@ -74,9 +75,10 @@ class PipelineOptions(Options):
     segmenter_revision: str = option(
         'main', "Branch, tag or commit of the segmenter's checkpoint on the Hub", read_only=True)
     reconstructor: str = option(
-        'depth_shell', 'What rebuilds the objects: depth_shell (the seen surface, completed), '
-        'voxel (a network, also without depth), triposr, shap_e (large networks, from the picture '
-        'alone), remote (a server; pictures leave the machine) or box', read_only=True)
+        'voxel', 'What rebuilds the objects: voxel (a network, with depth or without; where torch '
+        'is missing depth_shell takes its place), depth_shell (the seen surface, completed; needs '
+        'depth), triposr, shap_e (large networks, from the picture alone), remote (a server; '
+        'pictures leave the machine) or box', read_only=True)
     forget_after: int = option(
         10, 'Frames after which an object that is not seen any more is no longer shown; one whose '
         'place is seen to be empty goes at once',
@@ -114,13 +116,11 @@ class Pipeline:
         self, options: PipelineOptions = PipelineOptions(),
         backend_options: dict[str, Options] | None = None,
     ) -> None:
-        self.options = options
         chosen = backend_options or {}
         self.distances: dict[str, DistanceSource] = {
             name: _build('distances', name, chosen)
             for name in sources_of(options.distance, chosen)}
-        self.reconstructor: Reconstructor = _build(
-            'reconstructors', options.reconstructor, chosen)
+        self.reconstructor, self.options = _reconstructor(options, chosen)
         self.detector: Detector = _build('detectors', options.detector, chosen)
         self.segmenter = (
             None if options.segmenter == 'none' else
@@ -402,6 +402,20 @@ def _build(group: str, name: str, chosen: dict[str, Options]) -> Any:
     parts = {part: chosen.get(part, backend(group, part).Options())
              for part in getattr(found, 'PARTS', ())}
     return found(chosen.get(name, found.Options()), **parts)
+
+
+def _reconstructor(
+    options: PipelineOptions, chosen: dict[str, Options],
+) -> tuple[Reconstructor, PipelineOptions]:
+    """Build the reconstructor; return it, and the options with its name."""
+    try:
+        return _build('reconstructors', options.reconstructor, chosen), options
+    except MissingDependencyError as error:
+        if options.reconstructor != 'voxel':
+            raise
+        _LOGGER.warning("'depth_shell' rebuilds the objects, because %s", error)
+        options = replace(options, reconstructor='depth_shell')
+        return _build('reconstructors', 'depth_shell', chosen), options
 
 
 def _check_mesh(model: ObjectModel, reconstructor: str) -> None:

@@ -27,16 +27,13 @@ if TYPE_CHECKING:  # heavy, and not needed for --help
     from img2scene_ros.pipeline import Pipeline
     from img2scene_ros.types import Frame
 
-WITHOUT_DEPTH = {'detector': 'auto', 'reconstructor': 'voxel'}  # defaults for photos
-
 
 def add_parser(commands: Any) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser(
         'reconstruct', help='rebuild the objects in frames or pictures',
         description='Rebuild the objects in frames or photos. Each input gets an export '
-        'directory with scene.glb, scene.png, overlay.png, a mesh per object and objects.json. '
-        f'Where there is no depth image, {_names(WITHOUT_DEPTH)} are the defaults.')
+        'directory with scene.glb, scene.png, overlay.png, a mesh per object and objects.json.')
     parser.add_argument(
         'color', nargs='+', type=Path, metavar='COLOR',
         help='a frame folder (color.png, depth.png, camera.json), a folder of them, or a picture')
@@ -89,25 +86,19 @@ def _run(chosen: argparse.Namespace) -> int:
     _, others = parse_settings(settings)
     console = open_console()
     start = perf_counter()
-    pipelines = {
-        has_depth: Pipeline(*parse_settings(settings if has_depth else WITHOUT_DEPTH | settings))
-        for has_depth in {_has_depth(path, chosen) for path in inputs}}
+    pipeline = Pipeline(*parse_settings(settings))
     console.print(f'ready after {perf_counter() - start:.2f} s')
     failed = False
     for source, folder in _with_progress(console, _folders(inputs, chosen.out)):
         error = attempt(
-            _reconstruct_one, pipelines[_has_depth(source, chosen)], source, folder, chosen,
-            others, console, len(inputs) == 1)
+            _reconstruct_one, pipeline, source, folder, chosen, others, console,
+            len(inputs) == 1)
         if error is not None:
             if len(inputs) == 1:
                 raise error
             complain(f'{source}: {error}')
             failed = True
     return 1 if failed else 0
-
-
-def _has_depth(source: Path, chosen: argparse.Namespace) -> bool:
-    return bool(chosen.depth) or (source / 'depth.png').is_file()
 
 
 def _reconstruct_one(
@@ -157,15 +148,12 @@ def _loaded(
 
 
 def _nothing_found(pipeline: 'Pipeline') -> str:
-    if pipeline.options.detector not in ('auto', 'detr'):
+    parts = getattr(pipeline.detector, 'parts', (pipeline.options.detector,))
+    network = next((name for name in ('detr', 'coco') if name in parts), '')
+    if not network:
         return 'no object was found'
-    return ('no object was found: lower --set detr.score_threshold=0.1, or take a stronger '
-            'detector with --set detr.checkpoint=OWNER/NAME of the Hugging Face Hub (the weights '
-            'that come with the package know few things)')
-
-
-def _names(settings: dict[str, str]) -> str:
-    return ' and '.join(f'{name}={value}' for name, value in settings.items())
+    return (f'no object was found: lower --set {network}.score_threshold=0.1, or take a stronger '
+            'detector with --set detr.checkpoint=OWNER/NAME of the Hugging Face Hub')
 
 
 def _folders(inputs: Sequence[Path], out: Path | None) -> list[tuple[Path, Path]]:

@@ -77,14 +77,12 @@ class CocoDetector:
     Options = CocoOptions
 
     def __init__(self, options: CocoOptions = CocoOptions()) -> None:
-        require_packages("the detector 'coco'", ('torch', 'safetensors'),
-                         "use the detector 'tabletop', which needs none of them")
+        folder = coco_folder(options)
         import torch
 
         from img2scene_ros.models.networks import load_network
         from img2scene_ros.models.ssdlite import SsdLite
 
-        folder = weights_folder(options.weights, 'coco')
         network = load_network(folder, SsdLite)
         self.names = _class_names(folder, network.config.classes)
         self._device = torch_device(options.device)
@@ -179,6 +177,17 @@ class CocoDetector:
         order = sorted(columns, key=lambda index: -scores[index])[:_HYPOTHESES]
         return tuple((self.names[index], float(scores[index])) for rank, index in enumerate(order)
                      if rank == 0 or scores[index] >= _LEAST_SCORE)
+
+
+def coco_folder(options: CocoOptions) -> Path:
+    """
+    Return the folder of the network that the options name, without loading it.
+
+    :raises MissingDependencyError: torch or the bundled weights are not on this machine
+    """
+    require_packages("the detector 'coco'", ('torch', 'safetensors'),
+                     "use the detector 'tabletop', which needs none of them")
+    return weights_folder(options.weights, 'coco')
 
 
 def tile_windows(shape: tuple[int, int], budget: int) -> list[tuple[int, int, int, int]]:

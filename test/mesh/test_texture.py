@@ -227,7 +227,8 @@ def test_without_xatlas_one_sentence_says_what_to_install(monkeypatch):
 
 
 def test_every_rebuilt_object_of_a_recorded_frame_has_a_texture(recorded):
-    pipeline = Pipeline(PipelineOptions(detector='tabletop', texture_size=256))
+    pipeline = Pipeline(PipelineOptions(
+        detector='tabletop', reconstructor='depth_shell', texture_size=256))
     scene = pipeline.run(recorded('ycb_3'))
     assert scene.objects
     for item in scene.objects:

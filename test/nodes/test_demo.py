@@ -56,7 +56,7 @@ def test_demo_saves_the_scene_and_ends_its_processes(tmp_path):
     assert result.returncode == 0, result.stderr
     summary = json.loads((tmp_path / 'demo/objects.json').read_text())
     assert [item['reconstructor'] for item in summary['objects']] == (
-        ['depth_shell'] * len(summary['objects']))
+        ['voxel'] * len(summary['objects']))
     assert summary['objects'] and summary['stamp'] > 0
     assert cv2.imread(str(tmp_path / 'demo/scene.png')) is not None
     assert 'meshes have arrived on /img2scene/markers' in result.stdout

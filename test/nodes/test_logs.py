@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from harness import GEOMETRIC
 from harness import FakeCamera
 from harness import NodeProcess
 from harness import Robot
@@ -63,7 +64,7 @@ def test_logging_reaches_rosout_at_its_level(
 ) -> None:
     logged: list[Log] = []
     robot.node.create_subscription(Log, '/rosout', logged.append, ALL)
-    node = NodeProcess('scene_node', robot.domain, tmp_path, '-p', 'detector:=acme')
+    node = NodeProcess('scene_node', robot.domain, tmp_path, *GEOMETRIC, '-p', 'detector:=acme')
     camera = FakeCamera(robot, half_size(recorded('table_mustard_bottle')))
 
     def levels() -> dict[str, int]:
@@ -87,7 +88,7 @@ def test_log_level_of_ros_shows_details(
     robot: Robot, tmp_path: Path, recorded: Callable[[str], Frame],
 ) -> None:
     node = NodeProcess(
-        'scene_node', robot.domain, tmp_path, '-p', 'detector:=acme', '--log-level',
+        'scene_node', robot.domain, tmp_path, *GEOMETRIC, '-p', 'detector:=acme', '--log-level',
         'img2scene:=debug')
     camera = FakeCamera(robot, half_size(recorded('table_mustard_bottle')))
     robot.spin_until(lambda: 'a detail for who asks' in node.log, 'it tells', camera.send)

@@ -10,6 +10,7 @@ import pytest
 from geometry_msgs.msg import Quaternion
 from geometry_msgs.msg import TransformStamped
 from geometry_msgs.msg import Vector3
+from harness import GEOMETRIC
 from harness import NodeProcess
 from harness import Robot
 from rclpy.duration import Duration
@@ -124,7 +125,8 @@ def test_without_tf2_ros_the_node_says_what_to_do(
     (tmp_path / 'tf2_ros.py').write_text("raise ImportError('there is no TF here')")
     monkeypatch.setenv('PYTHONPATH', str(tmp_path))
     robot = Robot(free_domain())
-    node = NodeProcess('scene_node', robot.domain, tmp_path, '-p', 'support_frame:=table')
+    node = NodeProcess(
+        'scene_node', robot.domain, tmp_path, *GEOMETRIC, '-p', 'support_frame:=table')
     robot.spin_until(lambda: 'tf2_ros cannot be imported' in robot.diagnosis(), 'it complains')
     assert len(node.complaints()) == 1 and robot.state == 'inactive'
     assert robot.change_state('cleanup') and not robot.set_parameter('support_frame', '')

@@ -87,7 +87,8 @@ class BusyPipeline(Pipeline):
     """The real one, which finds one object in every frame and always has news of a mesh."""
 
     def __init__(self) -> None:
-        super().__init__(PipelineOptions(distance='fixed', reconstructor='box'))
+        super().__init__(PipelineOptions(
+            detector='tabletop', distance='fixed', reconstructor='box'))
         self.detector = self
 
     def detect(self, frame: Frame, support: None) -> list[Detection]:

@@ -508,14 +508,15 @@ def test_a_network_that_sees_nothing_does_not_break_the_scene(
 ) -> None:
     """Every object stays as its box and says why."""
     monkeypatch.setattr(networks, 'load_network', lambda folder: Constant(-9.0))
-    scene = Pipeline(PipelineOptions(reconstructor='voxel')).run(recorded('ycb_3'))
+    pipeline = Pipeline(PipelineOptions(detector='tabletop', reconstructor='voxel'))
+    scene = pipeline.run(recorded('ycb_3'))
     assert [found.model.reconstructor for found in scene.objects] == ['box'] * 3
     assert all("'threshold'" in found.note and found.is_final for found in scene.objects)
 
 
 def test_the_whole_way(recorded: Callable[[str], Frame]) -> None:
     """All objects of a frame get their mesh, in batches."""
-    pipeline = Pipeline(PipelineOptions(reconstructor='voxel'))
+    pipeline = Pipeline(PipelineOptions(detector='tabletop', reconstructor='voxel'))
     passes = []
     batch = pipeline.reconstructor.reconstruct_batch
     pipeline.reconstructor.reconstruct_batch = (
