@@ -24,6 +24,7 @@ say = echo "[$$(($$(date +%s) - $(BEGIN))) s] $(1)"
 
 # A ROS installation that is sourced must not mix with the one in the virtual environment.
 unexport PYTHONPATH AMENT_PREFIX_PATH LD_LIBRARY_PATH RMW_IMPLEMENTATION
+export NODE_PATH := $(abspath $(VENV))/node/node_modules
 
 .PHONY: demo test test-fast lint doctor config clean
 
@@ -65,6 +66,9 @@ $(STAMP): requirements.txt requirements-$(DISTRO).txt requirements-test.txt setu
 	@$(PIP) -r requirements-$(DISTRO).txt -r requirements-test.txt
 	@$(call say,3/4 installing img2scene itself)
 	@$(PIP) --quiet --no-deps --no-build-isolation --editable .
+	@if command -v npm > /dev/null; then \
+		npm install --silent --no-fund --no-audit --prefix $(VENV)/node gltf-validator@2.0.0-dev.3.10 \
+			|| echo 'GLB files are not checked by gltf-validator: npm could not install it' >&2; fi
 	@$(call say,4/4 loading all that was installed: img2scene doctor)
 	@$(VENV)/bin/img2scene doctor > $(VENV)/doctor.txt 2>&1 || { \
 		cat $(VENV)/doctor.txt >&2; exit 1; }
