@@ -47,6 +47,11 @@ from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import Scene
 from img2scene_ros.types import Sighting
 from img2scene_ros.types import SupportPlane
+from img2scene_ros.upright import quarters_to_upright
+from img2scene_ros.upright import turn
+from img2scene_ros.upright import turned_back
+from img2scene_ros.upright import turned_frame
+from img2scene_ros.upright import turned_plane
 
 _LOGGER = logging.getLogger(__name__)
 BACKEND_GROUPS = ('detectors', 'distances', 'reconstructors')
@@ -129,7 +134,8 @@ class Pipeline:
         self.rebuilt = 0
         self._lock = Lock()
         self._tracker = Tracker(options.forget_after, options.better_view)
-        self._frame: Frame | None = None  # the latest
+        self._frame: Frame | None = None  # the latest, as it came
+        self._quarters = 0  # by which frames are turned until up is up in the picture
         self._support: SupportPlane | None = None
         self._timing: dict[str, float] = {}
 
@@ -141,6 +147,8 @@ class Pipeline:
         """
         start = perf_counter()
         support = find_support(frame) or frame.support or self._told_support()
+        as_it_came, quarters = frame, self._quarters_to_upright(frame, support)
+        frame, support = turned_frame(frame, quarters), turned_plane(support, turn(quarters))
         detections = self._each(
             lambda detection: _with_mask(frame, detection, support),
             self._segmented(frame, self.detector.detect(frame, support)))
@@ -150,10 +158,12 @@ class Pipeline:
         sightings, proxies = [one for one, _ in seen], [proxy for _, proxy in seen]
         localized = perf_counter()
         with self._lock:
+            if quarters != self._quarters:
+                self._tracker.clear()  # their poses are in the axes of the other turn
             self._tracker.update(frame, support, sightings, proxies)
-            self._frame, self._support = frame, support
+            self._frame, self._support, self._quarters = as_it_came, support, quarters
             self._timing.update(detect=detected - start, localize=localized - detected)
-            return self._scene(frame)
+            return self._scene(as_it_came)
 
     def reconstruct_next(self) -> Scene | None:
         """
@@ -181,6 +191,10 @@ class Pipeline:
             self.rebuilt += len(jobs)
             self._timing['reconstruct'] = perf_counter() - start
             return None if self._frame is None else self._scene(self._frame)
+
+    def _quarters_to_upright(self, frame: Frame, support: SupportPlane | None) -> int:
+        up = frame.up if support is None else support.normal
+        return self._quarters if up is None else quarters_to_upright(up, self._quarters)
 
     def _each(
         self, step: Callable[[Detection], Result | None], detections: Sequence[Detection],
@@ -359,7 +373,8 @@ class Pipeline:
         return plane.options.support() if plane else None
 
     def _scene(self, frame: Frame) -> Scene:
-        return Scene(frame, self._tracker.objects(), self._support, dict(self._timing))
+        scene = Scene(frame, self._tracker.objects(), self._support, dict(self._timing))
+        return turned_back(scene, self._quarters)
 
 
 def parse_settings(
