@@ -41,17 +41,17 @@ from img2scene_ros.registry import backend
 from img2scene_ros.registry import backends
 from img2scene_ros.scene.export import ExportOptions
 from img2scene_ros.scene.tracks import Tracker
+from img2scene_ros.turning import quarters_to_upright
+from img2scene_ros.turning import turn
+from img2scene_ros.turning import turned_back
+from img2scene_ros.turning import turned_frame
+from img2scene_ros.turning import turned_plane
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import Scene
 from img2scene_ros.types import Sighting
 from img2scene_ros.types import SupportPlane
-from img2scene_ros.upright import quarters_to_upright
-from img2scene_ros.upright import turn
-from img2scene_ros.upright import turned_back
-from img2scene_ros.upright import turned_frame
-from img2scene_ros.upright import turned_plane
 
 _LOGGER = logging.getLogger(__name__)
 BACKEND_GROUPS = ('detectors', 'distances', 'reconstructors')

@@ -13,11 +13,11 @@ from img2scene_ros.detection.supports import find_support
 from img2scene_ros.errors import InputError
 from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.pipeline import PipelineOptions
+from img2scene_ros.turning import quarters_to_upright
+from img2scene_ros.turning import turn
+from img2scene_ros.turning import turned_frame
 from img2scene_ros.types import Frame
 from img2scene_ros.types import Scene
-from img2scene_ros.upright import quarters_to_upright
-from img2scene_ros.upright import turn
-from img2scene_ros.upright import turned_frame
 
 LENSES = {
     'plumb_bob': [-0.2, 0.05, 0.003, -0.002, 0.01],
