@@ -21,6 +21,7 @@ from scipy.spatial.distance import pdist
 from img2scene_ros.depth import measured
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection.supports import surface_normals
+from img2scene_ros.detection.surfaces import heights_above
 from img2scene_ros.detection.surfaces import linked_surfaces
 from img2scene_ros.errors import InputError
 from img2scene_ros.options import Options
@@ -40,6 +41,8 @@ _CUT_CREASE = 22.0
 _SHARP_SEAM = 48.0
 # Shorter seams, as shares of the smaller body's width in the image, are necks of one body.
 _MIN_SEAM = 0.6
+# Standard deviations of bare support by which objects stand out of it.
+_DEVIATIONS = 3.0
 # Least solid pixels of a surface, at a picture width of 640.
 _MIN_PIXELS = 60
 # Surfaces with a smaller share of solid pixels are frayed by missing readings.
@@ -87,30 +90,28 @@ class TabletopDetector:
                 "the detector 'tabletop' needs a depth image; give one or use the detector 'detr'")
         if support is None:
             return []
-        height = support.height(measured(frame.points))
-        above = self._above(frame, support, height)
+        height, noise = heights_above(frame, support)
+        least = np.maximum(self.options.min_height, _DEVIATIONS * noise)
+        above = self._above(frame, support, height, least)
         labels = linked_surfaces(frame, _opened(above | _lines_unread(frame)) & above,
                                  self.options.gap, _LINK_STEPS)
         labels = _without_fringes(labels, _opened(above), frame)
         labels = _parted_at_creases(labels, frame, height)
         labels = _floating_joined(labels, frame, support, height)
-        masks = [_filled(labels == label, frame, height, self._least_height(frame))
+        masks = [_filled(labels == label, frame, height, least)
                  for label in np.unique(labels[labels > 0])]
         masks = [mask for mask in masks if self._is_object(mask, frame, support, height)]
         masks.sort(key=np.count_nonzero, reverse=True)
         return [_detection(mask, frame) for mask in masks[:self.options.max_detections]]
 
-    def _above(self, frame: Frame, support: SupportPlane, height: np.ndarray) -> np.ndarray:
+    def _above(
+        self, frame: Frame, support: SupportPlane, height: np.ndarray, least: np.ndarray,
+    ) -> np.ndarray:
         """Return the pixels clearly above the support, (H, W) bool."""
-        above = ((height > self._least_height(frame)) & (height < self.options.max_height)
+        above = ((height > least) & (height < self.options.max_height)
                  & (measured(frame.depth) < self.options.max_distance))
         above[above] = _is_over(frame, support, height, above, margin=0.08)
         return above
-
-    def _least_height(self, frame: Frame) -> np.ndarray:
-        """Return what height stands out of the noise at each pixel, (H, W) metres."""
-        noise = 3.0 * frame.depth_std(measured(frame.depth))
-        return np.maximum(self.options.min_height, noise)
 
     def _is_object(
         self, mask: np.ndarray, frame: Frame, support: SupportPlane, height: np.ndarray,
