@@ -130,16 +130,24 @@ def _is_over(
     frame: Frame, support: SupportPlane, height: np.ndarray, pixels: np.ndarray, margin: float,
 ) -> np.ndarray:
     """
-    Tell which points stand over the support, as far as it is seen or may go on unseen.
+    Tell which points stand over the support, as far as it is seen or goes on unseen.
 
-    The picture's lower border cuts the support off, not the objects that stand nearer.
+    The picture's lower border cuts the support off, not the objects that stand nearer: a foot
+    below it counts where the support is seen at the border above it.
 
     :param pixels: (H, W) bool, the points asked for
     """
     points = measured(frame.points)[pixels]
     feet = points - height[pixels][:, None] * support.normal
-    is_below_picture = frame.camera.project(feet)[:, 1] > frame.shape[0] - 2
-    return support.is_over(points, margin) | is_below_picture
+    seen = frame.camera.project(feet)
+    last = frame.shape[0] - 1
+    is_over = support.is_over(points, margin)
+    below = ~is_over & (seen[:, 1] > last - 1)
+    if below.any():
+        rays = frame.camera.rays_at(np.column_stack([seen[below, 0], np.full(below.sum(), last)]))
+        reach = -support.offset / (rays @ support.normal)
+        is_over[below] = support.is_over(rays * reach[:, None], margin) & (reach > 0)
+    return is_over
 
 
 def _opened(pixels: np.ndarray) -> np.ndarray:
