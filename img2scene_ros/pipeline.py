@@ -57,6 +57,7 @@ _LOGGER = logging.getLogger(__name__)
 BACKEND_GROUPS = ('detectors', 'distances', 'reconstructors')
 OTHER_GROUPS = {'export': ExportOptions, 'depth_noise': DepthNoise}  # options of no backend
 _REMEMBERED = 100  # kinds of warnings that are not said again
+_HELD = 30  # frames that tell how noisy the depth sensor is
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,7 @@ class Pipeline:
         self._lock = Lock()
         self._tracker = Tracker(options.forget_after, options.better_view)
         self._frame: Frame | None = None  # the latest, as it came
+        self._noise_scales: deque[float] = deque(maxlen=_HELD)
         self._quarters = 0  # by which frames are turned until up is up in the picture
         self._support: SupportPlane | None = None
         self._timing: dict[str, float] = {}
@@ -146,6 +148,7 @@ class Pipeline:
         :raises Img2SceneError: the frame lacks what the detector needs
         """
         start = perf_counter()
+        frame = self._with_measured_noise(frame)
         support = find_support(frame) or frame.support or self._told_support()
         as_it_came, quarters = frame, self._quarters_to_upright(frame, support)
         frame, support = turned_frame(frame, quarters), turned_plane(support, turn(quarters))
@@ -191,6 +194,16 @@ class Pipeline:
             self.rebuilt += len(jobs)
             self._timing['reconstruct'] = perf_counter() - start
             return None if self._frame is None else self._scene(self._frame)
+
+    def _with_measured_noise(self, frame: Frame) -> Frame:
+        """Scale the depth sensor's noise to what the latest frames show, if that is more."""
+        noise = frame.depth_noise
+        if frame.depth is None or noise.scale:
+            return frame
+        self._noise_scales.append(noise.measured(frame.depth, frame.camera.fx))
+        scales = [scale for scale in self._noise_scales if np.isfinite(scale)]
+        scale = max(1.0, float(np.median(scales))) if scales else 1.0
+        return replace(frame, depth_noise=replace(noise, scale=scale))
 
     def _quarters_to_upright(self, frame: Frame, support: SupportPlane | None) -> int:
         up = frame.up if support is None else support.normal

@@ -170,7 +170,8 @@ class Placement:
     Where an object is, how large, and how sure that is.
 
     - position: (3,) metres, the object's centre in the optical frame
-    - rotation: (3, 3), turns object axes into optical axes: z up, x horizontally to the camera
+    - rotation: (3, 3), turns object axes into optical axes: z up, x and y along the faces it shows
+      (x the one that points most to the camera), of round things x horizontally to the camera
     - size: (3,) metres along the object's axes
     - position_std: (3,) metres, standard deviation along the optical axes
     - depth_source: where the distance came from, 'sensor', 'plane+size_prior', ...

@@ -22,21 +22,23 @@ from img2scene_ros.types import SupportPlane
 
 # Search: width of the coarse picture in pixels, points and hypotheses of RANSAC, planes at most,
 # and the least share of the picture that each has.
-_WIDTH, _SAMPLES, _HYPOTHESES, _MAX_PLANES, _MIN_SHARE = 320, 12000, 200, 6, 0.03
+_WIDTH, _SAMPLES, _HYPOTHESES, _MAX_PLANES, _MIN_SHARE = 320, 12000, 200, 8, 0.02
 # Normals of one plane agree by this angle, planes of one direction and a given up by that.
 _ALIGNED = np.cos(np.radians(25.0))
 _PARALLEL = np.cos(np.radians(15.0))
 # Without a given up, cameras are mostly held level: roll below 40 degrees, no plane seen head-on.
-# Other directions have to carry so many times more.
+# Other directions need so many times the evidence: pixels carried, and a share of those of plane.
 _LEVEL_ROLL, _HEAD_ON, _UNUSUAL = np.sin(np.radians(40.0)), np.sin(np.radians(15.0)), 4.0
+_EXTENT = 0.02
 # What is carried: least pixels of the coarse picture, of these in touch with the plane, and the
 # greatest share of the picture's border that it takes; lowest and greatest height, height above
 # the noise up to which it is in touch, and greatest extent [m].
 _MIN_CARRIED, _MIN_TOUCHING, _MOST_AT_BORDER = 40, 5, 0.2
 _LOWEST, _HIGHEST, _TOUCHING, _LARGEST = 0.01, 1.3, 0.02, 1.2
 _DEVIATIONS = 4.0  # standard deviations of the depth that stand out of a plane
-# A plane that ends within the picture and is narrower than this is the top of an object [m].
-_NARROW = 0.45
+# A plane that ends within the picture, is narrower than this and no higher above another one than
+# that is the top of an object [m].
+_NARROW, _LOW = 0.45, 0.35
 # A carrying plane above another one is the support (a table above the floor) when it has at least
 # this share of the other's pixels.
 _MIN_SHARE_OF_LOWER = 0.2
@@ -105,17 +107,18 @@ def _of_one_direction(
     """Return the candidates of the direction that carries most; without any, of level ones."""
     groups = [[other for other in candidates
                if other.plane.normal @ one.plane.normal > _PARALLEL] for one in candidates]
-    if up is None:
-        def weight(group: list[_Candidate]) -> float:
-            return 1.0 if _is_usual(group[0].plane.normal) else 1.0 / _UNUSUAL
-    else:
-        def weight(group: list[_Candidate]) -> float:
-            return 1.0
-    carried = [weight(group) * sum(one.carried for one in group) for group in groups]
-    if any(carried):
-        return groups[int(np.argmax(carried))]
+    carrying = [group for group in groups if any(one.carried for one in group)]
+    if carrying:
+        return max((group for group in groups if up is not None or group in carrying
+                    or _is_usual(group[0].plane.normal)), key=_evidence)
     usual = [one for one in candidates if up is not None or _is_usual(one.plane.normal)]
     return usual or [one for one in candidates if _is_seen_head_on(one.plane.normal)]
+
+
+def _evidence(group: Sequence[_Candidate]) -> float:
+    """Return how much speaks for a direction: what its planes carry, and how far they extend."""
+    found = sum(one.carried + _EXTENT * np.count_nonzero(one.seen) for one in group)
+    return found if _is_usual(group[0].plane.normal) else found / _UNUSUAL
 
 
 def _is_usual(normal: np.ndarray) -> bool:
@@ -160,6 +163,7 @@ def _is_top_of_an_object(one: _Candidate, others: Sequence[_Candidate]) -> bool:
     extent = np.ptp(hull @ one.plane.axes().T, axis=0).max()
     return not is_cut and extent < _NARROW and any(
         other.carried and _is_above(one.plane, other.plane)
+        and other.plane.height(hull).mean() < _LOW
         and other.plane.is_over(hull).mean() > 0.5 for other in others)
 
 
@@ -272,13 +276,9 @@ def _planes(frame: Frame, normals: np.ndarray) -> list[tuple[SupportPlane, np.nd
             break
         normal, offset = fit
         distance = np.abs(points @ normal + offset)
-        facing = np.abs(normals @ normal) > _ALIGNED
-        seen = free & facing & (distance < tolerance)
         free &= ~(distance < 1.5 * tolerance)
-        if seen.sum() < _MIN_SHARE * known.sum():
-            break
         plane, seen = _refined(frame, normals, normal, offset, tolerance)
-        if plane is not None:
+        if plane is not None and seen.sum() > _MIN_SHARE * known.sum():
             planes.append((plane, seen))
     return planes
 
