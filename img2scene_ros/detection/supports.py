@@ -195,9 +195,8 @@ def _pixels_carried(
     is_over = np.zeros(height.shape, bool)
     near = height < _HIGHEST
     is_over[near] = plane.is_over(points[near])
-    solid = cv2.morphologyEx((is_over & (height > least) & ~cut).astype(np.uint8),
-                             cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(solid, connectivity=4)
+    standing = (is_over & (height > least) & ~cut).astype(np.uint8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(standing, connectivity=4)
     on_plane = is_over & (np.abs(height) < least) & ~cut
     beside = cv2.dilate(on_plane.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
     touching = np.bincount(labels[beside & (height < least + _TOUCHING)], minlength=count)
