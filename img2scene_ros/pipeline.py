@@ -148,9 +148,10 @@ class Pipeline:
         :raises Img2SceneError: the frame lacks what the detector needs
         """
         start = perf_counter()
+        as_it_came = frame
         frame = self._with_measured_noise(frame)
         support = find_support(frame) or frame.support or self._told_support()
-        as_it_came, quarters = frame, self._quarters_to_upright(frame, support)
+        quarters = self._quarters_to_upright(frame, support)
         frame, support = turned_frame(frame, quarters), turned_plane(support, turn(quarters))
         detections = self._each(
             lambda detection: _with_mask(frame, detection, support),

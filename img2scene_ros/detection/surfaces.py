@@ -18,7 +18,7 @@ _SLANT = 3.0
 # depth), so many of them at most are fitted by a polynomial of that degree, in so many rounds.
 # Its noise is at least and at most so many times the sensor's.
 _NEAR, _NEAR_DEVIATIONS, _FITTED, _DEGREE, _ROUNDS = 0.03, 4.0, 6000, 3, 8
-_NOISE_RANGE = (0.5, 6.0)
+_NOISE_RANGE = (1.0, 6.0)
 
 
 def heights_above(frame: Frame, support: SupportPlane) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ from img2scene_ros.types import SupportPlane
 # Where up is when no support is seen: that of a camera held level.
 OPTICAL_UP = np.array([0.0, -1.0, 0.0])
 # Most points that tell in plan how faces run; share of the area that makes a rectangle clear.
-_IN_PLAN, _CLEARLY = 3000, 0.85
+_IN_PLAN, _CLEARLY = 3000, 0.93
 
 
 class DistanceSource(Configurable, Protocol):

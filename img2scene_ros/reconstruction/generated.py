@@ -98,8 +98,8 @@ def placed_upright(
     upright = np.eye(3)
     if up == 'gravity':
         placement = sighting.placement
-        front = object_axes(placement.position, placement.rotation[:, 2])
-        upright = view.rotation.T @ front @ _OBJECT_AXES
+        towards = object_axes(placement.position, placement.rotation[:, 2])
+        upright = view.rotation.T @ towards @ _OBJECT_AXES
     turns = _TURNS.tolist() if front == 'any' else [FRONTS[front]]
     models = [
         placed(vertices @ (upright @ to_view(turn)).T, faces, colors, sighting, reconstructor,
