@@ -135,6 +135,30 @@ class Camera:
             self, width=width, height=height, fx=self.fx * sx, fy=self.fy * sy,
             cx=(self.cx + 0.5) * sx - 0.5, cy=(self.cy + 0.5) * sy - 0.5)
 
+    def turned(self, quarters: int) -> 'Camera':
+        """
+        Return the camera of the image turned as by numpy.rot90, counter-clockwise.
+
+        A quarter takes x, y of the optical frame to y, -x, and with it the coefficients of the
+        lens that have a direction (OpenCV, calib3d).
+
+        :raises InputError: the lens is tilted against the sensor
+        """
+        if not quarters % 4:
+            return self
+        bent = self.distortion.copy()
+        if self.distortion_model != 'equidistant' and len(bent) >= 4:
+            if np.any(bent[12:]):
+                raise InputError(
+                    'the picture of a lens that is tilted against the sensor (D has 14 '
+                    'coefficients) cannot be turned upright; use the rectified image')
+            bent[2:4] = -self.distortion[3], self.distortion[2]
+            if len(bent) >= 12:
+                bent[8:12] = *self.distortion[10:12], *-self.distortion[8:10]
+        return replace(
+            self, width=self.height, height=self.width, fx=self.fy, fy=self.fx, cx=self.cy,
+            cy=self.width - 1 - self.cx, distortion=bent).turned(quarters % 4 - 1)
+
     def _binned(self, x: int, y: int) -> 'Camera':
         return replace(
             self, width=self.width // x, height=self.height // y,

@@ -41,6 +41,11 @@ from img2scene_ros.registry import backend
 from img2scene_ros.registry import backends
 from img2scene_ros.scene.export import ExportOptions
 from img2scene_ros.scene.tracks import Tracker
+from img2scene_ros.turning import quarters_to_upright
+from img2scene_ros.turning import turn
+from img2scene_ros.turning import turned_back
+from img2scene_ros.turning import turned_frame
+from img2scene_ros.turning import turned_plane
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 from img2scene_ros.types import ObjectModel
@@ -52,6 +57,7 @@ _LOGGER = logging.getLogger(__name__)
 BACKEND_GROUPS = ('detectors', 'distances', 'reconstructors')
 OTHER_GROUPS = {'export': ExportOptions, 'depth_noise': DepthNoise}  # options of no backend
 _REMEMBERED = 100  # kinds of warnings that are not said again
+_HELD = 30  # frames that tell how noisy the depth sensor is
 
 
 @dataclass(frozen=True)
@@ -130,7 +136,9 @@ class Pipeline:
         self.rebuilt = 0
         self._lock = Lock()
         self._tracker = Tracker(options.forget_after, options.better_view)
-        self._frame: Frame | None = None  # the latest
+        self._frame: Frame | None = None  # the latest, as it came
+        self._noise_scales: deque[float] = deque(maxlen=_HELD)
+        self._quarters = 0  # by which frames are turned until up is up in the picture
         self._support: SupportPlane | None = None
         self._timing: dict[str, float] = {}
 
@@ -141,7 +149,11 @@ class Pipeline:
         :raises Img2SceneError: the frame lacks what the detector needs
         """
         start = perf_counter()
+        as_it_came = frame
+        frame = self._with_measured_noise(frame)
         support = find_support(frame) or frame.support or self._told_support()
+        quarters = self._quarters_to_upright(frame, support)
+        frame, support = turned_frame(frame, quarters), turned_plane(support, turn(quarters))
         detections = self._each(
             lambda detection: _with_mask(frame, detection, support),
             self._segmented(frame, self.detector.detect(frame, support)))
@@ -151,10 +163,12 @@ class Pipeline:
         sightings, proxies = [one for one, _ in seen], [proxy for _, proxy in seen]
         localized = perf_counter()
         with self._lock:
+            if quarters != self._quarters:
+                self._tracker.clear()  # their poses are in the axes of the other turn
             self._tracker.update(frame, support, sightings, proxies)
-            self._frame, self._support = frame, support
+            self._frame, self._support, self._quarters = as_it_came, support, quarters
             self._timing.update(detect=detected - start, localize=localized - detected)
-            return self._scene(frame)
+            return self._scene(as_it_came)
 
     def reconstruct_next(self) -> Scene | None:
         """
@@ -182,6 +196,20 @@ class Pipeline:
             self.rebuilt += len(jobs)
             self._timing['reconstruct'] = perf_counter() - start
             return None if self._frame is None else self._scene(self._frame)
+
+    def _with_measured_noise(self, frame: Frame) -> Frame:
+        """Scale the depth sensor's noise to what the latest frames show, if that is more."""
+        noise = frame.depth_noise
+        if frame.depth is None or noise.scale:
+            return frame
+        self._noise_scales.append(noise.measured(frame.depth, frame.camera.fx))
+        scales = [scale for scale in self._noise_scales if np.isfinite(scale)]
+        scale = max(1.0, float(np.median(scales))) if scales else 1.0
+        return replace(frame, depth_noise=replace(noise, scale=scale))
+
+    def _quarters_to_upright(self, frame: Frame, support: SupportPlane | None) -> int:
+        up = frame.up if support is None else support.normal
+        return self._quarters if up is None else quarters_to_upright(up, self._quarters)
 
     def _each(
         self, step: Callable[[Detection], Result | None], detections: Sequence[Detection],
@@ -360,7 +388,8 @@ class Pipeline:
         return plane.options.support() if plane else None
 
     def _scene(self, frame: Frame) -> Scene:
-        return Scene(frame, self._tracker.objects(), self._support, dict(self._timing))
+        scene = Scene(frame, self._tracker.objects(), self._support, dict(self._timing))
+        return turned_back(scene, self._quarters)
 
 
 def parse_settings(

@@ -78,6 +78,8 @@ class Frame:
     - stamp_ns: nanoseconds, the image header's
     - frame_id: the camera's optical frame
     - support: the plane that objects stand on, where something else than the depth image tells it
+    - up: (3,) unit vector, optical frame, where something tells it; None is a camera held level,
+      unless what stands on what says otherwise
     - depth_noise: how far off readings of the depth sensor may be
 
     :raises InputError: arrays whose shape, type or size do not fit each other or the camera
@@ -89,6 +91,7 @@ class Frame:
     stamp_ns: int = 0
     frame_id: str = 'camera_color_optical_frame'
     support: SupportPlane | None = None
+    up: np.ndarray | None = None
     depth_noise: DepthNoise = DepthNoise()
 
     def __post_init__(self) -> None:
@@ -168,7 +171,8 @@ class Placement:
     Where an object is, how large, and how sure that is.
 
     - position: (3,) metres, the object's centre in the optical frame
-    - rotation: (3, 3), turns object axes into optical axes: z up, x horizontally to the camera
+    - rotation: (3, 3), turns object axes into optical axes: z up, x and y along the faces it shows
+      (x the one that points most to the camera), of round things x horizontally to the camera
     - size: (3,) metres along the object's axes
     - position_std: (3,) metres, standard deviation along the optical axes
     - depth_source: where the distance came from, 'sensor', 'plane+size_prior', ...

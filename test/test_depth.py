@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Depth images: metres out of whatever a camera sends, and how far they may be off."""
 
+import cv2
 import numpy as np
 import pytest
 
@@ -67,3 +68,31 @@ def test_time_of_flight_grows_with_the_distance():
 def test_wrong_noise_is_refused_by_name(wrong):
     with pytest.raises(OptionError, match=f"'{next(iter(wrong))}'"):
         DepthNoise(**wrong)
+
+
+@pytest.mark.parametrize('model', ['structured_light', 'stereo', 'time_of_flight'])
+@pytest.mark.parametrize('scale', [0.5, 1.0, 3.0])
+@pytest.mark.parametrize('window', [0, 5])
+def test_noise_is_measured_on_surfaces_of_any_slant(
+    model: str, scale: float, window: int,
+) -> None:
+    rng = np.random.default_rng(0)
+    noise = DepthNoise(model=model)
+    v, u = np.mgrid[:480, :640]
+    table = 1.0 / (0.3 + 0.0018 * v)
+    wall = 1.0 / (0.5 + 0.0005 * u)
+    true = np.where(u < 350, table, wall)
+    white = rng.normal(size=true.shape)
+    if window:  # neighbours are off together
+        white = cv2.GaussianBlur(white, (0, 0), window / 2.5)
+        white /= white.std()
+    depth = (true + scale * noise.std(true, 500.0) * white).astype(np.float32)
+    depth[100:150, 200:300] = np.nan
+    assert noise.measured(depth, 500.0) == pytest.approx(scale, rel=0.15)
+    assert np.isnan(noise.measured(np.full((480, 640), np.nan, np.float32), 500.0))
+
+
+def test_a_given_scale_multiplies_the_noise() -> None:
+    depth = np.array([0.5, 1.0, 2.0])
+    np.testing.assert_allclose(
+        DepthNoise(scale=3.0).std(depth, 500.0), 3.0 * DepthNoise().std(depth, 500.0))

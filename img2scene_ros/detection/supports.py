@@ -1,6 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The support plane: the table or floor that objects stand on."""
+"""
+The support plane: the table or floor that objects stand on.
 
+Planes are found one after another by RANSAC over oriented points, in a coarse picture. Those that
+are parallel are one hypothesis of where up is; the one whose planes carry most wins. A plane
+carries what touches it: objects before a wall do not, and what stands on a book stands on the
+table, too.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -10,56 +20,198 @@ from img2scene_ros.depth import measured
 from img2scene_ros.types import Frame
 from img2scene_ros.types import SupportPlane
 
-# A plane counts as horizontal when the camera's roll against it is below 40 degrees. Planes that
-# the camera looks at head-on may be walls, so they are taken only when there is no other.
-_MAX_ROLL_SINE = np.sin(np.radians(40.0))
-_HEAD_ON_SINE = np.sin(np.radians(15.0))
+# Search: width of the coarse picture in pixels, points and hypotheses of RANSAC, planes at most,
+# and the least share of the picture that each has.
+_WIDTH, _SAMPLES, _HYPOTHESES, _MAX_PLANES, _MIN_SHARE = 320, 12000, 200, 8, 0.02
+# Normals of one plane agree by this angle, planes of one direction and a given up by that.
 _ALIGNED = np.cos(np.radians(25.0))
-_SAMPLES = 12000
-_HYPOTHESES = 200
-_MAX_PLANES = 6
-_MIN_SHARE = 0.03
-# A smaller plane above another one is the support (a table above the floor) when it has at least
-# this share of the other's pixels and something stands on it (on top of a box nothing does): so
-# many pixels of a picture 640 pixels wide, so high or that many standard deviations of the depth.
+_PARALLEL = np.cos(np.radians(15.0))
+# Without a given up, cameras are mostly held level: roll below 40 degrees, no plane seen head-on.
+# Other directions need so many times the evidence: pixels carried, and a share of those of plane.
+_LEVEL_ROLL, _HEAD_ON, _UNUSUAL = np.sin(np.radians(40.0)), np.sin(np.radians(15.0)), 4.0
+_EXTENT = 0.02
+# What is carried: least pixels of the coarse picture, of these in touch with the plane, and the
+# greatest share of the picture's border that it takes; lowest and greatest height, height above
+# the noise up to which it is in touch, and greatest extent [m].
+_MIN_CARRIED, _MIN_TOUCHING, _MOST_AT_BORDER = 40, 5, 0.2
+_LOWEST, _HIGHEST, _TOUCHING, _LARGEST = 0.01, 1.3, 0.02, 1.2
+_DEVIATIONS = 4.0  # standard deviations of the depth that stand out of a plane
+# A plane that ends within the picture, is narrower than this and no higher above another one than
+# that is the top of an object [m].
+_NARROW, _LOW = 0.45, 0.35
+# A carrying plane above another one is the support (a table above the floor) when it has at least
+# this share of the other's pixels.
 _MIN_SHARE_OF_LOWER = 0.2
-_MIN_STANDING = 150
-_MIN_STANDING_HEIGHT = 0.01
-_STANDING_DEVIATIONS = 4.0
+
+
+@dataclass(frozen=True, eq=False)
+class _Candidate:
+    """A plane of the coarse picture, the (H, W) pixels on it, and how many it carries."""
+
+    plane: SupportPlane
+    seen: np.ndarray
+    carried: int
 
 
 def find_support(frame: Frame) -> SupportPlane | None:
     """
     Find the plane that objects stand on.
 
-    Planes are found one after another by RANSAC over oriented points. Among the horizontal ones
-    the largest wins, unless a plane above it carries objects (a table before the floor), or it
-    carries nothing and there is one below it (the floor before a bed). A bed whose headboard
-    stands on its mattress carries something, too, and is taken for the support.
-
-    :return: None when the depth image shows no horizontal plane
+    :return: None when the depth image shows no plane that may be horizontal
     """
     if not frame.has_depth:
         return None
-    normals = surface_normals(frame)
-    known = np.isfinite(normals[..., 0])
-    if known.sum() < 500:
+    coarse = _coarse(frame)
+    normals = surface_normals(coarse)
+    if np.count_nonzero(np.isfinite(normals[..., 0])) < 125:
         return None
-    planes = _horizontal_planes(frame, normals, known)
-    if not planes:
+    candidates = _candidates(coarse, normals)
+    if frame.up is not None:
+        candidates = [one for one in candidates if one.plane.normal @ frame.up > _ALIGNED]
+    best = _lowest_that_carries(_of_one_direction(candidates, frame.up))
+    return None if best is None else _at_full_resolution(frame, best)
+
+
+def _coarse(frame: Frame) -> Frame:
+    """Return every n-th pixel of a frame."""
+    step = max(1, round(frame.shape[1] / _WIDTH))
+    part = np.s_[::step, ::step]
+    depth = np.ascontiguousarray(measured(frame.depth)[part])
+    camera = frame.camera
+    height, width = depth.shape
+    return replace(
+        frame, color=frame.color[part], depth=depth, support=None, camera=replace(
+            camera, width=width, height=height, fx=camera.fx / step, fy=camera.fy / step,
+            cx=camera.cx / step, cy=camera.cy / step))
+
+
+def _candidates(coarse: Frame, normals: np.ndarray) -> list[_Candidate]:
+    """
+    Return planes of any direction, largest first.
+
+    A plane does not carry a larger one: the side of a tote not its bottom.
+    """
+    jumps = _depth_jumps(coarse)
+    larger = np.zeros(coarse.shape, bool)
+    found = []
+    for plane, seen in sorted(
+            _planes(coarse, normals), key=lambda one: -np.count_nonzero(one[1])):
+        found.append(_Candidate(plane, seen, _pixels_carried(coarse, plane, jumps | larger)))
+        larger |= seen
+    return found
+
+
+def _of_one_direction(
+    candidates: Sequence[_Candidate], up: np.ndarray | None,
+) -> list[_Candidate]:
+    """Return the candidates of the direction that carries most; without any, of level ones."""
+    groups = [[other for other in candidates
+               if other.plane.normal @ one.plane.normal > _PARALLEL] for one in candidates]
+    carrying = [group for group in groups if any(one.carried for one in group)]
+    if carrying:
+        return max((group for group in groups if up is not None or group in carrying
+                    or _is_usual(group[0].plane.normal)), key=_evidence)
+    usual = [one for one in candidates if up is not None or _is_usual(one.plane.normal)]
+    return usual or [one for one in candidates if _is_seen_head_on(one.plane.normal)]
+
+
+def _evidence(group: Sequence[_Candidate]) -> float:
+    """Return how much speaks for a direction: what its planes carry, and how far they extend."""
+    found = sum(one.carried + _EXTENT * np.count_nonzero(one.seen) for one in group)
+    return found if _is_usual(group[0].plane.normal) else found / _UNUSUAL
+
+
+def _is_usual(normal: np.ndarray) -> bool:
+    """Tell whether a plane is horizontal before a camera that is held level."""
+    return bool(abs(normal[0]) < _LEVEL_ROLL and normal[1] < -_HEAD_ON)
+
+
+def _is_seen_head_on(normal: np.ndarray) -> bool:
+    return bool(abs(normal[0]) < _LEVEL_ROLL and abs(normal[1]) <= _HEAD_ON)
+
+
+def _lowest_that_carries(candidates: list[_Candidate]) -> _Candidate | None:
+    """
+    Choose among parallel planes, largest first.
+
+    The largest wins, unless a large one above it carries objects (a table before the floor), or
+    it carries nothing and there is one below it (the floor before a bed). A bed whose headboard
+    stands on its mattress carries something, too, and is taken for the support.
+    """
+    candidates = [one for one in candidates if not _is_top_of_an_object(one, candidates)]
+    if not candidates:
         return None
-    planes.sort(key=lambda plane: -plane[1].sum())
-    carrying = [_carries_objects(frame, plane) for plane, _ in planes]
-    best = 0
-    for index, (plane, _) in enumerate(planes):
-        if not carrying[best] and _is_above(planes[best][0], plane):
-            best = index
-    for index, (plane, seen) in enumerate(planes):
-        is_large = seen.sum() > _MIN_SHARE_OF_LOWER * planes[best][1].sum()
-        if (carrying[index] and _is_above(plane, planes[best][0])
-                and (is_large or not carrying[best])):
-            best = index
-    return planes[best][0]
+    best = candidates[0]
+    for one in candidates:
+        if not best.carried and _is_above(best.plane, one.plane):
+            best = one
+    for one in candidates:
+        is_large = one.seen.sum() > _MIN_SHARE_OF_LOWER * best.seen.sum()
+        if one.carried and _is_above(one.plane, best.plane) and (is_large or not best.carried):
+            best = one
+    return best
+
+
+def _is_top_of_an_object(one: _Candidate, others: Sequence[_Candidate]) -> bool:
+    """Tell whether a plane is small, seen to its end, and stands over one that carries."""
+    rows, columns = np.nonzero(one.seen)
+    height, width = one.seen.shape
+    margin = max(2, width // 40)
+    is_cut = bool(rows.min() < margin or rows.max() >= height - margin
+                  or columns.min() < margin or columns.max() >= width - margin)
+    hull = measured(one.plane.hull)
+    extent = np.ptp(hull @ one.plane.axes().T, axis=0).max()
+    return not is_cut and extent < _NARROW and any(
+        other.carried and _is_above(one.plane, other.plane)
+        and other.plane.height(hull).mean() < _LOW
+        and other.plane.is_over(hull).mean() > 0.5 for other in others)
+
+
+def _is_above(plane: SupportPlane, other: SupportPlane) -> bool:
+    return plane.height(measured(other.hull)).mean() < -0.02
+
+
+def _depth_jumps(frame: Frame) -> np.ndarray:
+    """Return the pixels whose right or lower neighbour is on another surface, (H, W) bool."""
+    depth = measured(frame.depth)
+    reach = 0.01 + 3.0 * depth / frame.camera.fx + 3.0 * frame.depth_std(depth)
+    jumps = np.zeros(depth.shape, bool)
+    jumps[:, :-1] |= np.abs(np.diff(depth, axis=1)) > reach[:, :-1]
+    jumps[:-1] |= np.abs(np.diff(depth, axis=0)) > reach[:-1]
+    return jumps
+
+
+def _pixels_carried(
+    frame: Frame, plane: SupportPlane, cut: np.ndarray,
+) -> int:
+    """
+    Count the pixels of what stands on a plane and touches it.
+
+    :param cut: (H, W) bool, pixels that are no part of anything that may stand there
+    """
+    points = measured(frame.points)
+    height = plane.height(points)
+    least = np.maximum(_LOWEST, _DEVIATIONS * frame.depth_std(measured(frame.depth)))
+    is_over = np.zeros(height.shape, bool)
+    near = height < _HIGHEST
+    is_over[near] = plane.is_over(points[near])
+    standing = (is_over & (height > least) & ~cut).astype(np.uint8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(standing, connectivity=4)
+    on_plane = is_over & (np.abs(height) < least) & ~cut
+    beside = cv2.dilate(on_plane.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    touching = np.bincount(labels[beside & (height < least + _TOUCHING)], minlength=count)
+    at_border = np.bincount(np.concatenate(
+        [labels[0], labels[-1], labels[:, 0], labels[:, -1]]), minlength=count)
+    carried = 0
+    for part in range(1, count):
+        pixels = int(stats[part, cv2.CC_STAT_AREA])
+        if (pixels < _MIN_CARRIED or touching[part] < _MIN_TOUCHING
+                or at_border[part] > _MOST_AT_BORDER * 2 * sum(labels.shape)):
+            continue
+        low, high = np.percentile(points[labels == part], (1, 99), axis=0)
+        if np.linalg.norm(high - low) < _LARGEST:
+            carried += pixels
+    return carried
 
 
 def surface_normals(frame: Frame, step: int | None = None) -> np.ndarray:
@@ -105,15 +257,13 @@ def _suitable_step(frame: Frame) -> int:
     return max(least, round(float(np.sqrt(5.0 * frame.depth_std(distance) / pitch))))
 
 
-def _horizontal_planes(
-    frame: Frame, normals: np.ndarray, known: np.ndarray,
-) -> list[tuple[SupportPlane, np.ndarray]]:
+def _planes(frame: Frame, normals: np.ndarray) -> list[tuple[SupportPlane, np.ndarray]]:
     """Return planes with the (H, W) pixels that lie on them."""
+    known = np.isfinite(normals[..., 0])
     points, free = measured(frame.points), known.copy()
     tolerance = 3.0 * frame.depth_std(measured(frame.depth))
     rng = np.random.default_rng(0)
-    upright: list[tuple[SupportPlane, np.ndarray]] = []
-    head_on: list[tuple[SupportPlane, np.ndarray]] = []
+    planes = []
     for _ in range(_MAX_PLANES):
         pixels = np.flatnonzero(free)
         if len(pixels) < _MIN_SHARE * known.sum():
@@ -125,18 +275,11 @@ def _horizontal_planes(
             break
         normal, offset = fit
         distance = np.abs(points @ normal + offset)
-        facing = np.abs(normals @ normal) > _ALIGNED
-        seen = free & facing & (distance < tolerance)
         free &= ~(distance < 1.5 * tolerance)
-        if seen.sum() < _MIN_SHARE * known.sum():
-            break
-        if abs(normal[0]) > _MAX_ROLL_SINE or normal[1] > _HEAD_ON_SINE:
-            continue
         plane, seen = _refined(frame, normals, normal, offset, tolerance)
-        if plane is not None:
-            group = upright if -normal[1] > _HEAD_ON_SINE else head_on
-            group.append((plane, seen))
-    return upright or head_on
+        if plane is not None and seen.sum() > _MIN_SHARE * known.sum():
+            planes.append((plane, seen))
+    return planes
 
 
 def _ransac(
@@ -179,14 +322,33 @@ def _refined(
         height = points @ normal + offset
         on_plane = (np.abs(height) < tolerance) & (np.abs(normals @ normal) > _ALIGNED)
         on_plane = _main_part(on_plane, (height > tolerance) & (height < 0.3))
-        if on_plane.sum() < 200:
+        if on_plane.sum() < 50:
             return None, on_plane
         normal, offset = _least_squares(points[on_plane], tolerance[on_plane])
-    plane = SupportPlane(normal, offset, np.zeros((0, 3)))
-    axes = plane.axes()
-    feet = points[on_plane] - plane.height(points[on_plane])[:, None] * normal
-    hull = feet[ConvexHull(feet @ axes.T).vertices].astype(float)
-    return SupportPlane(normal, offset, hull), on_plane
+    return _outlined(normal, offset, points[on_plane]), on_plane
+
+
+def _outlined(normal: np.ndarray, offset: float, points: np.ndarray) -> SupportPlane:
+    """Return a plane with the outline of points on it, (N, 3) metres."""
+    plane = SupportPlane(normal, offset)
+    feet = points - plane.height(points)[:, None] * normal
+    hull = feet[ConvexHull(feet @ plane.axes().T).vertices].astype(float)
+    return SupportPlane(normal, offset, hull)
+
+
+def _at_full_resolution(frame: Frame, coarse: _Candidate) -> SupportPlane:
+    """Fit a plane of the coarse picture to all readings where it was seen."""
+    around = cv2.dilate(coarse.seen.astype(np.uint8), np.ones((3, 3), np.uint8))
+    height, width = frame.shape
+    around = cv2.resize(around, (width, height), interpolation=cv2.INTER_NEAREST) > 0
+    points = measured(frame.points)[around]
+    tolerance = 3.0 * frame.depth_std(measured(frame.depth)[around])
+    plane = coarse.plane
+    on_plane = np.abs(plane.height(points)) < tolerance
+    for _ in range(2):
+        plane = SupportPlane(*_least_squares(points[on_plane], tolerance[on_plane]))
+        on_plane = np.abs(plane.height(points)) < tolerance
+    return _outlined(plane.normal, plane.offset, points[on_plane])
 
 
 def _main_part(on_plane: np.ndarray, above: np.ndarray) -> np.ndarray:
@@ -201,18 +363,3 @@ def _main_part(on_plane: np.ndarray, above: np.ndarray) -> np.ndarray:
     sizes = np.bincount(parts.ravel())
     sizes[0] = 0
     return parts == np.argmax(sizes) if sizes.any() else np.zeros_like(on_plane)
-
-
-def _is_above(plane: SupportPlane, other: SupportPlane) -> bool:
-    return other.hull is not None and plane.height(other.hull).mean() < -0.02
-
-
-def _carries_objects(frame: Frame, plane: SupportPlane) -> bool:
-    """Tell whether something stands clearly above the inner part of a plane."""
-    points = measured(frame.points)
-    height = plane.height(points)
-    noise = _STANDING_DEVIATIONS * frame.depth_std(measured(frame.depth))
-    standing = (height > np.maximum(_MIN_STANDING_HEIGHT, noise)) & (height < 0.5)
-    standing[standing] = plane.is_over(points[standing], margin=-0.02)
-    solid = cv2.morphologyEx(standing.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3)))
-    return np.count_nonzero(solid) > _MIN_STANDING * (frame.shape[1] / 640) ** 2

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which pixels of a depth image are of one surface."""
+"""Surfaces of a depth image: how a support really lies, and which pixels are of one surface."""
 
 from collections.abc import Sequence
 
@@ -9,10 +9,58 @@ from scipy.sparse.csgraph import connected_components
 
 from img2scene_ros.depth import measured
 from img2scene_ros.types import Frame
+from img2scene_ros.types import SupportPlane
 
 # Neighbours on a slanted surface lie so many times as far apart as on one seen head-on, which from
 # afar is more than the gap between two objects; 3 is a surface at 70 degrees to the picture.
 _SLANT = 3.0
+# A support's relief: readings so near its plane show it (metres, or standard deviations of the
+# depth), so many of them at most are fitted by a polynomial of that degree, in so many rounds.
+# Its noise is at least and at most so many times the sensor's.
+_NEAR, _NEAR_DEVIATIONS, _FITTED, _DEGREE, _ROUNDS = 0.03, 4.0, 6000, 3, 8
+_NOISE_RANGE = (1.0, 6.0)
+
+
+def heights_above(frame: Frame, support: SupportPlane) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Measure how far readings lie above a support that may be warped, and how far off bare ones are.
+
+    What lies near the plane is fitted by a polynomial in plan with Tukey's biweight (Beaton and
+    Tukey, 1974), which things on the support do not pull. The spread about it is this support's
+    noise, before this sensor.
+
+    :return: heights (H, W) metres, NaN = no reading, and their standard deviation on bare support
+    """
+    points = measured(frame.points)
+    height = support.height(points)
+    std = frame.depth_std(measured(frame.depth))
+    near = np.abs(height) < np.maximum(_NEAR, _NEAR_DEVIATIONS * std)
+    near[near] = support.is_over(points[near])
+    count = np.count_nonzero(near)
+    if count < _FITTED // 10:
+        return height, std
+    plan = points @ support.axes().T.astype(np.float32)
+    shown = plan[near]
+    low, high = np.percentile(shown, (1, 99), axis=0)
+    part = np.s_[::max(1, count // _FITTED)]
+    terms = _polynomial(shown[part], low, high)
+    residual = found = height[near][part]
+    weights = np.ones(len(found))
+    for _ in range(_ROUNDS):
+        factors = np.linalg.lstsq(
+            terms * weights[:, None], found * weights, rcond=None)[0]
+        residual = found - terms @ factors
+        spread = 1.4826 * float(np.median(np.abs(residual)))
+        weights = np.clip(1.0 - (residual / (4.0 * spread + 1e-6)) ** 2, 0.0, 1.0)
+    ratio = np.clip(spread / np.median(std[near][part]), *_NOISE_RANGE)
+    return height - _polynomial(plan, low, high) @ factors.astype(np.float32), ratio * std
+
+
+def _polynomial(plan: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Return the terms of a polynomial in plan, which goes on level beyond what was fitted."""
+    x, y = np.moveaxis(2.0 * np.clip((plan - low) / (high - low), 0.0, 1.0) - 1.0, -1, 0)
+    return np.stack([x ** i * y ** j for i in range(_DEGREE + 1)
+                     for j in range(_DEGREE + 1 - i)], axis=-1)
 
 
 def linked_surfaces(

@@ -21,6 +21,7 @@ from scipy.spatial.distance import pdist
 from img2scene_ros.depth import measured
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection.supports import surface_normals
+from img2scene_ros.detection.surfaces import heights_above
 from img2scene_ros.detection.surfaces import linked_surfaces
 from img2scene_ros.errors import InputError
 from img2scene_ros.options import Options
@@ -39,6 +40,7 @@ _MIN_SEAM = 0.6  # of the smaller body's width in the image; shorter seams are n
 _MIN_PIXELS = 60  # solid pixels of a surface, at a picture width of 640
 _SOLID = 0.95  # share of solid pixels; missing readings fray surfaces with less
 _STANDING_HEIGHT = 0.025  # metres above the support; what comes nearer stands on it
+_DEVIATIONS = 3.0  # of bare support by which objects stand out of it
 
 
 @dataclass(frozen=True)
@@ -80,30 +82,28 @@ class TabletopDetector:
                 "the detector 'tabletop' needs a depth image; give one or use the detector 'detr'")
         if support is None:
             return []
-        height = support.height(measured(frame.points))
-        above = self._above(frame, support, height)
+        height, noise = heights_above(frame, support)
+        least = np.maximum(self.options.min_height, _DEVIATIONS * noise)
+        above = self._above(frame, support, height, least)
         labels = linked_surfaces(frame, _opened(above | _lines_unread(frame)) & above,
                                  self.options.gap, _LINK_STEPS)
         labels = _without_fringes(labels, _opened(above), frame)
         labels = _split_at_creases(labels, frame, height)
         labels = _floating_joined(labels, frame, support, height)
-        masks = [_filled(labels == label, frame, height, self._least_height(frame))
+        masks = [_filled(labels == label, frame, height, least)
                  for label in np.unique(labels[labels > 0])]
         masks = [mask for mask in masks if self._is_object(mask, frame, support, height)]
         masks.sort(key=np.count_nonzero, reverse=True)
         return [_detection(mask, frame) for mask in masks[:self.options.max_detections]]
 
-    def _above(self, frame: Frame, support: SupportPlane, height: np.ndarray) -> np.ndarray:
+    def _above(
+        self, frame: Frame, support: SupportPlane, height: np.ndarray, least: np.ndarray,
+    ) -> np.ndarray:
         """Return the pixels clearly above the support, (H, W) bool."""
-        above = ((height > self._least_height(frame)) & (height < self.options.max_height)
+        above = ((height > least) & (height < self.options.max_height)
                  & (measured(frame.depth) < self.options.max_distance))
         above[above] = _is_over(frame, support, height, above, margin=0.08)
         return above
-
-    def _least_height(self, frame: Frame) -> np.ndarray:
-        """Return what height stands out of the noise at each pixel, (H, W) metres."""
-        noise = 3.0 * frame.depth_std(measured(frame.depth))
-        return np.maximum(self.options.min_height, noise)
 
     def _is_object(
         self, mask: np.ndarray, frame: Frame, support: SupportPlane, height: np.ndarray,
@@ -122,16 +122,24 @@ def _is_over(
     frame: Frame, support: SupportPlane, height: np.ndarray, pixels: np.ndarray, margin: float,
 ) -> np.ndarray:
     """
-    Tell which points stand over the support, as far as it is seen or may go on unseen.
+    Tell which points stand over the support, as far as it is seen or goes on unseen.
 
-    The picture's lower border cuts the support off, not the objects that stand nearer.
+    The picture's lower border cuts the support off, not the objects that stand nearer: a foot
+    below it counts where the support is seen at the border above it.
 
     :param pixels: (H, W) bool, the points asked for
     """
     points = measured(frame.points)[pixels]
     feet = points - height[pixels][:, None] * support.normal
-    is_below_picture = frame.camera.project(feet)[:, 1] > frame.shape[0] - 2
-    return support.is_over(points, margin) | is_below_picture
+    seen = frame.camera.project(feet)
+    last = frame.shape[0] - 1
+    is_over = support.is_over(points, margin)
+    below = ~is_over & (seen[:, 1] > last - 1)
+    if below.any():
+        rays = frame.camera.rays_at(np.column_stack([seen[below, 0], np.full(below.sum(), last)]))
+        reach = -support.offset / (rays @ support.normal)
+        is_over[below] = support.is_over(rays * reach[:, None], margin) & (reach > 0)
+    return is_over
 
 
 def _opened(pixels: np.ndarray) -> np.ndarray:

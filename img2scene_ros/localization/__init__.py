@@ -13,6 +13,8 @@ from img2scene_ros.types import SupportPlane
 
 # Where up is when no support is seen: that of a camera held level.
 OPTICAL_UP = np.array([0.0, -1.0, 0.0])
+# Most points that tell in plan how faces run; share of the area that makes a rectangle clear.
+_IN_PLAN, _CLEARLY = 3000, 0.93
 
 
 class DistanceSource(Configurable, Protocol):
@@ -38,6 +40,30 @@ def object_axes(position: np.ndarray, up: np.ndarray) -> np.ndarray:
         towards = np.array([0.0, 1.0, 0.0]) - up * up[1]
     x = towards / np.linalg.norm(towards)
     return np.stack([x, np.cross(up, x), up], axis=1)
+
+
+def face_axes(points: np.ndarray, towards: np.ndarray) -> np.ndarray:
+    """
+    Turn an object frame about its z axis until x and y run along the object's faces.
+
+    They are the sides of the rectangle of least area around the points in plan, of whose four
+    directions x is the one most towards the camera. What no rectangle fits clearly better than
+    that towards the camera, such as round things, keeps its frame.
+
+    :param points: (N, 3) metres, optical frame
+    :param towards: (3, 3), an object frame as `object_axes` gives it
+    """
+    angles = np.radians(np.arange(-44.0, 46.0))
+    x = np.stack([np.cos(angles), np.sin(angles)])
+    y = np.stack([-np.sin(angles), np.cos(angles)])
+    plan = points[::max(1, len(points) // _IN_PLAN)] @ towards[:, :2]
+    sides = [np.ptp(np.percentile(plan @ axis, (1, 99), axis=0), axis=0) for axis in (x, y)]
+    area = sides[0] * sides[1]
+    best = int(np.argmin(area))
+    if area[best] > _CLEARLY * area[len(angles) // 2 - 1]:
+        return towards
+    turned = np.stack([x[:, best], y[:, best]], axis=1)
+    return np.column_stack([towards[:, :2] @ turned, towards[:, 2]])
 
 
 def position_std(ray: np.ndarray, along: float, across: float) -> np.ndarray:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from img2scene_ros.localization import OPTICAL_UP
+from img2scene_ros.localization import face_axes
 from img2scene_ros.localization import object_axes
 from img2scene_ros.localization import position_std
 from img2scene_ros.options import Options
@@ -56,7 +57,8 @@ class SensorDistance:
         points = _without_outliers(readings, frame)
         stands_on = support if support and _stands_on(support, points) else None
         middle = (points.min(axis=0) + points.max(axis=0)) / 2.0
-        rotation = object_axes(middle, support.normal if support else OPTICAL_UP)
+        up = support.normal if support else OPTICAL_UP
+        rotation = face_axes(points, object_axes(middle, up))
         low, high = np.percentile(points @ rotation, (1, 99), axis=0)
         if stands_on:
             low[2] = -stands_on.offset
@@ -71,7 +73,7 @@ class SensorDistance:
         along = np.hypot(hidden, frame.depth_std(position[2]))
         across = np.hypot(np.linalg.norm(center - position) / 2.0,
                           position[2] / frame.camera.fx)
-        return Placement(position, object_axes(position, rotation[:, 2]),
+        return Placement(position, rotation,
                          np.array([depth, width, height]),
                          position_std(ray, along, across), 'sensor', stands_on)
 

@@ -62,13 +62,15 @@ class DepthShellReconstructor:
         mirror = found if disagreement <= self.options.max_disagreement else None
         vertices, faces = self._mesh(view, mirror)
         colors = _colors(view, mirror, vertices)
+        rotation = sighting.placement.rotation
+        vertices = view.to_optical(vertices) @ rotation
         center = (vertices.min(axis=0) + vertices.max(axis=0)) / 2.0
         return ObjectModel(
             (vertices - center).astype(np.float32), faces.astype(np.int32), colors,
-            view.to_optical(center), sighting.placement.rotation, 'depth_shell')
+            rotation @ center, rotation, 'depth_shell')
 
     def _mesh(self, view: View, mirror: Mirror | None) -> tuple[np.ndarray, np.ndarray]:
-        """Return vertices in the placement's object axes and faces of a closed mesh."""
+        """Return vertices in the view's axes and faces of a closed mesh."""
         seen = view.surface if mirror is None else np.concatenate(
             [view.surface, mirror.reflected(view.surface)])
         low, high = seen.min(axis=0), seen.max(axis=0)

@@ -14,6 +14,7 @@ from trimesh.visual.color import uv_to_interpolated_color
 
 from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.hub import first_line
+from img2scene_ros.localization import object_axes
 from img2scene_ros.mesh.closing import repaired
 from img2scene_ros.mesh.colors import mix
 from img2scene_ros.mesh.colors import srgb
@@ -96,7 +97,9 @@ def placed_upright(
     vertices, faces, colors = solid
     upright = np.eye(3)
     if up == 'gravity':
-        upright = view.rotation.T @ sighting.placement.rotation @ _OBJECT_AXES
+        placement = sighting.placement
+        towards = object_axes(placement.position, placement.rotation[:, 2])
+        upright = view.rotation.T @ towards @ _OBJECT_AXES
     turns = _TURNS.tolist() if front == 'any' else [FRONTS[front]]
     models = [
         placed(vertices @ (upright @ to_view(turn)).T, faces, colors, sighting, reconstructor,

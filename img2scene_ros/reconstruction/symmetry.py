@@ -13,7 +13,7 @@ _SAMPLES = 600  # seen points that a plane is judged by
 
 @dataclass(frozen=True)
 class Mirror:
-    """A vertical plane: cos(angle) x + sin(angle) y = offset, in the placement's axes."""
+    """A vertical plane: cos(angle) x + sin(angle) y = offset, in the view's axes."""
 
     angle: float
     offset: float

@@ -11,6 +11,7 @@ from img2scene_ros.camera import sampled
 from img2scene_ros.depth import measured
 from img2scene_ros.detection.masks import colored_pixels
 from img2scene_ros.errors import ReconstructionError
+from img2scene_ros.localization import object_axes
 from img2scene_ros.mesh.colors import picture_colors
 from img2scene_ros.types import Frame
 from img2scene_ros.types import Sighting
@@ -22,7 +23,10 @@ _FACING_UP = np.cos(np.radians(40.0))  # between up and the normal of a top
 
 class View:
     """
-    The bounds that one view sets to an object, in the axes of its placement, metres.
+    The bounds that one view sets to an object.
+
+    In metres and axes of its own: from the placement's origin, z up, x horizontally towards the
+    camera.
 
     The object lies behind the measured surface and beside no free space: inside the mask, or
     where something before it hides the mask's continuation.
@@ -49,6 +53,7 @@ class View:
         self.mask = mask
         self._colored = colored_pixels(sighting)
         self.placement = sighting.placement
+        self._axes = object_axes(self.placement.position, self.placement.rotation[:, 2])
         self.wall = wall
         self.tolerance = float(2.0 * frame.depth_std(self.placement.position[2]))
         self._window = _window(mask)
@@ -88,11 +93,11 @@ class View:
 
     def to_optical(self, points: np.ndarray) -> np.ndarray:
         """Turn points (..., 3) into the optical frame."""
-        return points @ self.placement.rotation.T + self.placement.position
+        return points @ self._axes.T + self.placement.position
 
     def to_object(self, points: np.ndarray) -> np.ndarray:
-        """Turn optical points (..., 3) into the placement's axes."""
-        return (points - self.placement.position) @ self.placement.rotation
+        """Turn optical points (..., 3) into the view's axes."""
+        return (points - self.placement.position) @ self._axes
 
     def depth_inside(self, points: np.ndarray) -> np.ndarray:
         """

@@ -97,15 +97,31 @@ def test_a_box_without_mask_is_enough() -> None:
     assert np.linalg.norm(position - center_in_camera(mesh, pose)) < 0.015
 
 
-def test_axes_are_up_and_towards_the_camera() -> None:
-    """The object's z is the table's normal, its x points horizontally to the camera."""
-    mesh, pose = box(0.1, 0.1, 0.1).apply_translation((0.1, 0.15, 0)), camera_pose(30, 0.9)
+@pytest.mark.parametrize('turn', [0.0, 0.3, 0.7, 1.2])
+def test_axes_of_a_box_run_along_its_faces(turn: float) -> None:
+    """The object's z is the table's normal; x is the face's normal most towards the camera."""
+    mesh = box(0.12, 0.1, 0.1).apply_transform(
+        trimesh.transformations.rotation_matrix(turn, (0, 0, 1)))
+    mesh.apply_translation((0.1, 0.15, 0))
+    pose = camera_pose(30, 0.9)
     frame, truth = tabletop_frame([mesh], pose)
-    in_table = pose[:3, :3] @ place(frame, truth == 1).rotation
+    placement = place(frame, truth == 1)
+    in_table = pose[:3, :3] @ placement.rotation
     assert in_table[:, 2] == pytest.approx((0, 0, 1), abs=0.01)
     towards = (pose[:3, 3] - mesh.bounds.mean(axis=0)) * (1, 1, 0)
-    assert in_table[:, 0] == pytest.approx(towards / np.linalg.norm(towards), abs=0.03)
+    normals = [np.array([np.cos(a), np.sin(a), 0]) for a in turn + np.arange(4) * np.pi / 2]
+    nearest = max(normals, key=lambda normal: normal @ towards)
+    assert in_table[:, 0] == pytest.approx(nearest, abs=0.06)
     assert np.linalg.det(in_table) == pytest.approx(1.0)
+    assert sorted(placement.size[:2]) == pytest.approx([0.1, 0.12], abs=0.02)
+
+
+def test_axes_of_a_can_point_to_the_camera() -> None:
+    mesh, pose = can(0.05, 0.12).apply_translation((0.1, 0.15, 0)), camera_pose(30, 0.9)
+    frame, truth = tabletop_frame([mesh], pose)
+    in_table = pose[:3, :3] @ place(frame, truth == 1).rotation
+    towards = (pose[:3, 3] - mesh.bounds.mean(axis=0)) * (1, 1, 0)
+    assert in_table[:, 0] == pytest.approx(towards / np.linalg.norm(towards), abs=0.03)
 
 
 def test_too_few_readings_are_no_place() -> None:
