@@ -44,7 +44,6 @@ class DepthNoise(Options):
     linear: float = option(
         0.001, 'By how much it grows with the distance [m per m]', low=0.0, high=1.0,
         read_only=True)
-
     scale: float = option(
         0.0, 'Factor on what the model says; 0: measured in the depth images, where they are '
         'noisier', low=0.0, high=100.0, read_only=True)
@@ -71,7 +70,7 @@ class DepthNoise(Options):
             return scale * (self.constant + self.linear * depth)
         return scale * (0.0012 + 0.0019 * (depth - 0.4) ** 2)
 
-    def measured(self, depth: np.ndarray, focal: float) -> float:
+    def measured_scale(self, depth: np.ndarray, focal: float) -> float:
         """
         Return how many times noisier a depth image is than the model says; NaN where it is empty.
 

@@ -202,7 +202,7 @@ class Pipeline:
         noise = frame.depth_noise
         if frame.depth is None or noise.scale:
             return frame
-        self._noise_scales.append(noise.measured(frame.depth, frame.camera.fx))
+        self._noise_scales.append(noise.measured_scale(frame.depth, frame.camera.fx))
         scales = [scale for scale in self._noise_scales if np.isfinite(scale)]
         scale = max(1.0, float(np.median(scales))) if scales else 1.0
         return replace(frame, depth_noise=replace(noise, scale=scale))

@@ -88,8 +88,8 @@ def test_noise_is_measured_on_surfaces_of_any_slant(
         white /= white.std()
     depth = (true + scale * noise.std(true, 500.0) * white).astype(np.float32)
     depth[100:150, 200:300] = np.nan
-    assert noise.measured(depth, 500.0) == pytest.approx(scale, rel=0.15)
-    assert np.isnan(noise.measured(np.full((480, 640), np.nan, np.float32), 500.0))
+    assert noise.measured_scale(depth, 500.0) == pytest.approx(scale, rel=0.15)
+    assert np.isnan(noise.measured_scale(np.full((480, 640), np.nan, np.float32), 500.0))
 
 
 def test_a_given_scale_multiplies_the_noise() -> None:

@@ -338,9 +338,9 @@ def _outlined(normal: np.ndarray, offset: float, points: np.ndarray) -> SupportP
 
 def _at_full_resolution(frame: Frame, coarse: _Candidate) -> SupportPlane:
     """Fit a plane of the coarse picture to all readings where it was seen."""
-    around = cv2.dilate(coarse.seen.astype(np.uint8), np.ones((3, 3), np.uint8))
+    seen = cv2.dilate(coarse.seen.astype(np.uint8), np.ones((3, 3), np.uint8))
     height, width = frame.shape
-    around = cv2.resize(around, (width, height), interpolation=cv2.INTER_NEAREST) > 0
+    around = cv2.resize(seen, (width, height), interpolation=cv2.INTER_NEAREST) > 0
     points = measured(frame.points)[around]
     tolerance = 3.0 * frame.depth_std(measured(frame.depth)[around])
     plane = coarse.plane

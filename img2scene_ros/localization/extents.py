@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import yaml
 
+from img2scene_ros.depth import measured
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection import box_iou
 from img2scene_ros.types import Sighting
@@ -73,14 +74,15 @@ def measured_extents(sighting: Sighting) -> Extents | None:
         return None
     least, noise, share = placement.size.copy(), 0.0, 0.0
     if 'sensor' in sources:
-        readings = sighting.detection.mask & np.isfinite(sighting.frame.depth)
+        readings = measured(sighting.detection.mask) & np.isfinite(measured(sighting.frame.depth))
         if box_iou(bbox_of(readings)[None], sighting.detection.bbox[None])[0, 0] < _SHOWN:
             return None
         least[:2] = _rectangle(sighting)
         noise = float(sighting.frame.depth_std(placement.position[2]))
     else:
         least[0] = 0.0
-        share = np.linalg.norm(placement.position_std) / np.linalg.norm(placement.position)
+        share = float(np.linalg.norm(placement.position_std)
+                      / np.linalg.norm(placement.position))
     least = np.maximum(least, 1e-3)
     most = np.append(max(least[0], min(least[1:])), least[1:])
     top = placement.position @ placement.rotation[:, 2] + placement.size[2] / 2.0
@@ -117,7 +119,7 @@ def size_ratio(extents: Extents | None, label: str) -> float:
 
 def _rectangle(sighting: Sighting) -> tuple[float, float]:
     """Return the sides of the outline on the ground, first that along the line of sight."""
-    points = sighting.frame.points[sighting.detection.mask]
+    points = measured(sighting.frame.points)[sighting.detection.mask]
     plan = points[np.isfinite(points).all(axis=1)] @ sighting.placement.rotation[:, :2]
     low, high = np.percentile(plan, (1, 99), axis=0)
     plan = plan[((plan >= low) & (plan <= high)).all(axis=1)]

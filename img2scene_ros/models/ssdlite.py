@@ -171,7 +171,8 @@ def anchors(size: int) -> np.ndarray:
     SSD's section 2.2, with the smallest boxes as TensorFlow's `SSDAnchorGenerator` has them.
     """
     sides = [*np.linspace(*_SCALES, len(_MAPS)), 1.0]
-    rows, cells = [], size / 16  # the first map is at stride 16
+    rows: list[tuple[float, float, float, float]] = []
+    cells = size / 16  # the first map is at stride 16
     for level in range(len(_MAPS)):
         cells = int(np.ceil(cells))
         side, ratios = sides[level], (1.0, 2.0, 0.5, 3.0, 1.0 / 3.0)

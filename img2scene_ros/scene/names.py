@@ -56,12 +56,12 @@ class NameEvidence:
     def add(self, sighting: Sighting) -> None:
         """Take in one more sighting."""
         names = names_of(sighting)
-        is_named = max(names, key=names.get) != UNNAMED
+        is_named = max(names, key=lambda name: names[name]) != UNNAMED
         weight = 1.0 if is_named else _NO_NAME_WEIGHT
         kept = min(1.0, (_MEMORY - weight) / (sum(self._sums.values()) or 1.0))
         self._sums = {name: kept * self._sums.get(name, 0.0) + weight * names.get(name, 0.0)
                       for name in {**self._sums, **names}}
-        best = max(self._sums, key=self._sums.get)
+        best = max(self._sums, key=lambda name: self._sums[name])
         if not self.label or self._sums[best] > _CLEARLY * self._sums[self.label]:
             self.label = best
 
