@@ -22,6 +22,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -105,6 +106,7 @@ class AutoDetector:
     ) -> None:
         self.options = options
         self._seen: _Seen | None = None
+        self._detr = detr
         network, self.status = _network(coco, detr)
         self.parts: dict[str, Detector] = {'tabletop': TabletopDetector(tabletop), **network}
         if 'detr' not in network and detr.checkpoint != _USUAL or not network:
@@ -133,10 +135,23 @@ class AutoDetector:
         seen = self._seen
         if (seen is None or seen.shape != frame.shape or seen.age + 1 >= self.options.network_every
                 or cv2.absdiff(seen.small, small).max() >= _CHANGE):
-            self._seen = _Seen(frame.shape, small, network.detect(frame, support))
+            named = network.detect(frame, support)
+            if not named and not frame.has_depth and self._of_rendered_scenes:
+                named = self._of_rendered_scenes.detect(frame, support)
+            self._seen = _Seen(frame.shape, small, named)
         else:
             seen.age += 1
         return self._seen.named
+
+    @cached_property
+    def _of_rendered_scenes(self) -> Detector | None:
+        """Return what knows simulators' pictures, in which one of photos finds nothing."""
+        if 'coco' not in self.parts:
+            return None
+        try:
+            return DetrDetector(replace(self._detr, checkpoint=BUNDLED, labels=()))
+        except MissingDependencyError:
+            return None
 
 
 @dataclass

@@ -416,6 +416,23 @@ def test_a_picture_without_depth_is_left_to_the_model(weights, recorded):
         (one.label, one.score) for one in by_model] != []
 
 
+def test_a_simulators_picture_is_shown_to_the_network_of_rendered_scenes(
+    weights, recorded, monkeypatch,
+):
+    """It is asked only where the one of photos finds nothing, and there is no depth."""
+    frame = recorded('ycb_1')
+    picture = Frame(frame.color, frame.camera)
+    expected = detr.DetrDetector(DetrOptions(checkpoint='bundled')).detect(picture, None)
+    detector = AutoDetector()
+    assert detector.detect(picture, None) != []  # what the network of photos knows
+    monkeypatch.setattr(detector.parts['coco'], 'detect', lambda *_: [])
+    detector.options = AutoOptions(network_every=1)
+    assert [(one.label, one.score) for one in detector.detect(picture, None)] == [
+        (one.label, one.score) for one in expected] != []
+    support = find_support(frame)
+    assert len(detector.detect(frame, support)) == len(TabletopDetector().detect(frame, support))
+
+
 def test_a_name_below_the_threshold_renames_nothing(weights, recorded):
     frame = recorded('ycb_1')
     options = DetrOptions(checkpoint=str(weights), score_threshold=0.999)
