@@ -31,11 +31,12 @@ export NODE_PATH := $(abspath $(VENV))/node/node_modules
 demo: $(STAMP)
 	$(VENV)/bin/img2scene demo
 
-# Without ROS on all cores, then one robot after another; pytest ends with 5 where TESTS has none.
+# Without ROS on all cores, then robots, each in a DDS domain of its own; pytest ends with 5 where TESTS has none.
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --maxprocesses 4 -m 'not ros' $(TESTS) \
 		|| test $$? -eq 5
-	$(VENV)/bin/python -m pytest -m ros $(TESTS) || test $$? -eq 5
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --maxprocesses 3 --dist loadfile -m ros \
+		$(TESTS) || test $$? -eq 5
 
 test-fast: $(STAMP)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --dist loadfile \
