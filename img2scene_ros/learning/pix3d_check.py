@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+import trimesh
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.errors import InputError
 from img2scene_ros.learning.metrics import voxel_iou
 from img2scene_ros.learning.pix3d import Pix3dPicture
+from img2scene_ros.learning.volumes import surface_cells
 from img2scene_ros.rendering.pictures import BACKDROP
 from img2scene_ros.rendering.pictures import captioned
 from img2scene_ros.rendering.raycast import Lights
@@ -27,11 +29,6 @@ CAPTION = 24
 MASK_COLOR, OUTLINE_COLOR = (60, 220, 60), (255, 40, 40)
 CELLS_SHOWN = 64
 SHRUNK = 0.8  # of a cell, so that the cells are seen apart
-CORNERS = np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)])
-# The two triangles of each side of a cell: corners counter-clockwise seen from outside.
-SIDES = np.array([
-    [[0, 1, 3], [0, 3, 2]], [[4, 6, 7], [4, 7, 5]], [[0, 4, 5], [0, 5, 1]],
-    [[2, 3, 7], [2, 7, 6]], [[0, 2, 6], [0, 6, 4]], [[1, 5, 7], [1, 7, 3]]]).reshape(12, 3)
 
 
 def write_sheets(
@@ -120,18 +117,10 @@ def _cells(voxels: np.ndarray, place: np.ndarray, scale: float = 1.0) -> Surface
     :param place: (4, 4), takes the index of a cell's centre to the coordinates of the surface
     :param scale: side of a cube in cells
     """
-    padded = np.pad(voxels, 1)
-    hidden = np.ones_like(voxels)
-    for axis in range(3):
-        for step in (-1, 1):
-            hidden &= np.roll(padded, step, axis)[1:-1, 1:-1, 1:-1]
-    index = np.argwhere(voxels & ~hidden)
-    corners = (index[:, None] + scale * (CORNERS - 0.5)).reshape(-1, 3)
-    faces = (8 * np.arange(len(index))[:, None, None] + SIDES).reshape(-1, 3)
-    height = np.rint(index[:, 2] * 255 / voxels.shape[2]).astype(np.uint8)
-    colors = cv2.applyColorMap(height[:, None], cv2.COLORMAP_VIRIDIS)[:, 0, ::-1]
-    return Surface(
-        corners @ place[:3, :3].T + place[:3, 3], faces, colors.repeat(8, axis=0), id=1)
+    cubes = trimesh.voxel.ops.multibox(surface_cells(voxels), pitch=scale)
+    height = np.rint(np.rint(cubes.vertices[:, 2:]) * 255 / voxels.shape[2]).astype(np.uint8)
+    colors = cv2.applyColorMap(height, cv2.COLORMAP_VIRIDIS)[:, 0, ::-1]
+    return Surface(cubes.vertices @ place[:3, :3].T + place[:3, 3], cubes.faces, colors, id=1)
 
 
 def _enlarged(picture: np.ndarray) -> np.ndarray:
