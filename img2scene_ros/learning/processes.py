@@ -2,12 +2,12 @@
 """Work that several processes share."""
 
 import signal
-import sys
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import active_children
 from multiprocessing import get_context
 from typing import TypeVar
 
@@ -42,10 +42,13 @@ def shared_out(
             raise InputError(
                 'a worker process was ended from outside, most often for want of memory; run the '
                 'command again with a smaller --jobs, it goes on where it ended') from error
-        finally:
-            pool.shutdown(cancel_futures=True)
+        except BaseException:  # an interrupt, too: else what is queued would be done first
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in active_children():
+                process.terminate()
+            raise
 
 
 def _start_worker() -> None:
-    signal.signal(signal.SIGINT, lambda *_: sys.exit(130))  # without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it, without a traceback
     cv2.setNumThreads(1)
