@@ -130,7 +130,7 @@ def pack_shapes(
 
     tasks, reasons = _tasks(pix3d, meshes)
     records = []
-    for done, record in enumerate(shared_out(_record, tasks, jobs, chunk=4), 1):
+    for done, record in enumerate(shared_out(_record, tasks, jobs), 1):
         (reasons if isinstance(record, str) else records).append(record)
         progress(done, len(tasks))
     columns = {name: [record[name] for record in records] for name in records[0]}

@@ -376,7 +376,7 @@ def _prepare(
     plans = _plan(annotations, raw, size)
     tasks = sorted({task for plan in plans for task in plan.values()},
                    key=lambda task: (task.work.__name__, task.sources, task.targets))
-    finished = shared_out(partial(_run, raw, out), tasks, jobs, chunk=8)
+    finished = shared_out(partial(_run, raw, out), tasks, jobs)
     quiet = console is None or not console.is_terminal
     results = dict(zip(tasks, track(
         finished, 'Preparing', total=len(tasks), console=console, disable=quiet)))

@@ -20,14 +20,13 @@ Result = TypeVar('Result')
 
 
 def shared_out(
-    work: Callable[[Item], Result], items: Sequence[Item], jobs: int, chunk: int = 1,
+    work: Callable[[Item], Result], items: Sequence[Item], jobs: int,
 ) -> Iterator[Result]:
     """
     Yield what work returns for each item, in order.
 
     :param work: can be pickled, as the items and what it returns
     :param jobs: processes; an interrupt ends them, too
-    :param chunk: items that a process takes at once
     :raises InputError: a process was ended from outside
     """
     if min(jobs, len(items)) <= 1:
@@ -37,13 +36,13 @@ def shared_out(
     with ProcessPoolExecutor(
             min(jobs, len(items)), get_context('spawn'), _start_worker) as pool:
         try:
-            yield from pool.map(work, items, chunksize=chunk)
+            for future in [pool.submit(work, item) for item in items]:
+                yield future.result()
         except BrokenProcessPool as error:
             raise InputError(
                 'a worker process was ended from outside, most often for want of memory; run the '
                 'command again with a smaller --jobs, it goes on where it ended') from error
         except BaseException:  # an interrupt, too: else what is queued would be done first
-            pool.shutdown(wait=False, cancel_futures=True)
             for process in active_children():
                 process.terminate()
             raise

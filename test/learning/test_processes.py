@@ -14,6 +14,7 @@ from img2scene_ros.errors import InputError
 from img2scene_ros.learning.processes import shared_out
 
 ENDLESS = '''
+import signal
 import sys
 import time
 from pathlib import Path
@@ -25,6 +26,7 @@ def work(number):
     time.sleep(3600)
 
 if __name__ == '__main__':
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells may have it ignored
     list(shared_out(work, range(6), 2))
 '''
 
@@ -39,7 +41,7 @@ def ended(number: int) -> None:
 
 @pytest.mark.parametrize('jobs', (1, 2))
 def test_results_come_in_order(jobs):
-    assert list(shared_out(halved, range(9), jobs, chunk=2)) == [n / 2 for n in range(9)]
+    assert list(shared_out(halved, range(9), jobs)) == [n / 2 for n in range(9)]
 
 
 def test_a_process_that_was_ended_from_outside_is_one_sentence():
