@@ -35,7 +35,7 @@ demo: $(STAMP)
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --maxprocesses 4 -m 'not ros' $(TESTS) \
 		|| test $$? -eq 5
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --maxprocesses 3 --dist loadfile -m ros \
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 3 --dist loadfile -m ros \
 		$(TESTS) || test $$? -eq 5
 
 test-fast: $(STAMP)

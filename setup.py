@@ -31,7 +31,10 @@ setup(
     install_requires=[
         'PyYAML', 'numpy>=1.26', 'pillow>=10.2', 'requests', 'rich', 'scikit-image>=0.22',
         'scipy>=1.11', 'setuptools', 'trimesh>=4.12'],
-    extras_require={'test': ['pytest']},  # by which colcon knows that pytest runs the tests
+    extras_require={
+        'test': ['pytest'],  # by which colcon knows that pytest runs the tests
+        'train': ['safetensors', 'tensorboard', 'torch', 'transformers'],  # not for a robot
+    },
     python_requires='>=3.10',
     zip_safe=False,
     maintainer='img2scene maintainers',

@@ -6,6 +6,7 @@ import sys
 import pytest
 import trimesh
 
+from img2scene_ros.cli import main
 from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.mesh.closing import decimated
 from img2scene_ros.mesh.closing import repaired
@@ -33,3 +34,15 @@ def test_meshes_without_open3d(monkeypatch: pytest.MonkeyPatch) -> None:
         decimated(box, 4)
     with pytest.raises(MissingDependencyError, match='open3d'):
         repaired(box.vertices, box.faces[:1], 100)
+
+
+@pytest.mark.parametrize('command', (
+    ['train', '--data', 'x'], ['train-detector', '--data', 'x'],
+    ['learn', 'shape', '--shapes', 'x']))
+def test_trainings_without_torch_name_the_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, 'torch', None)
+    assert main([*command, '--out', 'y']) == 1
+    error, = capsys.readouterr().err.splitlines()
+    assert 'torch' in error and "pip install '.[train]'" in error

@@ -5,6 +5,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from img2scene_ros.packages import require_extra
+
 
 def add_parser(commands: Any) -> None:
     """Add the command to the parser."""
@@ -30,6 +32,7 @@ def add_parser(commands: Any) -> None:
 
 
 def _run(chosen: argparse.Namespace) -> int:
+    require_extra('img2scene learn', 'train', ('torch',))
     from img2scene_ros.devices import torch_device
     from img2scene_ros.learning.students import learn
     from img2scene_ros.learning.students import read_student_options

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from img2scene_ros.packages import require_extra
+
 
 def add_parser(commands: Any) -> None:
     """Add the command to the parser."""
@@ -22,6 +24,7 @@ def add_parser(commands: Any) -> None:
 
 
 def _run(chosen: argparse.Namespace) -> int:
+    require_extra('img2scene train', 'train', ('torch', 'safetensors'))
     from img2scene_ros.learning.dataset import open_samples
     from img2scene_ros.learning.training import train
     from img2scene_ros.learning.training_config import read_config

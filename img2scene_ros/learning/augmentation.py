@@ -188,27 +188,25 @@ def _texture(size: int, random: np.random.Generator) -> np.ndarray:
     return np.clip(random.uniform(0, 255, 3) + patches, 0, 255).astype(np.uint8)
 
 
-def photometric(
-    color: np.ndarray, random: np.random.Generator, strength: float,
-) -> np.ndarray:
-    """Change gamma, contrast, brightness, white balance and saturation; blur; add noise."""
+def photometric(color: np.ndarray, random: np.random.Generator, strength: float) -> np.ndarray:
+    """Change gamma, brightness, white balance and saturation; blur; add noise; all in 8 bits."""
     if strength == 0:
         return color
-    gamma = np.exp(strength * random.normal(0, 0.2))
-    balance = np.exp(strength * random.normal(0, 0.08, 3))
-    gain = np.exp(strength * random.normal(0, 0.2))
-    levels = np.linspace(0, 1, 256)[:, None] ** gamma * gain * balance
-    levels += strength * random.normal(0, 0.05)
-    table = (255 * np.clip(levels, 0, 1)).astype(np.uint8)
-    color = cv2.LUT(np.ascontiguousarray(color), table[:, None])
-    pixels = color.astype(np.float32)
-    grey = pixels.mean(axis=-1, keepdims=True)
-    pixels = grey + (pixels - grey) * np.float32(np.exp(strength * random.normal(0, 0.3)))
-    if random.random() < 0.3:
-        pixels = cv2.GaussianBlur(pixels, (0, 0), 0.3 + strength * random.uniform(0, 1))
-    noise = random.standard_normal(color.shape, np.float32)
-    pixels += noise * np.float32(strength * random.uniform(0, 6))
-    return np.clip(pixels, 0, 255).astype(np.uint8)
+    levels = np.linspace(0, 1, 256) ** np.exp(strength * random.normal(0, 0.25))
+    levels = levels * np.exp(strength * random.normal(0, 0.2)) + strength * random.normal(0, 0.05)
+    color = cv2.LUT(color, np.clip(255 * levels, 0, 255).astype(np.uint8))
+    saturation = np.exp(strength * random.normal(0, 0.3))
+    mixing = saturation * np.eye(3) + (1 - saturation) / 3
+    balance = np.exp(strength * random.normal(0, 0.12, (3, 1)))
+    color = cv2.transform(color, balance * mixing)
+    if random.random() < 0.35:
+        color = cv2.GaussianBlur(color, (0, 0), 0.3 + strength * random.uniform(0, 1))
+    if random.random() < 0.7:
+        noise = np.empty(color.shape, np.int16)
+        cv2.setRNGSeed(int(random.integers(2 ** 31)))
+        cv2.randn(noise, 0, strength * random.uniform(0, 9))
+        color = cv2.add(color, noise, dtype=cv2.CV_8U)
+    return color
 
 
 def resized_mask(mask: np.ndarray, pixels: int) -> np.ndarray:

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options of a detector's training, from a YAML file and NAME=VALUE texts."""
+"""The options of a detector's training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from img2scene_ros.errors import OptionError
-from img2scene_ros.learning.training_config import dotted_values
-from img2scene_ros.learning.training_config import given_values
-from img2scene_ros.learning.training_config import take_options
+from img2scene_ros.learning.training_config import RunOptions
+from img2scene_ros.learning.training_config import TrainingConfig
+from img2scene_ros.learning.training_config import read_sections
+from img2scene_ros.learning.training_config import warmed_cosine
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
 
@@ -54,7 +54,7 @@ class DetectorAugmentationOptions(Options):
 
 
 @dataclass(frozen=True)
-class DetectorTrainingOptions(Options):
+class DetectorTrainingOptions(RunOptions):
     """How a detector is trained."""
 
     start_from: str = option(
@@ -73,23 +73,22 @@ class DetectorTrainingOptions(Options):
     hold: float = option(
         0.45, 'Share of the training after which it falls to 0, as a cosine', low=0.0, high=1.0)
     clip: float = option(1.0, 'Greatest norm of the gradient; 0 is no limit', low=0.0)
-    average: float = option(
-        0.999, 'Decay per step of the moving average of the weights, which is what gets saved',
-        low=0.0, high=0.99999)
     dense: float = option(
         1.0, "Weight of the one-to-many loss of the encoder's proposals", low=0.0)
     candidates: int = option(8, 'Proposals that learn one object in it', low=1)
     least_shown: float = option(
         0.2, 'Objects of whose box less is visible are ignored', low=0.0, high=1.0)
-    precision: str = option(
-        'auto', 'Arithmetic: auto is bf16 on a GPU and fp32 on a CPU',
-        choices=('auto', 'fp32', 'bf16'))
-    workers: int = option(0, 'Processes that prepare pictures', low=0)
-    seed: int = option(0, 'Seed of the weights, the order and the augmentation', low=0)
-    log_every: int = option(50, 'Steps between two lines of the log', low=1)
-    save_every: int = option(500, 'Steps between two states to resume from', low=1)
-    validate_every: int = option(1000, 'Steps between two validations', low=1)
     validation_samples: int = option(250, 'Pictures of a validation', low=1)
+
+    @property
+    def stages(self) -> list['TrainingStage']:
+        """Return the parts of the training."""
+        return read_stages(self.sizes)
+
+    def rate(self, step: int, done: float) -> float:
+        """As `RunOptions`, with a plain between warm-up and cosine."""
+        return self.learning_rate * warmed_cosine(
+            (step + 1) / (self.warm_up + 1), done, self.hold)
 
 
 @dataclass(frozen=True)
@@ -106,46 +105,11 @@ class TrainingStage:
     end: float
 
 
-@dataclass(frozen=True)
-class DetectorConfig:
-    """
-    All options of a training.
-
-    - training: how
-    - model: the network's shape
-    - augmentation: how pictures are changed
-    """
-
-    training: DetectorTrainingOptions
-    model: DetectorModelOptions
-    augmentation: DetectorAugmentationOptions
-
-    @property
-    def stages(self) -> list[TrainingStage]:
-        """Return the parts of the training."""
-        return read_stages(self.training.sizes)
-
-    def values(self) -> dict[str, Any]:
-        """Return all options by their dotted names."""
-        return dotted_values(self)
-
-
-def read_detector_config(path: Path | None, assignments: Sequence[str] = ()) -> DetectorConfig:
-    """
-    Read the options of a training.
-
-    :param path: YAML: NAME: VALUE, with sections `model` and `augmentation`; None is all defaults
-    :param assignments: NAME=VALUE or SECTION.NAME=VALUE; they go before the file
-    :raises InputError: the file cannot be read
-    :raises OptionError: an unknown name or a value that is not allowed
-    """
-    given = given_values(path, assignments)
-    config = DetectorConfig(
-        take_options(DetectorTrainingOptions, given, ''),
-        take_options(DetectorModelOptions, given, 'model.'),
-        take_options(DetectorAugmentationOptions, given, 'augmentation.'))
-    if given:
-        raise OptionError(f"there is no option '{next(iter(given))}' of this training")
+def read_detector_config(path: Path | None, assignments: Sequence[str] = ()) -> TrainingConfig:
+    """Read the options of a detector's training; all else as `read_sections`."""
+    config = read_sections(
+        path, assignments, DetectorTrainingOptions, lambda _: DetectorModelOptions,
+        DetectorAugmentationOptions)
     read_stages(config.training.sizes)
     if config.model.width % 32:
         raise OptionError(f"option 'model.width' is {config.model.width}; it must be a multiple "

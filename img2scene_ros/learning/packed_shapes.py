@@ -9,11 +9,8 @@ import json
 import zipfile
 import zlib
 from collections.abc import Callable
-from collections.abc import Iterator
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
@@ -129,9 +126,11 @@ def pack_shapes(
     :param jobs: processes
     :raises InputError: a folder that holds no shapes, or a file that cannot be written
     """
+    from img2scene_ros.learning.processes import shared_out
+
     tasks, reasons = _tasks(pix3d, meshes)
     records = []
-    for done, record in enumerate(_done(tasks, jobs), 1):
+    for done, record in enumerate(shared_out(_record, tasks, jobs), 1):
         (reasons if isinstance(record, str) else records).append(record)
         progress(done, len(tasks))
     columns = {name: [record[name] for record in records] for name in records[0]}
@@ -182,19 +181,6 @@ def _tasks(pix3d: Path | None, meshes: Sequence[Path]) -> tuple[list[_Task], lis
         else:
             kept[task.name] = task
     return list(kept.values()), list(dict.fromkeys(reasons))
-
-
-def _done(tasks: list[_Task], jobs: int) -> Iterator[dict[str, Any] | str]:
-    """Yield what `_record` returns for each task, in order."""
-    if jobs == 1:
-        yield from map(_record, tasks)
-        return
-    # Spawned, since Open3D's threads do not survive a fork.
-    with ProcessPoolExecutor(jobs, get_context('spawn')) as pool:
-        try:
-            yield from pool.map(_record, tasks, chunksize=4)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _record(task: _Task) -> dict[str, Any] | str:

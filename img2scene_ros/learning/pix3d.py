@@ -7,7 +7,7 @@ Pix3D (Sun et al., CVPR 2018): from the published files to a folder that is quic
     voxels/<shape>.npy   (128, 128, 128) bool, as published; pictures of one shape share it
     metadata.json        categories, cameras of the stored squares, places of the voxels
     skipped.json         what could not be used, and why
-    .done.jsonl          one line per finished file, so that a second run goes on where one ended
+    .done/               what is finished, of which sources, so that a second run goes on there
 
 `load_prepared` reads it. The published axes are x left, y up, z inward for models, and x left,
 y outward, z up for voxels; models have no metric scale (most have a diagonal of 1).
@@ -17,17 +17,10 @@ import io
 import json
 import os
 import re
-import signal
 from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Iterator
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures import as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
@@ -38,6 +31,7 @@ import numpy as np
 from img2scene_ros.camera import Camera
 from img2scene_ros.errors import InputError
 from img2scene_ros.files import replacing
+from img2scene_ros.learning.processes import shared_out
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -225,13 +219,9 @@ def prepare_pix3d(
     listed = _read_list(raw)
     try:
         _check_size(out, size)
-        for folder in ('images', 'masks', 'voxels'):
+        for folder in ('images', 'masks', 'voxels', '.done'):
             (out / folder).mkdir(parents=True, exist_ok=True)
         return _prepare(raw, out, size, jobs, console, listed)
-    except BrokenProcessPool as error:
-        raise InputError(
-            'a worker process was ended from outside, most often for want of memory; '
-            'run the command again with a smaller --jobs, it goes on where it ended') from error
     except OSError as error:
         raise InputError(
             f"cannot write the prepared data to '{out}' ({error.strerror or error}); make room or "
@@ -332,12 +322,25 @@ class _Task:
     targets: tuple[str, ...]
     size: int
 
-    @property
-    def key(self) -> str:
-        """Return what only a task that replaces the work of this one shares."""
-        return ' '.join([self.work.__name__, *(self.targets or self.sources)])
+    def run(self, raw: Path, out: Path) -> dict[str, Any] | _UnusableError:
+        """
+        Do the work, unless a note says that it was done with these very sources.
 
-    def state(self, raw: Path) -> list[Any]:
+        What cannot be used comes back as the error that says why.
+        """
+        name = re.sub(r'\W', '_', (self.targets or self.sources)[0])
+        note = out / '.done' / f'{self.work.__name__}_{name}.json'
+        try:
+            state = self._state(raw)
+            before, result = _read_note(note)
+            if before != state or not all((out / target).is_file() for target in self.targets):
+                result = self.work(self, raw, out)
+                _write(note, json.dumps([state, result]).encode())
+            return result
+        except _UnusableError as error:
+            return error
+
+    def _state(self, raw: Path) -> list[Any]:
         """Return what the result depends on, as JSON values."""
         stamps = []
         for source in self.sources:
@@ -347,17 +350,21 @@ class _Task:
             stamps.append([found.st_size, found.st_mtime_ns])
         return [self.size, list(self.sources), stamps]
 
-    def run(self, raw: Path, out: Path) -> dict[str, Any] | _UnusableError:
-        """Do the work; what cannot be used comes back as the error that says why."""
-        try:
-            return self.work(self, raw, out)
-        except _UnusableError as error:
-            return error
+
+def _read_note(path: Path) -> tuple[Any, Any]:
+    """Return the state and the result of a task's last run, if any."""
+    try:
+        before, result = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None, None
+    return before, result
 
 
 def _prepare(
     raw: Path, out: Path, size: int, jobs: int, console: 'Console | None', listed: list[Any],
 ) -> list[Skipped]:
+    from rich.progress import track
+
     skipped, annotations = [], []
     for index, entry in enumerate(listed):
         try:
@@ -367,7 +374,12 @@ def _prepare(
             category, image = (str(known.get(name) or '') for name in ('category', 'img'))
             skipped.append(Skipped(index, category.strip(), image, str(error)))
     plans = _plan(annotations, raw, size)
-    results = _run_all({task for plan in plans for task in plan.values()}, raw, out, jobs, console)
+    tasks = sorted({task for plan in plans for task in plan.values()},
+                   key=lambda task: (task.work.__name__, task.sources, task.targets))
+    finished = shared_out(partial(_run, raw, out), tasks, jobs)
+    quiet = console is None or not console.is_terminal
+    results = dict(zip(tasks, track(
+        finished, 'Preparing', total=len(tasks), console=console, disable=quiet)))
     pictures = []
     for annotation, plan in zip(annotations, plans):
         try:
@@ -468,74 +480,8 @@ def _place(annotation: _Annotation, done: dict[str, dict[str, Any]]) -> np.ndarr
     return place
 
 
-def _run_all(
-    tasks: set[_Task], raw: Path, out: Path, jobs: int, console: 'Console | None',
-) -> dict[_Task, dict[str, Any] | _UnusableError]:
-    """Run the tasks that are not done yet; note each finished one at once."""
-    from rich.progress import track
-
-    journal = out / '.done.jsonl'
-    done = _read_journal(journal)
-    results: dict[_Task, dict[str, Any] | _UnusableError] = {}
-    waiting: dict[_Task, list[Any]] = {}
-    for task in sorted(tasks, key=lambda task: (task.work.__name__, task.sources, task.targets)):
-        try:
-            state = task.state(raw)
-        except _UnusableError as error:
-            results[task] = error
-            continue
-        before, result = done.get(task.key, (None, None))
-        if before == state and all((out / target).is_file() for target in task.targets):
-            results[task] = result
-        else:
-            waiting[task] = state
-    if not waiting:
-        return results
-    with open(journal, 'a') as lines, _runner(list(waiting), raw, out, jobs) as finished:
-        quiet = console is None or not console.is_terminal
-        for task, result in track(
-                finished, 'Preparing', total=len(waiting), console=console, disable=quiet):
-            results[task] = result
-            if isinstance(result, dict):
-                # The line before may have been cut off by an interruption.
-                lines.write(f'\n{json.dumps([task.key, waiting[task], result])}')
-                lines.flush()
-    return results
-
-
-@contextmanager
-def _runner(
-    tasks: list[_Task], raw: Path, out: Path, jobs: int,
-) -> Iterator[Iterable[tuple[_Task, Any]]]:
-    """Run tasks in some processes; at an interruption end only what is under way."""
-    if min(jobs, len(tasks)) <= 1:
-        yield ((task, task.run(raw, out)) for task in tasks)
-        return
-    # Spawned, since forking is not safe beside threads; those the progress bar is drawn by.
-    pool = ProcessPoolExecutor(min(jobs, len(tasks)), get_context('spawn'), _start_worker)
-    try:
-        pending = {pool.submit(task.run, raw, out): task for task in tasks}
-        yield ((pending[future], future.result()) for future in as_completed(pending))
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the work
-    cv2.setNumThreads(1)
-
-
-def _read_journal(path: Path) -> dict[str, tuple[list[Any], dict[str, Any]]]:
-    """Return the state and the result of each task's last run, by the task's key."""
-    done = {}
-    if path.is_file():
-        for line in path.read_text().splitlines():
-            try:
-                key, state, result = json.loads(line)
-            except ValueError:
-                continue
-            done[key] = state, result
-    return done
+def _run(raw: Path, out: Path, task: _Task) -> dict[str, Any] | _UnusableError:
+    return task.run(raw, out)
 
 
 def _cut_picture(task: _Task, raw: Path, out: Path) -> dict[str, Any]:

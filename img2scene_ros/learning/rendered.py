@@ -3,17 +3,13 @@
 
 from collections.abc import Callable
 from collections.abc import Iterable
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures import as_completed
 from dataclasses import asdict
+from functools import partial
 from itertools import islice
-from multiprocessing import get_context
 from pathlib import Path
 
-import cv2
-
 from img2scene_ros.errors import InputError
+from img2scene_ros.learning.processes import shared_out
 from img2scene_ros.learning.samples import encode_crop
 from img2scene_ros.learning.samples import encode_scene
 from img2scene_ros.learning.samples import read_index
@@ -51,14 +47,14 @@ def render_dataset(
     library = open_library(
         shapes, meshes, options.split, options.test_share, options.split_seed)
     count = -(-options.samples // options.shard_samples)
-    names = [f'shard_{number:05d}.npz' for number in range(count)]
+    names = [_shard_name(number) for number in range(count)]
     _start(out, {
         'options': asdict(options), 'shards': names, 'shapes': library.names,
         'left_out': library.left_out})
     todo = [number for number in range(count) if not (out / names[number]).is_file()]
     finished = count - len(todo)
     progress(min(finished * options.shard_samples, options.samples), options.samples)
-    for _ in _rendered(library, options, [(n, out / names[n]) for n in todo], jobs):
+    for _ in shared_out(partial(_render_shard, library, options, out), todo, jobs):
         finished += 1
         progress(min(finished * options.shard_samples, options.samples), options.samples)
     return library
@@ -77,29 +73,14 @@ def _start(out: Path, index: dict) -> None:
     write_index(out, index)
 
 
-def _rendered(
-    library: Library, options: RenderOptions, shards: list[tuple[int, Path]], jobs: int,
-) -> Iterator[None]:
-    """Yield each time that a shard is done."""
-    if jobs == 1:
-        for number, path in shards:
-            yield _render_shard(library, options, number, path)
-        return
-    # Spawned, since Open3D's threads do not survive a fork.
-    with ProcessPoolExecutor(jobs, get_context('spawn'), cv2.setNumThreads, (1,)) as pool:
-        futures = [pool.submit(_render_shard, library, options, number, path)
-                   for number, path in shards]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+def _shard_name(number: int) -> str:
+    return f'shard_{number:05d}.npz'
 
 
-def _render_shard(library: Library, options: RenderOptions, number: int, path: Path) -> None:
+def _render_shard(library: Library, options: RenderOptions, out: Path, number: int) -> None:
     count = min(options.shard_samples, options.samples - number * options.shard_samples)
     if options.kind == 'crops':
         records: Iterable = map(encode_crop, crop_samples(library, options, number))
     else:
         records = map(encode_scene, scene_samples(library, options, number))
-    write_shard(path, list(islice(records, count)))
+    write_shard(out / _shard_name(number), list(islice(records, count)))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What the trainings share: the files of a run, its log and progress, and how weights move.
+The files of a training's run, its log and its progress.
 
 A run is a folder. Beside what was learned it holds `state.pt`, all it takes to go on, `log.jsonl`,
 and TensorBoard's files where that is installed.
@@ -16,11 +16,8 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-import cv2
 import torch
-from torch import nn
 
-from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import InputError
 from img2scene_ros.files import write_whole
 
@@ -30,42 +27,6 @@ LOG = 'log.jsonl'
 FREE = {'workers', 'log_every', 'save_every', 'validate_every', 'validation_samples'}
 
 logger = logging.getLogger(__name__)
-
-
-class TrainingError(Img2SceneError):
-    """A training that cannot go on."""
-
-
-def weight_groups(
-    network: nn.Module, decay: float, outer_layers: tuple[str, ...] = (),
-) -> list[dict[str, Any]]:
-    """
-    Return an optimizer's groups: weight decay is for matrices and filters only.
-
-    :param outer_layers: names of the layers that read inputs or give answers; the matrices and
-        filters of all others are `hidden`, which `Muon` tells apart
-    """
-    matrices = {name: w for name, w in network.named_parameters() if w.ndim > 1}
-    hidden = {name: w for name, w in matrices.items() if not name.startswith(outer_layers)}
-    outer = [w for name, w in matrices.items() if name not in hidden]
-    return [{'params': list(hidden.values()), 'weight_decay': decay, 'hidden': True},
-            {'params': outer, 'weight_decay': decay, 'hidden': False},
-            {'params': [w for w in network.parameters() if w.ndim <= 1], 'weight_decay': 0.0,
-             'hidden': False}]
-
-
-@torch.no_grad()
-def move_average(average: nn.Module, network: nn.Module, step: int, decay: float) -> None:
-    """Move the average towards the weights; faster at the start. Statistics are copied."""
-    decay = min(decay, (1.0 + step) / (10.0 + step))
-    torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1.0 - decay)
-    for kept, new in zip(average.buffers(), network.buffers()):
-        kept.copy_(new)
-
-
-def on_one_core(_: int) -> None:
-    """Set a worker up: there are as many of them as shall work at once."""
-    cv2.setNumThreads(1)
 
 
 def open_run(run: Any, about: dict[str, Any], out: Path, resume: bool) -> None:
@@ -147,7 +108,6 @@ def open_log(
     board = _tensorboard(out, step)
 
     def write(step: int, values: dict[str, Any]) -> None:
-        values = {name: value for name, value in values.items() if name != 'last'}
         try:
             with open(path, 'a') as file:
                 file.write(json.dumps({'step': step, **values}) + '\n')
@@ -174,8 +134,8 @@ def _tensorboard(out: Path, step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        logger.info('TensorBoard is not installed (pip install tensorboard), so the curves are '
-                    'in %s only', out / LOG)
+        logger.info("TensorBoard is not installed (it is in img2scene's extra 'train'), so the "
+                    'curves are in %s only', out / LOG)
         return None
     return SummaryWriter(str(out), purge_step=step + 1)
 

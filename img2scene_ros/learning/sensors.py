@@ -4,6 +4,7 @@ What depth cameras of three kinds, masks and light make of true pictures: batche
 
 Plain torch without loops over the batch, and nothing waits for the device. All chance is from a
 generator on the pictures' device: the same state gives the same there. Call it outside autocast.
+`depth_noise` is for one image of any camera; the published figures with noisy depth are by it.
 """
 
 import torch
@@ -226,7 +227,7 @@ def light_changed(color: Tensor, generator: Generator, strength: float = 1.0) ->
     """
     Change gamma, gain, white balance, brightness and saturation; blur; add noise, per picture.
 
-    The same as `augmentation.photometric`.
+    Much as `augmentation.photometric`, which is for one picture.
 
     :param color: (B, 3, H, W) uint8, RGB
     :return: (B, 3, H, W) uint8

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The options of a training, from a YAML file and NAME=VALUE texts."""
 
+from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import asdict
 from dataclasses import dataclass
 from dataclasses import fields
+from math import cos
+from math import pi
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +21,62 @@ from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.packages import importing
 
-SECTIONS = ('model', 'augmentation')
-
 
 @dataclass(frozen=True)
-class TrainingOptions(Options):
-    """How a network is trained."""
+class RunOptions(Options):
+    """What all trainings have; some change the defaults."""
 
-    network: str = option('frustum-unet', 'Which network', choices=tuple(NETWORKS))
     start_from: str = option(
         '', "Folder of a trained network to start from, of the same shape or with fewer blocks, "
         "'bundled' is the one that the package holds; empty is none")
+    steps: int = option(
+        20000, 'Number of steps of the whole training, unless its time is given', low=1)
+    batch: int = option(32, 'Examples per step, of all processes together', low=1)
+    learning_rate: float = option(0.002, 'Greatest learning rate', low=0.0)
+    weight_decay: float = option(
+        0.03, 'Weight decay (muon, adamw) or L2 penalty (adam), not of biases and norms', low=0.0)
+    clip: float = option(5.0, 'Greatest norm of the gradient; 0 is no limit', low=0.0)
+    average: float = option(
+        0.999, 'Decay per step of the moving average of the weights, which is what gets saved',
+        low=0.0, high=0.99999)
+    precision: str = option(
+        'auto', 'Arithmetic: auto is bf16 or fp16 on a GPU and fp32 on a CPU',
+        choices=('auto', 'fp32', 'bf16', 'fp16'))
+    workers: int = option(0, 'Processes that prepare examples, per training process', low=0)
+    seed: int = option(0, 'Seed of the weights, the order and the augmentation', low=0)
+    log_every: int = option(50, 'Steps between two lines of the log', low=1)
+    save_every: int = option(500, 'Steps between two states to resume from', low=1)
+    validate_every: int = option(1000, 'Steps between two validations', low=1)
+    validation_samples: int = option(512, 'Samples of a validation', low=1)
+
+    def rate(self, step: int, done: float) -> float:
+        """
+        Return the learning rate of a step: a linear warm-up, then a cosine down to 0.
+
+        :param done: share of the training that is done before it, 0 to 1
+        """
+        raise NotImplementedError
+
+
+def warmed_cosine(risen: float, done: float, hold: float) -> float:
+    """
+    Return which share of the greatest learning rate is due, 0 to 1.
+
+    :param risen: share of the warm-up that is done; 1 or more after it
+    :param done: share of the training
+    :param hold: share of the training after which it falls
+    """
+    fall = max(0.0, done - hold) / max(1e-9, 1.0 - hold)
+    return min(1.0, risen) * 0.5 * (1.0 + cos(pi * min(fall, 1.0)))
+
+
+@dataclass(frozen=True)
+class TrainingOptions(RunOptions):
+    """How a voxel network is trained."""
+
+    network: str = option('frustum-unet', 'Which network', choices=tuple(NETWORKS))
     backbone_weights: str = option(
         '', "A file of a ResNet's weights to start from, with torchvision's names; empty is none")
-    steps: int = option(20000, 'Number of steps of the whole training', low=1)
-    batch: int = option(32, 'Examples per step, of all processes together', low=1)
     size: int = option(
         0, "Pixels of a side that crops are scaled to, a multiple of 16; 0 is the data's",
         low=0, high=512)
@@ -42,31 +87,21 @@ class TrainingOptions(Options):
         'by point most of their time; 0 is all', low=0)
     optimizer: str = option(
         'muon', 'What changes the weights', choices=('muon', 'adamw', 'adam'))
-    learning_rate: float = option(0.002, 'Greatest learning rate', low=0.0)
-    weight_decay: float = option(
-        0.03, 'Weight decay (muon, adamw) or L2 penalty (adam), not of biases and norms', low=0.0)
     warm_up: float = option(
         0.05, 'Share of the steps in which the learning rate rises; then it falls as a cosine',
         low=0.0, high=1.0)
-    clip: float = option(5.0, 'Greatest norm of the gradient; 0 is no limit', low=0.0)
-    average: float = option(
-        0.999, 'Decay per step of the moving average of the weights, which is what gets saved',
-        low=0.0, high=0.99999)
     bce: float = option(10.0, 'Weight of the binary cross-entropy in the loss', low=0.0)
     full_cells: float = option(
         1.0, 'Class balance: weight of full cells against empty ones in the cross-entropy',
         low=0.01)
     dice: float = option(1.0, 'Weight of the soft Dice loss', low=0.0)
-    precision: str = option(
-        'auto', 'Arithmetic: auto is bf16 or fp16 on a GPU and fp32 on a CPU',
-        choices=('auto', 'fp32', 'bf16', 'fp16'))
     channels_last: bool = option(True, 'Memory order that is faster on most machines')
-    workers: int = option(0, 'Processes that prepare examples, per training process', low=0)
-    seed: int = option(0, 'Seed of the weights, the order and the augmentation', low=0)
-    log_every: int = option(50, 'Steps between two lines of the log', low=1)
-    save_every: int = option(500, 'Steps between two states to resume from', low=1)
-    validate_every: int = option(1000, 'Steps between two validations', low=1)
-    validation_samples: int = option(512, 'Samples of a validation', low=1)
+
+    def rate(self, step: int, done: float) -> float:
+        """As `RunOptions`; the warm-up is a share of the training, at least a step."""
+        rise = max(1.0, self.warm_up * self.steps)
+        return self.learning_rate * warmed_cosine(
+            (done * self.steps + 1.0) / (rise + 1.0), done, rise / self.steps)
 
 
 @dataclass(frozen=True)
@@ -74,63 +109,65 @@ class TrainingConfig:
     """
     All options of a training.
 
-    - training: how
-    - model: the `Config` of the network
-    - augmentation: how crops are changed
+    - training: how; the `RunOptions` of its kind
+    - model: the network's shape
+    - augmentation: how examples are changed; None where nothing can be set
     """
 
-    training: TrainingOptions
-    model: Options
-    augmentation: AugmentationOptions
+    training: Any
+    model: Any
+    augmentation: Options | None = None
 
     def values(self) -> dict[str, Any]:
-        """Return all options by their dotted names."""
-        return dotted_values(self)
+        """Return all options by their dotted names, those of `training` without a dot."""
+        sections = {'model.': self.model, 'augmentation.': self.augmentation}
+        return {**asdict(self.training), **{
+            f'{prefix}{name}': value for prefix, section in sections.items() if section
+            for name, value in asdict(section).items()}}
 
 
 def read_config(path: Path | None, assignments: Sequence[str] = ()) -> TrainingConfig:
+    """Read the options of a voxel network's training; all else as `read_sections`."""
+    config = read_sections(
+        path, assignments, TrainingOptions,
+        lambda training: network_class(training.network).Config, AugmentationOptions)
+    resolution, size = config.training.resolution, config.training.size
+    if 64 % resolution:
+        raise OptionError(f"option 'resolution' is {resolution}; it must divide 64")
+    if size % 16:
+        raise OptionError(f"option 'size' is {size}; it must be a multiple of 16")
+    return config
+
+
+def read_sections(
+    path: Path | None, assignments: Sequence[str], training: type[RunOptions],
+    model_of: Callable[[Any], type[Options]], augmentation: type[Options] | None = None,
+    defaults: Mapping[str, Any] = {},
+) -> TrainingConfig:
     """
     Read the options of a training.
 
     :param path: YAML: NAME: VALUE, with sections `model` and `augmentation`; None is all defaults
     :param assignments: NAME=VALUE or SECTION.NAME=VALUE; they go before the file
+    :param training, augmentation: classes of these options
+    :param model_of: takes the options of the training to the class of the network's
+    :param defaults: where they differ from those of the classes, by dotted names
     :raises InputError: the file cannot be read
     :raises OptionError: an unknown name or a value that is not allowed
     """
-    given = given_values(path, assignments)
-    training = take_options(TrainingOptions, given, '')
-    if 64 % training.resolution:
-        raise OptionError(f"option 'resolution' is {training.resolution}; it must divide 64")
-    if training.size % 16:
-        raise OptionError(f"option 'size' is {training.size}; it must be a multiple of 16")
-    model = take_options(network_class(training.network).Config, given, 'model.')
-    augmentation = take_options(AugmentationOptions, given, 'augmentation.')
-    if given:
-        raise OptionError(f"there is no option '{next(iter(given))}' of this training")
-    return TrainingConfig(training, model, augmentation)
-
-
-def dotted_values(config: Any) -> dict[str, Any]:
-    """Return the options of a training by their dotted names, those of `training` without."""
-    sections = {f'{section}.{name}': value for section in SECTIONS
-                for name, value in asdict(getattr(config, section)).items()}
-    return {**asdict(config.training), **sections}
-
-
-def given_values(path: Path | None, assignments: Sequence[str]) -> dict[str, Any]:
-    """
-    Return what a YAML file and NAME=VALUE texts set, by dotted names.
-
-    :raises InputError: the file cannot be read
-    :raises OptionError: a text that sets nothing
-    """
-    given = _flattened(_read_yaml(path)) if path else {}
+    given = {**defaults, **(_flattened(_read_yaml(path)) if path else {})}
     for text in assignments:
         name, equals, value = (part.strip() for part in text.partition('='))
         if not equals:
             raise OptionError(f"'{text}' sets nothing; write NAME=VALUE")
         given[name] = value
-    return given
+    chosen = _taken(training, given, '')
+    config = TrainingConfig(
+        chosen, _taken(model_of(chosen), given, 'model.'),
+        augmentation and _taken(augmentation, given, 'augmentation.'))
+    if given:
+        raise OptionError(f"there is no option '{next(iter(given))}' of this training")
+    return config
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -158,7 +195,7 @@ def _flattened(values: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def take_options(kind: type[Options], given: dict[str, Any], prefix: str) -> Options:
+def _taken(kind: type[Options], given: dict[str, Any], prefix: str) -> Options:
     """
     Take the options of one class out of what is given.
 

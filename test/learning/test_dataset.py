@@ -137,8 +137,3 @@ def test_broken_shard_is_one_sentence_at_the_start(folder, damage):
     with pytest.raises(InputError, match='shard') as caught:
         open_samples(folder)
     assert '\n' not in str(caught.value) and 'img2scene render' in str(caught.value)
-
-
-def test_no_data_set_is_one_sentence(tmp_path):
-    with pytest.raises(InputError, match='img2scene render'):
-        open_samples(tmp_path)

@@ -20,12 +20,10 @@ from img2scene_ros.cli import main
 from img2scene_ros.detection import box_iou
 from img2scene_ros.detection.detr import DetrDetector
 from img2scene_ros.detection.detr import DetrOptions
-from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
-from img2scene_ros.learning import detector_training
+from img2scene_ros.learning import loop
 from img2scene_ros.learning.detector_config import DetectorAugmentationOptions
-from img2scene_ros.learning.detector_config import DetectorConfig
 from img2scene_ros.learning.detector_config import DetectorTrainingOptions
 from img2scene_ros.learning.detector_config import read_detector_config
 from img2scene_ros.learning.detector_config import read_stages
@@ -37,9 +35,8 @@ from img2scene_ros.learning.detector_data import open_pictures
 from img2scene_ros.learning.detector_data import picture_of
 from img2scene_ros.learning.detector_data import picture_tensors
 from img2scene_ros.learning.detector_model import dense_loss
-from img2scene_ros.learning.detector_training import learning_rate
+from img2scene_ros.learning.detector_training import DetectorTask
 from img2scene_ros.learning.detector_training import train_detector
-from img2scene_ros.learning.runs import TrainingError
 from img2scene_ros.learning.samples import ObjectTruth
 from img2scene_ros.learning.samples import SceneSample
 from img2scene_ros.learning.samples import encode_crop
@@ -47,6 +44,7 @@ from img2scene_ros.learning.samples import encode_scene
 from img2scene_ros.learning.samples import write_index
 from img2scene_ros.learning.samples import write_shard
 from img2scene_ros.learning.synthetic import RenderOptions
+from img2scene_ros.learning.training_config import TrainingConfig
 from img2scene_ros.types import Frame
 
 pytestmark = pytest.mark.usefixtures('one_thread')
@@ -62,7 +60,7 @@ UNCHANGED = tuple(f'augmentation.{name}' for name in (
     'flip=0', 'zoom_in=1', 'zoom_out=1', 'stretch=1', 'tiles=0', 'photometric=0', 'jpeg=0'))
 
 
-def config(*settings: str) -> DetectorConfig:
+def config(*settings: str) -> TrainingConfig:
     return read_detector_config(None, [*QUICK, *settings])
 
 
@@ -200,8 +198,8 @@ def test_resumed_run_ends_as_an_uninterrupted_one(tmp_path, pictures, monkeypatc
         if run.step == 4:
             raise Stop
 
-    save_state = detector_training.save_state
-    monkeypatch.setattr(detector_training, 'save_state', stop_after_four)
+    save_state = loop.save_state
+    monkeypatch.setattr(loop, 'save_state', stop_after_four)
     with pytest.raises(Stop):
         train_detector(config(), pictures, LABELS, tmp_path / 'parts', pictures)
     monkeypatch.undo()
@@ -217,7 +215,7 @@ def test_resumed_run_ends_as_an_uninterrupted_one(tmp_path, pictures, monkeypatc
 
 def test_time_given_is_that_of_all_sessions(tmp_path, pictures, monkeypatch):
     clock = iter(np.arange(0.0, 1e6, 10.0))  # ten seconds from one look to the next
-    monkeypatch.setattr(detector_training, 'monotonic', lambda: float(next(clock)))
+    monkeypatch.setattr(loop, 'monotonic', lambda: float(next(clock)))
     run = train_detector(config(), pictures, LABELS, tmp_path, minutes=0.5)
     assert (run.step, run.seconds) == (3, 30.0)
     run = train_detector(config(), pictures, LABELS, tmp_path, minutes=1.0, resume=True)
@@ -228,39 +226,30 @@ def test_time_given_is_that_of_all_sessions(tmp_path, pictures, monkeypatch):
 
 def test_close_ups_end_with_the_last_size(tmp_path, pictures, monkeypatch):
     """There they show what cameras show: two objects, not some ten."""
-    counts, step = [], detector_training.one_step
+    counts, step = [], DetectorTask.losses
 
-    def remember(run, batch, *arguments):
+    def remember(task, model, batch):
         counts.append(np.mean([len(target['boxes']) for target in batch[1]]))
-        return step(run, batch, *arguments)
+        return step(task, model, batch)
 
-    monkeypatch.setattr(detector_training, 'one_step', remember)
+    monkeypatch.setattr(DetectorTask, 'losses', remember)
     train_detector(config('sizes=256x192:0.5 96x64:0.5', 'augmentation.tiles=1'), pictures, LABELS,
                    tmp_path)
     assert min(counts[:3]) > 5 and max(counts[3:]) <= 2
 
 
 def test_sizes_follow_one_another(tmp_path, pictures, monkeypatch):
-    sizes, step = [], detector_training.one_step
+    sizes, step = [], DetectorTask.losses
 
-    def remember(run, batch, *arguments):
+    def remember(task, model, batch):
         sizes.append(tuple(batch[0].shape))
-        return step(run, batch, *arguments)
+        return step(task, model, batch)
 
-    monkeypatch.setattr(detector_training, 'one_step', remember)
+    monkeypatch.setattr(DetectorTask, 'losses', remember)
     train_detector(config(), pictures, LABELS, tmp_path)
     assert sizes == 3 * [(4, 32, 64, 3)] + 3 * [(4, 64, 96, 3)]
     values = json.loads((tmp_path / 'preprocessor_config.json').read_text())
     assert values['size'] == {'height': 64, 'width': 96}
-
-
-def test_validation_keeps_the_best(tmp_path, pictures, monkeypatch):
-    scores = iter([0.3, 0.5, 0.4])
-    saved = []
-    monkeypatch.setattr(detector_training, 'validate', lambda *_: {'ap50': next(scores)})
-    monkeypatch.setattr(detector_training, 'save_detector', lambda *_: saved.append(1))
-    run = train_detector(config('validate_every=2'), pictures, LABELS, tmp_path, pictures)
-    assert (run.best, len(saved)) == (0.5, 2)
 
 
 @pytest.mark.parametrize('count', [1, 4])
@@ -407,72 +396,32 @@ def test_pictures_without_objects_can_be_learned_from(tmp_path):
 
 def test_learning_rate_rises_stays_and_falls_to_zero():
     options = DetectorTrainingOptions(learning_rate=0.01, warm_up=100, hold=0.5)
-    assert 0 < learning_rate(0, 0.0, options) < 0.0002
-    assert learning_rate(500, 0.1, options) == learning_rate(2000, 0.5, options) == 0.01
-    assert learning_rate(3000, 0.75, options) == pytest.approx(0.005)
-    assert learning_rate(4000, 1.0, options) == pytest.approx(0.0, abs=1e-9)
+    assert 0 < options.rate(0, 0.0) < 0.0002
+    assert options.rate(500, 0.1) == options.rate(2000, 0.5) == 0.01
+    assert options.rate(3000, 0.75) == pytest.approx(0.005)
+    assert options.rate(4000, 1.0) == pytest.approx(0.0, abs=1e-9)
 
 
 def test_run_of_other_options_or_data_is_not_resumed(tmp_path, pictures):
     train_detector(config(), pictures, LABELS, tmp_path, minutes=0)
-    with pytest.raises(InputError, match='holds a training already'):
-        train_detector(config(), pictures, LABELS, tmp_path)
-    for settings, word in ((('learning_rate=0.1',), 'learning_rate was 0.0007 and is 0.1'),
-                           (('model.queries=9',), 'model.queries'),
-                           (('augmentation.flip=0',), 'augmentation.flip')):
-        with pytest.raises(Img2SceneError, match=word):
-            train_detector(config(*settings), pictures, LABELS, tmp_path, resume=True)
-    few = [pictures[0], pictures[1]]
-    with pytest.raises(InputError, match='number of pictures was 12 and is 2'):
-        train_detector(config(), few, LABELS, tmp_path, resume=True)
-    with pytest.raises(InputError, match='class names'):
-        train_detector(config(), pictures, ['cup', 'desk'], tmp_path, resume=True)
-    with pytest.raises(InputError, match='no training to resume'):
-        train_detector(config(), pictures, LABELS, tmp_path / 'nothing', resume=True)
-    assert train_detector(
-        config('log_every=2'), pictures, LABELS, tmp_path, resume=True).step == 6
+    for settings, some, labels, word in (
+            (('model.queries=9',), pictures, LABELS, 'model.queries'),
+            ((), [pictures[0], pictures[1]], LABELS, 'number of pictures was 12 and is 2'),
+            ((), pictures, ['cup', 'desk'], 'class names')):
+        with pytest.raises(InputError, match=word):
+            train_detector(config(*settings), some, labels, tmp_path, resume=True)
 
 
-@pytest.mark.parametrize('content', (b'nothing', None))
-def test_broken_state_is_one_sentence(tmp_path, pictures, content):
-    path = tmp_path / 'state.pt'
-    if content is None:
-        torch.save({'step': 3}, path)
-    else:
-        path.write_bytes(content)
-    with pytest.raises(InputError, match='no state of a training') as caught:
-        train_detector(config(), pictures, LABELS, tmp_path, resume=True)
-    assert '\n' not in str(caught.value)
-
-
-def test_loss_that_is_not_a_number_ends_the_run_and_spoils_no_state(
-        tmp_path, pictures, monkeypatch):
-    train_detector(config(), pictures, LABELS, tmp_path, minutes=0)
-    good = (tmp_path / 'state.pt').read_bytes()
-    monkeypatch.setattr(detector_training, 'dense_loss', lambda logits, *_: logits.sum() * np.nan)
-    with pytest.raises(TrainingError, match='not a number any more at step 2'):
-        train_detector(config(), pictures, LABELS, tmp_path, resume=True)
-    assert (tmp_path / 'state.pt').read_bytes() == good
-
-
-@pytest.mark.parametrize('what', ['state', 'weights'])
-def test_full_disk_leaves_the_checkpoint_before(tmp_path, pictures, monkeypatch, what):
+def test_full_disk_leaves_the_checkpoint_before(tmp_path, pictures, monkeypatch):
     train_detector(config(), pictures, LABELS, tmp_path, minutes=0)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     del before['log.jsonl']
 
     def write_half(*arguments, **_):
-        if what == 'state':
-            arguments[1].write(b'half')
-        else:
-            Path(arguments[1], 'model.safetensors').write_bytes(b'half')
+        Path(arguments[1], 'model.safetensors').write_bytes(b'half')
         raise OSError(errno.ENOSPC, 'No space left on device')
 
-    if what == 'state':
-        monkeypatch.setattr(torch, 'save', write_half)
-        monkeypatch.setattr(detector_training, 'save_detector', lambda *_: None)
-    else:
-        monkeypatch.setattr('transformers.PreTrainedModel.save_pretrained', write_half)
+    monkeypatch.setattr('transformers.PreTrainedModel.save_pretrained', write_half)
     with pytest.raises(InputError, match='No space left on device'):
         train_detector(config(), pictures, LABELS, tmp_path, resume=True)
     after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}

@@ -4,10 +4,10 @@
 import pytest
 import torch
 
+from img2scene_ros.learning.loop import weight_groups
 from img2scene_ros.learning.muon import STEP_RMS
 from img2scene_ros.learning.muon import Muon
 from img2scene_ros.learning.muon import orthogonalized
-from img2scene_ros.learning.runs import weight_groups
 from img2scene_ros.models.networks import NETWORKS
 from img2scene_ros.models.networks import build_network
 

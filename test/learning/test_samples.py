@@ -74,14 +74,6 @@ def test_scenes_come_back_as_they_were_rendered(folders):
     np.testing.assert_allclose(read.up, made.up)
 
 
-def test_coarser_volumes_are_any_of_the_finer_cells(folders):
-    for sample in CropSamples(folders['crops']):
-        coarse = sample.occupancy_at(32)
-        expected = np.zeros((32, 32, 32), bool)
-        expected[tuple((np.argwhere(sample.occupancy) // 2).T)] = True
-        np.testing.assert_array_equal(coarse, expected)
-
-
 def test_every_sample_comes_once_in_the_order_of_the_seed(folders):
     def names(some: Iterable[CropSample]) -> list[tuple[str, int]]:
         return [(one.scene, one.truth.id) for one in some]

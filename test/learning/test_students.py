@@ -14,12 +14,11 @@ from safetensors.torch import load_file
 
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
-from img2scene_ros.learning import students
-from img2scene_ros.learning.arrangements import open_stock
+from img2scene_ros.learning import loop
 from img2scene_ros.learning.packed_shapes import PackedShapes
-from img2scene_ros.learning.packed_shapes import read_packed
 from img2scene_ros.learning.packed_shapes import write_packed
 from img2scene_ros.learning.shapes import household_object
+from img2scene_ros.learning.students import ShapeStudent
 from img2scene_ros.learning.students import learn
 from img2scene_ros.learning.students import read_student_options
 from img2scene_ros.models.networks import load_network
@@ -27,8 +26,9 @@ from img2scene_ros.models.networks import load_network
 CPU = torch.device('cpu')
 SMALL = {
     'shape': ['size=32', 'resolution=16', 'batch=8', 'chunk=16', 'kept=2', 'reuse=4', 'steps=12',
-              'validation_samples=2', 'validate_every=6', 'log_every=1', 'model.width=4',
-              'model.slices=16', 'model.deep=1', 'model.fine=4', 'learning_rate=0.01'],
+              'validation_samples=2', 'validate_every=6', 'save_every=6', 'log_every=1',
+              'model.width=4', 'model.slices=16', 'model.deep=1', 'model.fine=4',
+              'learning_rate=0.01'],
     'segmentation': ['batch=1', 'chunk=2', 'kept=1', 'steps=2', 'validation_samples=2',
                      'model.width=4', 'model.deep=0']}
 BARE = '''
@@ -90,24 +90,23 @@ def test_shape_student_learns_resumes_exactly_and_is_used(shapes, tmp_path):
     assert (tmp_path / 'whole/sheet.png').stat().st_size > 1000
     # The file scores as the network did where it was trained, but for half precision.
     config = json.loads((tmp_path / 'whole/config.json').read_text())
-    stocks = [open_stock(read_packed(shapes), split, CPU) for split in ('train', 'test')]
-    options, _ = read_student_options('shape', SMALL['shape'])
-    student = students.ShapeStudent(options, *stocks)
-    _, scores = student.score(network, students._held(student, CPU))
+    student = ShapeStudent(*read_student_options('shape', SMALL['shape']), shapes)
+    student.build(CPU)
+    _, scores = student.score(network)
     for name, score in scores.items():
         assert score['iou'] == pytest.approx(config['validation'][name]['iou'], abs=0.01)
 
 
 def _stopped_at(step: int, shapes: Path, out: Path) -> None:
     """Stop a run as Ctrl-C does, after its state of step 6 was written."""
-    def stop(run, *_):
+    def stop(run, *arguments):
         if run.step == step:
             raise KeyboardInterrupt
-        return original(run, *_)
+        original(run, *arguments)
 
-    original = students._step
+    original = loop.descend
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(students, '_step', stop)
+        patch.setattr(loop, 'descend', stop)
         _learn('shape', shapes, out)
 
 
@@ -124,6 +123,16 @@ def test_trains_with_only_torch_numpy_scipy_and_opencv(shapes, tmp_path):
     for kind in SMALL:
         assert {'model.safetensors', 'config.json', 'sheet.png', 'table.md', 'state.pt'} <= {
             path.name for path in (tmp_path / kind).iterdir()}
+
+
+def test_a_student_starts_from_a_trained_one(shapes, tmp_path):
+    first = tmp_path / 'first'
+    _learn('segmentation', shapes, first, 'steps=1', 'average=0')
+    run = _learn('segmentation', shapes, tmp_path / 'second', 'steps=1', 'learning_rate=0',
+                 f'start_from={first}')
+    weights = load_file(first / 'model.safetensors')
+    for name, weight in run.network.named_parameters():
+        assert torch.equal(weight.half(), weights[name]), 'nothing is learned at a rate of 0'
 
 
 def test_schedule_follows_the_clock(shapes, tmp_path):

@@ -18,22 +18,23 @@ from img2scene_ros.cli import main
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
+from img2scene_ros.learning import loop
 from img2scene_ros.learning import training
 from img2scene_ros.learning.dataset import resized
+from img2scene_ros.learning.loop import TrainingError
 from img2scene_ros.learning.metrics import voxel_iou
+from img2scene_ros.learning.runs import open_log
 from img2scene_ros.learning.samples import CropSample
 from img2scene_ros.learning.samples import encode_crop
 from img2scene_ros.learning.samples import write_index
 from img2scene_ros.learning.samples import write_shard
 from img2scene_ros.learning.synthetic import RenderOptions
 from img2scene_ros.learning.training import THRESHOLDS
-from img2scene_ros.learning.training import TrainingError
-from img2scene_ros.learning.training import TrainingOptions
-from img2scene_ros.learning.training import learning_rate
 from img2scene_ros.learning.training import occupancy_loss
 from img2scene_ros.learning.training import threshold_ious
 from img2scene_ros.learning.training import train
 from img2scene_ros.learning.training_config import TrainingConfig
+from img2scene_ros.learning.training_config import TrainingOptions
 from img2scene_ros.learning.training_config import read_config
 from img2scene_ros.models.networks import load_network
 from img2scene_ros.models.networks import read_network_config
@@ -98,8 +99,8 @@ def test_resumed_run_ends_as_an_uninterrupted_one(tmp_path, samples, monkeypatch
         if run.step == 4:
             raise Stop
 
-    save_state = training.save_state
-    monkeypatch.setattr(training, 'save_state', stop_after_four)
+    save_state = loop.save_state
+    monkeypatch.setattr(loop, 'save_state', stop_after_four)
     with pytest.raises(Stop):
         train(config('precision=fp32'), samples, tmp_path / 'parts', samples)
     monkeypatch.undo()
@@ -191,8 +192,7 @@ def test_looking_at_all_cells_in_random_order_changes_nothing(tmp_path, samples)
 
 def test_validation_keeps_the_best(tmp_path, samples, monkeypatch):
     scores = iter([0.3, 0.5, 0.4])
-    monkeypatch.setattr(training, 'validate', lambda *_: dict.fromkeys(
-        ('rgb', 'rgbd'), {'iou': next(scores)}))
+    monkeypatch.setattr(training.VoxelTask, 'score', lambda *_: (next(scores), {'rgb': {}}))
     run = train(config('validate_every=2'), samples, tmp_path, samples)
     assert run.best == 0.5
     assert read_network_config(tmp_path)['step'] == 4
@@ -213,7 +213,7 @@ def test_loss_is_the_sum_of_cross_entropy_and_dice():
 
 def test_learning_rate_rises_then_falls_to_zero():
     options = TrainingOptions(steps=1000, learning_rate=0.01, warm_up=0.1)
-    rates = [learning_rate(step, options) for step in range(1001)]
+    rates = [options.rate(step, step / 1000) for step in range(1001)]
     assert 0 < rates[0] < 0.0002
     assert int(np.argmax(rates)) in (99, 100) and max(rates) == pytest.approx(0.01, rel=0.02)
     assert (np.diff(rates[:100]) > 0).all() and (np.diff(rates[101:]) < 0).all()
@@ -280,9 +280,9 @@ def test_two_processes_share_every_batch_and_end_with_equal_weights(tmp_path, sa
 
 
 def test_batch_that_cannot_be_shared_is_one_sentence(samples):
-    processes = training.Processes(0, 3, torch.device('cpu'))
+    processes = loop.Processes(0, 3, torch.device('cpu'))
     with pytest.raises(OptionError, match="'batch' is 4; 3 processes"):
-        training.start(config(), processes)
+        loop.start(training.VoxelTask(config(), samples, None), processes)
 
 
 def test_run_of_other_options_or_data_is_not_resumed(tmp_path, samples):
@@ -346,6 +346,19 @@ def test_full_disk_leaves_the_state_before(tmp_path, samples, monkeypatch):
         train(config(), samples, tmp_path, resume=True)
     assert (tmp_path / 'state.pt').read_bytes() == good
     assert not list(tmp_path.glob('.*'))
+
+
+def test_curves_are_written_for_tensorboard(tmp_path):
+    """Read by TensorBoard itself; a resumed run's curves replace those of steps that were lost."""
+    reader = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
+    for first, losses in ((0, (0.5, 0.4, 0.3)), (2, (0.2,))):
+        with open_log(tmp_path, first, True) as log:
+            for step, loss in enumerate(losses, first + 1):
+                log(step, {'loss': loss, 'rgb': {'iou': 0.1}})
+    events = reader.EventAccumulator(str(tmp_path)).Reload()
+    assert [(event.step, pytest.approx(event.value)) for event in events.Scalars('loss')] == [
+        (1, 0.5), (2, 0.4), (3, 0.2)]
+    assert len(events.Scalars('rgb/iou')) == 3
 
 
 @pytest.mark.parametrize('name', sorted(
