@@ -30,6 +30,9 @@ from img2scene_ros.errors import attempt
 from img2scene_ros.localization import DistanceSource
 from img2scene_ros.localization.combine import place
 from img2scene_ros.localization.combine import sources_of
+from img2scene_ros.localization.fixed import FixedDistance
+from img2scene_ros.localization.gravity import find_gravity
+from img2scene_ros.localization.photo_plane import photo_plane
 from img2scene_ros.mesh.texture import textured
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
@@ -130,6 +133,7 @@ class Pipeline:
         self._lock = Lock()
         self.restart()
         self._support: SupportPlane | None = None
+        self._notes: tuple[str, ...] = ()
         self._timing: dict[str, float] = {}
 
     def perceive(self, frame: Frame) -> Scene:
@@ -140,9 +144,14 @@ class Pipeline:
         """
         start = perf_counter()
         support = find_support(frame) or frame.support or self._told_support()
+        found = self.detector.detect(frame, support)
+        notes: tuple[str, ...] = ()
+        if support is None and not frame.has_depth and {'plane', 'size_prior'} <= set(
+                self.distances):
+            support, notes = self._pictured_support(frame, found)
         detections = self._each(
             lambda detection: _with_mask(frame, detection, support),
-            self._segmented(frame, self.detector.detect(frame, support)))
+            self._segmented(frame, found))
         detected = perf_counter()
         seen = self._each(
             lambda detection: self._placed(frame, detection, support), detections)
@@ -150,7 +159,7 @@ class Pipeline:
         localized = perf_counter()
         with self._lock:
             self._tracker.update(frame, support, sightings, proxies)
-            self._frame, self._support = frame, support
+            self._frame, self._support, self._notes = frame, support, notes
             self._timing.update(detect=detected - start, localize=localized - detected)
             return self._scene()
 
@@ -359,7 +368,26 @@ class Pipeline:
 
     def _scene(self) -> Scene:
         return Scene(
-            self._frame, self._tracker.objects(), self._support, dict(self._timing))
+            self._frame, self._tracker.objects(), self._support, dict(self._timing), self._notes)
+
+    def _pictured_support(
+        self, frame: Frame, detections: Sequence[Detection],
+    ) -> tuple[SupportPlane | None, tuple[str, ...]]:
+        """Estimate the plane under the objects from the picture alone; say how well."""
+        if not detections:
+            return None, ()
+        fixed = self.distances.get('fixed', FixedDistance())
+        plane = photo_plane(
+            frame.camera, detections, self.distances['size_prior'].sizes, find_gravity(frame),
+            fixed.options.distance)
+        if plane is None:
+            return None, (
+                'the picture does not tell where up is: the camera is taken to be level',)
+        tilt = np.degrees(np.arcsin(-plane.normal[2]))
+        return plane, (
+            f'the plane under the objects is estimated: {plane.offset:.2f} m below the camera '
+            f'(to within {plane.height_std:.0%}), which looks {tilt:.0f} degrees below the '
+            f'horizon (to within {np.degrees(plane.angle_std):.0f})',)
 
 
 def parse_settings(

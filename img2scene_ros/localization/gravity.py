@@ -29,13 +29,13 @@ _MODES = 3  # most answers that are given
 # as a share of its diagonal, how many of the longest count, the standard deviation of their
 # angle, in degrees and in pixels at each end, and the share of those that are none of the three
 # directions.
-_LONGEST_SIDE, _LEAST_LENGTH, _MOST_SEGMENTS = 640, 0.025, 200
+_LONGEST_SIDE, _LEAST_LENGTH, _MOST_SEGMENTS = 640, 0.025, 120
 _ANGLE_STD, _END_STD, _STRAY = 1.0, 1.4, 0.4
 # Edges of one pattern or object err together: all count as so many independent ones, at most.
-_INDEPENDENT = 25.0
-# Less of the probability than this is too little to go by (set on 40 rendered scenes: of 27 such
-# answers 2 were more than 10 degrees off), and less than that is not worth an answer.
-_SURE, _LEAST_SHARE = 0.9, 0.03
+_INDEPENDENT = 8.0
+# Less of the probability than this is too little to go by (set on 40 rendered scenes: of 28 such
+# answers 3 were more than 10 degrees off), and less than that is not worth an answer.
+_SURE, _LEAST_SHARE = 0.5, 0.03
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,8 +113,9 @@ class _Edges:
         is_seen = np.isfinite(rays).all(axis=(1, 2))
         ends, rays = ends[is_seen], rays[is_seen]
         length = np.linalg.norm(ends[:, 1] - ends[:, 0], axis=1)
-        self.normals = _unit(np.cross(_unit(rays[:, 0]), _unit(rays[:, 1])))
-        self.middles = _unit(_unit(rays[:, 0]) + _unit(rays[:, 1]))
+        first, second = _unit(rays[:, 0]), _unit(rays[:, 1])
+        self.normals = _unit(np.cross(first, second)).astype(np.float32)
+        self.middles = _unit(first + second).astype(np.float32)
         self.std = np.hypot(np.radians(_ANGLE_STD), _END_STD / length)
         self.weights = length * min(_INDEPENDENT, len(length)) / max(length.sum(), 1.0)
 
@@ -150,10 +151,10 @@ class _Edges:
         :param directions: (..., 3) unit vectors
         :return: (S, ...) per radian
         """
-        flat = directions.reshape(-1, 3).T
+        flat = directions.reshape(-1, 3).T.astype(np.float32)
         across = np.abs(self.normals @ flat) / np.sqrt(
             np.maximum(1.0 - (self.middles @ flat) ** 2, 1e-6))
-        std = np.hypot(self.std, blur)[:, None]
+        std = np.hypot(self.std, blur)[:, None].astype(np.float32)
         angle = np.arcsin(np.minimum(across, 1.0))
         density = 2.0 / (std * np.sqrt(2.0 * np.pi)) * np.exp(-0.5 * (angle / std) ** 2)
         return density.reshape(-1, *directions.shape[:-1])

@@ -101,6 +101,8 @@ class PlaneDistance:
         angle, height = np.radians(self.options.angle_std), self.options.height_std
         if support.hull is not None:
             angle, height = _MEASURED_TILT_STD, _MEASURED_HEIGHT_STD
+        if support.height_std is not None:
+            angle, height = support.angle_std, support.height_std
         return Surroundings(
             support.normal, angle, angle, support.offset, height * support.offset)
 

@@ -45,6 +45,8 @@ class SizePriorDistance:
     Seen from above, a box is as high as the object is tall and deep, so the tilt counts: taken
     from the support if there is one, else only roughly known and estimated with the rest.
 
+    - sizes: usual sizes by label
+
     :raises InputError: the file of class sizes cannot be used
     """
 
@@ -52,7 +54,7 @@ class SizePriorDistance:
 
     def __init__(self, options: SizePriorOptions = SizePriorOptions()) -> None:
         self.options = options
-        self._sizes = usual_sizes() | (read_sizes(Path(options.file)) if options.file else {})
+        self.sizes = usual_sizes() | (read_sizes(Path(options.file)) if options.file else {})
 
     def place(
         self, frame: Frame, detection: Detection, support: SupportPlane | None,
@@ -63,7 +65,7 @@ class SizePriorDistance:
         :return: None for other classes, for a box that the picture's border cuts both in width
             and in height, and off the lens's view
         """
-        usual = self._sizes.get(detection.label)
+        usual = self.sizes.get(detection.label)
         seen = seen_edges(frame.camera, detection.bbox)
         if (usual is None or not (seen[[0, 2]].all() or seen[[1, 3]].all())
                 or not np.isfinite(frame.camera.rays_at(detection.center)).all()):

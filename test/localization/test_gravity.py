@@ -24,9 +24,9 @@ def degrees_off(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.degrees(np.arccos(np.clip(one @ other, -1.0, 1.0))))
 
 
-def edges_of_boxes() -> Iterator[tuple[int, np.ndarray]]:
-    """Yield axis and ends (2, 3) of the edges of boxes; x and y are level, z is up."""
-    turn = Rotation.from_euler('z', 25.0, degrees=True)
+def edges_of_boxes(degrees: float) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield axis and ends (2, 3) of the edges of turned boxes; x and y are level, z is up."""
+    turn = Rotation.from_euler('z', degrees, degrees=True)
     for center in ((-0.5, 0.1, 0.0), (0.4, -0.3, 0.1), (0.1, 0.5, -0.1)):
         corners = np.array(center) + turn.apply(0.25 * np.array(
             [(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]))
@@ -36,14 +36,17 @@ def edges_of_boxes() -> Iterator[tuple[int, np.ndarray]]:
                     yield axis, corners[[corner, corner | bit]]
 
 
-def drawn(camera: Camera, tilt: float, roll: float, kinds: tuple[int, ...] = (0, 1, 2)) -> Frame:
+def drawn(
+    camera: Camera, tilt: float, roll: float, kinds: tuple[int, ...] = (0, 1, 2),
+    turn: float = 25.0,
+) -> Frame:
     """Draw boxes 3 m away; `kinds` of their edges, by axis."""
     up = up_of(np.radians(tilt), np.radians(roll))
     right = np.cross((0.0, 0.0, 1.0), up)
     right /= np.linalg.norm(right)
     to_optical = np.stack([right, np.cross(up, right), up], axis=1)
     picture = np.full((camera.height, camera.width, 3), 90, np.uint8)
-    for axis, (start, end) in edges_of_boxes():
+    for axis, (start, end) in edges_of_boxes(turn):
         if axis in kinds:
             path = np.linspace(start, end, 30) @ to_optical.T + (0.0, 0.0, 3.0)
             pixels = np.rint(camera.project(path) * 16).astype(np.int32)
@@ -61,7 +64,7 @@ def test_edges_of_boxes_tell_up(camera: Camera, tilt: float, roll: float) -> Non
 
 @pytest.mark.parametrize('kinds', ((), (0,)), ids=('nothing', 'one direction'))
 def test_too_little_to_see_is_not_sure(kinds: tuple[int, ...]) -> None:
-    assert not find_gravity(drawn(CAMERA, 40.0, 0.0, kinds))[0].is_sure
+    assert not find_gravity(drawn(CAMERA, 40.0, 0.0, kinds, 0.0))[0].is_sure
 
 
 @pytest.mark.parametrize('name', RECORDED)
