@@ -30,6 +30,7 @@ from img2scene_ros.errors import attempt
 from img2scene_ros.localization import DistanceSource
 from img2scene_ros.localization.combine import place
 from img2scene_ros.localization.combine import sources_of
+from img2scene_ros.localization.doubt import left_out
 from img2scene_ros.localization.fixed import FixedDistance
 from img2scene_ros.localization.gravity import find_gravity
 from img2scene_ros.localization.photo_plane import photo_plane
@@ -146,8 +147,8 @@ class Pipeline:
         support = find_support(frame) or frame.support or self._told_support()
         found = self.detector.detect(frame, support)
         notes: tuple[str, ...] = ()
-        if support is None and not frame.has_depth and {'plane', 'size_prior'} <= set(
-                self.distances):
+        is_photo = support is None and not frame.has_depth
+        if is_photo and {'plane', 'size_prior'} <= set(self.distances):
             support, notes = self._pictured_support(frame, found)
         detections = self._each(
             lambda detection: _with_mask(frame, detection, support),
@@ -155,6 +156,11 @@ class Pipeline:
         detected = perf_counter()
         seen = self._each(
             lambda detection: self._placed(frame, detection, support), detections)
+        if is_photo:
+            reasons = left_out([one.detection for one, _ in seen],
+                               [one.placement for one, _ in seen])
+            seen = [one for one, reason in zip(seen, reasons) if not reason]
+            notes += tuple(filter(None, reasons))
         sightings, proxies = [one for one, _ in seen], [proxy for _, proxy in seen]
         localized = perf_counter()
         with self._lock:

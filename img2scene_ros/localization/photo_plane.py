@@ -35,8 +35,9 @@ from img2scene_ros.types import SupportPlane
 
 # Any camera: tilts that are tried and the standard deviation around them, degrees.
 _ANY_TILTS, _ANY_STD = (10.0, 35.0, 60.0), 15.0
-# Where edges leave up open, their answers are right so much more seldom than they say.
-_UNSURE = 0.3
+# Edges that are this sure need no second opinion; where they leave up open, their answers
+# are right so much more seldom than they say.
+_VERY_SURE, _UNSURE = 0.8, 0.3
 _MOST = 6  # objects that are fitted together, the surest names first
 _OWN = 5  # unknowns of one object
 _STEP = 1e-4  # of derivatives
@@ -74,8 +75,8 @@ def photo_plane(
     items = _fittable(camera, detections, sizes)
     if not items:
         return _guessed(camera, detections, answers[0], guess) if answers[0].is_sure else None
-    starts = [one for one in answers if one.is_sure] or [
-        *(replace(one, share=_UNSURE * one.share) for one in answers),
+    starts = answers[:1] if answers[0].share > _VERY_SURE else [
+        *(one if one.is_sure else replace(one, share=_UNSURE * one.share) for one in answers),
         *(Gravity(up_of(np.radians(tilt), 0.0), np.radians(_ANY_STD), 1.0 / len(_ANY_TILTS))
           for tilt in _ANY_TILTS)]
     fits = [fit for start in starts if (fit := _fitted(camera, items, start))]
