@@ -34,7 +34,7 @@ def left_out(detections: Sequence[Detection], placements: Sequence[Placement]) -
         if other is None:
             kept.append(index)
         else:
-            reasons[index] = (f"a '{label}' is left out: by its usual size it would be in the "
+            reasons[index] = (f"a '{label}' is left out: it would be in the same place as the "
                               f"'{detections[other].label}', whose place is surer")
     return reasons
 

@@ -109,9 +109,8 @@ def _fittable(
 
 
 def _shows_enough(camera: Camera, bbox: np.ndarray) -> bool:
-    seen = seen_edges(camera, bbox)
     rays = camera.rays_at(box_edges(bbox).reshape(2, 2))
-    return bool(seen[3] and seen[[0, 2]].any() and seen.sum() >= 3 and np.isfinite(rays).all())
+    return bool(seen_edges(camera, bbox).sum() >= 3 and np.isfinite(rays).all())
 
 
 class _Problem:
