@@ -13,7 +13,6 @@ approximation of its probability (MacKay: Information theory, ch. 27).
 
 from collections.abc import Mapping
 from collections.abc import Sequence
-from dataclasses import dataclass
 from dataclasses import replace
 
 import numpy as np
@@ -42,20 +41,12 @@ _MOST = 6  # objects that are fitted together, the surest names first
 _OWN = 5  # unknowns of one object
 _STEP = 1e-4  # of derivatives
 _LEAST_STD = np.radians(1.0)  # of what edges say of up: planes of objects are no better
-_SURE_ANGLE = np.radians(15.0)  # standard deviation beyond which up is as good as unknown
-_GUESS_STD = 0.5  # of the height, as a share of it, where its distances are guessed
+# Standard deviations, of angles and of the height as a share, beyond which a plane tells nothing.
+_MOST_ANGLE_STD, _MOST_HEIGHT_STD = np.radians(15.0), 0.7
+_GUESS_STD = 0.4  # of the height, as a share of it, where its distances are guessed
 # Things that stand on floors and carry others: where there are smaller things as well, the plane
 # is that of the smaller ones. Metres of their usual height or width.
 _LARGE = 0.5
-
-
-@dataclass(frozen=True, eq=False)
-class _Fit:
-    """A plane, what is left of chi squared, and the covariance of tilt, roll and ln(height)."""
-
-    plane: SupportPlane
-    evidence: float
-    angle_std: float
 
 
 def photo_plane(
@@ -73,15 +64,15 @@ def photo_plane(
     :return: None where up stays open
     """
     items = _fittable(camera, detections, sizes)
-    if not items:
-        return _guessed(camera, detections, answers[0], guess) if answers[0].is_sure else None
     starts = answers[:1] if answers[0].share > _VERY_SURE else [
         *(one if one.is_sure else replace(one, share=_UNSURE * one.share) for one in answers),
         *(Gravity(up_of(np.radians(tilt), 0.0), np.radians(_ANY_STD), 1.0 / len(_ANY_TILTS))
           for tilt in _ANY_TILTS)]
-    fits = [fit for start in starts if (fit := _fitted(camera, items, start))]
-    best = max(fits, key=lambda fit: fit.evidence, default=None)
-    return best.plane if best and best.angle_std < _SURE_ANGLE else None
+    fits = [fit for start in starts if items and (fit := _fitted(camera, items, start))]
+    best = max(fits, key=lambda fit: fit[1], default=(None, 0.0))[0]
+    if best and best.angle_std < _MOST_ANGLE_STD and best.height_std < _MOST_HEIGHT_STD:
+        return best
+    return _guessed(camera, detections, answers[0], guess) if answers[0].is_sure else None
 
 
 def _guessed(
@@ -193,8 +184,8 @@ class _Problem:
 
 def _fitted(
     camera: Camera, items: Sequence[tuple[np.ndarray, ClassSize]], start: Gravity,
-) -> _Fit | None:
-    """Fit all objects, from one answer to where up is."""
+) -> tuple[SupportPlane, float] | None:
+    """Fit all objects, from one answer to where up is; return the plane and its log evidence."""
     problem = _Problem(camera, items, start)
     guess = problem.first_guess()
     if guess is None:
@@ -214,4 +205,4 @@ def _fitted(
     angle_std, height_std = np.sqrt([max(covariance[0, 0], covariance[1, 1]), covariance[2, 2]])
     plane = SupportPlane(problem.up(common), float(np.exp(common[2])),
                          angle_std=float(angle_std), height_std=float(height_std))
-    return _Fit(plane, float(evidence), float(angle_std))
+    return plane, float(evidence)
