@@ -54,6 +54,7 @@ _MIN_SIDE = 8  # pixels of the longer side of an object; smaller ones show no sh
 _LOGITS_PER_CELL = 1.0  # how steeply logits rise at a surface, in 32nds of the cube
 _REACH = 2.0  # cells from the surface that a distance is told apart
 _WALL = 1.5  # cells along the line of sight; what is measured is at least so thick
+_LEAST_LEFT = 0.2  # share of a solid without depth that lies above its support, if that is right
 _MIN_PART = 0.02  # of the largest part: smaller parts are specks
 
 
@@ -246,12 +247,15 @@ def _as_measured(
 
 
 def _anchor(inside: np.ndarray, sighting: Sighting, crop: Crop) -> float:
-    """Return the anchor in metres that puts a solid's middle as deep as its placement."""
-    rotation, ray = sighting.placement.rotation, crop.view.rotation[:, 2]
+    """Return the anchor in metres that puts a solid's middle as deep as its standing placement."""
+    placement = sighting.placement
+    rotation, ray = placement.rotation, crop.view.rotation[:, 2]
+    bottom = placement.position @ rotation[:, 2] - placement.size[2] / 2.0
     points = crop.view.cube(1.0).centers(len(inside)).transpose(2, 1, 0, 3)[inside > 0]
     points = points @ crop.view.rotation.T @ rotation
     middle = rotation @ (points.min(axis=0) + points.max(axis=0)) / 2.0
-    return float(sighting.placement.position @ ray / (middle @ ray))
+    return float(placement.position @ ray / (middle @ ray)
+                 * _stretch_to_support(bottom, placement))
 
 
 def _above_support(
@@ -261,7 +265,8 @@ def _above_support(
     Cut off what lies below the support.
 
     Networks are trained on all cells that a solid reaches into, and blur what is hidden: so what
-    they see goes on below what it stands on.
+    they see goes on below what it stands on. Where next to nothing is above it, the placement or
+    the support is wrong, and nothing is cut.
 
     :param inside: (R, R, R) cells, [x, y, z]
     """
@@ -270,14 +275,16 @@ def _above_support(
         return inside
     points = cube.centers(len(inside)).transpose(2, 1, 0, 3) @ crop.view.rotation.T
     height = support.height(points) * (len(inside) / cube.side)
-    return np.minimum(inside, np.clip(height, -_REACH, _REACH))
+    cut = np.minimum(inside, np.clip(height, -_REACH, _REACH))
+    least = 0.0 if crop.anchor is not None else _LEAST_LEFT * np.count_nonzero(inside > 0)
+    return cut if np.count_nonzero(cut > 0) > least else inside
 
 
 def _stretch_to_support(lowest: float, placement: Placement) -> float:
     """
-    Return the scale about the camera, which nothing in the picture tells, that lets a mesh stand.
+    Return the scale about the camera, which nothing in the picture tells, that lets a thing stand.
 
-    :param lowest: metres along the placement's z axis, of the lowest vertex
+    :param lowest: metres along the placement's z axis, of its lowest point
     :return: 1 without support, or where the placement contradicts it
     """
     if placement.support is None or lowest >= 0.0:

@@ -246,6 +246,19 @@ def test_without_depth_it_stands_on_its_support(
     assert model.size[2] == pytest.approx(0.18, rel=0.1)
 
 
+def test_a_support_that_contradicts_the_place_costs_no_mesh(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A plane far above the object cuts nothing off."""
+    sighting = sighting_of_bars(PLACES[0], with_depth=False)
+    above = SupportPlane(POSE[2, :3], float(POSE[2, 3]) - 0.3)
+    model = rebuild(
+        Known(PLACES[0], sighting.detection.bbox, anchor_of(PLACES[0], sighting)),
+        replace(sighting, placement=replace(sighting.placement, support=above)), monkeypatch)
+    assert_closed(model)
+    assert model.size[2] == pytest.approx(0.18, rel=0.1)
+
+
 @pytest.mark.parametrize('limit', (200, 1000, 3000))
 @pytest.mark.parametrize('with_depth', (False, True))
 def test_triangles_are_a_parameter(
