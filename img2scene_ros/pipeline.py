@@ -12,6 +12,7 @@ from dataclasses import replace
 from threading import Lock
 from time import perf_counter
 from typing import Any
+from typing import cast
 
 import numpy as np
 
@@ -30,6 +31,11 @@ from img2scene_ros.errors import attempt
 from img2scene_ros.localization import DistanceSource
 from img2scene_ros.localization.combine import place
 from img2scene_ros.localization.combine import sources_of
+from img2scene_ros.localization.doubt import left_out
+from img2scene_ros.localization.fixed import FixedDistance
+from img2scene_ros.localization.gravity import find_gravity
+from img2scene_ros.localization.photo_plane import photo_plane
+from img2scene_ros.localization.size_prior import SizePriorDistance
 from img2scene_ros.mesh.texture import textured
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
@@ -140,6 +146,10 @@ class Pipeline:
         self._noise_scales: deque[float] = deque(maxlen=_HELD)
         self._quarters = 0  # by which frames are turned until up is up in the picture
         self._support: SupportPlane | None = None
+        self._notes: tuple[str, ...] = ()
+        # What was seen in the latest picture without a plane, the plane, and what to say of it.
+        self._pictured: tuple[
+            Sequence[Detection], SupportPlane | None, tuple[str, ...]] | None = None
         self._timing: dict[str, float] = {}
 
     def perceive(self, frame: Frame) -> Scene:
@@ -154,12 +164,22 @@ class Pipeline:
         support = find_support(frame) or frame.support or self._told_support()
         quarters = self._quarters_to_upright(frame, support)
         frame, support = turned_frame(frame, quarters), turned_plane(support, turn(quarters))
+        found = self.detector.detect(frame, support)
+        notes: tuple[str, ...] = ()
+        is_photo = support is None and not frame.has_depth
+        if is_photo and {'plane', 'size_prior'} <= set(self.distances):
+            support, notes = self._pictured_support(frame, found)
         detections = self._each(
             lambda detection: _with_mask(frame, detection, support),
-            self._segmented(frame, self.detector.detect(frame, support)))
+            self._segmented(frame, found))
         detected = perf_counter()
         seen = self._each(
             lambda detection: self._placed(frame, detection, support), detections)
+        if is_photo:
+            reasons = left_out([one.detection for one, _ in seen],
+                               [one.placement for one, _ in seen])
+            seen = [one for one, reason in zip(seen, reasons) if not reason]
+            notes += tuple(filter(None, reasons))
         sightings, proxies = [one for one, _ in seen], [proxy for _, proxy in seen]
         localized = perf_counter()
         with self._lock:
@@ -167,6 +187,7 @@ class Pipeline:
                 self._tracker.clear()  # their poses are in the axes of the other turn
             self._tracker.update(frame, support, sightings, proxies)
             self._frame, self._support, self._quarters = as_it_came, support, quarters
+            self._notes = notes
             self._timing.update(detect=detected - start, localize=localized - detected)
             return self._scene(as_it_came)
 
@@ -388,8 +409,39 @@ class Pipeline:
         return plane.options.support() if plane else None
 
     def _scene(self, frame: Frame) -> Scene:
-        scene = Scene(frame, self._tracker.objects(), self._support, dict(self._timing))
+        scene = Scene(
+            frame, self._tracker.objects(), self._support, dict(self._timing), self._notes)
         return turned_back(scene, self._quarters)
+
+    def _pictured_support(
+        self, frame: Frame, detections: Sequence[Detection],
+    ) -> tuple[SupportPlane | None, tuple[str, ...]]:
+        """
+        Estimate the plane under the objects from the picture alone; say how well.
+
+        Detectors give the same list again as long as the picture stays the same.
+        """
+        if self._pictured is None or self._pictured[0] is not detections:
+            self._pictured = detections, *self._estimated_support(frame, detections)
+        return self._pictured[1:]
+
+    def _estimated_support(
+        self, frame: Frame, detections: Sequence[Detection],
+    ) -> tuple[SupportPlane | None, tuple[str, ...]]:
+        if not detections:
+            return None, ()
+        sizes = cast(SizePriorDistance, self.distances['size_prior']).sizes
+        fixed = self.distances.get('fixed', FixedDistance())
+        plane = photo_plane(
+            frame.camera, detections, sizes, find_gravity(frame), fixed.options.distance)
+        if plane is None:
+            return None, (
+                'the picture does not tell where up is: the camera is taken to be level',)
+        tilt = np.degrees(np.arcsin(-plane.normal[2]))
+        return plane, (
+            f'the plane under the objects is estimated: {plane.offset:.2f} m below the camera '
+            f'(to within {plane.height_std or 0.0:.0%}), which looks {tilt:.0f} degrees below the '
+            f'horizon (to within {np.degrees(plane.angle_std or 0.0):.0f})',)
 
 
 def parse_settings(

@@ -31,11 +31,15 @@ class SupportPlane:
     - offset: metres
     - hull: (K, 3) metres, corners of the convex outline of the part that the depth image shows;
       None for a plane that is known from elsewhere and goes on without end
+    - angle_std, height_std: radians and share of the offset, standard deviations of a plane that
+      was estimated; None where its source is as sure as such sources are
     """
 
     normal: np.ndarray
     offset: float
     hull: np.ndarray | None = None
+    angle_std: float | None = None
+    height_std: float | None = None
 
     def height(self, points: np.ndarray) -> np.ndarray:
         """Return how far points lie above the plane: (..., 3) metres to (...) metres."""
@@ -308,9 +312,11 @@ class Scene:
     - objects: ordered by id
     - support: the plane most of them stand on, in the optical frame, when one is seen
     - timing: seconds per stage: 'detect', 'localize', 'reconstruct'
+    - notes: what had to be assumed or estimated, one sentence each
     """
 
     frame: Frame
     objects: tuple[SceneObject, ...] = ()
     support: SupportPlane | None = None
     timing: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()

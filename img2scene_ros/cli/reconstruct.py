@@ -127,6 +127,7 @@ def _reconstruct_one(
         remarks.append(f"detector: {pipeline.detector_status.split(', because')[0]}")
     if not scene.objects:
         remarks.append(_nothing_found(pipeline))
+    remarks += [f'note: {note}' for note in scene.notes]
     remarks += [f'note: {item.id} {item.detection.label}: {item.note}'
                 for item in scene.objects if item.note]
     print_objects(console, folder, times, remarks)

@@ -28,7 +28,9 @@ from img2scene_ros.types import SupportPlane
 MEASURED = 'sensor'
 AUTO = (MEASURED, 'plane', 'size_prior', 'monocular')
 LAST_RESORT = 'fixed'  # part of `auto`, too, but answers only when no other does
-_SURE = 0.05  # relative standard deviation from which on nobody else is asked
+# Relative standard deviation from which on nobody else is asked. On 80 rendered scenes with a
+# known plane usual sizes made distances worse, not better, that it told to within 5 to 10 %.
+_SURE = 0.1
 # An answer that is this many standard deviations off one that is this many times surer is wrong.
 _CONTRADICTION, _MUCH_SURER = 3.0, 2.0
 _LEAST_WEIGHT = 0.05  # of all weights; what has less is not worth to be named

@@ -81,7 +81,7 @@ class PlaneDistance:
             or off the support's outline, and where the distance stays open
         """
         if support is None or not seen_edges(frame.camera, detection.bbox)[
-                _lower_edge(frame.camera, detection, support)]:
+                lower_edge(frame.camera, detection, support)]:
             return None
         foot = _foot(frame.camera, detection, support)
         if foot is None or not support.is_over(foot, _FOOT_MARGIN):
@@ -89,7 +89,7 @@ class PlaneDistance:
         width, height = (detection.bbox[2:] - detection.bbox[:2]) * foot[2] / frame.camera.fx
         usual = usual_sizes().get(detection.label)
         found = fit_upright(
-            frame.camera, detection.bbox, self._surroundings(support),
+            frame.camera, detection.bbox, surroundings(support, self.options),
             [DEEP_AS_WIDE, usual.proportion_belief() if usual else _ANY_PROPORTION],
             float(np.linalg.norm(foot)), (width, width, height))
         if found is None:
@@ -97,15 +97,20 @@ class PlaneDistance:
         return place_upright(
             found, frame.camera, detection, support.normal, 'plane', support)
 
-    def _surroundings(self, support: SupportPlane) -> Surroundings:
-        angle, height = np.radians(self.options.angle_std), self.options.height_std
-        if support.hull is not None:
-            angle, height = _MEASURED_TILT_STD, _MEASURED_HEIGHT_STD
-        return Surroundings(
-            support.normal, angle, angle, support.offset, height * support.offset)
+
+def surroundings(
+    support: SupportPlane, options: PlaneOptions = PlaneOptions(),
+) -> Surroundings:
+    """Return what a support tells, and how surely."""
+    angle, height = np.radians(options.angle_std), options.height_std
+    if support.hull is not None:
+        angle, height = _MEASURED_TILT_STD, _MEASURED_HEIGHT_STD
+    if support.height_std is not None:
+        angle, height = support.angle_std, support.height_std
+    return Surroundings(support.normal, angle, angle, support.offset, height * support.offset)
 
 
-def _lower_edge(camera: Camera, detection: Detection, support: SupportPlane) -> int:
+def lower_edge(camera: Camera, detection: Detection, support: SupportPlane) -> int:
     """Return the index of the box's edge that is lowest in space; a camera may hang sideways."""
     ray = camera.rays_at(detection.center)
     down = ray * support.normal[2] - support.normal  # how a falling point moves in the picture
@@ -117,7 +122,7 @@ def _lower_edge(camera: Camera, detection: Detection, support: SupportPlane) -> 
 def _foot(camera: Camera, detection: Detection, support: SupportPlane) -> np.ndarray | None:
     """Return where the middle of the box's lowest edge meets the support, (3,) metres."""
     middle = detection.center
-    edge = _lower_edge(camera, detection, support)
+    edge = lower_edge(camera, detection, support)
     middle[edge % 2] = box_edges(detection.bbox)[edge]
     ray = camera.rays_at(middle)
     slope = ray @ support.normal

@@ -9,6 +9,8 @@ import numpy as np
 from img2scene_ros.localization import OPTICAL_UP
 from img2scene_ros.localization.class_sizes import read_sizes
 from img2scene_ros.localization.class_sizes import usual_sizes
+from img2scene_ros.localization.plane import lower_edge
+from img2scene_ros.localization.plane import surroundings
 from img2scene_ros.localization.upright import DEEP_AS_WIDE
 from img2scene_ros.localization.upright import Surroundings
 from img2scene_ros.localization.upright import fit_upright
@@ -45,6 +47,8 @@ class SizePriorDistance:
     Seen from above, a box is as high as the object is tall and deep, so the tilt counts: taken
     from the support if there is one, else only roughly known and estimated with the rest.
 
+    - sizes: usual sizes by label
+
     :raises InputError: the file of class sizes cannot be used
     """
 
@@ -52,7 +56,7 @@ class SizePriorDistance:
 
     def __init__(self, options: SizePriorOptions = SizePriorOptions()) -> None:
         self.options = options
-        self._sizes = usual_sizes() | (read_sizes(Path(options.file)) if options.file else {})
+        self.sizes = usual_sizes() | (read_sizes(Path(options.file)) if options.file else {})
 
     def place(
         self, frame: Frame, detection: Detection, support: SupportPlane | None,
@@ -60,27 +64,31 @@ class SizePriorDistance:
         """
         Place a detection of a class whose size is known.
 
-        :return: None for other classes, for a box that the picture's border cuts both in width
-            and in height, and off the lens's view
+        :return: None for other classes, off the lens's view, and for a box that the picture's
+            border cuts both in width and in height, unless it is known what the object stands on
         """
-        usual = self._sizes.get(detection.label)
+        usual = self.sizes.get(detection.label)
         seen = seen_edges(frame.camera, detection.bbox)
-        if (usual is None or not (seen[[0, 2]].all() or seen[[1, 3]].all())
-                or not np.isfinite(frame.camera.rays_at(detection.center)).all()):
+        if usual is None or not np.isfinite(frame.camera.rays_at(detection.center)).all():
+            return None
+        # Where the border hides its foot, `plane` cannot tell; but it stands there all the same.
+        is_cut = support and not seen[lower_edge(frame.camera, detection, support)]
+        ground = support if is_cut else None
+        if not (ground or seen[[0, 2]].all() or seen[[1, 3]].all()):
             return None
         sides = detection.bbox[2:] - detection.bbox[:2]
         distance = frame.camera.fx * np.hypot(usual.width, usual.height) / np.hypot(*sides)
         found = fit_upright(
-            frame.camera, detection.bbox, _surroundings(support),
+            frame.camera, detection.bbox, surroundings(ground) if ground else _around(support),
             [DEEP_AS_WIDE, *usual.size_beliefs()], distance,
             (usual.width, usual.width, usual.height))
         if found is None:
             return None
         up = OPTICAL_UP if support is None else support.normal
-        return place_upright(found, frame.camera, detection, up, 'size_prior')
+        return place_upright(found, frame.camera, detection, up, 'size_prior', ground)
 
 
-def _surroundings(support: SupportPlane | None) -> Surroundings:
+def _around(support: SupportPlane | None) -> Surroundings:
     if support is None:
         return Surroundings(_USUAL_UP, _USUAL_TILT_STD, _USUAL_ROLL_STD)
     return Surroundings(support.normal, _KNOWN_ANGLE_STD, _KNOWN_ANGLE_STD)

@@ -97,6 +97,18 @@ def seen_edges(camera: Camera, bbox: np.ndarray) -> np.ndarray:
         bbox[:2] > _BORDER, bbox[2:] < np.array([camera.width, camera.height]) - _BORDER])
 
 
+def edge_stds(camera: Camera, bbox: np.ndarray) -> np.ndarray:
+    """
+    Return the standard deviations of a box's edges, (4,) pixels.
+
+    An edge at the picture's border may lie anywhere beyond: its standard deviation is the box's
+    side.
+    """
+    sides = np.tile(bbox[2:] - bbox[:2], 2)
+    return np.where(
+        seen_edges(camera, bbox), np.hypot(_EDGE_STD, _EDGE_SHARE * sides), sides.max())
+
+
 def fit_upright(
     camera: Camera, bbox: np.ndarray, surroundings: Surroundings, beliefs: Sequence[Belief],
     distance: float, size: Sequence[float],
@@ -104,25 +116,19 @@ def fit_upright(
     """
     Find the upright object that a box shows.
 
-    An edge at the picture's border may lie anywhere beyond: its standard deviation is the box's
-    side.
-
     :param bbox: (4,) xmin, ymin, xmax, ymax in pixels
     :param beliefs: what is known of the size
     :param distance: metres, a first guess
     :param size: depth, width and height in metres, a first guess
     :return: None when the box leaves its distance open
     """
-    edges = box_edges(bbox)
-    sides = np.tile(edges[2:] - edges[:2], 2)
-    edge_std = np.where(
-        seen_edges(camera, bbox), np.hypot(_EDGE_STD, _EDGE_SHARE * sides), sides.max())
+    edges, edge_std = box_edges(bbox), edge_stds(camera, bbox)
     weights, means, stds = (np.array(column, float) for column in zip(*beliefs))
 
     def residuals(unknown: np.ndarray) -> np.ndarray:
         center, up, extents = _solid(camera, surroundings, unknown)
         parts = [
-            (_box(camera, _outline(center, up, extents)) - edges) / edge_std,
+            (outline_box(camera, outline(center, up, extents)) - edges) / edge_std,
             (weights @ unknown[3:6] - means) / stds,
             unknown[6:] / (surroundings.tilt_std, surroundings.roll_std)]
         if surroundings.offset is not None:
@@ -148,7 +154,7 @@ def fit_upright(
     if not log_std < _MAX_LOG_STD:
         return None
     center, up, extents = _solid(camera, surroundings, found.x)
-    return Upright(center, log_std, _outline(center, up, extents))
+    return Upright(center, log_std, outline(center, up, extents))
 
 
 def _scale_factor(chi_squared: float, spare: int) -> float:
@@ -175,11 +181,13 @@ def _solid(
     return center, up, np.exp(unknown[3:6])
 
 
-def _outline(center: np.ndarray, up: np.ndarray, size: np.ndarray) -> np.ndarray:
+def outline(center: np.ndarray, up: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Return points all around an upright elliptic cylinder, (N, 3) metres."""
     return center + (_OUTLINE * size) @ object_axes(center, up).T
 
 
-def _box(camera: Camera, points: np.ndarray) -> np.ndarray:
+def outline_box(camera: Camera, points: np.ndarray) -> np.ndarray:
+    """Return the box around points (N, 3) as `box_edges` gives it, (4,)."""
     # Points behind the camera have no pixel; far off, they make the object unlikely.
     pixels = np.nan_to_num(camera.project(points), nan=1e5)
     return np.concatenate([pixels.min(axis=0), pixels.max(axis=0)])

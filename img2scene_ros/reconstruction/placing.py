@@ -225,7 +225,8 @@ class _Placing:
         self.focal = self.seen.view.camera(len(self.seen.mask)).fx
         self.outline, self.normals = _outline(self.seen)
         readings = np.count_nonzero(self.seen.mask & np.isfinite(self.seen.depth))
-        std = _MARGIN_STD if readings >= _MIN_READINGS else _MARGIN_STD_WITHOUT_DEPTH
+        self.is_measured = readings >= _MIN_READINGS
+        std = _MARGIN_STD if self.is_measured else _MARGIN_STD_WITHOUT_DEPTH
         self.margin_std = std * self.focal / sighting.frame.camera.fx
         placement = sighting.placement
         self.distance = float(placement.position @ view.rotation[:, 2])
@@ -236,11 +237,14 @@ class _Placing:
         """
         Return the best pose that is found.
 
-        Where parts of the object are hidden, the mesh is larger than the box.
+        Where parts of the object are hidden, the mesh is larger than the box. Without readings on
+        it, it stands exactly on its support.
         """
         starts = [self._at_depth(replace(self.in_box, scale=self.in_box.scale * size))
                   for size in _STARTS]
-        return min([*starts, *map(self._refined, starts)], key=self._cost)
+        best = min([*starts, *map(self._refined, starts)], key=self._cost)
+        return best if self.is_measured else _onto_support(
+            self.shape, best, self.sighting, self.view)
 
     def _cost(self, pose: _Pose) -> float:
         _, residuals = self._equations(pose, _LEAST_WIDTH)

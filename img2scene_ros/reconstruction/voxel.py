@@ -7,7 +7,8 @@ An occupancy network's answer as a mesh: from a picture alone, or with depth.
 The network completes what no one saw. What a depth image did see is measured, not guessed: there
 the network's solid is cut and filled so that its surface lies where the readings are, nothing is
 left in free space, and the two go over into each other behind the surface. Without depth the shape
-is known up to its scale; the distance of the placement sets it.
+is known up to its scale; the distance of the placement sets it, and the support, where the object
+stands on one.
 
 What lies outside of the crop's cube (`models/crop.py`) is lost.
 """
@@ -48,6 +49,7 @@ from img2scene_ros.reconstruction.view import MIN_READINGS
 from img2scene_ros.reconstruction.view import View
 from img2scene_ros.rendering.raycast import raycasting_scene
 from img2scene_ros.types import ObjectModel
+from img2scene_ros.types import Placement
 from img2scene_ros.types import Sighting
 from img2scene_ros.weights import weights_folder
 
@@ -55,6 +57,7 @@ from img2scene_ros.weights import weights_folder
 _LOGITS_PER_CELL = 1.0  # how steeply logits rise at a surface, in 32nds of the cube
 _REACH = 2.0  # cells from the surface up to which distances differ
 _WALL = 1.5  # cells along the line of sight; what is measured is at least so thick
+_LEAST_LEFT = 0.2  # share of a solid without depth that lies above its support, if that is right
 _MIN_PART = 0.02  # of the largest part; smaller parts are specks
 
 
@@ -155,21 +158,19 @@ class VoxelReconstructor(BatchReconstructor):
 
     def _model(self, sighting: Sighting, crop: Crop, logits: np.ndarray) -> ObjectModel:
         inside = self._cells_inside(crop, logits)
-        cube = crop.view.cube(crop.anchor or 1.0)
+        cube = crop.view.cube(crop.anchor or _anchor(inside, sighting, crop))
         cell = cube.side / len(logits)
         if crop.anchor is not None:
             inside = _as_measured(inside, sighting, crop, cube)
+        inside = _above_support(inside, sighting, crop, cube)
         inside = _closed(main_parts(inside, 1.0, _MIN_PART))
         first = np.array([-0.5, -0.5, -0.5]) * (cube.side + cell) + (0.0, 0.0, cube.depth)
         vertices, faces = closed_mesh(inside, cell, first, self.options.max_triangles)
         vertices = vertices @ crop.view.rotation.T @ sighting.placement.rotation
-        center = (vertices.min(axis=0) + vertices.max(axis=0)) / 2.0
-        position = sighting.placement.rotation @ center
-        vertices = vertices - center
         if crop.anchor is None:
-            ray = crop.view.rotation[:, 2]
-            scale = (sighting.placement.position @ ray) / (position @ ray)
-            position, vertices = position * scale, vertices * scale
+            vertices = vertices * _stretch_to_support(vertices[:, 2].min(), sighting.placement)
+        center = (vertices.min(axis=0) + vertices.max(axis=0)) / 2.0
+        position, vertices = sighting.placement.rotation @ center, vertices - center
         model = ObjectModel(
             vertices.astype(np.float32), faces.astype(np.int32),
             np.zeros((len(vertices), 3), np.uint8), position, sighting.placement.rotation, 'voxel')
@@ -241,9 +242,55 @@ def _as_measured(
     corrected = np.maximum(np.minimum(guessed, behind), wall)
     result = measured * corrected + (1.0 - measured) * guessed
     result = np.minimum(result, beside)
-    if sighting.placement.support is not None:
-        result = np.minimum(result, (points[:, 2] - view.bottom) / cell)
     return np.clip(result, -_REACH, _REACH).reshape(inside.shape)
+
+
+def _anchor(inside: np.ndarray, sighting: Sighting, crop: Crop) -> float:
+    """Return the anchor in metres that puts a solid's middle as deep as its standing placement."""
+    placement = sighting.placement
+    rotation, ray = placement.rotation, crop.view.rotation[:, 2]
+    bottom = placement.position @ rotation[:, 2] - placement.size[2] / 2.0
+    points = crop.view.cube(1.0).centers(len(inside)).transpose(2, 1, 0, 3)[inside > 0]
+    points = points @ crop.view.rotation.T @ rotation
+    middle = rotation @ (points.min(axis=0) + points.max(axis=0)) / 2.0
+    return float(placement.position @ ray / (middle @ ray)
+                 * _stretch_to_support(bottom, placement))
+
+
+def _above_support(
+    inside: np.ndarray, sighting: Sighting, crop: Crop, cube: Cube,
+) -> np.ndarray:
+    """
+    Cut off what lies below the support.
+
+    Networks are trained on all cells that a solid reaches into, and blur what is hidden: so what
+    they see goes on below what it stands on. Where next to nothing is above it, the placement or
+    the support is wrong, and nothing is cut.
+
+    :param inside: (R, R, R) cells, [x, y, z]
+    """
+    support = sighting.placement.support
+    if support is None:
+        return inside
+    points = cube.centers(len(inside)).transpose(2, 1, 0, 3) @ crop.view.rotation.T
+    height = support.height(points) * (len(inside) / cube.side)
+    cut = np.minimum(inside, np.clip(height, -_REACH, _REACH))
+    least = 0.0 if crop.anchor is not None else _LEAST_LEFT * np.count_nonzero(inside > 0)
+    return cut if np.count_nonzero(cut > 0) > least else inside
+
+
+def _stretch_to_support(lowest: float, placement: Placement) -> float:
+    """
+    Return the scale about the camera, which nothing in the picture tells, that lets a thing stand.
+
+    :param lowest: metres along the placement's z axis, of its lowest point
+    :return: 1 without support, or where the placement contradicts it
+    """
+    if placement.support is None or lowest >= 0.0:
+        return 1.0
+    scale = placement.support.offset / -lowest
+    doubt = 3.0 * np.linalg.norm(placement.position_std) / np.linalg.norm(placement.position) + 0.1
+    return scale if abs(np.log(scale)) < doubt else 1.0
 
 
 def _closed(inside: np.ndarray) -> np.ndarray:

@@ -39,6 +39,20 @@ def test_a_bottle_of_usual_size_is_as_far_as_it_looks(
     assert found.depth_source == 'size_prior'
 
 
+@pytest.mark.parametrize('x', (0.0, 0.52))
+def test_what_the_border_cuts_above_its_foot_stands_on_the_plane(
+    source: SizePriorDistance, x: float,
+) -> None:
+    """Half a bottle, whose foot lies beyond the picture; the second is cut at its side, too."""
+    whole = cylinder(x, 0.58, 0.08, 0.24)
+    detection = seen(in_camera(whole, 30), 'bottle')
+    assert detection.bbox[3] == 480 and (detection.bbox[2] == 640) == (x > 0)
+    found = source.place(FRAME, detection, floor(30))
+    middle = in_camera([x, 0.58, 0.12], 30)
+    assert np.linalg.norm(found.position) == pytest.approx(np.linalg.norm(middle), rel=0.06)
+    assert found.support.offset == floor(30).offset
+
+
 @pytest.mark.parametrize('tilt, y', [(5, 2.2), (25, 1.3), (50, 0.7)])
 def test_an_unknown_tilt_makes_it_less_sure(
     source: SizePriorDistance, tilt: float, y: float,
@@ -69,21 +83,21 @@ def test_errors_are_as_large_as_stated(source: SizePriorDistance) -> None:
 
 
 def test_a_cut_box_is_less_sure_or_no_answer(source: SizePriorDistance) -> None:
-    """One side that is seen whole still tells the distance."""
+    """One side that is seen whole still tells the distance, where no plane is known."""
     def bottle(x: float, y: float, tilt: float) -> np.ndarray:
         return in_camera(cylinder(x, y, 0.08, 0.24), tilt)
 
-    whole = source.place(FRAME, seen(bottle(0, 0.7, 30), 'bottle'), floor(30))
+    whole = source.place(FRAME, seen(bottle(0, 0.7, 30), 'bottle'), None)
     low = seen(bottle(0, 0.7, 9), 'bottle')
     assert low.bbox[3] == 480
-    cut = source.place(FRAME, low, floor(9))
+    cut = source.place(FRAME, low, None)
     true = np.linalg.norm(in_camera([0, 0.7, 0.12], 9))
     std = np.linalg.norm(cut.position_std)
     assert abs(np.linalg.norm(cut.position) - true) < 2.5 * std
     assert std > 1.2 * np.linalg.norm(whole.position_std)
     corner = seen(bottle(-0.43, 0.7, 9), 'bottle')
     assert corner.bbox[0] == 0 and corner.bbox[3] == 480
-    assert source.place(FRAME, corner, floor(9)) is None
+    assert source.place(FRAME, corner, None) is None
 
 
 def test_a_class_without_size_is_no_answer(source: SizePriorDistance) -> None:

@@ -11,6 +11,7 @@ import pytest
 import trimesh
 from synthetic import GEOMETRIC
 
+from img2scene_ros.camera import Camera
 from img2scene_ros.cli import main
 from img2scene_ros.detection import tabletop
 from img2scene_ros.detection.supports import find_support
@@ -121,6 +122,37 @@ def test_where_the_plane_is_may_change_while_running(recorded: Callable[[str], F
         places.append(found)
     assert places[1].position == pytest.approx(2 * places[0].position, rel=0.02)
     assert places[1].model.size == pytest.approx(2 * places[0].model.size, rel=0.05)
+
+
+@pytest.mark.parametrize('name', RECORDED)
+def test_up_is_told_by_the_picture_alone(
+    name: str, recorded: Callable[[str], Frame],
+) -> None:
+    """Neither depth nor a told plane: what it stands on is that of the depth image."""
+    label, box = RECORDED[name]
+    pipeline, seen = Pipeline(), find_support(recorded(name))
+    pipeline.detector = ToldDetector()
+    pipeline.detector.detect = lambda frame, support: [
+        Detection(label, 0.9, np.array(box, float))]
+    scene = pipeline.perceive(without_depth(recorded(name)))
+    item, = scene.objects
+    assert item.rotation[:, 2] @ seen.normal > np.cos(np.radians(5.0))
+    off = np.log(scene.support.offset / seen.offset)  # one thing of about usual size
+    assert abs(off) < 2.5 * scene.support.height_std
+    note, = scene.notes
+    assert f'{scene.support.offset:.2f} m' in note
+
+
+def test_a_picture_that_tells_nothing_of_up_says_so() -> None:
+    camera = Camera.from_field_of_view(640, 480, 60.0)
+    pipeline = Pipeline()
+    pipeline.detector = ToldDetector()
+    pipeline.detector.detect = lambda frame, support: [
+        Detection('object', 0.9, ToldDetector.box)]
+    scene = pipeline.perceive(Frame(np.full((480, 640, 3), 128, np.uint8), camera))
+    assert scene.support is None
+    assert scene.objects[0].rotation[:, 2] @ (0.0, -1.0, 0.0) == pytest.approx(1.0)
+    assert any('level' in note for note in scene.notes)
 
 
 @pytest.mark.slow

@@ -42,6 +42,7 @@ from img2scene_ros.types import Frame
 from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import Placement
 from img2scene_ros.types import Sighting
+from img2scene_ros.types import SupportPlane
 from img2scene_ros.weights import bundled
 
 pytestmark = pytest.mark.usefixtures('one_thread')
@@ -216,6 +217,46 @@ def test_without_depth_the_distance_sets_the_size(monkeypatch: pytest.MonkeyPatc
     one, other = (rebuild(network, each, monkeypatch) for each in (sighting, far))
     np.testing.assert_allclose(other.size, 2.0 * one.size, rtol=1e-4)
     np.testing.assert_allclose(other.position, 2.0 * one.position, rtol=1e-4)
+
+
+class Sunk(Known):
+    """Answers with the bars and what goes on below them, as networks do."""
+
+    def query(self, features: Tensor, half_field: Tensor, points: Tensor) -> Tensor:
+        """Return the greater of the distances to the bars and to the bars 3 cm lower."""
+        down = torch.from_numpy(self.view.rotation.T @ POSE[2, :3] * 0.03 / self.cube.side)
+        return torch.maximum(super().query(features, half_field, points),
+                             super().query(features, half_field, points + down.float()))
+
+
+@pytest.mark.parametrize('nearer', (0.97, 1.0, 1.04))
+@pytest.mark.parametrize('place', PLACES)
+def test_without_depth_it_stands_on_its_support(
+    place: tuple[float, float], nearer: float, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Neither a network that sees too much below nor a distance that is off moves the foot."""
+    sighting = sighting_of_bars(place, with_depth=False)
+    support = SupportPlane(POSE[2, :3], float(POSE[2, 3]))
+    placement = replace(
+        sighting.placement, support=support, position=nearer * sighting.placement.position)
+    network = Sunk(place, sighting.detection.bbox, anchor_of(place, sighting))
+    model = rebuild(network, replace(sighting, placement=placement), monkeypatch)
+    assert_closed(model)
+    assert on_table(model)[:, 2].min() == pytest.approx(0.0, abs=0.003)
+    assert model.size[2] == pytest.approx(0.18, rel=0.1)
+
+
+def test_a_support_that_contradicts_the_place_costs_no_mesh(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A plane far above the object cuts nothing off."""
+    sighting = sighting_of_bars(PLACES[0], with_depth=False)
+    above = SupportPlane(POSE[2, :3], float(POSE[2, 3]) - 0.3)
+    model = rebuild(
+        Known(PLACES[0], sighting.detection.bbox, anchor_of(PLACES[0], sighting)),
+        replace(sighting, placement=replace(sighting.placement, support=above)), monkeypatch)
+    assert_closed(model)
+    assert model.size[2] == pytest.approx(0.18, rel=0.1)
 
 
 @pytest.mark.parametrize('limit', (200, 1000, 3000))
