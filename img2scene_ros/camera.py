@@ -8,6 +8,7 @@ from functools import cached_property
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 
 from img2scene_ros.errors import InputError
 
@@ -69,8 +70,8 @@ class Camera:
         cls,
         width: int,
         height: int,
-        matrix: np.ndarray,
-        distortion: np.ndarray = (),
+        matrix: ArrayLike,
+        distortion: ArrayLike = (),
         distortion_model: str = 'plumb_bob',
         roi: tuple[int, int, int, int] = (0, 0, 0, 0),
         binning: tuple[int, int] = (0, 0),

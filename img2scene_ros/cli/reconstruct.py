@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # heavy, and not needed for --help
     from rich.console import Console
 
     from img2scene_ros.depth import DepthNoise
+    from img2scene_ros.errors import Img2SceneError
     from img2scene_ros.io.bags import Bag
     from img2scene_ros.io.bags import BagFrame
     from img2scene_ros.io.layouts import FrameFiles
@@ -100,8 +101,12 @@ def _run(chosen: argparse.Namespace) -> int:
         if getattr(chosen, name) is not None:
             settings[name] = getattr(chosen, name)
     _, others = parse_settings(settings)
-    recordings, failed = _recordings(chosen)
+    recordings = _recordings(chosen)
     total = sum(map(len, recordings))
+    wrong = _bad_calibrations(recordings, chosen.camera)
+    for files, error in wrong.items():
+        complain(f'{files.name}: {error}')
+    failed = bool(wrong)
     console = open_console()
     start = perf_counter()
     pipelines = {
@@ -110,6 +115,8 @@ def _run(chosen: argparse.Namespace) -> int:
             recording if isinstance(recording, list) else [recording])}}
     console.print(f'ready after {perf_counter() - start:.2f} s')
     for source, folder in _with_progress(console, recordings, chosen.out, total):
+        if source in wrong:
+            continue
         error = attempt(
             _reconstruct_one, pipelines[source.has_depth], source, folder, chosen, others,
             console, total == 1)
@@ -121,37 +128,49 @@ def _run(chosen: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _recordings(chosen: argparse.Namespace) -> tuple[list['list[FrameFiles] | Bag'], bool]:
-    """Return the inputs whose calibrations are usable, and whether there were others."""
+def _recordings(chosen: argparse.Namespace) -> list['list[FrameFiles] | Bag']:
+    """Return the inputs, each with its frames."""
     from img2scene_ros.depth import parse_depth_unit
     from img2scene_ros.io.bags import Bag
-    from img2scene_ros.io.frames import check_calibration
     from img2scene_ros.io.frames import open_frames
 
-    recordings = [open_frames(path, chosen.every) for path in chosen.color]
-    if chosen.depth:
-        if isinstance(recordings[0], Bag) or sum(map(len, recordings)) > 1:
-            raise OptionError('--depth belongs to one picture; put several into frame folders')
-        recordings = [[replace(recordings[0][0], depth=chosen.depth)]]
     if chosen.depth_unit:
         parse_depth_unit(chosen.depth_unit)
-    if chosen.depth_unit and any(isinstance(recording, Bag) for recording in recordings):
+    recordings = [open_frames(path, chosen.every) for path in chosen.color]
+    bags = [recording for recording in recordings if isinstance(recording, Bag)]
+    if chosen.depth_unit and bags:
         raise OptionError('--depth-unit belongs to files; a recording tells its encoding')
+    if chosen.depth:
+        if bags or sum(map(len, recordings)) > 1:
+            raise OptionError('--depth belongs to one picture; put several into frame folders')
+        return [[replace(recordings[0][0], depth=chosen.depth)]]
+    return recordings
+
+
+def _bad_calibrations(
+    recordings: list['list[FrameFiles] | Bag'], camera: Path | None,
+) -> dict['FrameFiles', 'Img2SceneError']:
+    """
+    Return the frames that cannot be used for their calibration, and why.
+
+    A file that fits one picture is not checked for every other.
+
+    :raises Img2SceneError: there are no frames but these
+    """
+    from img2scene_ros.io.frames import check_calibration
+
     good, wrong = set(), {}
-    for files in chain(*(found for found in recordings if isinstance(found, list))):
-        if (chosen.camera or files.calibration) in good:
+    for files in chain(*(frames for frames in recordings if isinstance(frames, list))):
+        if (camera or files.calibration) in good:
             continue
-        error = attempt(check_calibration, files, chosen.camera)
+        error = attempt(check_calibration, files, camera)
         if error is None:
-            good.add(chosen.camera or files.calibration)
+            good.add(camera or files.calibration)
         else:
             wrong[files] = error
     if wrong and len(wrong) == sum(map(len, recordings)):
         raise next(iter(wrong.values()))
-    for files, error in wrong.items():
-        complain(f'{files.name}: {error}')
-    return [found if isinstance(found, Bag) else [files for files in found if files not in wrong]
-            for found in recordings], bool(wrong)
+    return wrong
 
 
 def _reconstruct_one(

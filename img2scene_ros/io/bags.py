@@ -151,7 +151,7 @@ class Bag:
                         self._path, f'{self._path.stem}_{count:06d}', self.has_depth,
                         _stamp(color), self._camera, partial(self._read, color, depth))
                 count += 1
-        if not count:
+        if not count and self._depth:
             raise InputError(
                 f"no picture of '{self._path}' on {self._color.name} has a depth image on "
                 f'{self._depth.name} within {PAIR_TOLERANCE:g} s; check their stamps')
@@ -206,7 +206,8 @@ class Bag:
     def _pairs(self, reader: Any) -> Iterator[tuple[Any, Any]]:
         """Yield the messages of picture and depth image that belong together by their stamps."""
         names = {topic.name for topic in (self._color, self._depth) if topic}
-        colors, depths = deque(), deque()
+        colors: deque[Any] = deque()
+        depths: deque[Any] = deque()
         for connection, _, data in reader.messages(
                 [found for found in reader.connections if found.topic in names]):
             message = reader.deserialize(data, connection.msgtype)

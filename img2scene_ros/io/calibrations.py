@@ -156,22 +156,20 @@ def _first(values: dict[str, Any], *names: str) -> Any:
 
 def _camera(values: dict[str, Any], size: tuple[int, int]) -> Camera:
     """Return the camera at the size that the values tell, else at that of the picture."""
-    names = set(values) & {'width', 'height', 'image_width', 'image_height'}
-    if names:
-        size = int(_first(values, 'width', 'image_width')), int(
-            _first(values, 'height', 'image_height'))
+    if set(values) & {'width', 'height', 'image_width', 'image_height'}:
+        size = (int(_first(values, 'width', 'image_width')),
+                int(_first(values, 'height', 'image_height')))
     coefficients = _first(values, 'd', 'distortion_coefficients', 'coeffs', 'distortion')
-    model = _first(values, 'distortion_model', 'model')
-    if isinstance(coefficients, str):  # RealSense's name of the model
-        coefficients, model = (), coefficients
-    if isinstance(values.get('distortion'), str):
-        model = values['distortion']
-    model = str(model or '').rsplit('.', 1)[-1].strip().lower().replace(' ', '_')
+    model = next((text for name in ('distortion_model', 'model', 'distortion')
+                  if isinstance(text := values.get(name), str)), '')
+    model = model.rsplit('.', 1)[-1].strip().lower().replace(' ', '_')
     roi = values.get('roi') or {}
+    x, y, width, height = (
+        int(roi.get(name, 0)) for name in ('x_offset', 'y_offset', 'width', 'height'))
     return Camera.from_calibration(
-        *size, _matrix(values), () if coefficients is None else coefficients,
-        _MODELS.get(model, model),
-        tuple(int(roi.get(name, 0)) for name in ('x_offset', 'y_offset', 'width', 'height')),
+        *size, _matrix(values),
+        () if coefficients is None or isinstance(coefficients, str) else coefficients,
+        _MODELS.get(model, model), (x, y, width, height),
         (int(values.get('binning_x', 0)), int(values.get('binning_y', 0))))
 
 

@@ -127,11 +127,11 @@ def camera_from_info(message: Any, rectified: bool = False) -> Camera:
         message.distortion_model, (roi.x_offset, roi.y_offset, roi.width, roi.height), binning)
 
 
-def _pixels(message: Any, kind: type, channels: int) -> np.ndarray:
+def _pixels(message: Any, kind: Any, channels: int) -> np.ndarray:
     """Return (H, W) or (H, W, channels) in this machine's byte order, without a copy if it can."""
     width, height, step = message.width, message.height, message.step
-    kind = np.dtype(kind).newbyteorder('>' if message.is_bigendian else '<')
-    row = width * channels * kind.itemsize
+    dtype = np.dtype(kind).newbyteorder('>' if message.is_bigendian else '<')
+    row = width * channels * dtype.itemsize
     if not row or not height:
         raise InputError(f'the image is empty ({width}x{height} pixels); check the camera driver')
     if step < row:
@@ -142,8 +142,9 @@ def _pixels(message: Any, kind: type, channels: int) -> np.ndarray:
         raise InputError(
             f'the image is truncated: {len(message.data)} bytes for {height} rows of {step}; '
             'check the driver and the network')
-    shape, strides = (height, width), (step, channels * kind.itemsize)
+    shape: tuple[int, ...] = height, width
+    strides: tuple[int, ...] = step, channels * dtype.itemsize
     if channels > 1:
-        shape, strides = shape + (channels,), strides + (kind.itemsize,)
-    pixels = np.ndarray(shape, kind, memoryview(message.data), strides=strides)
-    return pixels.astype(kind.newbyteorder('='), copy=False)
+        shape, strides = (*shape, channels), (*strides, dtype.itemsize)
+    pixels: np.ndarray = np.ndarray(shape, dtype, memoryview(message.data), strides=strides)
+    return pixels.astype(dtype.newbyteorder('='), copy=False)
