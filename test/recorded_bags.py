@@ -22,7 +22,8 @@ def plain_frame(i: int) -> Frame:
 
 def write_bag(
     path: Path, frames: Sequence[Frame], storage: str = 'MCAP', depth_frame: str = LENS,
-    delay: float = 0.004, with_info: bool = True, is_compressed: bool = False,
+    delay: float = 0.004, with_info: bool = True, is_calibrated: bool = True,
+    is_compressed: bool = False,
 ) -> Path:
     """
     Record frames at 30 Hz, and an infrared camera beside.
@@ -79,7 +80,8 @@ def write_bag(
             if info:
                 rows.append((stamp, info, message['sensor_msgs/CameraInfo'](
                     header=header(stamp, LENS), height=camera.height, width=camera.width,
-                    distortion_model='plumb_bob', d=np.zeros(5), k=camera.matrix.ravel(),
+                    distortion_model='plumb_bob', d=np.zeros(5),
+                    k=camera.matrix.ravel() * is_calibrated,
                     r=np.eye(3).ravel(),
                     p=np.eye(3, 4).ravel(), binning_x=0, binning_y=0,
                     roi=message['sensor_msgs/RegionOfInterest'](

@@ -102,8 +102,8 @@ class _Topic:
             == (self.message.width, self.message.height))
 
     def is_calibrated(self, info: '_Topic') -> bool:
-        """Tell whether a calibration is of this picture."""
-        return info.kind == 'info' and (
+        """Tell whether a calibration is of this picture; K of 0 means that there is none."""
+        return info.kind == 'info' and info.message.k[0] != 0 and (
             info.namespace == self.namespace
             or info.message.header.frame_id == self.message.header.frame_id)
 
@@ -130,8 +130,10 @@ class Bag:
     @staticmethod
     def is_one(path: Path) -> bool:
         """Tell whether a path is a bag, by its name or its metadata.yaml."""
-        return (path / 'metadata.yaml').is_file() or (
-            path.suffix.lower() in SUFFIXES and not path.is_dir())
+        metadata = path / 'metadata.yaml'
+        if metadata.is_file():
+            return 'rosbag2_bagfile_information' in metadata.read_text(errors='replace')
+        return path.suffix.lower() in SUFFIXES and not path.is_dir()
 
     @property
     def has_depth(self) -> bool:
@@ -192,8 +194,11 @@ class Bag:
         self._color, self._depth, info = max(choices, key=lambda choice: (
             choice[1] is not None, choice[2] is not None, choice[0].kind == 'color',
             choice[0].connection.msgtype == _IMAGE, choice[0].connection.msgcount))
-        self._camera = camera_from_info(
-            info.message, rectified='rect' in self._color.leaf) if info else None
+        try:
+            self._camera = camera_from_info(
+                info.message, rectified='rect' in self._color.leaf) if info else None
+        except InputError as error:
+            raise InputError(f"'{self._path}', {info.name}: {error}") from error
         _LOGGER.info(
             "'%s': picture %s, depth %s, calibration %s", self._path, self._color.name,
             self._depth.name if self._depth else 'none', info.name if info else 'none')

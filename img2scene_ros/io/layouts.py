@@ -56,10 +56,15 @@ def find_frames(folder: Path) -> list[FrameFiles]:
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"there is no folder '{folder}'; give a folder of frames or pictures")
-    folders = sorted(path for path in folder.iterdir() if path.is_dir())
-    found = (_of_data_set(folder)
-             or [files for path in folders for files in _of_data_set(path)]
-             or _pictures(folder))
+    try:
+        folders = sorted(path for path in folder.iterdir() if path.is_dir())
+        found = (_of_data_set(folder)
+                 or [files for path in folders for files in _of_data_set(path)]
+                 or _pictures(folder))
+    except OSError as error:
+        raise InputError(
+            f"'{error.filename}' cannot be read ({error.strerror}); check its permissions"
+        ) from error
     if not found:
         raise InputError(
             f"the folder '{folder}' holds no frames (folders with color.png) and no pictures")

@@ -61,10 +61,11 @@ def test_pictures_without_their_depth_are_an_error(tmp_path: Path) -> None:
         list(bag)
 
 
+@pytest.mark.parametrize('info', [{'with_info': False}, {'is_calibrated': False}])
 def test_bag_without_calibration_says_what_is_assumed(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture,
+    info: dict[str, bool], tmp_path: Path, caplog: pytest.LogCaptureFixture,
 ) -> None:
-    path = write_bag(tmp_path / 'bag', FRAMES[:2], with_info=False)
+    path = write_bag(tmp_path / 'bag', FRAMES[:2], **info)
     source = next(iter(open_frames(path)))
     assert load_frame(source, field_of_view=90.0).camera.fx == pytest.approx(4.0)
     assert '90 degrees' in caplog.text
@@ -89,6 +90,12 @@ def test_damaged_recording_is_one_sentence(tmp_path: Path) -> None:
         assert '\n' not in str(caught.value)
     with pytest.raises(InputError, match='nowhere.mcap'):
         open_frames(tmp_path / 'nowhere.mcap')
+
+
+def test_a_folder_with_other_metadata_is_no_bag(tmp_path: Path) -> None:
+    (tmp_path / 'metadata.yaml').write_text('author: nobody\n')
+    with pytest.raises(InputError, match='no frames'):
+        open_frames(tmp_path)
 
 
 def test_bag_without_pictures_is_one_sentence(tmp_path: Path) -> None:
