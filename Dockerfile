@@ -5,7 +5,7 @@
 #
 # `--build-arg PIP_ARGS='--extra-index-url ...'` names an index that has torch without CUDA, which is
 # much smaller. Other arguments of the launch file: name the whole command, such as
-# `docker run ... img2scene ros2 launch img2scene bringup.launch.py rviz:=false detector:=auto`.
+# `docker run ... img2scene ros2 launch img2scene bringup.launch.py rviz:=false`.
 FROM ros:jazzy
 SHELL ["/bin/bash", "-c"]
 ARG PIP_ARGS=

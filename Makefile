@@ -3,7 +3,7 @@
 #
 #   make test TESTS=test/scene       some of the tests
 #   make test-fast                   those that need neither ROS nor much time
-#   make lint                        style and imports, without running anything
+#   make lint                        style, imports and types, without running anything
 #   make demo DISTRO=kilted          with another ROS 2 distribution (jazzy, kilted)
 #   make demo PYTHON=python3.12      with another Python (3.10 to 3.12)
 #   make demo PIP_ARGS='...'         more arguments for pip, such as an index that has the CPU build
@@ -43,6 +43,7 @@ test-fast: $(STAMP)
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
 
 doctor: $(STAMP)
 	$(VENV)/bin/img2scene doctor
@@ -51,7 +52,7 @@ config: $(STAMP)
 	$(VENV)/bin/python -m img2scene_ros.nodes.parameter_file > config/img2scene.yaml
 
 clean:
-	rm -rf .venv .venv-* out build install log *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* out build install log *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -exec rm -rf {} +
 
 $(STAMP): requirements.txt requirements-$(DISTRO).txt requirements-test.txt setup.py setup.cfg

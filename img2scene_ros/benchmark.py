@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time and, where a frame folder holds the truth, accuracy: the tables of docs/benchmarks.md."""
+"""What `img2scene bench` measures on recorded frames: time and, where truth is known, accuracy."""
 
 import json
 import platform
@@ -11,7 +11,6 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
-import cv2
 import numpy as np
 import trimesh
 
@@ -19,10 +18,12 @@ from img2scene_ros.depth import DepthNoise
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection import mask_iou
 from img2scene_ros.io.frames import load_frame
+from img2scene_ros.io.photos import read_picture
 from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.pipeline import parse_settings
 from img2scene_ros.rendering.raycast import Surface
 from img2scene_ros.rendering.raycast import render
+from img2scene_ros.tables import markdown_table
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 from img2scene_ros.types import SceneObject
@@ -55,17 +56,15 @@ def bench(
     """
     chosen, others = parse_settings(settings or {})
     pipeline = Pipeline(chosen, others)
-    lines = [_row(HEADINGS), _row(['---'] * len(HEADINGS))]
-    for folder in folders:
-        lines.append(_row(_measured(pipeline, folder, repeats, others.get('depth_noise'))))
-    return '\n'.join([_machine(), '', *lines])
+    rows = [_measured(pipeline, folder, repeats, others.get('depth_noise')) for folder in folders]
+    return f'{_machine()}\n\n{markdown_table(HEADINGS, rows)}'
 
 
 def accuracy(folder: Path, frame: Frame, found: Sequence[SceneObject]) -> Accuracy | None:
     """Compare the object that covers most of `mask.png` with the truth; None without truth."""
     if not (folder / 'mask.png').is_file() or not found:
         return None
-    truth = cv2.imread(str(folder / 'mask.png'), cv2.IMREAD_UNCHANGED) > 0
+    truth = read_picture(folder / 'mask.png')[0].max(axis=2) > 0
     one = max(found, key=lambda item: mask_iou(_region(item.detection, frame.shape), truth))
     silhouette = render([Surface(one.points, one.model.faces, one.model.colors, id=1)],
                         frame.camera).ids == 1
@@ -114,10 +113,6 @@ def _measured(
         return row + ['', '', '']
     return row + [f'{truth.bbox_iou:.3f}', f'{truth.silhouette_iou:.3f}',
                   f'{1e3 * truth.height_error:+.1f}']
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _machine() -> str:

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pinhole camera: intrinsics, lens distortion, projection and unprojection."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import cv2
 import numpy as np
@@ -174,7 +176,7 @@ class Camera:
         """
         return self.rays_at(pixels) * np.asarray(z)[..., None]
 
-    def rays_at(self, pixels: np.ndarray) -> np.ndarray:
+    def rays_at(self, pixels: Sequence[Any] | np.ndarray) -> np.ndarray:
         """
         Return the viewing rays through pixels, scaled to z = 1.
 
@@ -228,7 +230,7 @@ class Camera:
                 flat, np.eye(3), self.distortion[:4], criteria=_UNDISTORT)
         else:
             # OpenCV 5 has them as one function.
-            undistort = getattr(cv2, 'undistortPointsIter', cv2.undistortPoints)
+            undistort: Any = getattr(cv2, 'undistortPointsIter', cv2.undistortPoints)
             straight = undistort(
                 flat, np.eye(3), self.distortion, R=np.eye(3), P=np.eye(3), criteria=_UNDISTORT)
         return straight.reshape(plane.shape)
@@ -262,8 +264,9 @@ def sampled(
     border, value = (
         (cv2.BORDER_REPLICATE, 0.0) if outside is None else (cv2.BORDER_CONSTANT, outside))
     flat = pixels.reshape(-1, 2).astype(np.float32)
+    remap: Any = cv2.remap  # whose second map may be missing, whatever its type says
     # OpenCV takes at most 32767 at once.
     values = np.concatenate([
-        cv2.remap(image, part[None], None, how, borderMode=border, borderValue=(value,) * 4)[0]
+        remap(image, part[None], None, how, borderMode=border, borderValue=(value,) * 4)[0]
         for part in np.array_split(flat, 1 + len(flat) // 30000)])
     return values.reshape(*pixels.shape[:-1], *image.shape[2:])

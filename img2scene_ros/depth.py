@@ -15,6 +15,17 @@ UNITS = {'m': 1.0, 'cm': 0.01, 'mm': 0.001}  # metres
 MODELS = ('structured_light', 'stereo', 'time_of_flight')
 
 
+def measured(depth: np.ndarray | None) -> np.ndarray:
+    """
+    Return the depth or the points of a frame, for what works only with a depth sensor.
+
+    :raises InputError: the frame has none
+    """
+    if depth is None:
+        raise InputError('the frame has no depth image; give one registered to the picture')
+    return depth
+
+
 @dataclass(frozen=True)
 class DepthNoise(Options):
     """How the noise of a depth camera grows with the distance."""

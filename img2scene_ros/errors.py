@@ -11,7 +11,7 @@ Result = TypeVar('Result')
 
 
 class Img2SceneError(Exception):
-    """Something its reader can mend: one sentence that says what, where, and how to mend it."""
+    """Something its reader can fix: one sentence that says what, where, and how to fix it."""
 
 
 class InputError(Img2SceneError):

@@ -84,8 +84,9 @@ def cached_checkpoint(
         raise InputError(
             f"the checkpoint '{checkpoint}' is neither a folder on this machine nor a name on the "
             'Hugging Face Hub (OWNER/NAME); check the path') from error
-    is_whole = isinstance(cached, str) and not _lacking(Path(cached).parent, files)
-    return Path(cached).parent if is_whole else None
+    if not isinstance(cached, str) or _lacking(Path(cached).parent, files):
+        return None
+    return Path(cached).parent
 
 
 def _require_answer() -> None:

@@ -13,6 +13,7 @@ from dataclasses import field
 from dataclasses import fields
 from math import isfinite
 from typing import Any
+from typing import Protocol
 
 from img2scene_ros.errors import OptionError
 
@@ -56,14 +57,21 @@ class Options:
             object.__setattr__(self, declared.name, value)
 
 
+class Configurable(Protocol):
+    """Has options, which may be replaced while it runs, except the read-only ones."""
+
+    Options: type[Any]
+    options: Any
+
+
 _KINDS = {
     bool: 'true or false', int: 'a whole number', float: 'a number', str: 'a text',
     tuple: 'a list of texts',
 }
 
 
-def _checked(declared: Field, value: Any) -> Any:
-    kind = type(declared.default)
+def _checked(declared: Field[Any], value: Any) -> Any:
+    kind: type[Any] = type(declared.default)
     if kind is float and type(value) is int:
         value = float(value)
     if kind is tuple and isinstance(value, list):

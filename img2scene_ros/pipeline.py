@@ -59,23 +59,26 @@ class PipelineOptions(Options):
     """Which backends do the work, and how long objects are kept."""
 
     detector: str = option(
-        'tabletop', 'What finds the objects: tabletop (with a depth camera, whatever stands on a '
-        'plane), detr (a transformers model), or auto (both, merged)', read_only=True)
+        'auto', 'What finds the objects: auto (a network that gives names and, with a depth '
+        'camera, tabletop, merged), tabletop (whatever stands on a plane, without names; needs no '
+        'torch), coco (a bundled network of 80 classes) or detr (a transformers model)',
+        read_only=True)
     distance: str = option(
         'auto', 'Where distances come from: sensor (the depth image), plane (where an object '
         'stands), size_prior (how large such things are), monocular (a network), fixed, or auto '
-        '(the sensor where it sees the object, else all that can tell, by their certainty)',
+        '(the sensor where it sees the object, else all others, weighted by certainty)',
         read_only=True)
     segmenter: str = option(
-        'none', "What cuts masks out of the boxes of detectors without masks: 'none' (depth, "
+        'none', "What segments the boxes of detectors without masks: 'none' (depth, "
         'else colour), or a checkpoint on the Hugging Face Hub (OWNER/NAME) or in a folder: SAM '
         '2, Mask2Former, MaskFormer, SegFormer or CLIPSeg', read_only=True)
     segmenter_revision: str = option(
         'main', "Branch, tag or commit of the segmenter's checkpoint on the Hub", read_only=True)
     reconstructor: str = option(
-        'depth_shell', 'What rebuilds the objects: depth_shell (the seen surface, completed), '
-        'voxel (a network, also without depth), triposr, shap_e (large networks, from the picture '
-        'alone), remote (a server; pictures leave the machine) or box', read_only=True)
+        'voxel', 'What rebuilds the objects: voxel (a network, with depth or without; where torch '
+        'is missing depth_shell takes its place), depth_shell (the seen surface, completed; needs '
+        'depth), triposr, shap_e (large networks, from the picture alone), remote (a server; '
+        'pictures leave the machine) or box', read_only=True)
     forget_after: int = option(
         10, 'Frames after which an object that is not seen any more is no longer shown; one whose '
         'place is seen to be empty goes at once',
@@ -113,13 +116,11 @@ class Pipeline:
         self, options: PipelineOptions = PipelineOptions(),
         backend_options: dict[str, Options] | None = None,
     ) -> None:
-        self.options = options
         chosen = backend_options or {}
         self.distances: dict[str, DistanceSource] = {
             name: _build('distances', name, chosen)
             for name in sources_of(options.distance, chosen)}
-        self.reconstructor: Reconstructor = _build(
-            'reconstructors', options.reconstructor, chosen)
+        self.reconstructor, self.options = _reconstructor(options, chosen)
         self.detector: Detector = _build('detectors', options.detector, chosen)
         self.segmenter = (
             None if options.segmenter == 'none' else
@@ -128,7 +129,8 @@ class Pipeline:
         self._said: deque[str] = deque(maxlen=_REMEMBERED)  # warnings are said once
         self.rebuilt = 0
         self._lock = Lock()
-        self.restart()
+        self._tracker = Tracker(options.forget_after, options.better_view)
+        self._frame: Frame | None = None  # the latest
         self._support: SupportPlane | None = None
         self._timing: dict[str, float] = {}
 
@@ -152,13 +154,13 @@ class Pipeline:
             self._tracker.update(frame, support, sightings, proxies)
             self._frame, self._support = frame, support
             self._timing.update(detect=detected - start, localize=localized - detected)
-            return self._scene()
+            return self._scene(frame)
 
     def reconstruct_next(self) -> Scene | None:
         """
         Rebuild the objects that need it most, as many as the reconstructor takes at once.
 
-        :return: the scene after it, None if no object needs it
+        :return: the scene after it; None if no object needs it, or after a restart meanwhile
         """
         with self._lock:
             jobs = self._tracker.next_jobs(getattr(self.reconstructor, 'max_batch', 1))
@@ -179,7 +181,7 @@ class Pipeline:
                 self._tracker.finish(id, sighting, model, '' if model else str(result))
             self.rebuilt += len(jobs)
             self._timing['reconstruct'] = perf_counter() - start
-            return self._scene()
+            return None if self._frame is None else self._scene(self._frame)
 
     def _each(
         self, step: Callable[[Detection], Result | None], detections: Sequence[Detection],
@@ -288,7 +290,7 @@ class Pipeline:
         """
         Go the whole way with one frame; 'reconstruct' in the timing is the sum over its objects.
 
-        :param progress: told after every step how many objects are rebuilt, and of how many
+        :param progress: called after every step with how many objects are rebuilt, and of how many
         :raises Img2SceneError: as `perceive`
         """
         scene = self.perceive(frame)
@@ -308,7 +310,7 @@ class Pipeline:
     def scene(self) -> Scene | None:
         """Return the scene as it is now; None before the first frame."""
         with self._lock:
-            return None if self._frame is None else self._scene()
+            return None if self._frame is None else self._scene(self._frame)
 
     def clear(self) -> None:
         """Forget all objects; their ids are not used again."""
@@ -319,7 +321,7 @@ class Pipeline:
         """Begin with another scene, whose ids start at 1 again."""
         with self._lock:
             self._tracker = Tracker(self.options.forget_after, self.options.better_view)
-            self._frame: Frame | None = None  # the latest
+            self._frame = None
 
     def configure(self, settings: dict[str, Any]) -> None:
         """
@@ -357,9 +359,8 @@ class Pipeline:
         plane = self.distances.get('plane')
         return plane.options.support() if plane else None
 
-    def _scene(self) -> Scene:
-        return Scene(
-            self._frame, self._tracker.objects(), self._support, dict(self._timing))
+    def _scene(self, frame: Frame) -> Scene:
+        return Scene(frame, self._tracker.objects(), self._support, dict(self._timing))
 
 
 def parse_settings(
@@ -401,6 +402,20 @@ def _build(group: str, name: str, chosen: dict[str, Options]) -> Any:
     parts = {part: chosen.get(part, backend(group, part).Options())
              for part in getattr(found, 'PARTS', ())}
     return found(chosen.get(name, found.Options()), **parts)
+
+
+def _reconstructor(
+    options: PipelineOptions, chosen: dict[str, Options],
+) -> tuple[Reconstructor, PipelineOptions]:
+    """Build the reconstructor; return it, and the options with its name."""
+    try:
+        return _build('reconstructors', options.reconstructor, chosen), options
+    except MissingDependencyError as error:
+        if options.reconstructor != 'voxel':
+            raise
+        _LOGGER.warning("'depth_shell' rebuilds the objects, because %s", error)
+        options = replace(options, reconstructor='depth_shell')
+        return _build('reconstructors', 'depth_shell', chosen), options
 
 
 def _check_mesh(model: ObjectModel, reconstructor: str) -> None:

@@ -28,7 +28,7 @@ FOLDERS = {
 }
 
 
-def backends(group: str) -> dict[str, type]:
+def backends(group: str) -> dict[str, type[Any]]:
     """
     Return every backend of a group, by name; one of another package that fails is skipped.
 
@@ -48,24 +48,25 @@ def _modules(group: str) -> dict[str, Any]:
 
 
 @cache
-def _of_other_packages(group: str) -> dict[str, type]:
-    found: dict[str, type] = {}
+def _of_other_packages(group: str) -> dict[str, type[Any]]:
+    found: dict[str, type[Any]] = {}
     for entry in entry_points(group=f'img2scene.{group}'):
+        package = entry.dist.name if entry.dist else 'unknown'
         if entry.name in found or entry.name in _modules(group):
             _LOGGER.warning(
                 "'%s' of the package '%s' is skipped: there is one of that name among the %s "
-                'already; rename its entry point', entry.name, entry.dist.name, group)
+                'already; rename its entry point', entry.name, package, group)
             continue
         try:
             found[entry.name] = entry.load()
         except Exception as error:  # whatever it is, the other backends must work
             _LOGGER.warning(
                 "'%s' of the package '%s' is not among the %s: %s: %s", entry.name,
-                entry.dist.name, group, type(error).__name__, error)
+                package, group, type(error).__name__, error)
     return found
 
 
-def backend(group: str, name: str) -> type:
+def backend(group: str, name: str) -> type[Any]:
     """
     Return one backend's class.
 

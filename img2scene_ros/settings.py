@@ -71,7 +71,7 @@ def read_parameter_file(path: Path) -> dict[str, Any]:
         if name in known or name.startswith(of_backends)}
 
 
-def declared_options() -> dict[str, Field]:
+def declared_options() -> dict[str, Field[Any]]:
     """Return the declaration of every option by its dotted name."""
     declared = {field.name: field for field in fields(PipelineOptions)}
     for group in BACKEND_GROUPS:
@@ -95,8 +95,8 @@ def describe_options() -> str:
     return '\n'.join(paragraphs)
 
 
-def _typed(field: Field, value: str) -> Any:
-    kind = type(field.default)
+def _typed(field: Field[Any], value: str) -> Any:
+    kind: type[Any] = type(field.default)
     if kind is bool:
         return TRUTH.get(value.lower(), value)
     if kind is tuple:
@@ -108,7 +108,7 @@ def _typed(field: Field, value: str) -> Any:
 
 
 def _flattened(section: dict[str, Any], prefix: str = '') -> dict[str, Any]:
-    flat = {}
+    flat: dict[str, Any] = {}
     for name, value in section.items():
         if isinstance(value, dict):
             flat |= _flattened(value, f'{prefix}{name}.')

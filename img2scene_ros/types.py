@@ -144,8 +144,9 @@ class Detection:
     - bbox: (4,) xmin, ymin, xmax, ymax in pixels, inside the picture; the box covers the pixels
       with xmin <= u < xmax
     - mask: (H, W) bool, the object's visible pixels; None when the detector has no masks
-    - hypotheses: names that it may have and their scores, best first, the label among them;
-      empty when the detector has no other than the label
+    - hypotheses: names that it may have and their scores, the label among them and best first;
+      empty when the detector has no other than the label. Of objects of a scene the label comes
+      first, `UNNAMED` may be among them, and they are probabilities
     """
 
     label: str

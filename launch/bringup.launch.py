@@ -40,10 +40,12 @@ def generate_launch_description() -> LaunchDescription:
             description='Transport of the colour picture'),
         DeclareLaunchArgument(
             'detector', default_value='',
-            description='What finds the objects: tabletop, detr, ...; empty: as params_file says'),
+            description='What finds the objects: auto, tabletop, detr, ...; empty: as '
+            'params_file says'),
         DeclareLaunchArgument(
             'reconstructor', default_value='',
-            description='What rebuilds the objects: depth_shell, ...; empty: as params_file says'),
+            description='What rebuilds the objects: voxel, depth_shell, ...; empty: as '
+            'params_file says'),
         DeclareLaunchArgument(
             'distance', default_value='',
             description='Where distances come from: auto, sensor, plane, size_prior, ...; empty: '

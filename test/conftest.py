@@ -7,9 +7,11 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from synthetic import GEOMETRIC
 
 from img2scene_ros.io.frames import load_frame
 from img2scene_ros.pipeline import Pipeline
+from img2scene_ros.pipeline import parse_settings
 from img2scene_ros.types import Frame
 from img2scene_ros.types import Scene
 
@@ -40,7 +42,7 @@ def recorded(frames_folder: Path) -> Callable[[str], Frame]:
 @pytest.fixture(scope='session')
 def scene_of(recorded: Callable[[str], Frame]) -> Callable[[str], Scene]:
     """Return a function that gives the scene of a recorded frame, with all meshes, made once."""
-    return cache(lambda name: Pipeline().run(recorded(name)))
+    return cache(lambda name: Pipeline(*parse_settings(GEOMETRIC)).run(recorded(name)))
 
 
 @pytest.fixture(scope='session')

@@ -11,6 +11,8 @@ from img2scene_ros.rendering.raycast import look_at
 from img2scene_ros.rendering.raycast import render
 from img2scene_ros.types import Frame
 
+# Settings of the backends that are exact on drawn scenes, and fast.
+GEOMETRIC = {'detector': 'tabletop', 'reconstructor': 'depth_shell'}
 CAMERA = Camera(640, 480, 600.0, 600.0, 319.5, 239.5)
 
 

@@ -14,7 +14,7 @@ NAME = PACKAGE.name
 # From the lowest room to the highest; those of one line are one room.
 ROOMS = (
     ('camera', 'depth', 'devices', 'errors', 'files', 'hub', 'options', 'packages', 'registry',
-     'types', 'weights'),
+     'tables', 'types', 'weights'),
     ('io',),
     ('rendering',),
     ('mesh',),

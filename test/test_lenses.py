@@ -4,6 +4,7 @@
 import cv2
 import numpy as np
 import pytest
+from synthetic import GEOMETRIC
 from synthetic import box
 from synthetic import camera_pose
 from synthetic import can
@@ -40,7 +41,7 @@ def test_objects_get_their_place_and_size_through_any_lens(tmp_path, name):
     camera, pose = lens(name).resized(280, 210), camera_pose(40.0, 0.4)
     truths = [can(0.035, 0.1), box(0.06, 0.05, 0.1).apply_translation((-0.02, 0.16, 0))]
     frame, _ = tabletop_frame(truths, pose, camera=camera)
-    scene = Pipeline(*parse_settings({'depth_shell.resolution': 32})).run(frame)
+    scene = Pipeline(*parse_settings(GEOMETRIC | {'depth_shell.resolution': 32})).run(frame)
     export_scene(tmp_path / 'out', scene)
     assert cv2.imread(str(tmp_path / 'out/scene.png')).any()
     assert len(scene.objects) == len(truths)

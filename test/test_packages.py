@@ -15,7 +15,7 @@ from img2scene_ros.packages import require_packages
 
 def test_names_what_is_missing_and_only_that() -> None:
     packages = ('numpy', 'no_such_package', 'pillow', 'nor_this_one')
-    with pytest.raises(MissingDependencyError, match='pip install no_such_package nor_this_one`'):
+    with pytest.raises(MissingDependencyError, match='no_such_package nor_this_one'):
         require_packages("the detector 'x'", packages, "choose 'y'")
     require_packages("the detector 'x'", ('numpy', 'pillow', 'PyYAML'), "choose 'y'")
 
@@ -29,7 +29,7 @@ def test_a_package_whose_system_library_is_missing_is_named_with_the_library() -
 def test_meshes_without_open3d(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, 'open3d', None)
     box = trimesh.creation.box()
-    with pytest.raises(MissingDependencyError, match='max_triangles.*pip install open3d'):
+    with pytest.raises(MissingDependencyError, match='max_triangles.*open3d'):
         decimated(box, 4)
-    with pytest.raises(MissingDependencyError, match='pip install open3d'):
+    with pytest.raises(MissingDependencyError, match='open3d'):
         repaired(box.vertices, box.faces[:1], 100)

@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MODULES = sorted((ROOT / 'img2scene_ros').rglob('*.py'))
 LAUNCH_FILES = sorted((ROOT / 'launch').rglob('*.py'))
 TESTS = sorted((ROOT / 'test').rglob('*.py'))
+BENCHMARKS = sorted((ROOT / 'benchmarks').glob('*.py'))
 # The rosdep keys of Python packages; ROS packages go by their own names.
 KEYS = {
     'cv2': 'python3-opencv',
@@ -97,11 +98,11 @@ def imports_of(path: Path) -> set[str]:
 
 @pytest.mark.parametrize('files, kinds, example', [
     (MODULES + LAUNCH_FILES, ('depend', 'exec_depend'), 'ament_index_python'),
-    (TESTS, ('depend', 'exec_depend', 'test_depend'), 'python3-pytest'),
+    (TESTS + BENCHMARKS, ('depend', 'exec_depend', 'test_depend'), 'python3-pytest'),
 ])
 def test_package_xml_declares_every_import(manifest, files, kinds, example):
     declared = {element.text for kind in kinds for element in manifest.iter(kind)}
-    own = {'img2scene_ros'} | {path.stem for path in TESTS}
+    own = {'img2scene_ros'} | {path.stem for path in TESTS + BENCHMARKS}
     imported = set().union(*map(imports_of, files)) - set(sys.stdlib_module_names) - own
     needed = {KEYS.get(name, name) for name in imported - WITHOUT_KEY}
     assert {'rclpy', 'python3-numpy', example} <= needed
@@ -180,7 +181,8 @@ def test_launch_files_configuration_scripts_and_demo_frame_are_installed(wheel):
 def test_source_distribution_holds_what_tests_and_make_need(source_files):
     needed = {'Makefile', 'pyproject.toml', 'README.md', 'LICENSE', 'CHANGELOG.rst'}
     needed |= {path.name for path in ROOT.glob('requirements*.txt')}
-    for folder in ('config', 'data', 'docs', 'img2scene_ros', 'launch', 'scripts', 'test'):
+    for folder in ('benchmarks', 'config', 'data', 'docs', 'img2scene_ros', 'launch', 'scripts',
+                   'test'):
         needed |= {str(path.relative_to(ROOT)) for path in (ROOT / folder).rglob('*')
                    if path.is_file() and path.suffix != '.pyc'}
     assert needed - source_files == set()

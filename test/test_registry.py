@@ -87,13 +87,13 @@ def test_a_broken_package_is_named_and_harms_no_other_backend(site, target, capl
     install(site, f'[img2scene.detectors]\nacme = {target}\n')
     assert registry.backend('detectors', 'tabletop') is TabletopDetector
     assert "'acme' of the package 'acme-vision'" in caplog.text
-    with pytest.raises(OptionError, match="no 'acme' among the detectors"):
+    with pytest.raises(OptionError, match="'acme'.*detectors"):
         registry.backend('detectors', 'acme')
     assert len(caplog.records) == 1, 'entry points are read once'
 
 
 def test_names_what_there_is_when_the_name_is_unknown():
-    with pytest.raises(OptionError, match="no 'yolo' among the detectors.*detr.*tabletop"):
+    with pytest.raises(OptionError, match="'yolo'.*detectors.*detr.*tabletop"):
         registry.backend('detectors', 'yolo')
 
 

@@ -51,10 +51,10 @@ def test_refuses_pictures_that_are_not_rgb_bytes(picture, named):
 
 
 def test_refuses_the_calibration_of_another_picture():
-    with pytest.raises(InputError, match='calibration is for 4x3.*picture has 8x6'):
+    with pytest.raises(InputError, match='4x3.*8x6'):
         Frame(color(8, 6), SMALL)
 
 
 def test_refuses_depth_of_another_size():
-    with pytest.raises(InputError, match='depth image has 2x3.*picture has 4x3.*registered'):
+    with pytest.raises(InputError, match='depth.*2x3.*4x3'):
         Frame(color(), SMALL, np.ones((3, 2), np.float32))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-img2scene doctor: what is installed, what is missing, and what mends it.
+img2scene doctor: what is installed, what is missing, and what fixes it.
 
 It also says what will not work without it.
 """
@@ -42,14 +42,14 @@ class Package:
     - module: what is imported
     - distributions: the names it may be installed under
     - without: what does not work when it is missing
-    - mend: a command that installs it
+    - fix: a command that installs it
     - is_core: nothing works without it
     """
 
     module: str
     distributions: tuple[str, ...]
     without: str
-    mend: str
+    fix: str
     is_core: bool = False
 
 
@@ -93,7 +93,9 @@ PACKAGES = (
             'pip install open3d-cpu (or open3d)'),
     Package('xatlas', ('xatlas',), 'meshes have no textures, only the colours of their vertices',
             'pip install xatlas'),
-    Package('torch', ('torch',), "the detector 'detr' does not work", 'pip install torch'),
+    Package('torch', ('torch',),
+            "objects have no names, and 'depth_shell' rebuilds them instead of 'voxel'",
+            'pip install torch'),
     Package('transformers', ('transformers',), "the detector 'detr' does not work",
             'pip install transformers'),
     Package('requests', ('requests',), "the reconstructor 'remote' does not work",
@@ -117,8 +119,8 @@ PACKAGES = (
 def add_parser(commands: Any) -> None:
     """Add the command to the parser."""
     doctor = commands.add_parser(
-        'doctor', help='show versions, what is missing and how to mend it',
-        description='Show versions, what is missing and how to mend it; the exit code is 1 when '
+        'doctor', help='show versions, what is missing and how to fix it',
+        description='Show versions, what is missing and how to fix it; the exit code is 1 when '
         'img2scene cannot work.')
     doctor.set_defaults(run=lambda _: run_doctor())
 
@@ -166,18 +168,18 @@ def examine(
 
 
 def advice(finding: Finding, distro: str) -> str:
-    """Return one line: what is wrong, what does not work, and the command that mends it."""
+    """Return one line: what is wrong, what does not work, and the command that fixes it."""
     package = finding.package
-    mend = package.mend.format(distro=distro)
+    fix = package.fix.format(distro=distro)
     library = re.search(r'(lib[\w.+-]+?\.so[.\d]*)', finding.trouble)
     if finding.is_broken and library:
         name = library.group(1)
-        mend = (f'sudo apt install {SYSTEM_PACKAGES[name]}' if name in SYSTEM_PACKAGES
+        fix = (f'sudo apt install {SYSTEM_PACKAGES[name]}' if name in SYSTEM_PACKAGES
                 else f'install the system package that holds {name}')
         return (f'{package.module} cannot be loaded, because the system library {name} is '
-                f'missing; {package.without}. Mend it: {mend}')
+                f'missing; {package.without}. Fix it: {fix}')
     what = f'cannot be loaded ({finding.trouble})' if finding.is_broken else 'is missing'
-    return f'{package.module} {what}: {package.without}. Mend it: {mend}'
+    return f'{package.module} {what}: {package.without}. Fix it: {fix}'
 
 
 def _version(package: Package) -> str:

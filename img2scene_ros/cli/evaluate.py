@@ -11,7 +11,7 @@ from img2scene_ros.cli.terminal import progress_bar
 
 if TYPE_CHECKING:  # heavy, and not needed for --help
     from img2scene_ros.learning.evaluation import Candidate
-    from img2scene_ros.learning.evaluation_report import Report
+    from img2scene_ros.learning.evaluation import Report
 
 
 def add_parser(commands: Any) -> None:
@@ -53,7 +53,7 @@ def add_parser(commands: Any) -> None:
     _add_weights(pix3d)
     pix3d.add_argument(
         '--all', action='store_true', dest='every',
-        help='also pictures that are truncated or occluded, which the protocol leaves out')
+        help='also pictures that are truncated or occluded, which the protocol skips')
     pix3d.set_defaults(run=_evaluate_pix3d)
     scenes = kinds.add_parser(
         'scenes', help='detector and whole pipeline on rendered scenes',
@@ -76,7 +76,7 @@ def add_parser(commands: Any) -> None:
         help='reconstruct from the true boxes and masks instead of detecting')
     scenes.add_argument(
         '--known-plane', action='store_true',
-        help='tell the true plane that objects stand on, as a robot does through TF')
+        help='give the true plane that objects stand on, as a robot does through TF')
     scenes.add_argument(
         '--samples', type=int, default=100, metavar='N',
         help='most scenes, spread over all (default: %(default)s)')
@@ -140,13 +140,13 @@ def _evaluate(
     """Evaluate with a progress bar; print the tables, or write what is wanted."""
     from rich.console import Console
 
-    from img2scene_ros.learning.evaluation_report import write_report
+    from img2scene_ros.learning.evaluation import write_report
 
     console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
     with progress_bar(console, 'evaluating') as progress:
         report = evaluate(progress)
-    for reason in report.left_out:
-        console.print(f'left out: {reason}')
+    for reason in report.skipped:
+        console.print(f'skipped: {reason}')
     if chosen.markdown is None:
         print(report.markdown)
     for path in write_report(report, chosen.json, chosen.markdown, chosen.sheet):

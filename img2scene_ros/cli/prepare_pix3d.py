@@ -51,9 +51,9 @@ def _run(chosen: argparse.Namespace) -> int:
     _print_prepared(console, pictures, skipped)
     console.print(f'written: {chosen.out}/metadata.json, images, masks, voxels')
     if chosen.check:
-        from img2scene_ros.learning.pix3d_check import write_sheets
+        from img2scene_ros.learning.sheets import write_pix3d_sheets
 
-        write_sheets(pictures, chosen.out / 'check', chosen.check, console)
+        write_pix3d_sheets(pictures, chosen.out / 'check', chosen.check, console)
         console.print(f'written: {chosen.out}/check')
     return 0
 
@@ -65,12 +65,13 @@ def _print_prepared(
     from rich.table import Table
 
     for item in skipped:
-        console.print(f'left out: entry {item.index} {item.image}: {item.reason}')
+        console.print(f'skipped: entry {item.index} {item.image}: {item.reason}')
     table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     table.add_column('category')
-    for heading in ('pictures', 'shapes', 'left out'):
+    for heading in ('pictures', 'shapes', 'skipped'):
         table.add_column(heading, justify='right')
-    for category in sorted({item.category for item in [*pictures, *skipped]}):
+    categories = {item.category for item in pictures} | {item.category for item in skipped}
+    for category in sorted(categories):
         kept = [item for item in pictures if item.category == category]
         table.add_row(
             category or '(none)', str(len(kept)), str(len({item.voxels for item in kept})),

@@ -34,16 +34,13 @@ if TYPE_CHECKING:  # heavy, and not needed for --help
     from img2scene_ros.pipeline import Pipeline
     from img2scene_ros.types import Frame
 
-WITHOUT_DEPTH = {'detector': 'auto', 'reconstructor': 'voxel'}  # defaults for photos
-
 
 def add_parser(commands: Any) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser(
         'reconstruct', help='rebuild the objects in frames or pictures',
         description='Rebuild the objects in frames or photos. Each input gets an export '
-        'directory with scene.glb, scene.png, overlay.png, a mesh per object and objects.json. '
-        f'Where there is no depth image, {_names(WITHOUT_DEPTH)} are the defaults.')
+        'directory with scene.glb, scene.png, overlay.png, a mesh per object and objects.json.')
     parser.add_argument(
         'color', nargs='+', type=Path, metavar='COLOR',
         help='a frame folder (color.png, depth.png, camera.json), a folder of them, a data set '
@@ -104,22 +101,18 @@ def _run(chosen: argparse.Namespace) -> int:
     recordings = _recordings(chosen)
     total = sum(map(len, recordings))
     wrong = _bad_calibrations(recordings, chosen.camera)
-    for files, error in wrong.items():
-        complain(f'{files.name}: {error}')
+    for files, reason in wrong.items():
+        complain(f'{files.name}: {reason}')
     failed = bool(wrong)
     console = open_console()
     start = perf_counter()
-    pipelines = {
-        has_depth: Pipeline(*parse_settings(settings if has_depth else WITHOUT_DEPTH | settings))
-        for has_depth in {one.has_depth for recording in recordings for one in (
-            recording if isinstance(recording, list) else [recording])}}
+    pipeline = Pipeline(*parse_settings(settings))
     console.print(f'ready after {perf_counter() - start:.2f} s')
     for source, folder in _with_progress(console, recordings, chosen.out, total):
         if source in wrong:
             continue
         error = attempt(
-            _reconstruct_one, pipelines[source.has_depth], source, folder, chosen, others,
-            console, total == 1)
+            _reconstruct_one, pipeline, source, folder, chosen, others, console, total == 1)
         if error is not None:
             if total == 1:
                 raise error
@@ -141,9 +134,10 @@ def _recordings(chosen: argparse.Namespace) -> list['list[FrameFiles] | Bag']:
     if chosen.depth_unit and bags:
         raise OptionError('--depth-unit belongs to files; a recording tells its encoding')
     if chosen.depth:
-        if bags or sum(map(len, recordings)) > 1:
+        pictures = recordings[0]
+        if isinstance(pictures, Bag) or sum(map(len, recordings)) > 1:
             raise OptionError('--depth belongs to one picture; put several into frame folders')
-        return [[replace(recordings[0][0], depth=chosen.depth)]]
+        return [[replace(pictures[0], depth=chosen.depth)]]
     return recordings
 
 
@@ -225,15 +219,12 @@ def _loaded(
 
 
 def _nothing_found(pipeline: 'Pipeline') -> str:
-    if pipeline.options.detector not in ('auto', 'detr'):
+    parts = getattr(pipeline.detector, 'parts', (pipeline.options.detector,))
+    network = next((name for name in ('detr', 'coco') if name in parts), '')
+    if not network:
         return 'no object was found'
-    return ('no object was found: lower --set detr.score_threshold=0.1, or take a stronger '
-            'detector with --set detr.checkpoint=OWNER/NAME of the Hugging Face Hub (the weights '
-            'that come with the package know few things)')
-
-
-def _names(settings: dict[str, str]) -> str:
-    return ' and '.join(f'{name}={value}' for name, value in settings.items())
+    return (f'no object was found: lower --set {network}.score_threshold=0.1, or take a stronger '
+            'detector with --set detr.checkpoint=OWNER/NAME of the Hugging Face Hub')
 
 
 def _with_progress(
@@ -243,7 +234,7 @@ def _with_progress(
     """Yield every input with its export directory; inputs of one name are numbered."""
     from rich.progress import track
 
-    names = Counter()
+    names: Counter[str] = Counter()
     for source in track(chain.from_iterable(recordings), 'Reconstructing', total, console=console,
                         disable=total == 1 or not console.is_terminal):
         names[source.name] += 1

@@ -65,7 +65,7 @@ def _run(chosen: argparse.Namespace) -> int:
         library = render_dataset(
             chosen.shapes, chosen.meshes, chosen.out, options, chosen.jobs, progress)
     for reason in library.left_out:
-        console.print(f'left out: {reason}')
+        console.print(f'skipped: {reason}')
     size = sum(path.stat().st_size for path in chosen.out.glob('*.npz'))
     console.print(f'written: {chosen.out}, {options.samples} {options.kind} of '
                   f'{len(library.names)} shapes, {size / options.samples / 1000:.1f} kB each')

@@ -3,19 +3,17 @@
 
 from typing import Protocol
 
+import cv2
 import numpy as np
 
-from img2scene_ros.options import Options
+from img2scene_ros.options import Configurable
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 from img2scene_ros.types import SupportPlane
 
 
-class Detector(Protocol):
-    """Finds objects; its options may be replaced while it runs, except the read-only ones."""
-
-    Options: type[Options]
-    options: Options
+class Detector(Configurable, Protocol):
+    """Finds objects."""
 
     def detect(self, frame: Frame, support: SupportPlane | None) -> list[Detection]:
         """
@@ -51,6 +49,26 @@ def box_iou(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     shared = (high - low).clip(0).prod(axis=-1)
     areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=-1) for boxes in (one, other)]
     return shared / np.maximum(areas[0][:, None] + areas[1][None] - shared, 1e-12)
+
+
+def without_overlap(
+    order: np.ndarray, boxes: np.ndarray, scores: np.ndarray, max_iou: float,
+) -> np.ndarray:
+    """
+    Drop boxes that cover a better one: greedy non-maximum suppression.
+
+    :param order: (K,) indices of the boxes to look at, best first
+    :param boxes: (N, 4) xmin, ymin, xmax, ymax
+    :param scores: (N,)
+    :param max_iou: what is allowed; 1 keeps all
+    :return: the indices that are left, in the same order
+    """
+    if max_iou == 1.0 or not len(order):
+        return order
+    corner, size = boxes[order, :2], boxes[order, 2:] - boxes[order, :2]
+    kept = cv2.dnn.NMSBoxes(
+        np.hstack([corner, size]).tolist(), scores[order].tolist(), 0.0, max_iou)
+    return order[np.sort(np.asarray(kept, int).ravel())]
 
 
 def mask_iou(one: np.ndarray, other: np.ndarray) -> float:

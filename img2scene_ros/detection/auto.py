@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Detection with all there is: a DETR model looks at the picture, `tabletop` at the depth image.
+Detection with all there is: a network looks at the picture, `tabletop` at the depth image.
 
-`tabletop` finds whatever stands on the support, with exact masks but without names; the model has
-names, and finds what stands nowhere or has no depth. What both see becomes one object, what one of
-them sees is kept:
+The network is that of `detr` when its checkpoint was chosen or is on this machine, else `coco`,
+which comes with the package; nothing is waited for.
+
+`tabletop` finds whatever stands on the support, with exact masks but without names; the network
+has names, and finds what stands nowhere or has no depth. What both see becomes one object, what
+one of them sees is kept:
 
 - A cluster and a box that cover each other are one object, one to one.
 - A box that several clusters fill, which touch each other and fill it better together, joins them:
@@ -20,6 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
 
+import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
@@ -28,6 +32,9 @@ from img2scene_ros.detection import Detector
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection import box_iou
 from img2scene_ros.detection import mask_iou
+from img2scene_ros.detection.coco import CocoDetector
+from img2scene_ros.detection.coco import CocoOptions
+from img2scene_ros.detection.coco import coco_folder
 from img2scene_ros.detection.detr import BUNDLED
 from img2scene_ros.detection.detr import DetrDetector
 from img2scene_ros.detection.detr import DetrOptions
@@ -39,10 +46,10 @@ from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.hub import cached_checkpoint
 from img2scene_ros.options import Options
+from img2scene_ros.options import option
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 from img2scene_ros.types import SupportPlane
-from img2scene_ros.weights import bundled
 
 _LOGGER = logging.getLogger(__name__)
 # IoU from which a cluster and a box are the same object, and from which clusters fill a box; the
@@ -62,87 +69,132 @@ _OFF_CENTER = 0.25
 _UNKNOWN = 0.2
 # A box adds an object when at least this share of its readings belongs to no other.
 _NEW = 0.5
+# Grey levels that a part of a picture (1 of 80 x 60) changes by when something moves; the noise
+# of a camera is less than 1 there.
+_CHANGE = 8
+_USUAL = DetrOptions().checkpoint  # the one that nobody has chosen
 
 
 @dataclass(frozen=True)
 class AutoOptions(Options):
-    """`auto` has none of its own: its parts take those of `detr` and `tabletop`."""
+    """How often `auto` asks its network; its parts have options of their own."""
+
+    network_every: int = option(
+        10, 'While the picture stays the same, the network looks at one of so many frames only; '
+        'the depth image is looked at in every one', low=1, high=1000)
 
 
 class AutoDetector:
     """
-    Merges what `tabletop` and `detr` find; works with one of them where the other cannot.
+    Merges what `tabletop` and a network find; works with one of them where the other cannot.
 
     - parts: the detectors that run, by name
-    - status: which weights `detr` runs on, and why it is not the configured ones
+    - status: which network it is, and why it is not the chosen one
 
-    :raises InputError: the configured checkpoint is damaged, or no detector
+    :raises InputError: the chosen checkpoint is damaged, or no detector
     :raises OptionError: a device or a label that is not there
     """
 
     Options = AutoOptions
-    PARTS = ('tabletop', 'detr')
+    PARTS = ('tabletop', 'coco', 'detr')
 
     def __init__(
         self, options: AutoOptions = AutoOptions(),
-        tabletop: TabletopOptions = TabletopOptions(), detr: DetrOptions = DetrOptions(),
+        tabletop: TabletopOptions = TabletopOptions(), coco: CocoOptions = CocoOptions(),
+        detr: DetrOptions = DetrOptions(),
     ) -> None:
         self.options = options
-        self.parts: dict[str, Detector] = {'tabletop': TabletopDetector(tabletop)}
-        model, self.status = _load(detr)
-        if model:
-            self.parts['detr'] = model
-        if not model or model.options.checkpoint != detr.checkpoint:
-            _LOGGER.info("the detector 'auto' takes %s", self.status)
+        self._seen: _Seen | None = None
+        network, self.status = _network(coco, detr)
+        self.parts: dict[str, Detector] = {'tabletop': TabletopDetector(tabletop), **network}
+        if 'detr' not in network and detr.checkpoint != _USUAL or not network:
+            _LOGGER.warning("the detector 'auto' takes %s", self.status)
 
     def detect(self, frame: Frame, support: SupportPlane | None) -> list[Detection]:
         """
-        Find the objects in a frame, with masks wherever depth or the model shows them.
+        Find the objects in a frame, with masks wherever depth or the network shows them.
 
-        :raises InputError: the frame has no depth and there is no model
+        :raises InputError: the frame has no depth and there is no network
         """
-        if 'detr' not in self.parts and not frame.has_depth:
-            raise InputError(
-                f"without a depth image the detector 'auto' needs a model, but has {self.status}")
-        named = self.parts['detr'].detect(frame, support) if 'detr' in self.parts else []
+        network = self.parts.get('detr', self.parts.get('coco'))
+        if network is None and not frame.has_depth:
+            raise InputError("without a depth image the detector 'auto' needs a network, but has "
+                             f'{self.status}')
+        named = self._named(network, frame, support) if network else []
         if not frame.has_depth:
             return named
         return merged(self.parts['tabletop'].detect(frame, support), named, frame, support)
 
+    def _named(
+        self, network: Detector, frame: Frame, support: SupportPlane | None,
+    ) -> list[Detection]:
+        """Ask the network, unless it saw this picture lately."""
+        small = cv2.resize(frame.color, (80, 60), interpolation=cv2.INTER_AREA)
+        seen = self._seen
+        if (seen is None or seen.shape != frame.shape or seen.age + 1 >= self.options.network_every
+                or cv2.absdiff(seen.small, small).max() >= _CHANGE):
+            self._seen = _Seen(frame.shape, small, network.detect(frame, support))
+        else:
+            seen.age += 1
+        return self._seen.named
 
-def _load(options: DetrOptions) -> tuple[DetrDetector | None, str]:
-    """Return a detector with the configured weights, else the bundled ones; and which and why."""
+
+@dataclass
+class _Seen:
+    """What the network found last, in which picture, and how many frames ago."""
+
+    shape: tuple[int, int]
+    small: np.ndarray
+    named: list[Detection]
+    age: int = 0
+
+
+def _network(
+    coco: CocoOptions, detr: DetrOptions,
+) -> tuple[dict[str, Detector], str]:
+    """Return the network that finds names by its name, where there is one; and which and why."""
+    reason = _why_not(detr)
+    if not reason:
+        try:
+            return {'detr': DetrDetector(detr)}, f"the checkpoint '{detr.checkpoint}'"
+        except MissingDependencyError as error:
+            reason = str(error)
     try:
-        return DetrDetector(options), f"the checkpoint '{options.checkpoint}'"
+        return {'coco': CocoDetector(coco)}, f"the bundled network 'coco', because {reason}"
     except MissingDependencyError as error:
-        reason = str(error)
+        return {}, f'depth alone, which gives no names, because {error}'
+
+
+def _why_not(detr: DetrOptions) -> str:
+    """Return why `detr` is not even tried; '' when its checkpoint was chosen or is here."""
     try:
-        model = DetrDetector(replace(options, checkpoint=BUNDLED))
-        return model, f'the bundled weights, because {reason}'
+        require_detr_packages()
+        if detr.checkpoint != _USUAL or cached_checkpoint(detr.checkpoint, detr.revision):
+            return ''
+        return (f"the stronger checkpoint '{detr.checkpoint}' is not on this machine "
+                f'(`hf download {detr.checkpoint}` brings it)')
     except MissingDependencyError as error:
-        also = '' if str(error) == reason else f'; and {error}'
-        return None, f'depth alone, which gives no names, because {reason}{also}'
+        return str(error)
 
 
-def expected(options: DetrOptions = DetrOptions()) -> tuple[str, str]:
+def expected(
+    coco: CocoOptions = CocoOptions(), detr: DetrOptions = DetrOptions(),
+) -> tuple[str, str]:
     """
     Tell what `auto` would run on, without loading it and without the network.
 
-    :return: what, and why it is not the configured checkpoint ('' when it is)
+    :return: what, and why it is not the strongest or chosen one ('' when it is)
     """
+    reason = _why_not(detr)
+    if not reason:
+        if detr.checkpoint == BUNDLED or cached_checkpoint(detr.checkpoint, detr.revision):
+            return f"tabletop and detr '{detr.checkpoint}'", ''
+        reason = f"the checkpoint '{detr.checkpoint}' has to be downloaded first"
     try:
-        require_detr_packages()
-        if options.checkpoint == BUNDLED:
-            bundled('detector')
-        is_bundled = options.checkpoint == BUNDLED
-        if is_bundled or cached_checkpoint(options.checkpoint, options.revision):
-            return f"tabletop and detr '{options.checkpoint}'", ''
-        bundled('detector')
+        coco_folder(coco)
     except MissingDependencyError as error:
         return 'tabletop alone', str(error)
-    return "tabletop and detr 'bundled'", (
-        f"the checkpoint '{options.checkpoint}' is not on this machine; it is downloaded at the "
-        'first start with a network')
+    return 'tabletop and coco', reason
 
 
 def merged(
@@ -312,7 +364,8 @@ def _union(clusters: Sequence[Detection], frame: Frame) -> np.ndarray:
 def _joined(members: Sequence[Detection], one: Detection) -> Detection:
     mask = np.any([member.mask for member in members], axis=0)
     score = max(one.score, *(member.score for member in members))
-    return Detection(one.label, score, bbox_of(mask), mask)
+    names = one.hypotheses or ((one.label, one.score),)  # that there is something is no name
+    return Detection(one.label, score, bbox_of(mask), mask, names)
 
 
 def _addition(

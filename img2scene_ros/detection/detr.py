@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from img2scene_ros.detection import bbox_of
+from img2scene_ros.detection import without_overlap
 from img2scene_ros.devices import autocast
 from img2scene_ros.devices import device_option
 from img2scene_ros.devices import dtype_option
@@ -157,7 +158,7 @@ class DetrDetector:
         if options.labels:
             keep &= np.isin(names, options.labels)
         order = np.argsort(-found.scores, kind='stable')
-        order = _without_overlap(order[keep[order]], boxes, found.scores, self._value('nms_iou'))
+        order = without_overlap(order[keep[order]], boxes, found.scores, self._value('nms_iou'))
         detections = []
         for index in order[:options.max_detections]:
             mask = (_mask_in_box(found.masks[index], boxes[index], shape)
@@ -254,18 +255,6 @@ class _RfDetrProcessor:
         return _Candidates(
             scores[queries, classes], classes, boxes,
             [] if masks is None else list(masks[0].cpu().numpy()[queries]))
-
-
-def _without_overlap(
-    order: np.ndarray, boxes: np.ndarray, scores: np.ndarray, max_iou: float,
-) -> np.ndarray:
-    """Return the indices in `order` whose box does not cover that of a better one."""
-    if max_iou == 1.0 or not len(order):
-        return order
-    corner, size = boxes[order, :2], boxes[order, 2:] - boxes[order, :2]
-    kept = cv2.dnn.NMSBoxes(
-        np.hstack([corner, size]).tolist(), scores[order].tolist(), 0.0, max_iou)
-    return order[np.sort(np.asarray(kept, int).ravel())]
 
 
 def _mask_in_box(mask: np.ndarray, box: np.ndarray, shape: tuple[int, int]) -> np.ndarray | None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From box to mask: by the depth image, or by colour where there is none."""
+"""Segmentation of an object in its box: by the depth image, or by colour where there is none."""
 
 from collections.abc import Callable
 from weakref import WeakKeyDictionary
@@ -7,37 +7,35 @@ from weakref import WeakKeyDictionary
 import cv2
 import numpy as np
 
+from img2scene_ros.depth import measured
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection.surfaces import linked_surfaces
 from img2scene_ros.types import Frame
 from img2scene_ros.types import Sighting
 from img2scene_ros.types import SupportPlane
 
-# Depth: surroundings in box sides, the distance that parts surfaces in metres, pixels to the
-# neighbours that they go on to, and the share of a surface or of a black patch that is inside of
-# the object's box. A patch counts from a share of the box, a pixel is black below a brightness.
-# Where surfaces leave less than a share of the readings, all are taken.
-_AROUND = 0.5
-_GAP = 0.006
-_LINK_STEPS = (1, 2)
-_SURFACE_INSIDE, _PATCH_INSIDE = 0.7, 0.8
-_LEAST_PATCH, _DARK = 0.1, 50
-_LEAST_READINGS, _LEAST_LEFT = 20, 0.2
-_SPECK = 0.02  # surfaces that are a smaller share of the object are specks
+# From depth; set by hand, tests hold them to the recorded frames.
+_AROUND = 0.5  # surroundings of a box that are compared with it, in its sides
+_GAP = 0.006  # metres between two surfaces, as of `tabletop`
+_LINK_STEPS = (1, 2)  # pixels to the neighbours that a surface goes on to
+_SURFACE_INSIDE = 0.7  # least share of an object's surface that is in its box
+_PATCH_INSIDE = 0.8  # and of a black patch without readings
+_LEAST_PATCH = 0.1  # of the box
+_DARK = 50  # brightness of 255 below which a pixel is black
+_LEAST_READINGS = 20  # in a box, and on the object's surfaces
+_LEAST_LEFT = 0.2  # of the box's readings; where surfaces leave fewer, all readings are taken
+_SPECK = 0.02  # of the object; surfaces that are a smaller share are specks
 # Unread pixels of the box per reading of the mask, times the share of the box that the mask does
 # not span, from which colour tells more than depth; at most 0.2 in the recorded frames.
 _MOST_UNREAD = 0.5
 
-# Colour: surroundings in box sides, the longest side that is worked on in pixels, iterations, and
-# the shares of the box that a mask may fill; less or more means that nothing was told apart.
-_SURROUNDINGS = 0.25
-_LONGEST_SIDE = 128
+# From colour; set by hand, tests hold them to the recorded frames.
+_SURROUNDINGS = 0.25  # of a box that GrabCut compares with it, in its sides
+_LONGEST_SIDE = 128  # pixels of the picture that it works on
 _ITERATIONS = 3
-_LEAST_FILLED, _MOST_FILLED = 0.3, 0.97
-
-# Pixels from a mask's edge up to which it may be wrong, and a longest side to work on, too.
-_UNSURE = 5
-_LONGEST_SIDE_OF_MASK = 256
+_LEAST_FILLED, _MOST_FILLED = 0.3, 0.97  # of the box; outside of that colour separates nothing
+_UNSURE = 5  # pixels from a mask's edge up to which it may be wrong
+_LONGEST_SIDE_OF_MASK = 256  # pixels of the picture that a mask's edge is corrected on
 
 # Both the vertices and the texture of an object need its colours: the mask is made once.
 _COLORED: WeakKeyDictionary[Sighting, np.ndarray] = WeakKeyDictionary()
@@ -47,16 +45,16 @@ def object_mask(
     frame: Frame, bbox: np.ndarray, support: SupportPlane | None,
 ) -> np.ndarray | None:
     """
-    Cut the object out of its box: by depth, or by colour where depth shows too little of it.
+    Segment the object in its box: by depth, or by colour where depth shows too little of it.
 
     Glass and black plastic have hardly any readings; those in their box are of something else.
 
     :param bbox: (4,) xmin, ymin, xmax, ymax in pixels
-    :return: (H, W) bool; None when neither tells the object from its surroundings
+    :return: (H, W) bool; None when neither separates the object from its surroundings
     """
     mask, box = mask_from_depth(frame, bbox, support), _window(bbox, frame.shape)
     if mask is not None and mask.any():
-        unread, inside = np.isnan(frame.depth[box]), mask[box]
+        unread, inside = np.isnan(measured(frame.depth)[box]), mask[box]
         spanned = np.prod(np.ptp(np.nonzero(inside), axis=1) + 1) / inside.size
         missed = np.count_nonzero(unread & ~inside) * (1.0 - spanned)
         if missed <= _MOST_UNREAD * np.count_nonzero(inside & ~unread):
@@ -69,7 +67,7 @@ def mask_from_depth(
     frame: Frame, bbox: np.ndarray, support: SupportPlane | None,
 ) -> np.ndarray | None:
     """
-    Cut the object out of its box: what is off the support, at the depth of the box's middle.
+    Segment the object in its box: what is off the support, at the depth of the box's middle.
 
     Surfaces that lie mostly outside of the box are something else, such as a wall or a table in
     front; a wall stays where the box holds most of it. Of the others the depth layer that holds
@@ -85,10 +83,11 @@ def mask_from_depth(
         return None
     box, around = _window(bbox, frame.shape), _window(bbox, frame.shape, _AROUND)
     inner = _relative(box, around)
-    solid = np.isfinite(frame.depth[around])
+    depth = measured(frame.depth)[around]
+    solid = np.isfinite(depth)
     if support is not None:
-        height = support.height(frame.points[around])
-        solid &= height > 3.0 * frame.depth_std(frame.depth[around])
+        height = support.height(measured(frame.points)[around])
+        solid &= height > 3.0 * frame.depth_std(depth)
     count = np.count_nonzero(solid[inner])
     if count < _LEAST_READINGS:
         return None
@@ -100,7 +99,7 @@ def mask_from_depth(
     own = _without_specks(own, surfaces[inner])
     own = cv2.morphologyEx(own.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5))) > 0
     is_dark = cv2.cvtColor(frame.color[around], cv2.COLOR_RGB2GRAY) < _DARK
-    black = _patches(np.isnan(frame.depth[around]) & is_dark, _LEAST_PATCH * own.size)
+    black = _patches(np.isnan(depth) & is_dark, _LEAST_PATCH * own.size)
     mask = np.zeros(frame.shape, bool)
     mask[box] = own | _mostly_in(inner, black, _PATCH_INSIDE)
     return mask
@@ -154,13 +153,13 @@ def _patches(pixels: np.ndarray, least: float) -> np.ndarray:
 
 def mask_from_color(frame: Frame, bbox: np.ndarray) -> np.ndarray | None:
     """
-    Cut the object out of its box: what differs in colour from what surrounds the box.
+    Segment the object in its box: what differs in colour from what surrounds the box.
 
     GrabCut, begun with all of the box as object, on the box's surroundings scaled down to 128
     pixels.
 
     :param bbox: (4,) xmin, ymin, xmax, ymax in pixels
-    :return: (H, W) bool; None when colour does not tell the object from its surroundings
+    :return: (H, W) bool; None when colour does not separate the object from its surroundings
     """
     bbox = np.clip(bbox, 0, np.tile(frame.shape[::-1], 2))
     margin = _SURROUNDINGS * (bbox[2:] - bbox[:2]) + 2.0
@@ -186,8 +185,8 @@ def without_background(color: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """
     Take from a mask what looks like its surroundings, for those who want the object's colours.
 
-    Masks from depth reach some pixels beyond the object. GrabCut tells the pixels near the edge
-    apart by colour; those further inside stay, and thin objects lose nothing.
+    Masks from depth reach some pixels beyond the object. GrabCut decides about the pixels near
+    the edge by colour; those further inside stay, and thin objects lose nothing.
 
     :param color: (H, W, 3) uint8, RGB
     :param mask: (H, W) bool
@@ -209,7 +208,7 @@ def recut(
     kinds_of: Callable[[np.ndarray, float], np.ndarray],
 ) -> np.ndarray:
     """
-    Cut an object out again by colour, with GrabCut around its mask scaled down to 256 pixels.
+    Segment an object again by colour, with GrabCut around its mask scaled down to 256 pixels.
 
     :param color: (H, W, 3) uint8, RGB
     :param mask: (H, W) bool, not empty
@@ -240,15 +239,15 @@ def _scaled_down(picture: np.ndarray, longest_side: int) -> tuple[np.ndarray, fl
 
 def _grab_cut(picture: np.ndarray, kinds: np.ndarray, iterations: int) -> np.ndarray:
     """
-    Tell an object from its background by colour, (h, w) float32: 1 is the object, 0 the rest.
+    Separate an object from its background by colour, (h, w) float32: 1 is the object, 0 the rest.
 
     GrabCut (Rother, Kolmogorov, Blake, SIGGRAPH 2004).
 
     :param kinds: (h, w) uint8, where it starts from
     """
     cv2.setRNGSeed(0)  # the same picture gives the same mask
-    cv2.grabCut(np.ascontiguousarray(picture), kinds, None, np.zeros((1, 65)), np.zeros((1, 65)),
-                iterations, cv2.GC_INIT_WITH_MASK)
+    cv2.grabCut(np.ascontiguousarray(picture), kinds, (0, 0, 0, 0), np.zeros((1, 65)),
+                np.zeros((1, 65)), iterations, cv2.GC_INIT_WITH_MASK)
     return np.isin(kinds, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.float32)
 
 
@@ -269,7 +268,7 @@ def _layer(frame: Frame, bbox: np.ndarray, solid: np.ndarray) -> np.ndarray:
     :param bbox: (4,) xmin, ymin, xmax, ymax in pixels
     :param solid: (h, w) bool, readings in the box that may be the object's
     """
-    depth = frame.depth[_window(bbox, frame.shape)]
+    depth = measured(frame.depth)[_window(bbox, frame.shape)]
     width = (bbox[2] - bbox[0]) / frame.camera.fx  # at 1 m
     rows, columns = np.mgrid[-1:1:depth.shape[0] * 1j, -1:1:depth.shape[1] * 1j]
     weight = np.exp(-2.0 * (rows ** 2 + columns ** 2))[solid]

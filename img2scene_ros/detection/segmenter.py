@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-From box to mask with a segmenter of Hugging Face's transformers.
+Segmentation of objects in their boxes with a network of Hugging Face's transformers.
 
 SAM 2 is given the boxes. MaskFormer and Mask2Former are given none: the segment that fits the box
 best counts. SegFormer, too: the pixels count whose class has the detection's name. These look at
@@ -37,15 +37,16 @@ from img2scene_ros.types import Frame
 
 _TOKENIZER_FILES = ('tokenizer*.json', 'vocab.json', 'merges.txt', 'special_tokens_map.json')
 _ALTERNATIVE = "'none': then masks come from depth or colour"
-_SURROUNDINGS = 0.25  # of what is shown of a box, in box sides
+# Set by hand.
+_SURROUNDINGS = 0.25  # of a box that CLIPSeg is shown, in its sides
 _LEAST_OVERLAP = 0.4  # IoU of a segment's box and the detection's
 _COARSE = 3.0  # picture pixels per cell of an answer from which its edges are sharpened
-_LEAST_SHARED = 0.75  # IoU before and after; colour that moves more does not tell them apart
+_LEAST_SHARED = 0.75  # IoU before and after; colour that moves an edge further does not show it
 
 
 class Segmenter:
     """
-    Cuts detections out of their boxes.
+    Segments detections in their boxes.
 
     :param checkpoint: a folder, or OWNER/NAME on the Hub
     :param revision: branch, tag or commit on the Hub
@@ -66,7 +67,7 @@ class Segmenter:
         self, frame: Frame, detections: Sequence[Detection],
     ) -> list[np.ndarray | Img2SceneError]:
         """
-        Cut detections out of a frame.
+        Segment the detections of a frame.
 
         :return: for each a mask (H, W) bool inside its box, or the error that says why not
         """

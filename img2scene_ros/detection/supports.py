@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from scipy.spatial import ConvexHull
 
+from img2scene_ros.depth import measured
 from img2scene_ros.types import Frame
 from img2scene_ros.types import SupportPlane
 
@@ -69,9 +70,10 @@ def surface_normals(frame: Frame, step: int | None = None) -> np.ndarray:
     :return: (H, W, 3) float32, NaN where there is no smooth surface
     """
     step = step or _suitable_step(frame)
-    valid = np.isfinite(frame.depth).astype(np.float32)
+    depth = measured(frame.depth)
+    valid = np.isfinite(depth).astype(np.float32)
     share = cv2.blur(valid, (step, step))
-    depth = cv2.blur(np.nan_to_num(frame.depth), (step, step)) / np.maximum(share, 1e-3)
+    depth = cv2.blur(np.nan_to_num(depth), (step, step)) / np.maximum(share, 1e-3)
     depth[(valid == 0) | (share < 0.99)] = np.nan
     points = frame.camera.rays * depth[..., None]
     normals = np.full_like(points, np.nan)
@@ -98,19 +100,20 @@ def _suitable_step(frame: Frame) -> int:
     least = max(2, frame.shape[1] // 130)
     if not frame.has_depth:
         return least
-    distance = max(0.1, np.nanmedian(frame.depth))
+    distance = np.maximum(0.1, np.nanmedian(measured(frame.depth)))
     pitch = distance / frame.camera.fx
-    return max(least, round(np.sqrt(5.0 * frame.depth_std(distance) / pitch)))
+    return max(least, round(float(np.sqrt(5.0 * frame.depth_std(distance) / pitch))))
 
 
 def _horizontal_planes(
     frame: Frame, normals: np.ndarray, known: np.ndarray,
 ) -> list[tuple[SupportPlane, np.ndarray]]:
     """Return planes with the (H, W) pixels that lie on them."""
-    points, free = frame.points, known.copy()
-    tolerance = 3.0 * frame.depth_std(frame.depth)
+    points, free = measured(frame.points), known.copy()
+    tolerance = 3.0 * frame.depth_std(measured(frame.depth))
     rng = np.random.default_rng(0)
-    upright, head_on = [], []
+    upright: list[tuple[SupportPlane, np.ndarray]] = []
+    head_on: list[tuple[SupportPlane, np.ndarray]] = []
     for _ in range(_MAX_PLANES):
         pixels = np.flatnonzero(free)
         if len(pixels) < _MIN_SHARE * known.sum():
@@ -171,7 +174,7 @@ def _refined(
     frame: Frame, normals: np.ndarray, normal: np.ndarray, offset: float, tolerance: np.ndarray,
 ) -> tuple[SupportPlane | None, np.ndarray]:
     """Fit all pixels of the plane's largest connected part, and outline it."""
-    points = frame.points
+    points = measured(frame.points)
     for _ in range(3):
         height = points @ normal + offset
         on_plane = (np.abs(height) < tolerance) & (np.abs(normals @ normal) > _ALIGNED)
@@ -193,7 +196,7 @@ def _main_part(on_plane: np.ndarray, above: np.ndarray) -> np.ndarray:
     gap = max(3, on_plane.shape[1] // 24)
     shadow = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (gap, gap))
     objects = cv2.morphologyEx(above.astype(np.uint8), cv2.MORPH_OPEN, kernel)
-    _, parts = cv2.connectedComponents(cv2.dilate(opened, shadow) | objects)
+    _, parts = cv2.connectedComponents(np.bitwise_or(cv2.dilate(opened, shadow), objects))
     parts[opened == 0] = 0
     sizes = np.bincount(parts.ravel())
     sizes[0] = 0
@@ -201,14 +204,15 @@ def _main_part(on_plane: np.ndarray, above: np.ndarray) -> np.ndarray:
 
 
 def _is_above(plane: SupportPlane, other: SupportPlane) -> bool:
-    return plane.height(other.hull).mean() < -0.02
+    return other.hull is not None and plane.height(other.hull).mean() < -0.02
 
 
 def _carries_objects(frame: Frame, plane: SupportPlane) -> bool:
     """Tell whether something stands clearly above the inner part of a plane."""
-    height = plane.height(frame.points)
-    least = np.maximum(_MIN_STANDING_HEIGHT, _STANDING_DEVIATIONS * frame.depth_std(frame.depth))
-    standing = (height > least) & (height < 0.5)
-    standing[standing] = plane.is_over(frame.points[standing], margin=-0.02)
-    standing = cv2.morphologyEx(standing.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3)))
-    return np.count_nonzero(standing) > _MIN_STANDING * (frame.shape[1] / 640) ** 2
+    points = measured(frame.points)
+    height = plane.height(points)
+    noise = _STANDING_DEVIATIONS * frame.depth_std(measured(frame.depth))
+    standing = (height > np.maximum(_MIN_STANDING_HEIGHT, noise)) & (height < 0.5)
+    standing[standing] = plane.is_over(points[standing], margin=-0.02)
+    solid = cv2.morphologyEx(standing.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3)))
+    return np.count_nonzero(solid) > _MIN_STANDING * (frame.shape[1] / 640) ** 2

@@ -7,10 +7,11 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from img2scene_ros.depth import measured
 from img2scene_ros.types import Frame
 
-# Neighbours on a slanted surface are this many times as far apart as on one that is seen head-on.
-# From afar that is more than the gap that parts two objects.
+# Neighbours on a slanted surface lie so many times as far apart as on one seen head-on, which from
+# afar is more than the gap between two objects; 3 is a surface at 70 degrees to the picture.
 _SLANT = 3.0
 
 
@@ -22,12 +23,12 @@ def linked_surfaces(
     Label pixels by the surface they are part of: it goes on to neighbours that are near in space.
 
     :param pixels: bool, those to label, (H, W) or as large as the window
-    :param gap: distance that parts two surfaces, metres; noise and slant come on top
+    :param gap: distance between two surfaces, metres; noise and slant come on top
     :param steps: pixels to the neighbours, right and down; more than 1 bridges holes in the depth
-    :param window: the part of the frame that is looked at
+    :param window: the part of the frame that is labelled
     :return: int, of the same shape; 0 for all other pixels
     """
-    points, depth = frame.points[window], frame.depth[window]
+    points, depth = measured(frame.points)[window], measured(frame.depth)[window]
     rows, columns = pixels.shape
     count = np.count_nonzero(pixels)
     index = np.full(pixels.shape, -1)

@@ -4,7 +4,7 @@ Class-agnostic RGB-D detection: whatever stands on the support plane. Needs no w
 
 Points above the plane are linked to their neighbours in the image where the surface goes on;
 linked points are one object. Two corrections follow: a sharp concave crease all along a seam
-parts objects that touch and both reach down to the support; and parts that end at another part
+separates objects that touch and both reach down to the support; and parts that end at another part
 and hardly widen it, seen from above, are joined to it (the inside of a mug, the neck of a bottle).
 So what is stacked on something counts as part of it.
 """
@@ -18,6 +18,7 @@ from scipy import ndimage
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 
+from img2scene_ros.depth import measured
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection.supports import surface_normals
 from img2scene_ros.detection.surfaces import linked_surfaces
@@ -29,27 +30,20 @@ from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 from img2scene_ros.types import SupportPlane
 
-# Pixels whose links are tried, right and down: more than 1 bridges holes in the depth image.
-_LINK_STEPS = (1, 2, 4, 8)
-# Surfaces are cut where they bend inwards by that many degrees over that many metres to either
-# side. Where most of the seam is not sharp they are one body after all: bodies that touch meet in
-# a sharp crease, the fillets of one body are softer.
-_CREASE_REACH = 0.0075
-_CUT_CREASE = 22.0
-_SHARP_SEAM = 48.0
-# Shorter seams, as shares of the smaller body's width in the image, are necks of one body.
-_MIN_SEAM = 0.6
-# Least solid pixels of a surface, at a picture width of 640.
-_MIN_PIXELS = 60
-# Surfaces with a smaller share of solid pixels are frayed by missing readings.
-_SOLID = 0.95
-# What comes this near to the support stands on it, metres.
-_STANDING_HEIGHT = 0.025
+# Set by hand; tests hold them to the recorded frames and to rendered bodies that touch.
+_LINK_STEPS = (1, 2, 4, 8)  # pixels to neighbours that are linked; above 1 they bridge holes
+_CREASE_REACH = 0.0075  # metres to either side over which a surface's bend is taken
+_CUT_CREASE = 22.0  # degrees; a surface is cut where it bends inwards by more
+_SHARP_SEAM = 48.0  # degrees, median of a seam: bodies touch in sharper ones, fillets are softer
+_MIN_SEAM = 0.6  # of the smaller body's width in the image; shorter seams are necks of one body
+_MIN_PIXELS = 60  # solid pixels of a surface, at a picture width of 640
+_SOLID = 0.95  # share of solid pixels; missing readings fray surfaces with less
+_STANDING_HEIGHT = 0.025  # metres above the support; what comes nearer stands on it
 
 
 @dataclass(frozen=True)
 class TabletopOptions(Options):
-    """How `tabletop` tells objects from their support and from each other."""
+    """How `tabletop` separates objects from their support and from each other."""
 
     min_height: float = option(
         0.005, 'Least height of a point above the support plane, where noise allows [m]',
@@ -62,7 +56,7 @@ class TabletopOptions(Options):
     max_distance: float = option(
         4.0, 'Greatest distance of an object along the optical axis [m]', low=0.2, high=20.0)
     gap: float = option(
-        0.006, 'Distance that parts two objects; from afar what three pixels are, if that is '
+        0.006, 'Distance between two objects; from afar that of three pixels, if it is '
         'more; noise comes on top [m]', low=0.001, high=0.1)
     max_detections: int = option(50, 'Greatest number of objects, largest first', low=1, high=500)
 
@@ -86,12 +80,12 @@ class TabletopDetector:
                 "the detector 'tabletop' needs a depth image; give one or use the detector 'detr'")
         if support is None:
             return []
-        height = support.height(frame.points)
+        height = support.height(measured(frame.points))
         above = self._above(frame, support, height)
         labels = linked_surfaces(frame, _opened(above | _lines_unread(frame)) & above,
                                  self.options.gap, _LINK_STEPS)
         labels = _without_fringes(labels, _opened(above), frame)
-        labels = _parted_at_creases(labels, frame, height)
+        labels = _split_at_creases(labels, frame, height)
         labels = _floating_joined(labels, frame, support, height)
         masks = [_filled(labels == label, frame, height, self._least_height(frame))
                  for label in np.unique(labels[labels > 0])]
@@ -102,25 +96,26 @@ class TabletopDetector:
     def _above(self, frame: Frame, support: SupportPlane, height: np.ndarray) -> np.ndarray:
         """Return the pixels clearly above the support, (H, W) bool."""
         above = ((height > self._least_height(frame)) & (height < self.options.max_height)
-                 & (frame.depth < self.options.max_distance))
+                 & (measured(frame.depth) < self.options.max_distance))
         above[above] = _is_over(frame, support, height, above, margin=0.08)
         return above
 
     def _least_height(self, frame: Frame) -> np.ndarray:
         """Return what height stands out of the noise at each pixel, (H, W) metres."""
-        return np.maximum(self.options.min_height, 3.0 * frame.depth_std(frame.depth))
+        noise = 3.0 * frame.depth_std(measured(frame.depth))
+        return np.maximum(self.options.min_height, noise)
 
     def _is_object(
         self, mask: np.ndarray, frame: Frame, support: SupportPlane, height: np.ndarray,
     ) -> bool:
         if not cv2.erode(mask.astype(np.uint8), _square(frame, 5)).any():
             return False
-        readings = mask & np.isfinite(frame.depth)
-        points = frame.points[readings]
+        readings = mask & np.isfinite(measured(frame.depth))
+        points = measured(frame.points)[readings]
         low, high = np.percentile(points, (1, 99), axis=0)
-        extent = np.linalg.norm(high - low)
+        extent = float(np.linalg.norm(high - low))
         is_on_support = _is_over(frame, support, height, readings, margin=-0.005).mean() > 0.4
-        return self.options.min_size <= extent <= self.options.max_size and is_on_support
+        return bool(self.options.min_size <= extent <= self.options.max_size and is_on_support)
 
 
 def _is_over(
@@ -133,7 +128,7 @@ def _is_over(
 
     :param pixels: (H, W) bool, the points asked for
     """
-    points = frame.points[pixels]
+    points = measured(frame.points)[pixels]
     feet = points - height[pixels][:, None] * support.normal
     is_below_picture = frame.camera.project(feet)[:, 1] > frame.shape[0] - 2
     return support.is_over(points, margin) | is_below_picture
@@ -146,7 +141,7 @@ def _opened(pixels: np.ndarray) -> np.ndarray:
 
 def _lines_unread(frame: Frame) -> np.ndarray:
     """Return the pixels without a reading that form no patches, (H, W) bool."""
-    unread = np.isnan(frame.depth)
+    unread = np.isnan(measured(frame.depth))
     return unread & ~_opened(unread)
 
 
@@ -169,19 +164,19 @@ def _without_specks(labels: np.ndarray, min_pixels: float) -> np.ndarray:
     return np.where(sizes[labels] >= min_pixels, labels, 0)
 
 
-def _parted_at_creases(labels: np.ndarray, frame: Frame, height: np.ndarray) -> np.ndarray:
+def _split_at_creases(labels: np.ndarray, frame: Frame, height: np.ndarray) -> np.ndarray:
     """Split surfaces that a sharp concave seam crosses from end to end."""
     if not labels.any():
         return labels
-    pitch = np.nanmedian(frame.depth[labels > 0]) / frame.camera.fx
+    pitch = np.nanmedian(measured(frame.depth)[labels > 0]) / frame.camera.fx
     step = int(np.clip(round(_CREASE_REACH / pitch), 3, 40))
     crease = _crease_angles(frame, step)
-    # Everything meets its support in a crease; that one parts nothing.
+    # Everything meets its support in a crease; that one separates nothing.
     crease[(height < 0.02) | (labels == 0)] = 0.0
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (step, step))
     cut = cv2.dilate((crease > _CUT_CREASE).astype(np.uint8), disc) > 0
     sharpness = cv2.dilate(crease, _square(frame, 7))
-    parted = labels.copy()
+    split = labels.copy()
     for label in np.unique(labels[labels > 0]):
         mask = labels == label
         cores = cv2.erode((mask & ~cut).astype(np.uint8), np.ones((3, 3)))
@@ -191,8 +186,8 @@ def _parted_at_creases(labels: np.ndarray, frame: Frame, height: np.ndarray) -> 
             continue
         parts = np.where(mask, _nearest_label(cores), 0)
         parts = _soft_seams_closed(parts, sharpness, height)
-        parted[mask] = labels.max() + parted.max() + parts[mask]
-    return parted
+        split[mask] = labels.max() + split.max() + parts[mask]
+    return split
 
 
 def _square(frame: Frame, pixels: int) -> np.ndarray:
@@ -203,7 +198,8 @@ def _square(frame: Frame, pixels: int) -> np.ndarray:
 
 def _crease_angles(frame: Frame, step: int) -> np.ndarray:
     """Return by how many degrees the surface bends inwards at each pixel, (H, W) float32."""
-    points, normals = frame.points, surface_normals(frame, max(2, step // 2))
+    points, depth = measured(frame.points), measured(frame.depth)
+    normals = surface_normals(frame, max(2, step // 2))
     rows, columns = frame.shape
     crease = np.zeros(frame.shape, np.float32)
     for down, right in ((0, step), (step, 0)):
@@ -215,7 +211,7 @@ def _crease_angles(frame: Frame, step: int) -> np.ndarray:
         rise = [np.arcsin(np.clip((normals[end] * across).sum(-1) / length, -1, 1))
                 for end in (one, other)]
         # Across a depth jump there is no surface to bend.
-        pitch = 2 * step * frame.depth[middle] / frame.camera.fx
+        pitch = 2 * step * depth[middle] / frame.camera.fx
         angle = np.degrees(rise[0] - rise[1])
         angle[~(np.isfinite(angle) & (length < 4 * pitch))] = 0.0
         crease[middle] = np.maximum(crease[middle], angle)
@@ -242,7 +238,7 @@ def _soft_seams_closed(
                     if np.percentile(height[parts == part], 3) < _STANDING_HEIGHT}
         seams = {pair: _seam_sharpness(parts, pair, sharpness, standing.issuperset(pair))
                  for pair in combinations(np.unique(parts[parts > 0]), 2)}
-        softest = min(seams, key=seams.get, default=None)
+        softest = min(seams, key=lambda pair: seams[pair], default=None)
         if softest is None or seams[softest] >= _SHARP_SEAM:
             return parts
         parts[parts == softest[0]] = softest[1]
@@ -273,8 +269,7 @@ def _floating_joined(
     the support (or is but a sliver beside it). Seen from above it hardly widens the other one when
     it is as high; else it lies within its outline: what stands on something belongs to it.
     """
-    labels = labels.copy()
-    axes = support.axes()
+    labels, points, axes = labels.copy(), measured(frame.points), support.axes()
     gap = len(_square(frame, 15))
     by_size = np.argsort(-np.bincount(labels.ravel()))
     ids = [label for label in by_size if label > 0 and (labels == label).any()]
@@ -286,7 +281,7 @@ def _floating_joined(
                 continue
             tops = [np.percentile(height[mask], 98) for mask in (part, whole)]
             is_level = abs(tops[0] - tops[1]) < 0.01 + 0.15 * max(tops)
-            plans = [frame.points[mask] @ axes.T for mask in (part, whole)]
+            plans = [points[mask] @ axes.T for mask in (part, whole)]
             growth = _diameter(np.concatenate(plans)) / max(_diameter(plan) for plan in plans)
             if growth < 1.25 if is_level else _share_inside(*plans) > 0.8:
                 labels[part] = large
@@ -337,28 +332,31 @@ def _holes_filled(
     mask: np.ndarray, frame: Frame, height: np.ndarray, least_height: np.ndarray,
 ) -> np.ndarray:
     unread = np.isnan(height)
-    mask = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, _square(frame, 5))
-    holes, _ = ndimage.label(mask == 0)
-    mask |= np.bincount(holes.ravel())[holes] < 4e-5 * frame.depth.size
-    seams = ndimage.binary_fill_holes(cv2.morphologyEx(mask, cv2.MORPH_CLOSE, _square(frame, 11)))
-    mask |= seams & unread
+    mask = _closed(mask, _square(frame, 5))
+    holes, _ = ndimage.label(~mask)
+    mask |= np.bincount(holes.ravel())[holes] < 4e-5 * frame.camera.width * frame.camera.height
+    mask |= ndimage.binary_fill_holes(_closed(mask, _square(frame, 11))) & unread
     # The rim of a bowl may be broken where the depth image has no readings.
-    near = cv2.dilate(mask, _square(frame, 43)) > 0
-    ring = cv2.morphologyEx(mask | (unread & near), cv2.MORPH_CLOSE, _square(frame, 19)) > 0
+    near = cv2.dilate(mask.astype(np.uint8), _square(frame, 43)) > 0
+    ring = _closed(mask | (unread & near), _square(frame, 19))
     gaps, count = ndimage.label(ndimage.binary_fill_holes(ring) & ~ring)
     for gap in range(1, count + 1):
         inside = gaps == gap
         around = cv2.dilate(inside.astype(np.uint8), _square(frame, 11)) > 0
-        rim = height[around & (mask > 0) & ~unread]
+        rim = height[around & mask & ~unread]
         drop = np.percentile(rim, 10) - np.nanmedian(height[inside]) if rim.size else 0.0
         if drop < np.nanmedian(least_height[around]):
             mask |= around & ring | inside
-    return mask > 0
+    return mask
+
+
+def _closed(mask: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    return cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, kernel) > 0
 
 
 def _detection(mask: np.ndarray, frame: Frame) -> Detection:
     """Score an object by its share of pixels with a reading, less when it has few pixels."""
-    readings = np.count_nonzero(mask & np.isfinite(frame.depth))
+    readings = np.count_nonzero(mask & np.isfinite(measured(frame.depth)))
     score = readings / np.count_nonzero(mask) * readings / (readings + 200.0)
     return Detection(UNNAMED, float(score), bbox_of(mask), mask)
 

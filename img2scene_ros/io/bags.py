@@ -191,22 +191,25 @@ class Bag:
             raise InputError(
                 f"the recording '{self._path}' holds no pictures (sensor_msgs/Image in "
                 f"{', '.join(COLOR)}, or CompressedImage); record the camera's topics")
-        self._color, self._depth, info = max(choices, key=lambda choice: (
+        color, depth, info = max(choices, key=lambda choice: (
             choice[1] is not None, choice[2] is not None, choice[0].kind == 'color',
             choice[0].connection.msgtype == _IMAGE, choice[0].connection.msgcount))
-        try:
-            self._camera = camera_from_info(
-                info.message, rectified='rect' in self._color.leaf) if info else None
-        except InputError as error:
-            raise InputError(f"'{self._path}', {info.name}: {error}") from error
+        self._color, self._depth = color, depth
+        self._camera = self._calibrated(color, info) if info else None
         _LOGGER.info(
-            "'%s': picture %s, depth %s, calibration %s", self._path, self._color.name,
-            self._depth.name if self._depth else 'none', info.name if info else 'none')
-        if depths and self._depth is None:
+            "'%s': picture %s, depth %s, calibration %s", self._path, color.name,
+            depth.name if depth else 'none', info.name if info else 'none')
+        if depths and depth is None:
             _LOGGER.warning(
                 "'%s': %s is not registered to the picture (its frame_id is '%s', not '%s', or it "
                 'has another size) and is left out', self._path, depths[0].name,
-                depths[0].message.header.frame_id, self._color.message.header.frame_id)
+                depths[0].message.header.frame_id, color.message.header.frame_id)
+
+    def _calibrated(self, color: _Topic, info: _Topic) -> Camera:
+        try:
+            return camera_from_info(info.message, rectified='rect' in color.leaf)
+        except InputError as error:
+            raise InputError(f"'{self._path}', {info.name}: {error}") from error
 
     def _pairs(self, reader: Any) -> Iterator[tuple[Any, Any]]:
         """Yield the messages of picture and depth image that belong together by their stamps."""

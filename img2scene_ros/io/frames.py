@@ -2,7 +2,6 @@
 """Frames, wherever they are recorded: pictures, folders, data sets, bags."""
 
 import logging
-from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from img2scene_ros.types import Frame
 _LOGGER = logging.getLogger(__name__)
 
 
-def open_frames(path: Path, every: int = 1) -> Collection[FrameFiles] | Bag:
+def open_frames(path: Path, every: int = 1) -> list[FrameFiles] | Bag:
     """
     List the frames of a picture, a folder, a data set or a bag, for `load_frame`.
 

@@ -33,8 +33,6 @@ from torch.utils.data import DataLoader
 
 from img2scene_ros.devices import autocast
 from img2scene_ros.devices import torch_device
-from img2scene_ros.learning.average_precision import Boxes
-from img2scene_ros.learning.average_precision import average_precisions
 from img2scene_ros.learning.dataset import positions_of
 from img2scene_ros.learning.detector_config import DetectorConfig
 from img2scene_ros.learning.detector_config import DetectorTrainingOptions
@@ -48,6 +46,8 @@ from img2scene_ros.learning.detector_model import dense_loss
 from img2scene_ros.learning.detector_model import keep_maps_precise
 from img2scene_ros.learning.detector_model import save_detector
 from img2scene_ros.learning.detector_model import start_from
+from img2scene_ros.learning.metrics import Boxes
+from img2scene_ros.learning.metrics import average_precisions
 from img2scene_ros.learning.runs import TrainingError
 from img2scene_ros.learning.runs import move_average
 from img2scene_ros.learning.runs import on_one_core

@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What the evaluations of voxel networks share: networks, scores, baselines.
+What evaluations share: networks, scores, baselines, and the report that they end in.
 
-Everything is scored as a volume of 32^3 cells in the cube of its crop, [z, y, x]. Distances are in
+Networks are scored as volumes of 32^3 cells in the cube of a crop, [z, y, x]. Distances are in
 sides of the cube, so neither depends on how far the object is away.
 """
 
+import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +19,21 @@ import numpy as np
 import torch
 from scipy import ndimage
 
+from img2scene_ros.files import write_whole
 from img2scene_ros.learning.augmentation import Example
 from img2scene_ros.learning.dataset import as_tensors
 from img2scene_ros.learning.dataset import resized_example
-from img2scene_ros.learning.metrics import best_threshold
 from img2scene_ros.learning.metrics import chamfer_and_f_score
 from img2scene_ros.learning.metrics import isosurface_points
 from img2scene_ros.learning.metrics import voxel_iou
 from img2scene_ros.learning.samples import coarser
+from img2scene_ros.learning.sheets import write_png
 from img2scene_ros.models.crop import CropView
 from img2scene_ros.models.networks import load_network
 from img2scene_ros.models.networks import picture_size
 from img2scene_ros.models.networks import read_network_config
 from img2scene_ros.models.occupancy import OccupancyNetwork
+from img2scene_ros.tables import markdown_table
 
 RESOLUTION = 32
 THRESHOLDS = np.arange(2, 15) / 20  # .10 to .70
@@ -36,6 +41,10 @@ THRESHOLD = 0.5  # of weights that tell none
 POINTS = 2048  # of each surface
 TAU = 1 / RESOLUTION  # of the F-score, in sides: one cell
 BATCH = 16
+COLOR, MASK = 'colour', 'colour + mask'  # inputs
+ROWS = 12  # of a sheet of networks' answers
+COLUMNS = {'iou': 'IoU', 'best_iou': 'IoU, best threshold', 'chamfer': 'Chamfer',
+           'f_score': 'F-score'}
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,12 +79,9 @@ def load_candidates(folders: Sequence[Path]) -> list[Candidate]:
     :raises InputError: as `load_network`
     """
     names = [folder.name for folder in folders]
-    candidates = []
-    for folder, name in zip(folders, names):
-        candidates.append(Candidate(
-            name if names.count(name) == 1 else str(folder), load_network(folder),
-            read_network_config(folder)))
-    return candidates
+    return [Candidate(name if names.count(name) == 1 else str(folder), load_network(folder),
+                      read_network_config(folder))
+            for folder, name in zip(folders, names)]
 
 
 @torch.inference_mode()
@@ -88,6 +94,35 @@ def predict(candidate: Candidate, examples: Sequence[Example]) -> np.ndarray:
     return logits.sigmoid().numpy()
 
 
+@dataclass(frozen=True, eq=False)
+class Case:
+    """
+    What baselines and scores need of one object and one kind of input.
+
+    - truth: the solid, (R, R, R) bool
+    - hull: the cells that are seen through the mask, (R, R, R) bool; None without a mask
+    - layer: (R, R, R) int8, see `layers_behind`; None without depth
+    """
+
+    truth: np.ndarray
+    hull: np.ndarray | None = None
+    layer: np.ndarray | None = None
+
+    @cached_property
+    def surface(self) -> np.ndarray:
+        """Return points of the true surface, (2048, 3) cube sides."""
+        return surface_of(self.truth)
+
+
+def case_of(example: Example) -> Case:
+    """Keep what is needed of an example."""
+    has_mask, has_depth = example.mask is not None, example.depth is not None
+    return Case(
+        coarser(example.occupancy, RESOLUTION),
+        hull_of(example.mask, example.half_field) if has_mask else None,
+        layers_behind(example) if has_mask and has_depth else None)
+
+
 @dataclass(eq=False)
 class Scores:
     """
@@ -95,39 +130,35 @@ class Scores:
 
     - threshold: the one that users get; None for baselines, which get the best
     - constant: what was chosen for a baseline, for people
-    - ious: (T + 1,) per object, at THRESHOLDS and the threshold itself
-    - chamfer, f_score: per object, of the surface at the threshold
+    - values: per object the IoUs at THRESHOLDS, then IoU, Chamfer distance and F-score of what
+        lies above the threshold
     """
 
     method: str
     input: str
     threshold: float | None
     constant: str = ''
-    ious: list[np.ndarray] = field(default_factory=list)
-    chamfer: list[float] = field(default_factory=list)
-    f_score: list[float] = field(default_factory=list)
+    values: list[np.ndarray] = field(default_factory=list)
 
-    def add(self, volume: np.ndarray, truth: np.ndarray, truth_points: np.ndarray) -> None:
+    def add(self, volumes: Sequence[np.ndarray], cases: Sequence[Case]) -> None:
         """
-        Score one object.
+        Score answers.
 
-        :param volume: (R, R, R), probabilities, or bool
-        :param truth: (R, R, R) bool
-        :param truth_points: `surface_of` it
+        :param volumes: (R, R, R) each, probabilities, or bool
         """
         level = 0.5 if self.threshold is None else self.threshold
-        self.ious.append(voxel_iou(volume, truth, np.append(THRESHOLDS, level)))
-        chamfer, f_score = chamfer_and_f_score(surface_of(volume, level), truth_points, TAU)
-        self.chamfer.append(chamfer)
-        self.f_score.append(f_score)
+        for volume, case in zip(volumes, cases):
+            self.values.append(np.append(
+                voxel_iou(volume, case.truth, np.append(THRESHOLDS, level)),
+                chamfer_and_f_score(surface_of(volume, level), case.surface, TAU)))
 
     def summary(self, categories: Sequence[str]) -> dict[str, Any]:
         """Return the means over all objects and over each category, as JSON values."""
-        ious = np.array(self.ious)
-        best = best_threshold(ious[:, :-1], THRESHOLDS)
-        columns = {
-            'iou': ious[:, -1], 'best_iou': ious[:, best], 'chamfer': np.array(self.chamfer),
-            'f_score': np.array(self.f_score)}
+        values = np.array(self.values)
+        *per_threshold, iou, chamfer, f_score = values.T
+        means = values[:, :len(THRESHOLDS)].mean(axis=0)
+        best = int(means.argmax())
+        columns = dict(zip(COLUMNS, (iou, per_threshold[best], chamfer, f_score)))
         of_category = np.array(categories)
         found = {
             'method': self.method, 'input': self.input,
@@ -138,11 +169,10 @@ class Scores:
                 for category in sorted(set(categories))}}
         if self.threshold is None:
             return {**found, 'constant': self.constant}
-        per_threshold = ious[:, :-1].mean(axis=0)
         return {
             **found, 'threshold': self.threshold, 'best_threshold': float(THRESHOLDS[best]),
             'per_threshold': {f'{threshold:.2f}': float(mean)
-                              for threshold, mean in zip(THRESHOLDS, per_threshold)}}
+                              for threshold, mean in zip(THRESHOLDS, means)}}
 
 
 def surface_of(volume: np.ndarray, level: float = 0.5) -> np.ndarray:
@@ -156,36 +186,6 @@ def surface_of(volume: np.ndarray, level: float = 0.5) -> np.ndarray:
     if not len(points):
         return np.full((1, 3), (len(volume) - 1) / 2) / len(volume)
     return points / len(volume)
-
-
-@dataclass(frozen=True, eq=False)
-class Case:
-    """
-    What baselines and scores need of one object and one kind of input, small enough to keep.
-
-    - truth: packed bits of the solid, (R, R, R)
-    - hull: packed bits of the cells that are seen through the mask; None without a mask
-    - layer: (R, R, R) int8, see `layers_behind`; None without depth
-    """
-
-    truth: np.ndarray
-    hull: np.ndarray | None
-    layer: np.ndarray | None
-
-
-def case_of(example: Example) -> Case:
-    """Keep what is needed of an example."""
-    hull = layer = None
-    if example.mask is not None:
-        hull = np.packbits(hull_of(example.mask, example.half_field))
-        if example.depth is not None:
-            layer = layers_behind(example)
-    return Case(np.packbits(coarser(example.occupancy, RESOLUTION)), hull, layer)
-
-
-def unpacked(bits: np.ndarray) -> np.ndarray:
-    """Return a packed volume, (R, R, R) bool."""
-    return np.unpackbits(bits).reshape((RESOLUTION,) * 3).view(bool)
 
 
 def _pixels(half_field: float, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -231,8 +231,8 @@ def best_extrusion(cases: Sequence[Case]) -> tuple[int, int]:
     The visual hull of one mask has no depth: the best constant one is the one with the greatest
     mean IoU over these very cases, which flatters the baseline.
     """
-    hulls = np.stack([unpacked(case.hull) for case in cases])
-    truths = np.stack([unpacked(case.truth) for case in cases])
+    hulls = np.stack([case.hull for case in cases])
+    truths = np.stack([case.truth for case in cases])
     filled = _sums(hulls.sum(axis=(2, 3)))
     shared = _sums((hulls & truths).sum(axis=(2, 3)))
     # [n, first, after the last]
@@ -252,14 +252,14 @@ def extruded(case: Case, first: int, last: int) -> np.ndarray:
     """Return the slices of a hull from the first to the last, (R, R, R) bool."""
     between = np.zeros((RESOLUTION, 1, 1), bool)
     between[first:last + 1] = True
-    return unpacked(case.hull) & between
+    return case.hull & between
 
 
 def best_thickness(cases: Sequence[Case]) -> int:
     """Return how many layers behind the measured surfaces fit the truths best."""
     ious = []
     for case in cases:
-        layer, truth = case.layer.ravel(), unpacked(case.truth).ravel()
+        layer, truth = case.layer.ravel(), case.truth.ravel()
         filled, shared = (np.cumsum(np.bincount(some[some >= 0], minlength=RESOLUTION + 1)[
             :RESOLUTION + 1]) for some in (layer, layer[truth]))
         ious.append(shared / np.maximum(filled + truth.sum() - shared, 1))
@@ -272,41 +272,19 @@ def thickened(case: Case, thickness: int) -> np.ndarray:
 
 
 def baselines(
-    cases: dict[str, list[Case]], means: Sequence[np.ndarray] | None,
-) -> list[Scores]:
-    """
-    Score what a network must be better than.
-
-    :param cases: by input, the same objects in the same order
-    :param means: as `baseline_volumes`
-    :return: for every input those that its channels allow
-    """
-    scores = []
-    for name, some in cases.items():
-        truths = [unpacked(case.truth) for case in some]
-        points = [surface_of(truth) for truth in truths]
-        for method, (constant, volumes) in baseline_volumes(some, means).items():
-            score = Scores(method, name, None, constant)
-            for one in zip(volumes, truths, points):
-                score.add(*one)
-            scores.append(score)
-    return scores
-
-
-def baseline_volumes(
     cases: Sequence[Case], means: Sequence[np.ndarray] | None,
 ) -> dict[str, tuple[str, list[np.ndarray]]]:
     """
-    Build the baselines that the cases' channels allow, each at its best constant for these cases.
+    Build what a network must be better than, each at its best constant for these very cases.
 
     :param means: per object the mean shape, (R, R, R) shares; None without
-    :return: by name, the constant, for people, and the volumes, (R, R, R) bool
+    :return: those that the cases' channels allow; by name the constant, for people, and the
+        volumes, (R, R, R) bool
     """
     volumes = {}
     if means is not None:
-        ious = [voxel_iou(mean, unpacked(case.truth), THRESHOLDS)
-                for mean, case in zip(means, cases)]
-        level = THRESHOLDS[best_threshold(np.array(ious), THRESHOLDS)]
+        ious = [voxel_iou(mean, case.truth, THRESHOLDS) for mean, case in zip(means, cases)]
+        level = THRESHOLDS[np.mean(ious, axis=0).argmax()]
         volumes['mean shape'] = f'above {level:.2f}', [mean > level for mean in means]
     if all(case.hull is not None for case in cases):
         first, last = best_extrusion(cases)
@@ -320,23 +298,22 @@ def baseline_volumes(
     return volumes
 
 
-def means_of_others(truths: Sequence[np.ndarray], groups: Sequence[Any], owners: Sequence[Any],
-                    ) -> list[np.ndarray] | None:
+def means_of_others(
+    truths: Sequence[np.ndarray], groups: Sequence[Any], owners: Sequence[Any],
+) -> list[np.ndarray] | None:
     """
     Return for every object the mean of the objects of its group that have another owner.
 
-    :param truths: packed bits of solids
+    :param truths: (R, R, R) bool each
     :param groups: categories
     :param owners: shapes
     :return: (R, R, R) shares each; None when an object has no other to go by
     """
-    solids = [unpacked(bits) for bits in truths]
-    sums: dict[Any, np.ndarray] = {}
-    counts: dict[Any, int] = {}
-    for solid, *keys in zip(solids, groups, zip(groups, owners)):
+    sums, counts = {}, Counter()
+    for truth, *keys in zip(truths, groups, zip(groups, owners)):
         for key in keys:
-            sums[key] = sums.get(key, 0) + solid.astype(np.float32)
-            counts[key] = counts.get(key, 0) + 1
+            sums[key] = sums.get(key, 0) + truth.astype(np.float32)
+            counts[key] += 1
     means = {}
     for group, owner in set(zip(groups, owners)):
         others = counts[group] - counts[group, owner]
@@ -344,3 +321,66 @@ def means_of_others(truths: Sequence[np.ndarray], groups: Sequence[Any], owners:
             return None
         means[group, owner] = (sums[group] - sums[group, owner]) / others
     return [means[key] for key in zip(groups, owners)]
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """
+    What an evaluation found.
+
+    - values: for JSON
+    - markdown: the tables
+    - sheet: (H, W, 3) uint8, RGB
+    - skipped: what could not be used, with the reason
+    """
+
+    values: dict[str, Any]
+    markdown: str
+    sheet: np.ndarray
+    skipped: Sequence[str] = ()
+
+
+def write_report(
+    report: Report, json_file: Path | None, markdown_file: Path | None, sheet_file: Path | None,
+) -> list[Path]:
+    """
+    Write the files that are wanted; each changes as a whole or not at all.
+
+    :return: those that were written
+    :raises InputError: one cannot be written
+    """
+    values = json.dumps(report.values, indent=1) + '\n'
+    for path, text in ((json_file, values), (markdown_file, report.markdown)):
+        if path is not None:
+            write_whole(path, lambda file, text=text: file.write(text.encode()))
+    if sheet_file is not None:
+        write_png(sheet_file, report.sheet)
+    return [path for path in (json_file, markdown_file, sheet_file) if path is not None]
+
+
+def score_tables(summaries: Sequence[dict[str, Any]]) -> str:
+    """Return the tables of `Scores.summary`: the means, per category, per threshold."""
+    means = [[one['input'], one['method'], *(one[name] for name in COLUMNS), _remark(one)]
+             for one in summaries]
+    categories = sorted(summaries[0]['per_category'])
+    by_category = [
+        [one['input'], one['method'],
+         *(one['per_category'][category]['iou'] for category in categories)]
+        for one in summaries]
+    networks = [one for one in summaries if 'per_threshold' in one]
+    by_threshold = [[one['input'], one['method'], *one['per_threshold'].values()]
+                    for one in networks]
+    parts = [
+        markdown_table(['input', 'method', *COLUMNS.values(), ''], means),
+        'IoU per category:', markdown_table(['input', 'method', *categories], by_category)]
+    if networks:
+        thresholds = list(networks[0]['per_threshold'])
+        parts += ['IoU per threshold:',
+                  markdown_table(['input', 'method', *thresholds], by_threshold)]
+    return '\n\n'.join(parts)
+
+
+def _remark(one: dict[str, Any]) -> str:
+    if 'threshold' in one:
+        return f"threshold {one['threshold']:g}, best {one['best_threshold']:g}"
+    return one['constant']

@@ -25,24 +25,23 @@ from img2scene_ros.detection import bbox_of
 from img2scene_ros.errors import InputError
 from img2scene_ros.learning.augmentation import Example
 from img2scene_ros.learning.evaluation import BATCH
+from img2scene_ros.learning.evaluation import COLOR
+from img2scene_ros.learning.evaluation import MASK
 from img2scene_ros.learning.evaluation import RESOLUTION
+from img2scene_ros.learning.evaluation import ROWS
 from img2scene_ros.learning.evaluation import Candidate
+from img2scene_ros.learning.evaluation import Report
 from img2scene_ros.learning.evaluation import Scores
-from img2scene_ros.learning.evaluation import baseline_volumes
+from img2scene_ros.learning.evaluation import baselines
 from img2scene_ros.learning.evaluation import case_of
 from img2scene_ros.learning.evaluation import means_of_others
 from img2scene_ros.learning.evaluation import predict
-from img2scene_ros.learning.evaluation import surface_of
-from img2scene_ros.learning.evaluation import unpacked
-from img2scene_ros.learning.evaluation_report import Report
-from img2scene_ros.learning.evaluation_report import score_tables
-from img2scene_ros.learning.evaluation_report import table
+from img2scene_ros.learning.evaluation import score_tables
 from img2scene_ros.learning.metrics import pix3d_scores
 from img2scene_ros.learning.metrics import surface_mesh
 from img2scene_ros.learning.pix3d import Pix3dPicture
 from img2scene_ros.learning.pix3d import load_prepared
 from img2scene_ros.learning.samples import coarser
-from img2scene_ros.learning.sheets import PredictedRow
 from img2scene_ros.learning.sheets import draw_predictions
 from img2scene_ros.learning.volumes import cells_reached
 from img2scene_ros.models.crop import Crop
@@ -52,21 +51,20 @@ from img2scene_ros.models.crop import anchor_depth
 from img2scene_ros.models.crop import cut_crop
 from img2scene_ros.rendering.raycast import Surface
 from img2scene_ros.rendering.raycast import render
+from img2scene_ros.tables import markdown_table
 from img2scene_ros.types import Frame
 
 SIZE = 112  # pixels of a crop, which networks get at the size they know
-COLOR, MASK = 'colour', 'colour + mask'
 FINE = 64  # cells of the true volume before it is pooled to 32
 # The grid along the model's axes: two published cells wide, with room around the model for what
 # was predicted beyond it. The protocol would pool more than 100 cells a side.
 STEP, MARGIN, CELLS = 2, 18, 100
 CEILING = f'truth in {RESOLUTION}^3 cells'  # what no answer of that resolution can beat
 BASELINES = 5  # of both inputs together, the ceiling among them
-ROWS = 12  # of the sheet
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class PictureView:
     """
     One picture as a network sees it, and its truth.
 
@@ -106,7 +104,7 @@ def evaluate_pix3d(
 
     :param prepared: what `img2scene prepare-pix3d` wrote
     :param progress: is called with the numbers of finished and of all pictures
-    :param every: also pictures that are truncated or occluded, which the protocol leaves out
+    :param every: also pictures that are truncated or occluded, which the protocol skips
     :raises InputError: no prepared data, or no picture to score
     """
     pictures = load_prepared(prepared)
@@ -120,27 +118,27 @@ def evaluate_pix3d(
     chosen = sorted(chosen, key=lambda picture: picture.category)
     drawn = set(np.linspace(0, len(chosen) - 1, min(ROWS, len(chosen))).astype(int).tolist())
     scores: dict[tuple[str, str], Scores] = {}
-    official, categories, rows, left_out = [], [], [], []
+    official, categories, rows, skipped = [], [], [], []
     steps = count(1)
     total = len(chosen) * (1 + 2 * len(candidates) + BASELINES)
     numbered = enumerate(chosen)
     for category, group in groupby(numbered, lambda item: item[1].category):
-        looks = []
+        views = []
         for number, picture in group:
             progress(next(steps), total)
-            look = look_at_picture(picture)
-            if look is None:
-                left_out.append(f'{picture.id}: the mask does not show the model')
+            view = view_of_picture(picture)
+            if view is None:
+                skipped.append(f'{picture.id}: the mask does not show the model')
                 continue
-            looks.append(look)
+            views.append(view)
             if number in drawn:
-                rows.append(_row(look, candidates))
-        if looks:
-            categories += [category] * len(looks)
+                rows.append(_drawn(view, candidates))
+        if views:
+            categories += [category] * len(views)
             official += _score(
-                category, looks, candidates, scores, lambda: progress(next(steps), total))
+                category, views, candidates, scores, lambda: progress(next(steps), total))
     if not categories:
-        raise InputError(f"no picture in '{prepared}' can be scored: {left_out[0]}")
+        raise InputError(f"no picture in '{prepared}' can be scored: {skipped[0]}")
     progress(total, total)
     summaries = [score.summary(categories) for name in (COLOR, MASK)
                  for score in scores.values() if score.input == name]
@@ -150,11 +148,11 @@ def evaluate_pix3d(
     title = (f'{len(categories)} of {len(pictures)} pictures'
              f"{'' if every else ', neither truncated nor occluded'}.")
     return Report(
-        {'about': about, 'official': official, 'scores': summaries, 'left_out': left_out},
-        _markdown(title, official, summaries), draw_predictions(rows), left_out)
+        {'about': about, 'official': official, 'scores': summaries, 'skipped': skipped},
+        _markdown(title, official, summaries), np.vstack(rows), skipped)
 
 
-def look_at_picture(picture: Pix3dPicture) -> Look | None:
+def view_of_picture(picture: Pix3dPicture) -> PictureView | None:
     """Return what a network sees of a picture; None when the mask misses the model."""
     mask = picture.read_mask()
     crop = cut_crop(Frame(picture.read_image(), picture.camera), bbox_of(mask), mask, SIZE)
@@ -163,7 +161,7 @@ def look_at_picture(picture: Pix3dPicture) -> Look | None:
     grid_to_view = to_view @ picture.grid_to_camera
     depth = _depth_of(picture.read_voxels(), grid_to_view, crop.view)
     anchor = anchor_depth(depth, crop.mask)
-    return None if anchor is None else Look(picture, crop, anchor, grid_to_view)
+    return None if anchor is None else PictureView(picture, crop, anchor, grid_to_view)
 
 
 def _depth_of(voxels: np.ndarray, grid_to_view: np.ndarray, view: CropView) -> np.ndarray:
@@ -174,7 +172,7 @@ def _depth_of(voxels: np.ndarray, grid_to_view: np.ndarray, view: CropView) -> n
                   view.camera(SIZE)).depth
 
 
-def in_model_axes(volume: np.ndarray, look: Look) -> np.ndarray:
+def in_model_axes(volume: np.ndarray, view: PictureView) -> np.ndarray:
     """
     Carry a volume from the cube of its crop into the model's axes, trilinear.
 
@@ -184,44 +182,42 @@ def in_model_axes(volume: np.ndarray, look: Look) -> np.ndarray:
     grid = np.eye(4)  # takes the result's index to the published one
     grid[:3, :3] *= STEP
     grid[:3, 3] = STEP * (0.5 - MARGIN) - 0.5
-    matrix = look.cube.to_cells(len(volume)) @ look.grid_to_view @ grid
+    matrix = view.cube.to_cells(len(volume)) @ view.grid_to_view @ grid
     return ndimage.affine_transform(
         volume.astype(np.float32), matrix[:3, :3], matrix[:3, 3], (CELLS,) * 3, order=1)
 
 
 def _score(
-    category: str, looks: Sequence[Look], candidates: Sequence[Candidate],
+    category: str, views: Sequence[PictureView], candidates: Sequence[Candidate],
     scores: dict[tuple[str, str], Scores], step: Callable[[], None],
 ) -> list[dict[str, Any]]:
     """Score a category: adds to `scores`, returns the official ones; `step` is called often."""
     official = []
-    whole = [look.example() for look in looks]
+    whole = [view.example() for view in views]
     for name in (COLOR, MASK):
         examples = whole if name == MASK else [replace(one, mask=None) for one in whole]
         cases = [case_of(example) for example in examples]
-        truths = [unpacked(case.truth) for case in cases]
-        points = [surface_of(truth) for truth in truths]
-        shapes = [str(look.picture.voxels) for look in looks]
-        means = means_of_others([case.truth for case in cases], [category] * len(cases), shapes)
+        truths = [case.truth for case in cases]
+        means = means_of_others(
+            truths, [category] * len(cases), [str(view.picture.voxels) for view in views])
         methods = {
             candidate.title: (candidate.threshold(with_depth=False), '', [
                 volume.astype(np.float16) for first in range(0, len(examples), BATCH)
                 for volume in predict(candidate, examples[first:first + BATCH])])
             for candidate in candidates}
-        for method, (constant, volumes) in baseline_volumes(cases, means).items():
+        for method, (constant, volumes) in baselines(cases, means).items():
             methods[method] = None, constant, volumes
         methods[CEILING] = None, '', truths
         for method, (threshold, constant, volumes) in methods.items():
             if method != CEILING:
-                score = scores.setdefault(
-                    (method, name), Scores(method, name, threshold, 'best per category'))
-                for one in zip(volumes, truths, points):
-                    score.add(*one)
+                scores.setdefault(
+                    (method, name), Scores(method, name, threshold, 'best per category'),
+                ).add(volumes, cases)
             found = pix3d_scores(
-                _carried(volumes, looks, step),
-                (look.picture.read_voxels() for look in looks))
+                _carried(volumes, views, step),
+                (view.picture.read_voxels() for view in views))
             official.append({
-                'category': category, 'pictures': len(looks), 'input': name, 'method': method,
+                'category': category, 'pictures': len(views), 'input': name, 'method': method,
                 'constant': constant, 'iou': float(found.iou.mean()),
                 'threshold': found.threshold, 'chamfer': float(found.chamfer.mean()),
                 'emd': float(found.emd.mean())})
@@ -229,30 +225,29 @@ def _score(
 
 
 def _carried(
-    volumes: Sequence[np.ndarray], looks: Sequence[Look], step: Callable[[], None],
+    volumes: Sequence[np.ndarray], views: Sequence[PictureView], step: Callable[[], None],
 ) -> Iterator[np.ndarray]:
-    for volume, look in zip(volumes, looks):
+    for volume, view in zip(volumes, views):
         step()
-        yield in_model_axes(volume, look)
+        yield in_model_axes(volume, view)
 
 
-def _row(look: Look, candidates: Sequence[Candidate]) -> PredictedRow:
-    example = look.example()
-    volumes = {
-        f'{candidate.name}: {MASK}':
-            predict(candidate, [example])[0] > candidate.threshold(with_depth=False)
-        for candidate in candidates}
-    return PredictedRow(look.picture.category, look.crop, look.cube,
-                        coarser(example.occupancy, RESOLUTION), volumes)
+def _drawn(view: PictureView, candidates: Sequence[Candidate]) -> np.ndarray:
+    example = view.example()
+    return draw_predictions(view.picture.category, view.crop, view.cube, {
+        'truth': example.occupancy, **{
+            f'{candidate.name}: {MASK}':
+                predict(candidate, [example])[0] > candidate.threshold(with_depth=False)
+            for candidate in candidates}})
 
 
 def _markdown(
     title: str, official: Sequence[dict[str, Any]], summaries: Sequence[dict[str, Any]],
 ) -> str:
-    columns = ('category', 'pictures', 'input', 'method', 'iou', 'threshold', 'chamfer', 'emd')
-    protocol = table(
-        ['category', 'pictures', 'input', 'method', 'IoU', 'threshold', 'CD', 'EMD'],
-        [[one[column] for column in columns] for one in official])
+    columns = {name: name for name in ('category', 'pictures', 'input', 'method')} | {
+        'iou': 'IoU', 'threshold': 'threshold', 'chamfer': 'CD', 'emd': 'EMD'}
+    protocol = markdown_table(
+        list(columns.values()), [[one[name] for name in columns] for one in official])
     return '\n\n'.join([
         title, "Pix3D's protocol, in the model's axes by the annotated pose:", protocol,
-        "In the crop's view frame:", score_tables(summaries)])
+        "In the crop's view frame:", score_tables(summaries)]) + '\n'

@@ -14,38 +14,30 @@ from dataclasses import dataclass
 from dataclasses import field
 from typing import Any
 
-import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from img2scene_ros.camera import Camera
 from img2scene_ros.detection import Detector
 from img2scene_ros.detection import box_iou
 from img2scene_ros.detection import mask_iou
 from img2scene_ros.errors import Img2SceneError
-from img2scene_ros.learning.average_precision import Boxes
-from img2scene_ros.learning.average_precision import average_precisions
 from img2scene_ros.learning.depth_noise import add_depth_noise
-from img2scene_ros.learning.evaluation_report import Report
-from img2scene_ros.learning.evaluation_report import table
+from img2scene_ros.learning.evaluation import Report
+from img2scene_ros.learning.metrics import Boxes
+from img2scene_ros.learning.metrics import average_precisions
 from img2scene_ros.learning.samples import ObjectTruth
 from img2scene_ros.learning.samples import SceneSample
 from img2scene_ros.learning.shapes import SMALL
 from img2scene_ros.learning.shapes import Library
 from img2scene_ros.learning.shapes import Shape
+from img2scene_ros.learning.sheets import draw_evaluated_scene
 from img2scene_ros.learning.synthetic import is_visible_enough
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.pipeline import parse_settings
-from img2scene_ros.rendering.pictures import BACKDROP
-from img2scene_ros.rendering.pictures import captioned
-from img2scene_ros.rendering.pictures import color_of
-from img2scene_ros.rendering.raycast import Lights
-from img2scene_ros.rendering.raycast import Surface
-from img2scene_ros.rendering.raycast import look_at
 from img2scene_ros.rendering.raycast import raycasting_scene
-from img2scene_ros.rendering.raycast import render
+from img2scene_ros.tables import markdown_table
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 from img2scene_ros.types import SceneObject
@@ -64,7 +56,7 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class SceneOptions(Options):
-    """Which scenes, and what the pipeline is given."""
+    """Which scenes, and what the pipeline gets."""
 
     samples: int = option(100, 'Most scenes, spread over the data set', low=1)
     seed: int = option(0, 'Seed of the depth noise', low=0)
@@ -104,15 +96,6 @@ class Match:
 
 
 @dataclass(eq=False)
-class ModeResult:
-    """What one mode has found so far."""
-
-    found: list[Boxes] = field(default_factory=list)
-    matches: list[Match] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
-
-
-@dataclass(eq=False)
 class Watched:
     """A detector that remembers what it found; without one it finds what is true."""
 
@@ -122,7 +105,6 @@ class Watched:
 
     def detect(self, frame: Frame, support: SupportPlane | None) -> list[Detection]:
         """Find the objects in a frame."""
-        self.found = []
         self.found = true_detections(self.sample) if self.inner is None else \
             self.inner.detect(frame, support)
         return self.found
@@ -151,38 +133,41 @@ def evaluate_scenes(
     numbers = np.unique(
         np.linspace(0, len(samples) - 1, min(options.samples, len(samples))).astype(int)).tolist()
     drawn = set(numbers[::max(1, len(numbers) // ROWS)][:ROWS])
-    results = {mode: ModeResult() for mode in MODES}
+    found, matches, failures = ({mode: [] for mode in MODES} for _ in range(3))
     truth, wanted, rows = [], [], []
     for done, number in enumerate(numbers, 1):
-        sample = samples[number]
-        shapes = {item.id: _shape(library, item.shape) for item in sample.objects}
+        sample = watched.sample = samples[number]
+        shapes = {item.id: given_shape(library, item.shape) for item in sample.objects}
         truth.append(true_boxes(sample))
         wanted += [item for item in sample.objects if is_visible_enough(item, sample.ids)]
         scenes = {}
         for mode, with_depth in MODES.items():
-            watched.sample = sample
-            frame = _frame(sample, with_depth, options, number)
-            scenes[mode] = _run(pipeline, frame, results[mode])
-            results[mode].found.append(boxes_of(watched.found))
-            results[mode].matches += matches_of(sample, shapes, scenes[mode])
+            pipeline.restart()
+            watched.found = []  # where it fails before it has detected
+            try:
+                scenes[mode] = pipeline.run(_frame(sample, with_depth, options, number)).objects
+            except Img2SceneError as error:
+                scenes[mode] = ()
+                failures[mode].append(str(error))
+            found[mode].append(boxes_of(watched.found))
+            matches[mode] += matches_of(sample, shapes, scenes[mode])
         if number in drawn:
-            rows.append(_drawn(sample, shapes, scenes))
+            rows.append(draw_evaluated_scene(sample, shapes, scenes))
         progress(done, len(numbers))
     values = {
         'about': {
             'scenes': len(numbers), 'objects': len(wanted), **asdict(options),
             'settings': {name: str(value) for name, value in settings.items()}},
         'detector': {} if options.perfect_boxes else {
-            mode: detector_scores(result.found, truth) for mode, result in results.items()},
-        'objects': [
-            _summary(mode, group, wanted, result.matches)
-            for group in GROUPS for mode, result in results.items()],
-        'failures': {mode: {'scenes': len(result.failures), 'first': (result.failures or [''])[0]}
-                     for mode, result in results.items()}}
+            mode: detector_scores(some, truth) for mode, some in found.items()},
+        'objects': [_summary(mode, group, wanted, some)
+                    for group in GROUPS for mode, some in matches.items()],
+        'failures': {mode: {'scenes': len(some), 'first': (some or [''])[0]}
+                     for mode, some in failures.items()}}
     return Report(values, _markdown(values), np.vstack(rows))
 
 
-def _shape(library: Library, name: str) -> Shape | None:
+def given_shape(library: Library, name: str) -> Shape | None:
     """Return a shape, None when the folder that it is from was not given."""
     source = {'pix3d': library.pix3d, 'mesh': library.meshes}
     if name.split('/')[0] in source and source[name.split('/')[0]] is None:
@@ -204,16 +189,6 @@ def _frame(sample: SceneSample, with_depth: bool, options: SceneOptions, number:
         depth = add_depth_noise(frame.depth, frame.camera, random, color=frame.color)
     support = SupportPlane(sample.up, sample.support) if options.known_plane else None
     return Frame(frame.color, frame.camera, depth, support=support)
-
-
-def _run(pipeline: Pipeline, frame: Frame, result: ModeResult) -> tuple[SceneObject, ...]:
-    """Go the whole way with a frame; one that fails holds nothing."""
-    pipeline.restart()
-    try:
-        return pipeline.run(frame).objects
-    except Img2SceneError as error:
-        result.failures.append(str(error))
-        return ()
 
 
 def boxes_of(found: Sequence[Detection]) -> Boxes:
@@ -360,10 +335,10 @@ def _markdown(values: dict[str, Any]) -> str:
                 ['mean of classes', scores['ap50'], scores['ap50_95']],
                 *([label, *aps.values()] for label, aps in scores['per_class'].items())]
         parts.append(f"Detector, {mode}: recall {scores['recall']:.3f} at IoU 0.5.")
-        parts.append(table(['class', 'AP50', 'AP50:95'], rows))
+        parts.append(markdown_table(['class', 'AP50', 'AP50:95'], rows))
     names = ('mode', 'group', 'objects', 'found', 'named', 'rebuilt')
     parts.append('Objects, end to end; medians over those that were found:')
-    parts.append(table(
+    parts.append(markdown_table(
         [*names, *COLUMNS.values(), 'distance from'],
         [[one[name] for name in (*names, *COLUMNS)]
          + [', '.join(f'{source} {count}' for source, count in one['depth_sources'].items())]
@@ -376,47 +351,3 @@ def _markdown(values: dict[str, Any]) -> str:
         parts.append(f'{without} of the objects found (RGB-D) have no 3D IoU, since the folder of '
                      'their shapes was not given (--shapes, --meshes).')
     return '\n\n'.join(parts) + '\n'
-
-
-def _drawn(
-    sample: SceneSample, shapes: dict[int, Shape | None],
-    scenes: dict[str, Sequence[SceneObject]],
-) -> np.ndarray:
-    """Draw the picture with all boxes, then truth and meshes from the camera and turned."""
-    camera = sample.frame.camera
-    picture = sample.frame.color.copy()
-    for item in sample.objects:
-        _rectangle(picture, item.visible_box, (255, 255, 255))
-    for one in next(iter(scenes.values())):
-        _rectangle(picture, one.detection.bbox, color_of(one.id))
-    true = [
-        Surface(shape.vertices @ item.shape_pose[:3, :3].T + item.shape_pose[:3, 3], shape.faces,
-                _painted(len(shape.vertices), item.id), item.id)
-        for item in sample.objects if (shape := shapes[item.id]) is not None]
-    made = [[Surface(one.points, one.model.faces, _painted(len(one.points), one.id), one.id)
-             for one in objects] for objects in scenes.values()]
-    center = np.mean([item.position for item in sample.objects], axis=0)
-    aside = np.cross(center, sample.up)
-    aside *= np.linalg.norm(center) / np.linalg.norm(aside)
-    poses = [np.eye(4), look_at(center + 0.9 * aside + 0.4 * np.linalg.norm(center) * sample.up,
-                                center, sample.up)]
-    panels = [captioned(picture, f'{sample.scene}: truth white, found coloured')]
-    for name, surfaces in zip(['truth', *scenes], [true, *made]):
-        panels += [captioned(_rendered(surfaces, camera, pose, sample.up), text)
-                   for pose, text in zip(poses, (name, 'turned'))]
-    return np.hstack(panels)
-
-
-def _rendered(
-    surfaces: Sequence[Surface], camera: Camera, pose: np.ndarray, up: np.ndarray,
-) -> np.ndarray:
-    return render(surfaces, camera, pose, Lights(0.3, 0.4, 0.3, tuple(up)), BACKDROP).color
-
-
-def _painted(count: int, id_: int) -> np.ndarray:
-    return np.full((count, 3), color_of(id_), np.uint8)
-
-
-def _rectangle(picture: np.ndarray, box: np.ndarray, color: tuple[int, int, int]) -> None:
-    xmin, ymin, xmax, ymax = np.rint(box).astype(int).tolist()
-    cv2.rectangle(picture, (xmin, ymin), (xmax - 1, ymax - 1), color, 1)

@@ -2,8 +2,8 @@
 """
 How well voxel networks rebuild shapes: `img2scene evaluate shapes`.
 
-Every shape stands alone on its support, in a room of random materials and light, and is looked at
-from random sides; field of view, elevation and distance are drawn as for training. A view depends
+Every shape stands alone on its support, in a room of random materials and light, and is seen from
+random sides; field of view, elevation and distance are drawn as for training. A view depends
 on the seed, the shape and its own number only. The cube lies where a robot would put it: at the
 true median depth without a depth camera, at the measured one with it.
 """
@@ -26,25 +26,25 @@ from img2scene_ros.learning.augmentation import noisy_example
 from img2scene_ros.learning.augmentation import plain_example
 from img2scene_ros.learning.augmentation import resized_mask
 from img2scene_ros.learning.evaluation import BATCH
+from img2scene_ros.learning.evaluation import COLOR
+from img2scene_ros.learning.evaluation import MASK
 from img2scene_ros.learning.evaluation import RESOLUTION
+from img2scene_ros.learning.evaluation import ROWS
 from img2scene_ros.learning.evaluation import Candidate
 from img2scene_ros.learning.evaluation import Case
+from img2scene_ros.learning.evaluation import Report
 from img2scene_ros.learning.evaluation import Scores
 from img2scene_ros.learning.evaluation import baselines
 from img2scene_ros.learning.evaluation import case_of
 from img2scene_ros.learning.evaluation import means_of_others
 from img2scene_ros.learning.evaluation import predict
-from img2scene_ros.learning.evaluation import surface_of
-from img2scene_ros.learning.evaluation import unpacked
-from img2scene_ros.learning.evaluation_report import Report
-from img2scene_ros.learning.evaluation_report import score_tables
+from img2scene_ros.learning.evaluation import score_tables
 from img2scene_ros.learning.samples import CropSample
 from img2scene_ros.learning.shapes import SPLITS
 from img2scene_ros.learning.shapes import Library
 from img2scene_ros.learning.shapes import Shape
 from img2scene_ros.learning.shapes import open_library
 from img2scene_ros.learning.shapes import place_of
-from img2scene_ros.learning.sheets import PredictedRow
 from img2scene_ros.learning.sheets import draw_predictions
 from img2scene_ros.learning.synthetic import ATTEMPTS
 from img2scene_ros.learning.synthetic import RenderOptions
@@ -57,19 +57,18 @@ from img2scene_ros.options import option
 
 WHOLE = 0.9  # least share of its full box that a view shows
 MASK_ERROR = 2  # pixels of the crop
-COLOR, MASK = 'colour', 'colour + mask'
 ERODED, DILATED = f'mask eroded by {MASK_ERROR} px', f'mask dilated by {MASK_ERROR} px'
 NOISY, TRUE = 'colour + mask + noisy depth', 'colour + mask + true depth'
-SHOWN = (MASK, NOISY)  # the inputs whose predictions are drawn
-ROWS = 12  # of the sheet
+INPUTS = COLOR, MASK, ERODED, DILATED, NOISY, TRUE
+SHOWN = MASK, NOISY  # the inputs whose predictions are drawn
 REFERENCES = 160  # views of training shapes that the mean shape is of
 
 
 @dataclass(frozen=True)
 class ShapeOptions(Options):
-    """What is looked at, and from where."""
+    """Which shapes are seen, and from where."""
 
-    split: str = option('all', 'The shapes to look at', choices=('all', *SPLITS))
+    split: str = option('all', 'The shapes to show', choices=('all', *SPLITS))
     views: int = option(4, 'Views per shape', low=1)
     seed: int = option(0, 'Seed of the views', low=0)
     box_jitter: float = option(
@@ -94,17 +93,17 @@ def evaluate_shapes(
     :raises OptionError: networks that were trained on different splits
     """
     split = split_of(candidates)
-    names, left_out = _chosen(folder, options.split, split, options.categories)
+    names, skipped = _chosen(folder, options.split, split, options.categories)
     library = Library(Path(folder), None, {})
-    cases: dict[str, list[Case]] = {}
+    cases: dict[str, list[Case]] = {name: [] for name in INPUTS}
     scores = {
         (candidate.name, name): Scores(
             candidate.title, name, candidate.threshold(with_depth=name in (NOISY, TRUE)))
-        for name in (COLOR, MASK, ERODED, DILATED, NOISY, TRUE) for candidate in candidates}
+        for name in INPUTS for candidate in candidates}
     categories, shapes, rows = [], [], []
     total = len(names) * options.views
     drawn = set(np.linspace(0, total - 1, min(ROWS, total)).astype(int).tolist())
-    samples = views(library, names, options, left_out)
+    samples = views(library, names, options, skipped)
     while batch := list(islice(samples, BATCH)):
         examples = [inputs_of(sample) for sample in batch]
         predictions = _score(candidates, examples, cases, scores)
@@ -112,17 +111,21 @@ def evaluate_shapes(
             categories.append(sample.truth.shape.split('/')[1])
             shapes.append(sample.truth.shape)
             if number in drawn:
-                rows.append(PredictedRow(
-                    categories[-1], sample.crop, sample.cube, sample.occupancy_at(RESOLUTION), {
+                rows.append(draw_predictions(categories[-1], sample.crop, sample.cube, {
+                    'truth': sample.occupancy_at(RESOLUTION), **{
                         f'{who}: {name}': volumes[number % BATCH] > scores[who, name].threshold
-                        for (who, name), volumes in predictions.items() if name in SHOWN}))
+                        for (who, name), volumes in predictions.items() if name in SHOWN}}))
         progress(len(shapes), total)
     if not shapes:
-        raise InputError(f"no shape in '{folder}' can be used: {left_out[0]}")
+        raise InputError(f"no shape in '{folder}' can be used: {skipped[0]}")
     means, mean_of = _means(library, folder, split, options, cases[MASK], categories, shapes)
-    found = [*scores.values(), *baselines(cases, means)]
-    summaries = [score.summary(categories) for name in cases
-                 for score in found if score.input == name]
+    summaries = []
+    for name, some in cases.items():
+        found = [scores[candidate.name, name] for candidate in candidates]
+        for method, (constant, volumes) in baselines(some, means).items():
+            found.append(Scores(method, name, None, constant))
+            found[-1].add(volumes, some)
+        summaries += [score.summary(categories) for score in found]
     used = sorted(set(shapes))
     about = {
         'shapes': used, 'views': len(shapes), 'seed': options.seed,
@@ -132,8 +135,8 @@ def evaluate_shapes(
     title = (f'{len(shapes)} views of {len(used)} shapes ({_split_text(options, split)}), '
              f'seed {options.seed}. Mean shape: {mean_of}.')
     return Report(
-        {'about': about, 'scores': summaries, 'left_out': left_out},
-        f'{title}\n\n{score_tables(summaries)}', draw_predictions(rows), left_out)
+        {'about': about, 'scores': summaries, 'skipped': skipped},
+        f'{title}\n\n{score_tables(summaries)}\n', np.vstack(rows), skipped)
 
 
 def split_of(candidates: Sequence[Candidate]) -> dict[str, float]:
@@ -156,7 +159,7 @@ def split_of(candidates: Sequence[Candidate]) -> dict[str, float]:
 def _chosen(
     folder: Path, split: str, splitting: dict[str, float], categories: Sequence[str],
 ) -> tuple[list[str], list[str]]:
-    """Return the names of the shapes of a split, and those that are left out."""
+    """Return the names of the shapes of a split, and those that are skipped."""
     names = []
     for part in SPLITS if split == 'all' else (split,):
         library = open_library(Path(folder), None, part, **splitting)
@@ -175,19 +178,19 @@ def _chosen(
 
 
 def views(
-    library: Library, names: Sequence[str], options: ShapeOptions, left_out: list[str],
+    library: Library, names: Sequence[str], options: ShapeOptions, skipped: list[str],
 ) -> Iterator[CropSample]:
-    """Yield the views of shapes; what cannot be used is noted in `left_out`."""
+    """Yield the views of shapes; what cannot be used is noted in `skipped`."""
     for name in names:
         try:
             shape = library.load(name)
         except InputError as error:
-            left_out.append(f'{name}: {error}')
+            skipped.append(f'{name}: {error}')
             continue
         for number in range(options.views):
             sample = view_of(shape, number, options)
             if sample is None:
-                left_out.append(f'{name}: view {number} found no place to see it whole from')
+                skipped.append(f'{name}: view {number} found no place to see it whole from')
             else:
                 yield sample
 
@@ -227,17 +230,13 @@ def _score(
 ) -> dict[tuple[str, str], np.ndarray]:
     """Add some views to cases and scores; return the predictions by network and input."""
     predictions = {}
-    for name in examples[0]:
+    for name in INPUTS:
         batch = [example[name] for example in examples]
         added = [case_of(example) for example in batch]
-        cases.setdefault(name, []).extend(added)
-        solids = [unpacked(case.truth) for case in added]
-        points = [surface_of(truth) for truth in solids]
+        cases[name] += added
         for candidate in candidates:
-            volumes = predict(candidate, batch)
-            predictions[candidate.name, name] = volumes
-            for one in zip(volumes, solids, points):
-                scores[candidate.name, name].add(*one)
+            predictions[candidate.name, name] = volumes = predict(candidate, batch)
+            scores[candidate.name, name].add(volumes, added)
     return predictions
 
 

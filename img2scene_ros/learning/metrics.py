@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-How well a prediction fits the truth: shapes by voxel IoU, Chamfer distance, F-score, EMD; masks.
+How well a prediction fits the truth: shapes, masks of instances, boxes.
 
 Volumes are occupancies of 0 to 1 on a regular grid, (X, Y, Z); points are (N, 3), both sets in one
 frame and unit, which is also the unit of the distances.
@@ -8,6 +8,7 @@ frame and unit, which is also the unit of the distances.
 
 from collections import Counter
 from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial import KDTree
 from scipy.spatial.distance import cdist
 
+from img2scene_ros.detection import box_iou
 from img2scene_ros.detection import mask_iou
 
 # The official evaluation of Pix3D, https://github.com/xingyuansun/pix3d, eval/eval.py:
@@ -25,6 +27,7 @@ PIX3D_LEVEL = 0.1
 PIX3D_RESOLUTION = 32
 PIX3D_POINTS = 1024
 LEAST_PIECE = 0.03  # of an object's pixels
+RECALLS = np.linspace(0, 1, 101)  # at which COCO takes the precision
 
 
 def voxel_iou(
@@ -38,54 +41,27 @@ def voxel_iou(
     :param thresholds: one or (T,)
     :return: one IoU per threshold, in the shape of `thresholds`; 0 where both are empty
     """
-    levels = np.ravel(thresholds)
-    scores = np.zeros(len(levels))
-    for index, level in enumerate(levels):
-        solid = truth if truth.dtype == bool else truth > level
-        scores[index] = mask_iou(prediction > level, solid)
-    return scores.reshape(np.shape(thresholds))
-
-
-def best_threshold(ious: np.ndarray, thresholds: np.ndarray = PIX3D_THRESHOLDS) -> int:
-    """
-    Find the one threshold that suits a whole set of shapes best.
-
-    :param ious: (N, T) of N shapes at T thresholds
-    :param thresholds: (T,)
-    :return: the index of the threshold with the greatest mean IoU, the lowest of equal ones
-    """
-    means = np.asarray(ious).mean(axis=0)
-    assert means.shape == np.shape(thresholds)
-    return int(np.argmax(means))
-
-
-def chamfer_distance(points: np.ndarray, others: np.ndarray) -> float:
-    """
-    Return the mean distance to the nearest neighbour, there plus back, not squared.
-
-    As in Sun et al., Pix3D, CVPR 2018, section 5. Papers that square the distances, or take the
-    mean of the two directions, have other numbers.
-    """
-    return chamfer_and_f_score(points, others, 0.0)[0]
-
-
-def f_score(prediction: np.ndarray, truth: np.ndarray, tau: float) -> float:
-    """
-    Return the harmonic mean of precision and recall at the distance tau.
-
-    Precision is the share of predicted points nearer than tau to a true one, recall that of true
-    points nearer than tau to a predicted one: Tatarchenko et al., What Do Single-view 3D
-    Reconstruction Networks Learn?, CVPR 2019, section 5, where tau is 1 % of the side length of
-    the reconstructed volume.
-    """
-    return chamfer_and_f_score(prediction, truth, tau)[1]
+    ious = [mask_iou(prediction > level, truth if truth.dtype == bool else truth > level)
+            for level in np.ravel(thresholds)]
+    return np.reshape(ious, np.shape(thresholds))
 
 
 def chamfer_and_f_score(
-    prediction: np.ndarray, truth: np.ndarray, tau: float,
+    prediction: np.ndarray, truth: np.ndarray, tau: float = 0.0,
 ) -> tuple[float, float]:
-    """Return `chamfer_distance` and `f_score`, which share the search for neighbours."""
-    there, back = _nearest(prediction, truth)
+    """
+    Compare two sets of points by the distances to their nearest neighbours in the other set.
+
+    The Chamfer distance is the mean distance there plus the mean distance back, not squared: Sun
+    et al., Pix3D, CVPR 2018, section 5. Papers that square the distances, or take the mean of the
+    two directions, have other numbers.
+
+    The F-score is the harmonic mean of precision and recall, the shares of predicted and of true
+    points that are nearer than tau to one of the other set: Tatarchenko et al., What Do
+    Single-view 3D Reconstruction Networks Learn?, CVPR 2019, section 5, where tau is 1 % of the
+    side length of the reconstructed volume.
+    """
+    there, back = KDTree(truth).query(prediction)[0], KDTree(prediction).query(truth)[0]
     precision, recall = (there < tau).mean(), (back < tau).mean()
     total = precision + recall
     return (float(there.mean() + back.mean()),
@@ -180,9 +156,9 @@ def pix3d_scores(
     for prediction, truth in zip(predictions, truths, strict=True):
         ious.append(voxel_iou(pix3d_voxels(prediction), pix3d_voxels(truth), PIX3D_THRESHOLDS))
         points, others = pix3d_points(prediction, random), pix3d_points(truth, random)
-        chamfer.append(chamfer_distance(points, others))
+        chamfer.append(chamfer_and_f_score(points, others)[0])
         emd.append(earth_movers_distance(points, others))
-    best = best_threshold(np.array(ious))
+    best = np.mean(ious, axis=0).argmax()
     return Pix3dScores(
         float(PIX3D_THRESHOLDS[best]), np.array(ious)[:, best], np.array(chamfer), np.array(emd))
 
@@ -247,10 +223,6 @@ def pix3d_points(volume: np.ndarray, random: np.random.Generator) -> np.ndarray:
     return (points - (low + high) / 2) / (high - low).max()
 
 
-def _nearest(points: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return KDTree(others).query(points)[0], KDTree(points).query(others)[0]
-
-
 def _marching_cubes(volume: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
     from skimage.measure import marching_cubes
 
@@ -302,3 +274,83 @@ def found_share(
         objects=len(areas), found=int((overlap[matched] > iou).sum()),
         pieces=int((pieces - 1).clip(min=0).sum()), merged=int(merged.sum()),
         false=int(false.sum()))
+
+
+@dataclass(frozen=True, eq=False)
+class Boxes:
+    """
+    The boxes of one picture, found or true.
+
+    - boxes: (N, 4) xmin, ymin, xmax, ymax in any unit
+    - labels: (N,) class names or numbers
+    - scores: (N,) of what was found; of what is true 1
+    - ignored: (N,) bool, of what is true: whoever finds it is neither right nor wrong
+    """
+
+    boxes: np.ndarray
+    labels: np.ndarray
+    scores: np.ndarray
+    ignored: np.ndarray
+
+
+def average_precisions(
+    found: Sequence[Boxes], truth: Sequence[Boxes], least_iou: float = 0.5,
+) -> dict[str | int, float]:
+    """
+    Return the average precision of every class that has truth which is not ignored.
+
+    As COCO computes it: cocodataset/cocoapi, cocoeval.py.
+
+    :param found: one entry per picture
+    :param truth: of the same pictures
+    :param least_iou: of a box that counts as found
+    """
+    labels = sorted({label for boxes in truth for label in boxes.labels[~boxes.ignored].tolist()})
+    return {label: _average_precision(label, found, truth, least_iou) for label in labels}
+
+
+def _average_precision(
+    label: str | int, found: Sequence[Boxes], truth: Sequence[Boxes], least_iou: float,
+) -> float:
+    scores, hits, count = [], [], 0
+    for mine, true in zip(found, truth, strict=True):
+        mine_here, true_here = mine.labels == label, true.labels == label
+        order = np.argsort(-mine.scores[mine_here], kind='stable')
+        ignored = true.ignored[true_here]
+        hit, counts = _matched(
+            box_iou(mine.boxes[mine_here][order], true.boxes[true_here]), ignored, least_iou)
+        scores.append(mine.scores[mine_here][order][counts])
+        hits.append(hit[counts])
+        count += int((~ignored).sum())
+    order = np.argsort(-np.concatenate(scores), kind='stable')
+    hits = np.concatenate(hits)[order]
+    right = np.cumsum(hits)
+    recall = right / count
+    precision = right / np.arange(1, len(hits) + 1)
+    precision = np.maximum.accumulate(precision[::-1])[::-1]
+    # The best precision at this recall or a greater one; 0 where it is never reached.
+    place = np.searchsorted(recall, RECALLS)
+    return float(np.append(precision, 0)[place].mean())
+
+
+def _matched(
+    iou: np.ndarray, ignored: np.ndarray, least_iou: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Give every found box, best first, the true box that it overlaps most and that is still free.
+
+    :param iou: (found, true)
+    :return: whether each is right, and whether it counts, both (found,) bool
+    """
+    hit, counts = np.zeros(len(iou), bool), np.ones(len(iou), bool)
+    free = np.ones(len(ignored), bool)
+    for number, row in enumerate(iou):
+        # What is not ignored goes first, however well it fits something ignored.
+        for candidates in (free & ~ignored, ignored):
+            overlap = np.where(candidates, row, -1.0)
+            if len(row) and overlap.max() >= least_iou:
+                best = int(overlap.argmax())
+                free[best] = False
+                hit[number], counts[number] = not ignored[best], not ignored[best]
+                break
+    return hit, counts

@@ -1,22 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Contact sheets of rendered training data and of predictions, for people to look at."""
+"""Sheets for people to look at: training data, predictions, evaluated scenes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import trimesh
-from scipy import ndimage
 
 from img2scene_ros.camera import Camera
-from img2scene_ros.errors import InputError
+from img2scene_ros.files import write_whole
+from img2scene_ros.learning.metrics import voxel_iou
+from img2scene_ros.learning.pix3d import Pix3dPicture
 from img2scene_ros.learning.samples import CropSample
 from img2scene_ros.learning.samples import CropSamples
 from img2scene_ros.learning.samples import SceneSample
 from img2scene_ros.learning.samples import SceneSamples
 from img2scene_ros.learning.samples import read_index
+from img2scene_ros.learning.volumes import surface_cells
 from img2scene_ros.models.crop import Crop
 from img2scene_ros.models.crop import Cube
 from img2scene_ros.rendering.pictures import BACKDROP
@@ -27,6 +29,29 @@ from img2scene_ros.rendering.raycast import Lights
 from img2scene_ros.rendering.raycast import Surface
 from img2scene_ros.rendering.raycast import look_at
 from img2scene_ros.rendering.raycast import render
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from img2scene_ros.learning.shapes import Shape
+    from img2scene_ros.types import SceneObject
+
+BLUE = (120, 170, 220)
+VIRIDIS = cv2.applyColorMap(np.arange(256, dtype=np.uint8), cv2.COLORMAP_VIRIDIS)[:, 0, ::-1]
+PANEL, CAPTION = 512, 24  # pixels of the check of Pix3D
+MASK_COLOR, OUTLINE_COLOR = (60, 220, 60), (255, 40, 40)
+CELLS_SHOWN = 64
+SHRUNK = 0.8  # of a cell, so that the cells are seen apart
+
+
+def write_png(path: Path, picture: np.ndarray) -> None:
+    """
+    Write a picture, (H, W, 3) uint8, RGB.
+
+    :raises InputError: it cannot be written
+    """
+    data = cv2.imencode('.png', picture[..., ::-1])[1]
+    write_whole(path, lambda file: file.write(data))
 
 
 def draw_sheet(folder: Path, path: Path, count: int = 24) -> None:
@@ -41,16 +66,12 @@ def draw_sheet(folder: Path, path: Path, count: int = 24) -> None:
     kind = read_index(folder)['options']['kind']
     samples = CropSamples(folder) if kind == 'crops' else SceneSamples(folder)
     chosen = np.unique(np.linspace(0, len(samples) - 1, count).astype(int))
-    panels = [_draw(samples[int(number)]) for number in chosen]
+    draw = _draw_crop if kind == 'crops' else _draw_scene
+    panels = [draw(samples[int(number)]) for number in chosen]
     columns = 2
     panels += [np.zeros_like(panels[0])] * (-len(panels) % columns)
     rows = [np.hstack(panels[i:i + columns]) for i in range(0, len(panels), columns)]
-    if not cv2.imwrite(str(path), np.vstack(rows)[..., ::-1]):
-        raise InputError(f"cannot write '{path}'")
-
-
-def _draw(sample: CropSample | SceneSample) -> np.ndarray:
-    return _draw_crop(sample) if isinstance(sample, CropSample) else _draw_scene(sample)
+    write_png(path, np.vstack(rows))
 
 
 def _draw_crop(sample: CropSample) -> np.ndarray:
@@ -66,14 +87,12 @@ def _draw_crop(sample: CropSample) -> np.ndarray:
 
 def _front_and_side(volume: np.ndarray, crop: Crop, cube: Cube) -> tuple[np.ndarray, np.ndarray]:
     """Draw a volume as the crop's camera sees it, with the mask's outline, and from the side."""
-    size, count = len(crop.color), len(volume)
-    surface = _blocks(volume, cube.centers(count), cube.side / count)
+    size = len(crop.color)
+    surface = block_surface(volume, np.linalg.inv(cube.to_cells(len(volume))), BLUE)
     lights = Lights(0.3, 0.4, 0.3, sky_rays=4)
     front = render([surface], crop.view.camera(size), lights=lights, background=BACKDROP).color
     # The outline of the mask on the voxels shows at once whether they fit.
-    outlines, _ = cv2.findContours(
-        crop.mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    front = cv2.drawContours(np.ascontiguousarray(front), outlines, -1, (255, 80, 60), 1)
+    front = _outlined(front, crop.mask, (255, 80, 60), cv2.RETR_EXTERNAL)
     center = np.array([0, 0, cube.depth])
     pose = look_at(center + 1.9 * cube.side * np.array([0.85, -0.45, -0.25]), center, (0, -1, 0))
     side = render([surface], Camera.from_field_of_view(size, size, 42), pose, lights,
@@ -81,39 +100,19 @@ def _front_and_side(volume: np.ndarray, crop: Crop, cube: Cube) -> tuple[np.ndar
     return front, side
 
 
-@dataclass(frozen=True, eq=False)
-class PredictedRow:
+def draw_predictions(
+    caption: str, crop: Crop, cube: Cube, volumes: dict[str, np.ndarray],
+) -> np.ndarray:
     """
-    One object, its truth and predictions.
+    Draw an object and volumes, each from the crop's camera and from the side.
 
-    - caption: names it
-    - crop: what the networks saw
-    - cube: that the volumes fill
-    - truth: (R, R, R) bool
-    - predictions: volumes by the name of what predicted them
+    :param cube: that the volumes fill
+    :param volumes: (R, R, R) bool, by their captions
+    :return: (h, w, 3) uint8, RGB
     """
-
-    caption: str
-    crop: Crop
-    cube: Cube
-    truth: np.ndarray
-    predictions: dict[str, np.ndarray]
-
-
-def draw_predictions(rows: Sequence[PredictedRow]) -> np.ndarray:
-    """
-    Draw objects, truths and predictions, each volume from the crop's camera and from the side.
-
-    :return: (H, W, 3) uint8, RGB
-    """
-    return np.vstack([_draw_predicted(row) for row in rows])
-
-
-def _draw_predicted(row: PredictedRow) -> np.ndarray:
-    volumes = {'truth': row.truth, **row.predictions}
-    pairs = [captioned(np.hstack(_front_and_side(volume, row.crop, row.cube)), name)
+    pairs = [captioned(np.hstack(_front_and_side(volume, crop, cube)), name)
              for name, volume in volumes.items()]
-    return np.hstack([captioned(row.crop.color, row.caption), *pairs])
+    return np.hstack([captioned(crop.color, caption), *pairs])
 
 
 def _draw_scene(sample: SceneSample) -> np.ndarray:
@@ -137,27 +136,158 @@ def _draw_scene(sample: SceneSample) -> np.ndarray:
                      f'scene {sample.scene}, {len(sample.objects)} objects')
 
 
+def draw_evaluated_scene(
+    sample: SceneSample, shapes: dict[int, 'Shape | None'],
+    scenes: dict[str, Sequence['SceneObject']],
+) -> np.ndarray:
+    """
+    Draw a scene with the boxes of the first way, then truth and meshes, from two sides each.
+
+    :param shapes: by the ids of the true objects; None is not drawn
+    :param scenes: what was found, by the way it was found
+    :return: (h, w, 3) uint8, RGB
+    """
+    picture = sample.frame.color.copy()
+    boxes = [(item.visible_box, (255, 255, 255)) for item in sample.objects] + [
+        (one.detection.bbox, color_of(one.id)) for one in next(iter(scenes.values()))]
+    for box, color in boxes:
+        xmin, ymin, xmax, ymax = np.rint(box).astype(int).tolist()
+        cv2.rectangle(picture, (xmin, ymin), (xmax - 1, ymax - 1), color, 1)
+    meshes = {'truth': [
+        (item.id, shape.vertices @ item.shape_pose[:3, :3].T + item.shape_pose[:3, 3], shape.faces)
+        for item in sample.objects if (shape := shapes[item.id]) is not None]}
+    meshes |= {name: [(one.id, one.points, one.model.faces) for one in found]
+               for name, found in scenes.items()}
+    center = np.mean([item.position for item in sample.objects], axis=0)
+    aside = np.cross(center, sample.up)
+    aside *= np.linalg.norm(center) / np.linalg.norm(aside)
+    turned = look_at(center + 0.9 * aside + 0.4 * np.linalg.norm(center) * sample.up, center,
+                     sample.up)
+    lights = Lights(0.3, 0.4, 0.3, tuple(sample.up))
+    panels = [captioned(picture, f'{sample.scene}: truth white, found coloured')]
+    for name, some in meshes.items():
+        surfaces = [
+            Surface(points, faces, np.full(points.shape, color_of(number), np.uint8), number)
+            for number, points, faces in some]
+        panels += [
+            captioned(render(surfaces, sample.frame.camera, pose, lights, BACKDROP).color, text)
+            for text, pose in ((name, np.eye(4)), ('turned', turned))]
+    return np.hstack(panels)
+
+
+def write_pix3d_sheets(
+    pictures: Sequence[Pix3dPicture], folder: Path, count: int, console: 'Console | None' = None,
+) -> None:
+    """
+    Draw some of the pictures, spread evenly over the list, into a folder as <id>.png.
+
+    :param console: shows the progress
+    :raises InputError: the folder cannot be written
+    :raises MissingDependencyError: Open3D is not installed
+    """
+    from rich.progress import track
+
+    chosen = np.unique(np.linspace(0, len(pictures) - 1, count).round().astype(int))
+    quiet = console is None or not console.is_terminal
+    for index in track(chosen, 'Drawing', console=console, disable=quiet):
+        write_png(folder / f'{pictures[index].id}.png', draw_pix3d_check(pictures[index]))
+
+
+def draw_pix3d_check(picture: Pix3dPicture) -> np.ndarray:
+    """
+    Draw the picture, its mask with the outline of the projected voxels, and the voxels in 3D.
+
+    :return: (536, 1536, 3) uint8, RGB: three panels, each below its caption
+    :raises MissingDependencyError: Open3D is not installed
+    """
+    voxels, mask, image = picture.read_voxels(), picture.read_mask(), picture.read_image()
+    silhouette = project_voxels(voxels, picture.grid_to_camera, picture.camera)
+    iou = float(voxel_iou(silhouette, mask))
+    marked = image.copy()
+    marked[mask] = (0.55 * image[mask] + 0.45 * np.array(MASK_COLOR)).astype(np.uint8)
+    marked = _outlined(_enlarged(marked), _enlarged(silhouette.astype(np.uint8)), OUTLINE_COLOR,
+                       cv2.RETR_LIST)
+    return np.hstack([
+        captioned(_enlarged(image), f'{picture.id} ({picture.category})', CAPTION),
+        captioned(marked, f'mask, outline of the voxels (IoU {iou:.3f})', CAPTION),
+        captioned(_draw_voxels(picture, voxels), 'voxels from the front, coloured by height',
+                  CAPTION),
+    ])
+
+
+def project_voxels(voxels: np.ndarray, grid_to_camera: np.ndarray, camera: Camera) -> np.ndarray:
+    """
+    Return the pixels whose centres see a solid cell.
+
+    :param voxels: (X, Y, Z) bool
+    :param grid_to_camera: (4, 4), takes the index of a cell's centre to the optical frame
+    :return: (H, W) bool
+    """
+    return render([block_surface(voxels, grid_to_camera)], camera).ids > 0
+
+
+def _draw_voxels(picture: Pix3dPicture, voxels: np.ndarray) -> np.ndarray:
+    """Draw the cells, pooled, coloured by their height, in model coordinates."""
+    pooled = len(voxels) // CELLS_SHOWN
+    coarse = voxels.reshape((CELLS_SHOWN, pooled) * 3).max(axis=(1, 3, 5))
+    place = picture.grid_to_model.copy()
+    place[:3, 3] += place[:3, :3] @ np.full(3, (pooled - 1) / 2)
+    place[:3, :3] *= pooled
+    cells = block_surface(coarse, place, scale=SHRUNK)
+    low, high = cells.vertices.min(axis=0), cells.vertices.max(axis=0)
+    center, radius = (low + high) / 2, np.linalg.norm(high - low) / 2
+    camera = Camera.from_field_of_view(PANEL, PANEL, 30.0)
+    # The model's front is its -z, its left side +x.
+    towards = np.array([0.55, 0.45, -0.7]) * radius / np.sin(np.radians(15.0))
+    up = np.array([0.0, 1.0, 0.0])
+    return render([cells], camera, look_at(center + towards, center, up),
+                  Lights(0.25, 0.45, 0.3, tuple(up)), BACKDROP, supersampling=2).color
+
+
+def _enlarged(picture: np.ndarray) -> np.ndarray:
+    return cv2.resize(picture, (PANEL, PANEL), interpolation=cv2.INTER_NEAREST)
+
+
 def _dotted(picture: np.ndarray, box: list[int], color: tuple[int, int, int]) -> None:
-    xmin, ymin, xmax, ymax = box
-    corners = np.array([(xmin, ymin), (xmax, ymin), (xmax, ymax), (xmin, ymax)])
-    for one, other in zip(corners, np.roll(corners, -1, axis=0)):
-        for share in np.arange(0, 1, 6 / max(np.abs(other - one).max(), 6)):
-            cv2.circle(picture, np.rint(one + share * (other - one)).astype(int).tolist(), 0,
-                       color, -1)
+    line = np.zeros(picture.shape[:2], np.uint8)
+    cv2.rectangle(line, box[:2], box[2:], 1)
+    v, u = np.nonzero(line)
+    dots = (u + v) % 6 == 0
+    picture[v[dots], u[dots]] = color
+
+
+def _outlined(
+    picture: np.ndarray, mask: np.ndarray, color: tuple[int, int, int], mode: int,
+) -> np.ndarray:
+    """Return the picture with the outlines of a mask: all of them or those outside, by `mode`."""
+    outlines, _ = cv2.findContours(mask.astype(np.uint8), mode, cv2.CHAIN_APPROX_NONE)
+    return cv2.drawContours(np.ascontiguousarray(picture), outlines, -1, color, 1)
 
 
 def _depth_picture(depth: np.ndarray, near: float, far: float) -> np.ndarray:
     """Return near things bright and far ones dark, missing readings black."""
     grey = np.clip(255 - 220 * (depth - near) / (far - near), 35, 255)
-    colored = cv2.applyColorMap(np.nan_to_num(grey).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
-    return np.where(np.isnan(depth)[..., None], 0, colored[..., ::-1]).astype(np.uint8)
+    colored = VIRIDIS[np.nan_to_num(grey).astype(np.uint8)]
+    return np.where(np.isnan(depth)[..., None], 0, colored).astype(np.uint8)
 
 
-def _blocks(volume: np.ndarray, centers: np.ndarray, cell: float) -> Surface:
-    """Return the outer cells of a volume as little boxes."""
-    outer = volume & ~ndimage.binary_erosion(volume)
-    block = trimesh.creation.box((cell, cell, cell))
-    places = centers[outer]
-    vertices = (places[:, None] + block.vertices).reshape(-1, 3)
-    faces = (8 * np.arange(len(places))[:, None, None] + block.faces).reshape(-1, 3)
-    return Surface(vertices, faces, np.full((len(vertices), 3), (120, 170, 220), np.uint8), 1)
+def block_surface(
+    volume: np.ndarray, place: np.ndarray, color: tuple[int, int, int] | None = None,
+    scale: float = 1.0,
+) -> Surface:
+    """
+    Return the outer cells of a volume as blocks.
+
+    :param volume: (X, Y, Z) bool
+    :param place: (4, 4), takes the index of a cell's centre to the coordinates of the surface
+    :param color: RGB; None colours by the last index
+    :param scale: side of a block in cells
+    """
+    index = surface_cells(volume)
+    block = trimesh.creation.box((scale,) * 3)
+    vertices = (index[:, None] + block.vertices).reshape(-1, 3) @ place[:3, :3].T + place[:3, 3]
+    faces = (8 * np.arange(len(index))[:, None, None] + block.faces).reshape(-1, 3)
+    colors = VIRIDIS[np.rint(index[:, 2] * 255 / volume.shape[2]).astype(np.uint8)]
+    if color is not None:
+        colors = np.full(colors.shape, color, np.uint8)
+    return Surface(vertices, faces, colors.repeat(8, axis=0), id=1)

@@ -5,7 +5,7 @@ from typing import Protocol
 
 import numpy as np
 
-from img2scene_ros.options import Options
+from img2scene_ros.options import Configurable
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 from img2scene_ros.types import Placement
@@ -15,11 +15,8 @@ from img2scene_ros.types import SupportPlane
 OPTICAL_UP = np.array([0.0, -1.0, 0.0])
 
 
-class DistanceSource(Protocol):
+class DistanceSource(Configurable, Protocol):
     """Places detections, on the line of sight through the bbox centre."""
-
-    Options: type[Options]
-    options: Options
 
     def place(
         self, frame: Frame, detection: Detection, support: SupportPlane | None,

@@ -33,8 +33,7 @@ from img2scene_ros.types import SupportPlane
 
 # Families of transformers that answer in metres; Depth Anything does in its metric checkpoints.
 _METRIC = ('depth_pro', 'glpn', 'zoedepth')
-# Without a mask the depth is read in the inner part of the box, this share of each side.
-_INNER = 0.5
+_INNER = 0.5  # share of each side of a box in which depth is read where there is no mask
 # How far an object's middle lies behind the median of what is seen of it, in the lesser of its
 # width and height: 0.43 for an upright cylinder, 0.5 for a cube seen head-on, less from above.
 _BEHIND, _BEHIND_STD = 0.4, 0.15

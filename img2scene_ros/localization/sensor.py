@@ -47,7 +47,7 @@ class SensorDistance:
         :return: None without mask, with too few readings, or off the lens's view
         """
         ray = frame.camera.rays_at(detection.center)
-        if frame.depth is None or detection.mask is None or not np.isfinite(ray).all():
+        if frame.points is None or detection.mask is None or not np.isfinite(ray).all():
             return None
         readings = frame.points[detection.mask]
         readings = readings[np.isfinite(readings).all(axis=1)].astype(float)

@@ -11,8 +11,8 @@ from img2scene_ros.packages import importing
 from img2scene_ros.rendering.raycast import raycasting_scene
 
 _CELLS = 64  # along the longest side of a mesh that is wrapped again
-_SHELL = 0.55  # cells; a shell this thick on either side has no gaps
-_MIN_PART = 0.001  # of the largest part: smaller parts are specks
+_SHELL = 0.55  # cells on either side of a surface; from half a cell a shell has no gaps
+MIN_PART = 0.001  # of the largest part; smaller parts are specks
 
 
 def main_parts(solid: np.ndarray, cell: float, share: float = 1.0) -> np.ndarray:
@@ -120,7 +120,7 @@ def _wrapped(
     distance = scene.compute_distance(open3d.core.Tensor(points)).numpy() / cell
     shell = _SHELL - distance
     inside = ndimage.binary_fill_holes(shell > 0) & (shell <= 0)
-    solid = main_parts(np.where(inside, distance, shell), 1.0, _MIN_PART)
+    solid = main_parts(np.where(inside, distance, shell), 1.0, MIN_PART)
     if not (solid > 0).any():
         raise ReconstructionError('the mesh has no surface; choose another view')
     return closed_mesh(solid, cell, origin, max_triangles)

@@ -16,11 +16,11 @@ from img2scene_ros.mesh.closing import decimated
 from img2scene_ros.types import ObjectModel
 
 KINDS = ('mesh', 'hull', 'convex_parts')
-GREATEST_GAP, GREATEST_SHARE = 0.002, 0.01
-_ROUNDS = 10
-_CONCAVITY = 0.05  # CoACD's threshold
+GREATEST_GAP = 0.002  # metres that an object may stick out of its collision mesh
+GREATEST_SHARE = 0.01  # and as a share of its longest side; the lesser holds
+_ROUNDS = 10  # in which a mesh is grown until it holds the object
 
-log = logging.getLogger(__name__)
+_LOGGER = logging.getLogger(__name__)
 
 
 def collision_parts(
@@ -29,7 +29,7 @@ def collision_parts(
     """
     Return closed meshes that together hold an object, in its object frame.
 
-    :param kind: 'mesh', thinned out and then grown (the hull where that fails, and without
+    :param kind: 'mesh', decimated and then grown (the hull where that fails, and without
         Open3D); 'hull', convex; 'convex_parts', a convex decomposition by CoACD (where it is not
         installed: as 'mesh')
     :param triangles: greatest number of triangles of each of the meshes
@@ -43,7 +43,7 @@ def collision_parts(
         return [_hull(mesh.vertices, triangles)]
     if len(mesh.faces) <= triangles:
         return [mesh]
-    return [_thinned(mesh, triangles) or _hull(mesh.vertices, triangles)]
+    return [_decimated(mesh, triangles) or _hull(mesh.vertices, triangles)]
 
 
 def tolerance(size: np.ndarray) -> float:
@@ -78,31 +78,31 @@ def _spread(count: int) -> np.ndarray:
     return np.concatenate([cube, np.stack([ring * np.cos(turn), ring * np.sin(turn), z], axis=1)])
 
 
-def _thinned(mesh: trimesh.Trimesh, triangles: int) -> trimesh.Trimesh | None:
+def _decimated(mesh: trimesh.Trimesh, triangles: int) -> trimesh.Trimesh | None:
     """Return a mesh of fewer triangles, grown until it holds the given one; None: impossible."""
     try:
         import open3d
     except (ImportError, OSError):
         return None
-    thin = decimated(mesh, triangles)
-    if not thin.is_watertight or thin.volume <= 0 or len(thin.faces) > triangles:
+    coarse = decimated(mesh, triangles)
+    if not coarse.is_watertight or coarse.volume <= 0 or len(coarse.faces) > triangles:
         return None
     samples = np.concatenate([mesh.vertices, mesh.triangles_center]).astype(np.float32)
     allowed = tolerance(mesh.extents)
     for _ in range(_ROUNDS):
         scene = open3d.t.geometry.RaycastingScene()
         scene.add_triangles(
-            np.asarray(thin.vertices, np.float32), np.asarray(thin.faces, np.uint32))
+            np.asarray(coarse.vertices, np.float32), np.asarray(coarse.faces, np.uint32))
         gap = scene.compute_signed_distance(samples).numpy()
         if gap.max() <= 0.8 * allowed:
-            return thin
+            return coarse
         # The triangle that is nearest to a point outside moves outwards until it meets it.
         outside = gap > 0.3 * allowed
         nearest = scene.compute_closest_points(samples[outside])['primitive_ids'].numpy()
-        push = np.zeros(len(thin.vertices))
-        np.maximum.at(push, thin.faces[nearest], gap[outside, None])
-        thin = trimesh.Trimesh(
-            thin.vertices + thin.vertex_normals * push[:, None], thin.faces, process=False)
+        push = np.zeros(len(coarse.vertices))
+        np.maximum.at(push, coarse.faces[nearest], gap[outside, None])
+        coarse = trimesh.Trimesh(
+            coarse.vertices + coarse.vertex_normals * push[:, None], coarse.faces, process=False)
     return None
 
 
@@ -111,12 +111,11 @@ def _convex_parts(mesh: trimesh.Trimesh, triangles: int) -> list[trimesh.Trimesh
     try:
         import coacd
     except (ImportError, OSError):
-        log.warning('convex parts for collision need CoACD: pip install coacd; '
-                    'the collision meshes are not parted')
+        _LOGGER.warning('convex parts for collision need CoACD: pip install coacd; '
+                        'the collision meshes are not decomposed')
         return []
     coacd.set_log_level('error')
-    found = coacd.run_coacd(
-        coacd.Mesh(mesh.vertices, mesh.faces), threshold=_CONCAVITY, seed=1)
+    found = coacd.run_coacd(coacd.Mesh(mesh.vertices, mesh.faces), seed=1)
     parts = [np.asarray(vertices) for vertices, _ in found]
     # What the decomposition has cut off belongs to the part that is nearest.
     gaps = np.stack([_outside(ConvexHull(part, qhull_options='QJ'), mesh.vertices)

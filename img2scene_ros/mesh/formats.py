@@ -46,7 +46,7 @@ def _obj(model: ObjectModel, stem: str) -> dict[str, bytes]:
         lines = [_rows('v', colored, '%.6g'), _rows('vn', normals, '%.4f'),
                  _rows('f', np.repeat(faces, 2, axis=1), '%d//%d')]
         return {f'{stem}.obj': '\n'.join([f'o {stem}', *lines, '']).encode()}
-    _, uv, corners = split_corners(model)
+    _, uv, corners = split_corners(model.faces, model.texture)
     places = np.stack([faces, corners + 1, faces], axis=2).reshape(-1, 9)
     text = '\n'.join([
         f'mtllib {stem}.mtl', f'o {stem}', _rows('v', model.vertices, '%.6g'),
@@ -90,7 +90,7 @@ def _collada(model: ObjectModel, stem: str) -> str:
         red, green, blue = model.colors.mean(axis=0) / 255.0
         diffuse = f'<color>{red:.4f} {green:.4f} {blue:.4f} 1</color>'
     else:
-        _, uv, places = split_corners(model)
+        _, uv, places = split_corners(model.faces, model.texture)
         semantic = 'TEXCOORD'
         sources.append(_source('texcoord', uv * (1, -1) + (0, 1), 'ST'))
         image = (f'<library_images><image id="image"><init_from>{stem}.png</init_from></image>'

@@ -21,7 +21,7 @@ from img2scene_ros.mesh.normals import vertex_normals
 from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import Texture
 
-OBJECT_UP, OBJECT_FRONT = (0.0, 0.0, 1.0), (1.0, 0.0, 0.0)
+OBJECT_UP, OBJECT_FRONT = np.array([0.0, 0.0, 1.0]), np.array([1.0, 0.0, 0.0])
 
 _KINDS = {'uint32': 5125, 'float32': 5126}
 _TYPES = {1: 'SCALAR', 2: 'VEC2', 3: 'VEC3'}
@@ -55,7 +55,7 @@ def gltf_rotation(up: np.ndarray, front: np.ndarray) -> np.ndarray:
     """
     x = np.cross(up, front)
     x = x / np.linalg.norm(x)
-    return np.stack([x, np.asarray(up, float), np.cross(x, up)])
+    return np.stack([x, up, np.cross(x, up)])
 
 
 def glb(nodes: Sequence[Node]) -> bytes:
@@ -65,17 +65,20 @@ def glb(nodes: Sequence[Node]) -> bytes:
     return writer.file(children)
 
 
-def split_corners(model: ObjectModel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def split_corners(
+    faces: np.ndarray, texture: Texture,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
     Give each vertex one place in the texture: those on the edge of a chart are split.
 
-    :return: the model's vertex of each new one (N,), its uv (N, 2), and faces of new ones (F, 3)
+    :param faces: (F, 3) int
+    :return: the vertex of each new one (N,), its uv (N, 2), and faces of new ones (F, 3)
     """
-    corners, uv = model.faces.ravel().astype(np.int64), model.texture.uv.reshape(-1, 2)
+    corners, uv = faces.ravel().astype(np.int64), texture.uv.reshape(-1, 2)
     fine = np.round(uv.astype(float) * (2 ** 20)).astype(np.int64)
     key = (corners << 42) + (fine[:, 0] << 21) + fine[:, 1]
-    _, first, faces = np.unique(key, return_index=True, return_inverse=True)
-    return corners[first], uv[first], faces.reshape(-1, 3)
+    _, first, split = np.unique(key, return_index=True, return_inverse=True)
+    return corners[first], uv[first], split.reshape(-1, 3)
 
 
 @dataclass
@@ -121,7 +124,7 @@ class _Writer:
             faces = model.faces
             colors = {'COLOR_0': self._accessor(linear(model.colors))}
         else:
-            index, uv, faces = split_corners(model)
+            index, uv, faces = split_corners(model.faces, model.texture)
             vertices, normals = vertices[index], normals[index]
             colors = {'TEXCOORD_0': self._accessor(uv.astype(np.float32))}
         primitive = {
@@ -136,7 +139,7 @@ class _Writer:
 
     def _material(self, texture: Texture | None) -> int:
         if id(texture) not in self.known:
-            surface = dict(_DULL)
+            surface: dict[str, Any] = dict(_DULL)
             if texture is not None:
                 surface['baseColorTexture'] = {'index': self._texture(texture)}
             self.known[id(texture)] = self._add('materials', {'pbrMetallicRoughness': surface})

@@ -67,7 +67,7 @@ class _Picture:
     """
     What a picture shows of a mesh, and how far it can be trusted there.
 
-    - camera: that of the part that is looked at, scaled down to `size`
+    - camera: that of the part around the object, scaled down to `size`
 
     :param points: (V, 3) metres, the mesh's vertices in the optical frame
     """
@@ -78,12 +78,12 @@ class _Picture:
         rows, columns = np.nonzero(mask)
         top, left = max(0, rows.min() - 2), max(0, columns.min() - 2)
         window = np.s_[top:rows.max() + 3, left:columns.max() + 3]
-        color, own = frame.color[window], mask[window].astype(np.uint8)
+        color, own = frame.color[window], mask[window]
         height, width = own.shape
         scale = min(1.0, size / max(height, width))
         shape = max(1, round(width * scale)), max(1, round(height * scale))
         self._color = cv2.resize(color, shape, interpolation=cv2.INTER_AREA).astype(np.float32)
-        own = cv2.resize(own, shape, interpolation=cv2.INTER_NEAREST) > 0
+        own = cv2.resize(own.astype(np.uint8), shape, interpolation=cv2.INTER_NEAREST) > 0
         self.camera = frame.camera.cropped(int(left), int(top), width, height).resized(*shape)
         depth = _depth_image(self.camera, points, faces)
         is_seen = np.isfinite(depth)

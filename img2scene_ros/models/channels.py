@@ -23,7 +23,7 @@ def crop_channels(
     color: np.ndarray,
     mask: np.ndarray | None,
     depth: np.ndarray | None,
-    anchor: float,
+    anchor: float | None,
     half_field: float,
 ) -> np.ndarray:
     """

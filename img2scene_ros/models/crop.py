@@ -28,7 +28,7 @@ from img2scene_ros.types import Frame
 _WIDEST = 4.0  # half field of a crop, tangent: 76 degrees
 MARGIN = 1.2  # half field of the crop, in longer halves of the box
 # How far the cube's centre lies behind the anchor, in cube sides: what is visible is the front.
-# On rendered scenes this loses the least of the solids (docs/learning.md).
+# On rendered scenes this loses the least of the solids (docs/benchmarks.md, Training data).
 CENTER_BEHIND_ANCHOR = 0.18
 # Data sets and weights record what they were made with.
 GEOMETRY = {'margin': MARGIN, 'center_behind_anchor': CENTER_BEHIND_ANCHOR}
@@ -213,7 +213,7 @@ def look_through(view: CropView, frame: Frame, mask: np.ndarray, size: int) -> C
     color = _blurred(frame.color, blur)
     cover = _blurred(mask.astype(np.float32), blur)
     depth = None
-    if frame.depth is not None:
+    if frame.points is not None:
         # The nearest reading: a mean across an edge would lie on neither side.
         points = sampled(frame.points, pixels, cv2.INTER_NEAREST, np.nan)
         depth = (points @ view.rotation[:, 2]).astype(np.float32)

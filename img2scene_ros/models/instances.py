@@ -29,7 +29,7 @@ from img2scene_ros.models.unet import stem
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
 
-CHANNELS = 9
+CHANNELS = 9  # that `scene_channels` makes
 HEIGHT_REACH = 1.0  # metres; what is further above or below counts as so far
 HEIGHT_KNEE = 0.02  # metres; heights are linear below and logarithmic above
 SLOPE_STEP = 2  # pixels to either side over which a normal is taken
@@ -40,7 +40,7 @@ ASIDE = 0.1  # roots of an instance's area
 BORDER = 7  # pixels; side of the window that makes a pixel one of a border
 BORDER_WEIGHT = 4.0  # what it counts more
 HEAT_LOGIT = -4.0  # where the training starts: centres are rare
-MOST_CENTERS = 64
+MOST_CENTERS = 64  # of one picture
 LEAST_PIXELS = 20  # of a part of an instance
 THRESHOLD = 0.3  # of a centre's heat
 

@@ -20,13 +20,15 @@ from img2scene_ros.models.instances import InstanceNetwork
 from img2scene_ros.models.occupancy import OccupancyNetwork
 from img2scene_ros.models.resfest import ResFesT
 from img2scene_ros.models.resnet_unproject import ResNetUnproject
+from img2scene_ros.models.ssdlite import SsdLite
 
 NETWORKS: dict[str, type[OccupancyNetwork]] = {
     'frustum-unet': FrustumUNet,
     'resfest': ResFesT,
     'resnet18-unproject': ResNetUnproject,
 }
-KINDS: dict[str, type[nn.Module]] = {**NETWORKS, 'instances': InstanceNetwork}
+KINDS: dict[str, type[nn.Module]] = {
+    **NETWORKS, 'instances': InstanceNetwork, 'ssdlite': SsdLite}
 Network = TypeVar('Network', bound=nn.Module)
 PICTURE_SIZE = 112  # pixels of a side of the crops, for weights that specify none
 WEIGHTS = 'model.safetensors'
@@ -116,7 +118,8 @@ def load_network(folder: Path, expected: type[Network] = OccupancyNetwork) -> Ne
     try:
         network = build_network(config['network'], **config['options'])
     except OptionError as error:
-        raise InputError(f"'{folder / CONFIG}' describes no network of mine: {error}") from error
+        raise InputError(
+            f"'{folder / CONFIG}' describes no network that is known here: {error}") from error
     if not isinstance(network, expected):
         raise InputError(
             f"the network in '{folder}' is '{config['network']}', which is for another task")
@@ -130,7 +133,7 @@ def load_network(folder: Path, expected: type[Network] = OccupancyNetwork) -> Ne
     if odd:
         raise InputError(
             f"'{folder / WEIGHTS}' holds weights of another network than the "
-            f"'{config['network']}' that its config.json describes (look at '{odd[0]}')")
+            f"'{config['network']}' that its config.json describes (such as '{odd[0]}')")
     network.load_state_dict(weights)
     return network.eval()
 
@@ -151,7 +154,7 @@ def read_network_config(folder: Path) -> dict[str, Any]:
         raise InputError(f"'{path}' is not JSON: {error}") from error
     if not (isinstance(config, dict) and isinstance(config.get('network'), str)
             and isinstance(config.get('options'), dict)):
-        raise InputError(f"'{path}' does not name a network of mine and its options")
+        raise InputError(f"'{path}' does not name a network that is known here, and its options")
     check_geometry(config.get('crop'), str(path))
     return config
 

@@ -11,7 +11,7 @@ Tochilkin et al.: TripoSR: Fast 3D object reconstruction from a single image, ar
 2024. Modules bear the names of the published checkpoint, so its weights load as they are.
 
 Axes: right-handed, x towards the camera, y right, z up. The picture is taken to show the object
-from (`DISTANCE`, 0, 0) with a field of view of `FIELD_OF_VIEW` degrees.
+from (1.9, 0, 0) with a field of view of 40 degrees.
 """
 
 from collections.abc import Mapping
@@ -25,16 +25,16 @@ from torch import Tensor
 from torch import nn
 
 from img2scene_ros.errors import InputError
+from img2scene_ros.models.channels import DEVIATION
+from img2scene_ros.models.channels import MEAN
 
-PICTURE_SIZE = 512  # pixels
+# As in the checkpoint that its authors released (VAST-AI-Research/TripoSR).
+PICTURE_SIZE = 512  # pixels of a side
 RADIUS = 0.87  # the planes reach from -RADIUS to RADIUS
-DISTANCE = 1.9
-FIELD_OF_VIEW = 40.0  # degrees
 WEIGHTS = ('model.safetensors', 'model.ckpt')  # names in a folder, the better first
 _HEAD = 64  # channels of an attention head
-_DENSITY_BIAS = -1.0
+_DENSITY_BIAS = -1.0  # added to the logarithm of the density
 _PLANES = ((0, 1), (0, 2), (1, 2))  # the axes along a plane's columns and rows
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 _UNUSED = 'image_tokenizer.model.pooler.'
 
 
@@ -113,7 +113,7 @@ class TripoSR(nn.Module):
         pictures = functional.interpolate(
             pictures, (PICTURE_SIZE, PICTURE_SIZE), mode='bilinear', align_corners=False,
             antialias=True)
-        mean, std = (pictures.new_tensor(value)[:, None, None] for value in (_MEAN, _STD))
+        mean, std = (pictures.new_tensor(value)[:, None, None] for value in (MEAN, DEVIATION))
         seen = self.image_tokenizer['model']((pictures - mean) / std)
         planes = self.tokenizer['embeddings']
         tokens = planes.transpose(0, 1).flatten(1).expand(len(pictures), -1, -1)
@@ -307,7 +307,7 @@ def load_triposr(path: Path) -> TripoSR:
         key for key, tensor in weights.items() if tensor.shape != expected[key].shape]
     if odd:
         raise InputError(
-            f"'{path}' holds weights of another network than TripoSR (look at '{odd[0]}')")
+            f"'{path}' holds weights of another network than TripoSR (such as '{odd[0]}')")
     network.load_state_dict(weights, assign=True)
     return network.requires_grad_(False).eval()
 

@@ -107,7 +107,7 @@ def run_picture_demo(folder: Path, out: Path) -> bool:
             'detector': 'detr', 'detr.checkpoint': BUNDLED_WEIGHTS, 'reconstructor': 'voxel',
         })).run(picture)
     except MissingDependencyError as error:
-        print(f'{title} left out, because {error}')
+        print(f'{title} is skipped: {error}')
         return False
     if not scene.objects:
         print(f'{title} the detector finds nothing in this picture')
@@ -160,7 +160,7 @@ class _Process:
         return 'the last lines of its log are:\n  ' + '\n  '.join(lines or ['(nothing)'])
 
     def end(self) -> None:
-        """Tell it to end, and make sure that it does."""
+        """End it, and make sure that it has ended."""
         self._process.terminate()
         try:
             self._process.wait(10.0)
@@ -176,7 +176,7 @@ class _Viewer(Node):
         super().__init__('img2scene_demo')
         self.topic = '/img2scene/markers'
         self.objects, self.pending, self.meshes = 0, 0, 0
-        self.is_told_to_end = False
+        self.is_ending = False
         self._first_frame = 0.0
         self._trouble = ''
         latched = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
@@ -198,12 +198,12 @@ class _Viewer(Node):
         Listen until a condition holds.
 
         :raises Img2SceneError: a process has ended, or it took too long
-        :raises KeyboardInterrupt: this process was told to end
+        :raises KeyboardInterrupt: a signal asked this process to end
         """
         until = monotonic() + TIME_LIMIT
         while not condition():
             rclpy.spin_once(self, timeout_sec=0.1)
-            if self.is_told_to_end:
+            if self.is_ending:
                 raise KeyboardInterrupt
             for process in processes:
                 process.check()
@@ -258,7 +258,7 @@ def _viewer() -> Iterator[_Viewer]:
 
     # An exception out of a signal handler would be lost inside rclpy.
     def tell_to_end(*_: object) -> None:
-        viewer.is_told_to_end = True
+        viewer.is_ending = True
 
     before = {number: signal.signal(number, tell_to_end)
               for number in (signal.SIGINT, signal.SIGTERM)}

@@ -58,7 +58,7 @@ class FollowingSubscription:
         return self._node.count_publishers(self.topic)
 
     def follow(self) -> bool:
-        """Subscribe anew if the publishers' QoS asks for it; tell whether it did."""
+        """Subscribe again if the publishers' QoS asks for it; tell whether it did."""
         wanted = self._wanted()
         if not self.publishers or wanted == self._policies:
             return False
@@ -118,10 +118,11 @@ class Inputs:
         self._depth_noise = depth_noise
         self._info: CameraInfo | None = None
         self._camera: Camera | None = None
-        self._camera_of: tuple | None = None
+        self._camera_of: tuple[Any, ...] | None = None
         self._first_color: float | None = None
         self._last_color: float | None = None
         self._has_depth = False
+        self._depth_topic = node.resolve_topic_name('depth')
         if transport == 'compressed':
             # Like image_transport: the picture's remapped name with the suffix.
             topic, kind = node.resolve_topic_name('image') + '/compressed', CompressedImage
@@ -164,18 +165,18 @@ class Inputs:
         try:
             depth = None if pair.depth is None else depth_from_image(pair.depth)
         except InputError as error:
-            raise InputError(f"'{self._depth.topic}': {error}") from error
+            raise InputError(f"'{self._depth_topic}': {error}") from error
         header = pair.color.header
         frame = Frame(color, camera, depth, nanoseconds(header.stamp), header.frame_id,
                       depth_noise=self._depth_noise)
         if depth is not None and not frame.has_depth:
             raise InputError(
-                f"'{self._depth.topic}': the depth image holds no reading, only zeros or NaN; "
-                'look at what covers or blinds the sensor, or set use_depth to false')
+                f"'{self._depth_topic}': the depth image holds no reading, only zeros or NaN; "
+                'check what covers or blinds the sensor, or set use_depth to false')
         return frame
 
     def missing(self) -> str:
-        """Return what does not arrive and how to mend it, one sentence; '' when all does."""
+        """Return what does not arrive and how to fix it, one sentence; '' when all does."""
         color, infos, depth = self._color, self._infos, self._depth
         if self._last_color is None and not color.publishers:
             return (f"nobody publishes pictures on '{color.topic}'; start the camera or remap the "
@@ -230,12 +231,18 @@ class Inputs:
         self._info = message
 
     def _current_camera(self) -> Camera:
-        """Return the camera; the same object while the calibration stays, as its rays are slow."""
+        """
+        Return the camera; the same object while the calibration stays, as its rays are slow.
+
+        :raises InputError: none has arrived, or it cannot be used
+        """
         info = self._info
+        if info is None:
+            raise InputError(f"no camera_info has arrived on '{self._infos.topic}'")
         values = (
             info.width, info.height, bytes(info.k), bytes(info.p), bytes(info.d),
             info.distortion_model, info.binning_x, info.binning_y, str(info.roi))
-        if values != self._camera_of:
+        if self._camera is None or values != self._camera_of:
             try:
                 self._camera = camera_from_info(info, self._rectified)
             except InputError as error:

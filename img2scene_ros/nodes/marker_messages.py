@@ -10,14 +10,16 @@ from visualization_msgs.msg import MarkerArray
 from img2scene_ros.errors import InputError
 from img2scene_ros.nodes.messages import marker_from_text
 from img2scene_ros.nodes.messages import pose_from_matrix
+from img2scene_ros.rendering.raycast import CREASE
 from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import SceneObject
+from img2scene_ros.types import Texture
 
-TEXT_NAMESPACE = 'labels'
-MAX_GONE = 100  # vanished markers that are named before everything is sent anew
+TEXT_NAMESPACE = 'labels'  # of the markers of names
+MAX_GONE = 100  # vanished markers that are named before everything is sent again
 
+# Light that corners are coloured with, as a share of their colours.
 _AMBIENT, _FROM_ABOVE, _FROM_CAMERA = 0.35, 0.35, 0.45
-_SHARP_EDGE = np.cos(np.radians(40.0))
 
 Name = tuple[str, int]  # ns and id of a marker
 
@@ -28,7 +30,7 @@ class Viewed:
 
     RViz multiplies a texture with the one before when a marker comes again with its texture,
     until it is black; and it never frees one. So a texture is sent once, and markers that come
-    again leave it as it is. Everything is sent anew, after a DELETEALL, where that does not do.
+    again leave it as it is. Everything is sent again, after a DELETEALL, where that does not do.
 
     - points: number of points of every marker
     - textures: the mesh of every marker that has a texture
@@ -92,7 +94,7 @@ def shaded_colors(model: ObjectModel, to_camera: np.ndarray) -> np.ndarray:
     """
     mesh = trimesh.Trimesh(model.vertices, model.faces, process=False)
     smooth, flat = mesh.vertex_normals[mesh.faces], mesh.face_normals[:, None]
-    is_sharp = (smooth * flat).sum(axis=-1, keepdims=True) < _SHARP_EDGE
+    is_sharp = (smooth * flat).sum(axis=-1, keepdims=True) < CREASE
     normals = np.where(is_sharp, flat, smooth)
     light = (
         _AMBIENT
@@ -102,18 +104,18 @@ def shaded_colors(model: ObjectModel, to_camera: np.ndarray) -> np.ndarray:
     return np.clip(colors, 0, 255).astype(np.uint8)
 
 
-def check_texture(model: ObjectModel) -> None:
+def check_texture(texture: Texture, faces: np.ndarray) -> None:
     """
     Refuse a texture that no viewer could show.
 
     :raises InputError: it has no pixels, or does not say where every corner lies in it
     """
-    image, uv = model.texture.image, model.texture.uv
+    image, uv = texture.image, texture.uv
     if image.dtype != np.uint8 or image.shape[2:] != (3,) or not image.size:
         raise InputError(f'the texture is no picture ({image.dtype} {image.shape})')
-    if uv.shape != (len(model.faces), 3, 2) or not np.isfinite(uv).all():
+    if uv.shape != (len(faces), 3, 2) or not np.isfinite(uv).all():
         raise InputError(
-            f'the texture does not fit the mesh of {len(model.faces)} faces: it has '
+            f'the texture does not fit the mesh of {len(faces)} faces: it has '
             f'coordinates {uv.shape}, not all of them finite')
 
 

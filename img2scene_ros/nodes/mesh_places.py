@@ -17,6 +17,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import ThreadingTCPServer
 from threading import Thread
+from typing import Any
 from typing import Protocol
 
 from img2scene_ros.errors import InputError
@@ -176,15 +177,15 @@ class _Server(ThreadingTCPServer):
         self._connections: set[socket.socket] = set()
         super().__init__(address, handler)
 
-    def process_request(self, request: socket.socket, client_address: tuple[str, int]) -> None:
+    def process_request(self, request: Any, client_address: Any) -> None:
         self._connections.add(request)
         super().process_request(request, client_address)
 
-    def shutdown_request(self, request: socket.socket) -> None:
+    def shutdown_request(self, request: Any) -> None:
         self._connections.discard(request)
         super().shutdown_request(request)
 
-    def handle_error(self, request: socket.socket, client_address: tuple[str, int]) -> None:
+    def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing: a viewer that hangs up is no fault."""
 
     def end_connections(self) -> None:
@@ -196,6 +197,7 @@ class _Server(ThreadingTCPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
+    server: _Server
     protocol_version = 'HTTP/1.1'
     server_version, sys_version = 'img2scene', ''
     timeout = IDLE
@@ -241,8 +243,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _content_name(model: ObjectModel) -> str:
     digest = hashlib.sha256()
-    for part in (model.vertices, model.faces, model.texture.uv):
+    texture = [model.texture.uv, model.texture.image] if model.texture else []
+    for part in (model.vertices, model.faces, *texture):
         digest.update(f'{part.dtype}{part.shape}'.encode())
         digest.update(part.tobytes())
-    digest.update(model.texture.png)
     return f'mesh_{digest.hexdigest()[:32]}'

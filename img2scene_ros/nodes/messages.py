@@ -28,8 +28,11 @@ from img2scene_ros.io.ros_images import DEPTH
 
 TEXT_HEIGHT = 0.03  # metres
 
-_CLOUD = np.dtype([
-    ('x', '<f4'), ('y', '<f4'), ('z', '<f4'), ('rgb', '<u4'), ('id', '<u4')])
+_CLOUD = {
+    'x': PointField.FLOAT32, 'y': PointField.FLOAT32, 'z': PointField.FLOAT32,
+    'rgb': PointField.FLOAT32, 'id': PointField.UINT32,
+}
+_CLOUD_ROW = np.dtype([(name, '<u4' if name in ('rgb', 'id') else '<f4') for name in _CLOUD])
 
 
 def nanoseconds(stamp: Time) -> int:
@@ -91,17 +94,16 @@ def cloud_from_points(
     :param colors: (N, 3) uint8, RGB
     :param ids: (N,) the object each point belongs to
     """
-    rows = np.empty(len(points), _CLOUD)
+    rows = np.empty(len(points), _CLOUD_ROW)
     rows['x'], rows['y'], rows['z'] = points.T
     rows['rgb'] = _packed(colors)
     rows['id'] = ids
-    kinds = (PointField.FLOAT32,) * 4 + (PointField.UINT32,)
     message = PointCloud2(header=header, height=1, width=len(rows), is_dense=True)
     message.fields = [
-        PointField(name=name, offset=_CLOUD.fields[name][1], datatype=kind, count=1)
-        for name, kind in zip(_CLOUD.names, kinds)]
-    message.point_step = _CLOUD.itemsize
-    message.row_step = _CLOUD.itemsize * len(rows)
+        PointField(name=name, offset=4 * place, datatype=kind, count=1)
+        for place, (name, kind) in enumerate(_CLOUD.items())]
+    message.point_step = _CLOUD_ROW.itemsize
+    message.row_step = _CLOUD_ROW.itemsize * len(rows)
     message.data = _bytes(rows)
     return message
 
@@ -221,7 +223,7 @@ def _image(header: Header, encoding: str, pixels: np.ndarray) -> Image:
 def _bytes(values: np.ndarray) -> array:
     """Return what uint8[] fields take at the cost of one copy; anything else takes seconds."""
     data = array('B')
-    data.frombytes(np.ascontiguousarray(values).reshape(-1).view(np.uint8))
+    data.frombytes(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
     return data
 
 

@@ -40,11 +40,11 @@ class Pairing:
 
     def __init__(self, tolerance: float = 0.02, waiting: int = 10) -> None:
         self.tolerance = tolerance
-        self._dropped = Counter()
+        self._dropped: Counter[str] = Counter()
         self.unpaired_in_a_row = 0
-        self._colors = deque(maxlen=waiting)
-        self._depths = deque(maxlen=waiting)
-        self._newest = None
+        self._colors: deque[tuple[float, Any, float]] = deque(maxlen=waiting)
+        self._depths: deque[tuple[float, Any]] = deque(maxlen=waiting)
+        self._newest: Pair | None = None
         self._changed = Condition()
 
     def add_color(self, stamp: float, message: Any, alone: bool) -> None:

@@ -9,6 +9,7 @@ from dataclasses import Field
 from dataclasses import fields
 from textwrap import indent
 from textwrap import wrap
+from typing import Any
 
 import yaml
 
@@ -46,14 +47,15 @@ def _section(options: type[Options], margin: int) -> str:
     return indent(entries, ' ' * margin)
 
 
-def _entry(declared: Field, width: int) -> str:
+def _entry(declared: Field[Any], width: int) -> str:
     mark = ' (*)' if declared.metadata['read_only'] else ''
     comment = wrap(
         declared.metadata['description'] + mark, width, initial_indent='# ',
         subsequent_indent='# ', break_on_hyphens=False)
-    is_list = isinstance(declared.default, tuple)
+    default: Any = declared.default
+    is_list = isinstance(default, tuple)
     line = yaml.safe_dump(
-        {declared.name: list(declared.default) if is_list else declared.default},
+        {declared.name: list(default) if is_list else default},
         default_flow_style=None if is_list else False)
     return '\n'.join([*comment, line])
 

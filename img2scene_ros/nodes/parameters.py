@@ -6,6 +6,8 @@ from dataclasses import Field
 from dataclasses import dataclass
 from dataclasses import fields
 from typing import Any
+from typing import Generic
+from typing import TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange
 from rcl_interfaces.msg import IntegerRange
@@ -18,6 +20,8 @@ from rclpy.parameter import Parameter
 from img2scene_ros.errors import OptionError
 from img2scene_ros.options import Options
 
+Kind = TypeVar('Kind', bound=Options)
+
 _TYPES = {
     bool: Parameter.Type.BOOL,
     int: Parameter.Type.INTEGER,
@@ -28,7 +32,7 @@ _TYPES = {
 
 
 @dataclass(frozen=True)
-class ParameterGroup:
+class ParameterGroup(Generic[Kind]):
     """
     The options of one class as parameters of a node.
 
@@ -36,7 +40,7 @@ class ParameterGroup:
     - prefix: put before every option's name, such as 'tabletop.'
     """
 
-    options: type[Options]
+    options: type[Kind]
     prefix: str = ''
 
     @property
@@ -48,7 +52,7 @@ class ParameterGroup:
         """
         Declare one parameter per option, with its description, range and choices.
 
-        A start-up value that is not allowed is left out: the parameter gets its default, and the
+        A start-up value that is not allowed is skipped: the parameter gets its default, and the
         value is reported.
 
         :return: what was wrong with start-up values, one sentence by parameter name
@@ -71,7 +75,7 @@ class ParameterGroup:
                 _declare(node, name, declared, ignore_override=True)
         return wrong
 
-    def read(self, node: Node, changes: Mapping[str, Any] | None = None) -> Options:
+    def read(self, node: Node, changes: Mapping[str, Any] | None = None) -> Kind:
         """
         Build the options from the parameters' values.
 
@@ -104,7 +108,7 @@ class ParameterGroup:
         return str(error).replace("option '", f"parameter '{self.prefix}", 1)
 
 
-def _declare(node: Node, name: str, declared: Field, ignore_override: bool = False) -> None:
+def _declare(node: Node, name: str, declared: Field[Any], ignore_override: bool = False) -> None:
     # By type and not by value: rclpy takes an empty list for an array of bytes.
     kind = _TYPES[type(declared.default)]
     node.declare_parameter(name, kind, _descriptor(declared), ignore_override)
@@ -112,7 +116,7 @@ def _declare(node: Node, name: str, declared: Field, ignore_override: bool = Fal
         node.set_parameters([Parameter(name, kind, declared.default)])
 
 
-def _descriptor(declared: Field) -> ParameterDescriptor:
+def _descriptor(declared: Field[Any]) -> ParameterDescriptor:
     low, high = declared.metadata['low'], declared.metadata['high']
     descriptor = ParameterDescriptor(description=declared.metadata['description'])
     descriptor.additional_constraints = '; '.join(_constraints(declared))
@@ -125,7 +129,7 @@ def _descriptor(declared: Field) -> ParameterDescriptor:
     return descriptor
 
 
-def _constraints(declared: Field) -> list[str]:
+def _constraints(declared: Field[Any]) -> list[str]:
     rules = declared.metadata
     constraints = []
     if rules['low'] is not None and rules['high'] is None:
@@ -135,6 +139,6 @@ def _constraints(declared: Field) -> list[str]:
     if rules['choices']:
         constraints.append('one of ' + ', '.join(rules['choices']))
     if rules['read_only']:
-        # Not ROS's read_only: a bad start-up value could then never be mended.
+        # Not ROS's read_only: a bad start-up value could then never be fixed.
         constraints.append('changed only while the node is unconfigured')
     return constraints

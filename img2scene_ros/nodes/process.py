@@ -17,17 +17,17 @@ if TYPE_CHECKING:  # signals count before ROS is imported, which takes a second
     from rclpy.node import Node
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-POLL = 0.1  # seconds between two looks at whether a signal has come
+POLL = 0.1  # seconds between two checks whether a signal has come
 PATIENCE = 1.0  # seconds that the node has to leave ROS after a signal
 
 
 def scene_node() -> None:
-    """Run the scene node until it is told to stop."""
+    """Run the scene node until a signal stops it."""
     run('scene_node', 'SceneNode')
 
 
 def replay_node() -> None:
-    """Play until the end, or until told to stop."""
+    """Play until the end, or until a signal stops it."""
     run('replay_node', 'ReplayNode')
 
 

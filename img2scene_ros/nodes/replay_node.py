@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The replay node: plays recorded frames as a camera's topics."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -81,8 +82,8 @@ class ReplayNode(Node):
         self._frames = open_frames(
             Path(self._options.folder).expanduser(), self._options.every)
         self._load = lru_cache(KEPT)(self._read)
-        self._round = iter(self._frames)
-        self._upcoming = next(self._round)
+        self._round: Iterator[FrameFiles | BagFrame] = iter(self._frames)
+        self._upcoming: FrameFiles | BagFrame | None = next(self._round)
         self._has_begun = False
         first = self._load(self._upcoming)
         # The depth topic comes first: who finds the picture's knows at once that there is depth.
@@ -110,6 +111,8 @@ class ReplayNode(Node):
         if not self._options.loop and not self._has_begun and not self._is_heard():
             return
         self._has_begun = True
+        if self._upcoming is None:
+            return
         try:
             self._publish(self._load(self._upcoming))
         except Img2SceneError as error:

@@ -97,7 +97,7 @@ class NodeOptions(Options):
         2.0, 'The scene is published when an object has turned by so much [degrees]',
         low=0.0, high=180.0)
     republish_period: float = option(
-        5.0, 'An unchanged scene is published anew after so long, for viewers whose transforms '
+        5.0, 'An unchanged scene is published again after so long, for viewers whose transforms '
         'do not reach back further [s]', low=0.1, high=3600.0)
     save_directory: str = option(
         '~/.ros/img2scene', 'Where ~/save_scene writes the scene; it replaces the one before')
@@ -140,7 +140,7 @@ class SceneNode(LifecycleNode):
             for name, found in backends('outputs').items()}
         self._export_group = ParameterGroup(ExportOptions, 'export.')
         self._depth_noise_group = ParameterGroup(DepthNoise, 'depth_noise.')
-        self._groups = [
+        self._groups: list[ParameterGroup[Any]] = [
             self._node_group, self._pipeline_group, *self._backend_groups.values(),
             *self._output_groups.values(), self._export_group, self._depth_noise_group]
         self._wrong: dict[str, str] = {}  # start-up values that are not allowed
@@ -237,7 +237,7 @@ class SceneNode(LifecycleNode):
         self._workers = Workers(
             self._pipeline, self._outputs, self._pairing, self._read, self._problems,
             self.get_logger())
-        self._use(options)
+        self._use(self._workers, options)
         self._configured.callback(self._workers.stop)
         self._workers.start()
 
@@ -286,7 +286,7 @@ class SceneNode(LifecycleNode):
 
         Up to Jazzy rclpy leaves the client of those without an answer (ros2/rclpy#1319).
         """
-        service = self._service_change_state
+        service: Any = self._service_change_state
         change_state = service.callback
 
         async def answer(
@@ -327,7 +327,7 @@ class SceneNode(LifecycleNode):
                 group.check_changeable(self, changes)
             else:
                 group.read(self, changes)
-        if not self._pipeline:
+        if not self._pipeline or not self._workers:
             return
         pipeline_groups = [self._pipeline_group, *self._backend_groups.values()]
         self._pipeline.configure({
@@ -335,12 +335,12 @@ class SceneNode(LifecycleNode):
             for group in pipeline_groups for name in group.names if name in changes})
         for name, output in self._outputs.items():
             output.options = self._output_groups[name].read(self, changes)
-        self._use(self._node_group.read(self, changes))
+        self._use(self._workers, self._node_group.read(self, changes))
 
-    def _use(self, options: NodeOptions) -> None:
+    def _use(self, workers: Workers, options: NodeOptions) -> None:
         self._pairing.tolerance = options.sync_tolerance
-        self._workers.motion = options.republish_distance, radians(options.republish_angle)
-        self._workers.republish_period = options.republish_period
+        workers.motion = options.republish_distance, radians(options.republish_angle)
+        workers.republish_period = options.republish_period
 
     # Work
 
@@ -422,7 +422,8 @@ class SceneNode(LifecycleNode):
             self._measured()))
 
     def _measured(self) -> dict[str, object]:
-        values = {f'dropped: {reason}': n for reason, n in self._pairing.dropped.items()}
+        values: dict[str, object] = {
+            f'dropped: {reason}': n for reason, n in self._pairing.dropped.items()}
         pipeline, workers = self._pipeline, self._workers  # a transition may be under way
         if pipeline and pipeline.detector_status:
             values['detector'] = pipeline.detector_status

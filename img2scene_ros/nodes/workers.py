@@ -22,7 +22,7 @@ from img2scene_ros.types import Frame
 from img2scene_ros.types import Scene
 from img2scene_ros.types import SceneObject
 
-IDLE = 0.2  # seconds between two looks at whether to stop
+IDLE = 0.2  # seconds between two checks whether to stop
 
 
 class Meter:
@@ -130,7 +130,9 @@ class Workers:
 
     def _perceive(self) -> None:
         pair = self._pairing.take(IDLE)
-        frame = None if pair is None else self._read(pair)
+        if pair is None:
+            return
+        frame = self._read(pair)
         if frame is None:
             return
         started = monotonic()
@@ -208,5 +210,5 @@ def _object_differs(
         old.id != new.id
         or old.detection.label != new.detection.label
         or old.model is not new.model
-        or np.linalg.norm(new.position - old.position) > distance
-        or np.arccos(np.clip(cosine, -1.0, 1.0)) > angle)
+        or bool(np.linalg.norm(new.position - old.position) > distance)
+        or bool(np.arccos(np.clip(cosine, -1.0, 1.0)) > angle))

@@ -6,16 +6,16 @@ from typing import Protocol
 from typing import runtime_checkable
 
 from img2scene_ros.errors import Img2SceneError
-from img2scene_ros.options import Options
+from img2scene_ros.errors import ReconstructionError
+from img2scene_ros.options import Configurable
 from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import Sighting
 
+MIN_SIDE = 8  # pixels of the longer side of what is seen; smaller objects show no shape
 
-class Reconstructor(Protocol):
-    """Rebuilds objects; its options may be replaced while it runs, except the read-only ones."""
 
-    Options: type[Options]
-    options: Options
+class Reconstructor(Configurable, Protocol):
+    """Rebuilds objects."""
 
     def reconstruct(self, sighting: Sighting) -> ObjectModel:
         """
@@ -27,13 +27,11 @@ class Reconstructor(Protocol):
 
 @runtime_checkable
 class BatchReconstructor(Protocol):
-    """
-    A reconstructor that may also be given several objects at once; a base for such.
+    """A reconstructor that may also be given several objects at once; a base for such."""
 
-    - max_batch: how many
-    """
-
-    max_batch: int
+    @property
+    def max_batch(self) -> int:
+        """Return how many objects `reconstruct_batch` takes at most."""
 
     def reconstruct(self, sighting: Sighting) -> ObjectModel:
         """
@@ -50,3 +48,15 @@ class BatchReconstructor(Protocol):
         self, sightings: Sequence[Sighting],
     ) -> list[ObjectModel | Img2SceneError]:
         """Rebuild objects; for each that cannot be rebuilt, return the error that says why."""
+
+
+def check_size(side: float) -> None:
+    """
+    Refuse objects that are too small.
+
+    :param side: pixels of the longer side of what is seen of the object
+    :raises ReconstructionError: it is too small
+    """
+    if side < MIN_SIDE:
+        raise ReconstructionError(
+            f'less than {MIN_SIDE} pixels of the object are seen; move the camera closer')

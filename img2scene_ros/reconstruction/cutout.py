@@ -17,10 +17,10 @@ from img2scene_ros.models.crop import CropView
 from img2scene_ros.models.crop import crop_view
 from img2scene_ros.models.crop import look_through
 from img2scene_ros.models.crop import smallest_rotation
+from img2scene_ros.reconstruction import check_size
 from img2scene_ros.types import Sighting
 
-_MIN_SIDE = 8  # pixels of the longer side of an object; smaller ones show no shape
-FOREGROUND = 0.85  # of the picture's side that the object takes up
+FOREGROUND = 0.85  # of the picture's side that the object takes up, as TripoSR shows them
 
 
 def cut_out(sighting: Sighting, reconstructor: str, size: int, foreground: float = FOREGROUND,
@@ -38,9 +38,7 @@ def cut_out(sighting: Sighting, reconstructor: str, size: int, foreground: float
         raise ReconstructionError(
             f"the reconstructor '{reconstructor}' needs a mask of the object; use a depth camera "
             'or a detector that finds masks')
-    if not mask.any() or np.ptp(np.argwhere(mask), axis=0).max() + 1 < _MIN_SIDE:
-        raise ReconstructionError(
-            f'less than {_MIN_SIDE} pixels of the object are seen; move the camera closer')
+    check_size(np.ptp(np.argwhere(mask), axis=0).max() + 1 if mask.any() else 0)
     crop = look_through(_centred_view(frame.camera, mask, foreground), frame, mask, size)
     if not crop.mask.any():
         raise ReconstructionError("the object's mask is too thin to show a shape")

@@ -58,9 +58,8 @@ class DepthShellReconstructor:
         """
         wall = max(0.004, 1.8 * sighting.placement.size.max() / self.options.resolution)
         view = View(sighting, wall)
-        mirror, disagreement = find_mirror(view)
-        if disagreement > self.options.max_disagreement:
-            mirror = None
+        found, disagreement = find_mirror(view)
+        mirror = found if disagreement <= self.options.max_disagreement else None
         vertices, faces = self._mesh(view, mirror)
         colors = _colors(view, mirror, vertices)
         center = (vertices.min(axis=0) + vertices.max(axis=0)) / 2.0

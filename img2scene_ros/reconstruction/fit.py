@@ -16,7 +16,7 @@ from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import Sighting
 
 SIZE = 96  # pixels of the virtual camera's side
-_FARTHEST = 3.0  # boxes from the line of sight that still count
+_FARTHEST = 3.0  # half fields of the crop from the line of sight up to which a mesh counts
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +24,7 @@ class Evidence:
     """
     What a frame shows of an object's surroundings, through a virtual camera turned to it.
 
-    - frame: what is looked at
+    - frame: what was seen
     - view: the virtual camera
     - rays: (S, S, 3) float32, the viewing rays, z = 1, view frame
     - mask: (S, S) bool, the object's visible pixels
@@ -66,19 +66,19 @@ class Evidence:
             float(np.median(np.abs(rendered - self.depth)[both])) if both.any() else None)
 
 
-def evidence(sighting: Sighting, view: CropView, size: int = SIZE) -> Evidence:
+def evidence(frame: Frame, mask: np.ndarray, view: CropView, size: int = SIZE) -> Evidence:
     """
-    Look at a sighting with a mask through a virtual camera.
+    Return what a virtual camera sees of an object.
 
+    :param mask: (H, W) bool, the object's visible pixels
     :param size: pixels of its side
     """
-    frame = sighting.frame
-    crop = look_through(view, frame, sighting.detection.mask, size)
+    crop = look_through(view, frame, mask, size)
     rays = view.camera(size).rays
     pixels = frame.camera.project(rays @ view.rotation.T)
-    known = ((pixels >= -0.5) & (pixels <= np.array(frame.shape)[::-1] - 0.5)).all(axis=-1)
+    inside = (pixels >= -0.5) & (pixels <= np.array(frame.shape)[::-1] - 0.5)
     depth = np.full(crop.mask.shape, np.nan, np.float32) if crop.depth is None else crop.depth
-    return Evidence(frame, view, rays, crop.mask, depth, known)
+    return Evidence(frame, view, rays, crop.mask, depth, np.all(inside, axis=-1))
 
 
 def measured_fit(model: ObjectModel, sighting: Sighting) -> Fit | None:
@@ -97,7 +97,7 @@ def measured_fit(model: ObjectModel, sighting: Sighting) -> Fit | None:
         return None
     reach = np.abs(points[:, :2] / points[:, 2:]).max()
     reach = np.clip(reach, view.half_field, _FARTHEST * view.half_field)
-    seen = evidence(sighting, CropView(view.rotation, float(reach)))
+    seen = evidence(sighting.frame, mask, CropView(view.rotation, float(reach)))
     scene = raycasting_scene(points.astype(np.float32), model.faces)
     rays = np.concatenate([np.zeros_like(seen.rays), seen.rays], axis=-1)
     return seen.fit(scene.cast_rays(rays)['t_hit'].numpy())

@@ -25,10 +25,10 @@ from img2scene_ros.types import Sighting
 
 MAX_FACES = 2_000_000  # of a mesh that is read
 MAX_TEXELS = 8192 ** 2  # of a texture that is read
-_GREY = 160
-_FLOAT = 5126  # the number of this type in glTF
+_GREY = 160  # of what has no colour, of 255
+_FLOAT = 5126  # this type's number in glTF
 FRONTS = {'+z': 0.0, '+x': 90.0, '-z': 180.0, '-x': 270.0}  # degrees about +y
-_TURNS = np.arange(0.0, 360.0, 30.0)  # that are tried where the front is unknown
+_TURNS = np.arange(0.0, 360.0, 30.0)  # degrees that are tried where the front is unknown
 # From x right, y down, z away to the object frame: x towards the camera, z up.
 _OBJECT_AXES = np.array([[0, 0, -1], [1, 0, 0], [0, -1, 0]])
 
@@ -89,7 +89,7 @@ def placed_upright(
     :param solid: (V, 3) vertices of any size, (F, 3) faces, (V, 3) uint8 RGB
     :param view: what the model was shown
     :param front: which axis points to the camera, of `FRONTS`; 'any' takes the turn about +y
-        that fits the mask best
+        that fits the mask best, without a mask none
     :param up: 'gravity': +y is up in the world; 'picture': it is up in the view
     :raises ReconstructionError: as `placed`
     """
@@ -97,12 +97,12 @@ def placed_upright(
     upright = np.eye(3)
     if up == 'gravity':
         upright = view.rotation.T @ sighting.placement.rotation @ _OBJECT_AXES
-    turns = _TURNS if front == 'any' else [FRONTS[front]]
+    turns = _TURNS.tolist() if front == 'any' else [FRONTS[front]]
     models = [
         placed(vertices @ (upright @ to_view(turn)).T, faces, colors, sighting, reconstructor,
                view)
         for turn in turns]
-    return max(models, key=lambda model: model.fit.silhouette_iou)
+    return max(models, key=lambda model: model.fit.silhouette_iou if model.fit else 0.0)
 
 
 def to_view(turn: float) -> np.ndarray:
@@ -146,7 +146,7 @@ def read_glb(data: bytes) -> Generated:
 
 def _check_container(data: bytes) -> bool:
     """
-    Look at a file's header and contents before it is read.
+    Check a file's header and contents before it is read.
 
     :return: whether its vertex colours are linear light
     """
@@ -230,9 +230,9 @@ def _vertex_colors(visual: Any, material: Any, count: int, linear: bool) -> np.n
         colors = np.asarray(visual.vertex_colors)[:, :3]
         return srgb(colors / 255.0) if linear else colors
     # With a material trimesh leaves them as they are in the file.
-    colors = visual.vertex_attributes.get('color') if visual.kind == 'texture' else None
-    if colors is not None and len(colors) == count:
-        colors = np.asarray(colors)[:, :3]
+    stored = visual.vertex_attributes.get('color') if visual.kind == 'texture' else None
+    if stored is not None and len(stored) == count:
+        colors = np.asarray(stored)[:, :3]
         return srgb(colors) if linear else colors.astype(np.uint8)
     factor = getattr(material, 'baseColorFactor', None)
     color = np.full(3, _GREY, np.uint8) if factor is None else np.asarray(factor)[:3]

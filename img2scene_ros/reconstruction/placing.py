@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Placing a mesh whose shape and view are known, but neither its size nor its place.
+Registration of a mesh whose shape and view are known, but neither its size nor its place.
 
 Networks that rebuild an object from one picture answer in the axes of the view, at any scale. In
 closed form the mesh is scaled and shifted into the detection's box, then moved along the line of
@@ -28,6 +28,7 @@ from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.models.crop import MARGIN
 from img2scene_ros.models.crop import CropView
 from img2scene_ros.models.crop import crop_view
+from img2scene_ros.reconstruction import check_size
 from img2scene_ros.reconstruction.fit import Evidence
 from img2scene_ros.reconstruction.fit import evidence
 from img2scene_ros.reconstruction.fit import measured_fit
@@ -35,23 +36,22 @@ from img2scene_ros.rendering.raycast import raycasting_scene
 from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import Sighting
 
-_MIN_SIDE = 8  # pixels of the longer side of an object; smaller ones show no shape
-_MIN_READINGS = 30  # of depth on the mesh; fewer do not tell its distance
-_FIELD = 1.5  # half field that is looked at, in longer halves of the box
-_ROUNDS = 16
+# Set by hand; `learning/placing_errors.py` measures what they come to on rendered scenes.
+_MIN_READINGS = 30  # of depth on the mesh; fewer do not show its distance
+_FIELD = 1.5  # half field that is fitted in, in longer halves of the box
+_ROUNDS = 16  # Gauss-Newton steps from each start
 _STEP = 8  # numbers of a step of `_Pose.moved`
 _STARTS = (1.0, 1.4)  # scales that are tried, in those that fill the box
-# Standard deviations: of an outline in virtual pixels, of the support's height as a share of the
-# distance, of the network's view in radians, and of the scale that fills the box.
-_OUTLINE_STD, _SUPPORT_STD, _TURN_STD, _SCALE_STD = 1.0, 0.004, np.radians(4.0), 0.15
+_OUTLINE_STD = 1.0  # standard deviation of an outline, virtual pixels
+_SUPPORT_STD = 0.004  # of the support's height, share of the distance
+_TURN_STD = np.radians(4.0)  # of the network's view, radians
+_SCALE_STD = 0.15  # of the scale that fills the box, share of it
+_MARGIN_STD = 2.0  # of how much too wide a mask is, pixels, where depth shows the size, too
+_MARGIN_STD_WITHOUT_DEPTH = 0.3  # where the two cannot be separated
+_LEAST_WIDTH = 3.0  # standard deviations beyond which a reading hardly counts, in the end
 # An outline or a surface counts as so many independent readings: errors of masks and shapes hold
 # for whole stretches of them.
 _INDEPENDENT = 40.0
-# Standard deviations beyond which a reading hardly counts, in the end.
-_LEAST_WIDTH = 3.0
-# Standard deviation of how much too wide the mask is, in pixels. Only where depth tells the size,
-# too, the two can be told apart.
-_MARGIN_STD, _MARGIN_STD_WITHOUT_DEPTH = 2.0, 0.3
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +113,7 @@ def placed(
     if detection.mask is None:
         pose = _onto_support(shape, pose, sighting, view)
     else:
-        pose = _Placing(shape, faces, sighting, view, pose).solve()
+        pose = _Placing(shape, faces, sighting, detection.mask, view, pose).solve()
     rotation = sighting.placement.rotation
     local = pose.points(shape) @ view.rotation.T @ rotation
     center = (local.min(axis=0) + local.max(axis=0)) / 2.0
@@ -138,9 +138,7 @@ def _check(
         raise ReconstructionError(
             "the object's mask is empty; use a detector or a segmenter that finds one")
     box = sighting.detection.bbox if mask is None else bbox_of(mask)
-    if max(box[2:] - box[:2]) < _MIN_SIDE:
-        raise ReconstructionError(
-            f'less than {_MIN_SIDE} pixels of the object are seen; move the camera closer')
+    check_size(max(box[2:] - box[:2]))
 
 
 def _in_box(shape: np.ndarray, sighting: Sighting, view: CropView) -> _Pose:
@@ -211,18 +209,19 @@ class _Placing:
     One mesh and all that the frame says about its place.
 
     :param shape: (V, 3) vertices around 0, view axes, longest side 1
+    :param mask: (H, W) bool, the object's visible pixels
     :param in_box: where it fills the box
     """
 
     def __init__(
-        self, shape: np.ndarray, faces: np.ndarray, sighting: Sighting, view: CropView,
-        in_box: _Pose,
+        self, shape: np.ndarray, faces: np.ndarray, sighting: Sighting, mask: np.ndarray,
+        view: CropView, in_box: _Pose,
     ) -> None:
         self.shape, self.sighting, self.view, self.in_box = shape, sighting, view, in_box
         self.scene = raycasting_scene(shape.astype(np.float32), faces)
         box = crop_view(sighting.frame.camera, sighting.detection.bbox)
         half_field = box.half_field * _FIELD / MARGIN
-        self.seen: Evidence = evidence(sighting, CropView(view.rotation, float(half_field)))
+        self.seen = evidence(sighting.frame, mask, CropView(view.rotation, float(half_field)))
         self.focal = self.seen.view.camera(len(self.seen.mask)).fx
         self.outline, self.normals = _outline(self.seen)
         readings = np.count_nonzero(self.seen.mask & np.isfinite(self.seen.depth))
@@ -232,7 +231,6 @@ class _Placing:
         self.distance = float(placement.position @ view.rotation[:, 2])
         self.distance_std = _relative_std(sighting)
         self.support = placement.support
-        self.up = None if self.support is None else self.support.normal @ view.rotation
 
     def solve(self) -> _Pose:
         """
@@ -257,7 +255,7 @@ class _Placing:
             pose = pose.moved(step / max(1.0, np.abs(step / limit).max()))
         return pose
 
-    def look(self, pose: _Pose) -> tuple[np.ndarray, np.ndarray]:
+    def rendered(self, pose: _Pose) -> tuple[np.ndarray, np.ndarray]:
         """Return the mesh's depth (S, S), inf where it is not, and its normals (S, S, 3)."""
         origin = -pose.place @ pose.turn / pose.scale
         rays = (self.seen.rays @ (pose.turn / pose.scale)).astype(np.float32)
@@ -267,7 +265,7 @@ class _Placing:
 
     def _at_depth(self, pose: _Pose) -> _Pose:
         """Move a mesh along the lines of sight to the readings, else onto its support."""
-        depth, _ = self.look(pose)
+        depth, _ = self.rendered(pose)
         both = np.isfinite(depth) & self.seen.mask & np.isfinite(self.seen.depth)
         if np.count_nonzero(both) < _MIN_READINGS:
             return _onto_support(self.shape, pose, self.sighting, self.view)
@@ -280,7 +278,7 @@ class _Placing:
         :param width: standard deviations beyond which a reading hardly counts
         :return: (N, 8) derivatives by the step of `_Pose.moved`, and (N,) residuals
         """
-        depth, normals = self.look(pose)
+        depth, normals = self.rendered(pose)
         parts = [self._outline_equations(pose, depth, width),
                  self._depth_equations(pose, depth, normals, width),
                  self._prior_equations(pose)]
@@ -338,11 +336,11 @@ class _Placing:
         apparent = self.in_box.scale / self.in_box.place[2]
         residuals[6] = np.log(pose.scale / pose.place[2] / apparent) / _SCALE_STD
         if self.support is not None:
-            points = pose.points(self.shape)
-            foot = points[np.argmin(points @ self.up)]
+            points, up = pose.points(self.shape), self.support.normal @ self.view.rotation
+            foot = points[np.argmin(points @ up)]
             std = _SUPPORT_STD * pose.place[2]
-            rows[4] = _rows(self.up[None], foot[None], pose)[0] / std
-            residuals[4] = (foot @ self.up + self.support.offset) / std
+            rows[4] = _rows(up[None], foot[None], pose)[0] / std
+            residuals[4] = (foot @ up + self.support.offset) / std
         return rows, residuals
 
 
@@ -363,8 +361,8 @@ def _outline(seen: Evidence) -> tuple[np.ndarray, np.ndarray]:
     normals = np.column_stack([
         cv2.Sobel(soft, cv2.CV_32F, 1, 0)[rows, columns],
         cv2.Sobel(soft, cv2.CV_32F, 0, 1)[rows, columns]])
-    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
-    return np.column_stack([columns, rows]), normals
+    length = np.linalg.norm(normals, axis=1, keepdims=True)
+    return np.column_stack([columns, rows]), normals / np.maximum(length, 1e-9)
 
 
 def _rim(mask: np.ndarray) -> np.ndarray:

@@ -8,8 +8,7 @@ from scipy.spatial import ConvexHull
 
 from img2scene_ros.reconstruction.view import View
 
-# Seen points that a plane is judged by.
-_SAMPLES = 600
+_SAMPLES = 600  # seen points that a plane is judged by
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.errors import attempt
 from img2scene_ros.hub import checkpoint_folder
 from img2scene_ros.hub import first_line
+from img2scene_ros.mesh.closing import MIN_PART
 from img2scene_ros.mesh.closing import closed_mesh
 from img2scene_ros.mesh.closing import main_parts
 from img2scene_ros.models.crop import Crop
@@ -44,7 +45,6 @@ from img2scene_ros.types import Sighting
 if TYPE_CHECKING:
     from torch import Tensor
 
-_MIN_PART = 0.001  # of the largest part: smaller parts are specks
 # The network's axes are x towards the camera, y right, z up; the view's x right, y down, z away.
 _TO_VIEW = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, -1.0], [-1.0, 0.0, 0.0]])
 
@@ -66,7 +66,7 @@ class TriposrOptions(Options):
         0.85, "Share of the picture's side that the object takes up", low=0.3, high=1.0)
     max_triangles: int = option(20000, 'Greatest number of triangles of a mesh', low=200,
                                 high=1000000)
-    max_batch: int = option(4, 'Most objects that the network looks at in one pass', low=1,
+    max_batch: int = option(4, 'Most objects that the network sees in one pass', low=1,
                             high=64)
     points_per_chunk: int = option(
         32768, 'Points whose density is asked for at once; 1.5 MB per 1,000', low=1024,
@@ -122,7 +122,7 @@ class TriposrReconstructor(BatchReconstructor):
             for sighting, crop in zip(sightings, crops)]
 
     def _planes(self, crops: Sequence[Crop]) -> 'Tensor':
-        """Look at crops: (N, 3, F, P, P) float32."""
+        """Encode crops: (N, 3, F, P, P) float32."""
         import torch
 
         pictures = torch.from_numpy(
@@ -217,7 +217,7 @@ def _trimmed(solid: np.ndarray, resolution: int) -> tuple[np.ndarray, np.ndarray
               for others in ((1, 2), (0, 2), (0, 1))]
     first = np.array([indices[0] - 1 for indices in filled])
     solid = solid[tuple(slice(indices[0] - 1, indices[-1] + 2) for indices in filled)]
-    solid = main_parts(solid, 1.0, _MIN_PART)
+    solid = main_parts(solid, 1.0, MIN_PART)
     hollow = ndimage.binary_fill_holes(solid > 0) & (solid <= 0)
     return np.where(hollow, 1.0, solid), (first - 1) * _cell(resolution) - RADIUS
 

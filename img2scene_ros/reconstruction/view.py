@@ -8,16 +8,16 @@ import numpy as np
 from scipy import ndimage
 
 from img2scene_ros.camera import sampled
+from img2scene_ros.depth import measured
 from img2scene_ros.detection.masks import colored_pixels
 from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.mesh.colors import picture_colors
 from img2scene_ros.types import Frame
 from img2scene_ros.types import Sighting
 
-# Pixels around the mask that belong to the view.
-_MARGIN = 16
-MIN_READINGS = 50
-_FACING_UP = np.cos(np.radians(40.0))
+_MARGIN = 16  # pixels around the mask that belong to the view
+MIN_READINGS = 50  # of depth on an object; fewer show no shape
+_FACING_UP = np.cos(np.radians(40.0))  # between up and the normal of a top
 
 
 class View:
@@ -53,13 +53,14 @@ class View:
         self.tolerance = float(2.0 * frame.depth_std(self.placement.position[2]))
         self._window = _window(mask)
         self._own = _cut(mask, self._window)
+        self._raw = _cut(frame.depth, self._window)
         self._set_images(_cut(readings, self._window))
         self._set_points(_cut(readings, self._window))
 
     def _set_images(self, readings: np.ndarray) -> None:
         """Set what is known at each pixel of the window: depth, where it was read, the edge."""
-        measured = np.where(readings, _cut(self.frame.depth, self._window), np.nan)
-        self._depth = self._lifted(_filled(measured, self.frame))
+        own = np.where(readings, self._raw, np.nan)
+        self._depth = self._lifted(_filled(own, self.frame))
         # What spreads over narrow gaps counts as read, and over the mask's edge.
         closed = cv2.morphologyEx(_bytes(readings), cv2.MORPH_CLOSE, np.ones((17, 17)))
         known = cv2.dilate(closed * _bytes(self._own), np.ones((5, 5)))
@@ -159,13 +160,12 @@ class View:
         The rim without readings around those things belongs to them.
         """
         support = self.placement.support
-        depth = _cut(self.frame.depth, self._window)
-        height = (np.full_like(depth, np.inf) if support is None else
-                  support.height(_cut(self.frame.points, self._window)))
-        before = (depth < self._depth) & (height > 0.01)
-        before = cv2.morphologyEx(_bytes(before), cv2.MORPH_OPEN, np.ones((5, 5)))
-        rim = (cv2.dilate(before, np.ones((17, 17))) > 0) & np.isnan(depth)
-        return ((before > 0) | rim) & ~self._own
+        before = self._raw < self._depth
+        if support is not None:
+            before &= support.height(_cut(measured(self.frame.points), self._window)) > 0.01
+        solid = cv2.morphologyEx(_bytes(before), cv2.MORPH_OPEN, np.ones((5, 5)))
+        rim = (cv2.dilate(solid, np.ones((17, 17))) > 0) & np.isnan(self._raw)
+        return ((solid > 0) | rim) & ~self._own
 
     def _lifted(self, depth: np.ndarray) -> np.ndarray:
         """Keep a wall's thickness above the support: the bottom of a bowl is no part of it."""

@@ -12,9 +12,11 @@ is known up to its scale; the distance of the placement sets it.
 What lies outside of the crop's cube (`models/crop.py`) is lost.
 """
 
+from collections.abc import Iterable
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -41,6 +43,7 @@ from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.packages import require_packages
 from img2scene_ros.reconstruction import BatchReconstructor
+from img2scene_ros.reconstruction import check_size
 from img2scene_ros.reconstruction.view import MIN_READINGS
 from img2scene_ros.reconstruction.view import View
 from img2scene_ros.rendering.raycast import raycasting_scene
@@ -48,11 +51,11 @@ from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import Sighting
 from img2scene_ros.weights import weights_folder
 
-_MIN_SIDE = 8  # pixels of the longer side of an object; smaller ones show no shape
+# Set by hand.
 _LOGITS_PER_CELL = 1.0  # how steeply logits rise at a surface, in 32nds of the cube
-_REACH = 2.0  # cells from the surface that a distance is told apart
+_REACH = 2.0  # cells from the surface up to which distances differ
 _WALL = 1.5  # cells along the line of sight; what is measured is at least so thick
-_MIN_PART = 0.02  # of the largest part: smaller parts are specks
+_MIN_PART = 0.02  # of the largest part; smaller parts are specks
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class VoxelOptions(Options):
         "network's validation", low=0.0, high=0.95)
     max_triangles: int = option(12000, 'Greatest number of triangles of a mesh', low=200,
                                 high=200000)
-    max_batch: int = option(4, 'Most objects that the network looks at in one pass', low=1,
+    max_batch: int = option(4, 'Most objects that the network sees in one pass', low=1,
                             high=64)
 
 
@@ -96,7 +99,7 @@ class VoxelReconstructor(BatchReconstructor):
         self._device = torch_device(options.device)
         self._dtype = torch_dtype(options.dtype, self._device)
         folder = weights_folder(options.weights, 'voxel')
-        self._network = load_network(folder).to(self._device)
+        self._network: Any = load_network(folder).to(self._device)
         config = read_network_config(folder)
         self._crop_size = picture_size(config)
         self._validation = config.get('validation', {})
@@ -113,16 +116,14 @@ class VoxelReconstructor(BatchReconstructor):
         self, sightings: Sequence[Sighting],
     ) -> list[ObjectModel | Img2SceneError]:
         """Rebuild several objects in one pass; one that cannot be rebuilt gives its error."""
-        results = [attempt(_crop, sighting, self._crop_size) for sighting in sightings]
-        good = [index for index, crop in enumerate(results) if isinstance(crop, Crop)]
-        if good:
-            logits = self._logits([sightings[index] for index in good],
-                                  [results[index] for index in good])
-            for index, answer in zip(good, logits):
-                results[index] = attempt(self._model, sightings[index], results[index], answer)
-        return results
+        crops = [attempt(_crop, sighting, self._crop_size) for sighting in sightings]
+        good = [(sighting, crop) for sighting, crop in zip(sightings, crops)
+                if isinstance(crop, Crop)]
+        answers: Iterable[np.ndarray] = self._logits(good) if good else ()
+        models = (attempt(self._model, *pair, answer) for pair, answer in zip(good, answers))
+        return [next(models) if isinstance(crop, Crop) else crop for crop in crops]
 
-    def _logits(self, sightings: Sequence[Sighting], crops: Sequence[Crop]) -> np.ndarray:
+    def _logits(self, seen: Sequence[tuple[Sighting, Crop]]) -> np.ndarray:
         """
         Ask the network, and interpolate: (N, R, R, R) float32, indexed [x, y, z].
 
@@ -136,8 +137,8 @@ class VoxelReconstructor(BatchReconstructor):
         pictures = torch.from_numpy(np.stack([
             crop_channels(crop.color, None if sighting.detection.mask is None else crop.mask,
                           crop.depth, crop.anchor, crop.view.half_field)
-            for sighting, crop in zip(sightings, crops)]))
-        half_field = torch.tensor([crop.view.half_field for crop in crops], dtype=torch.float32)
+            for sighting, crop in seen]))
+        half_field = torch.tensor([crop.view.half_field for _, crop in seen], dtype=torch.float32)
         try:
             with torch.inference_mode(), autocast(self._device, self._dtype):
                 logits = self._network.predict(
@@ -147,7 +148,7 @@ class VoxelReconstructor(BatchReconstructor):
                 logits[:, None], (self.options.resolution,) * 3, mode='trilinear')
         except RuntimeError as error:
             raise ReconstructionError(
-                f"the network of the reconstructor 'voxel' failed on {len(crops)} crops "
+                f"the network of the reconstructor 'voxel' failed on {len(seen)} crops "
                 f"({first_line(error)}); set 'max_batch' or 'resolution' lower, or 'device' to "
                 'cpu') from error
         return logits[:, 0].cpu().numpy().transpose(0, 3, 2, 1)
@@ -207,9 +208,7 @@ def _crop(sighting: Sighting, size: int) -> Crop:
     frame, detection = sighting.frame, sighting.detection
     mask = detection.mask
     seen = detection.bbox if mask is None or not mask.any() else bbox_of(mask)
-    if mask is not None and not mask.any() or max(seen[2:] - seen[:2]) < _MIN_SIDE:
-        raise ReconstructionError(
-            f'less than {_MIN_SIDE} pixels of the object are seen; move the camera closer')
+    check_size(0 if mask is not None and not mask.any() else max(seen[2:] - seen[:2]))
     crop = cut_crop(frame, detection.bbox, mask, size)
     if not crop.mask.any():
         raise ReconstructionError("the object's mask lies outside of its box")

@@ -21,7 +21,7 @@ PAD = 3  # cells around a solid; normals look two cells aside
 DIRECTIONS = 128  # in which the outermost points of a solid are known
 TAKEN = 0.9  # share of the distance that a step goes, as interpolation can overestimate it
 LEAST_STEP = 0.15  # cells
-MOST_STEPS = 160
+MOST_STEPS = 160  # along a ray
 STEPS_PER_ROUND = 8  # rays that ended are taken out of the list after so many
 
 

@@ -15,12 +15,12 @@ from img2scene_ros.rendering.raycast import render
 from img2scene_ros.types import Frame
 from img2scene_ros.types import Scene
 from img2scene_ros.types import SceneObject
+from img2scene_ros.types import SupportPlane
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
-PANEL_WIDTH, PANEL_HEIGHT = 640, 480
-BACKDROP = (46, 49, 54)
-GROUND = (120, 122, 126)
-SKY_RAYS = 8
+PANEL_WIDTH, PANEL_HEIGHT = 640, 480  # pixels
+BACKDROP, GROUND = (46, 49, 54), (120, 122, 126)  # RGB
+SKY_RAYS = 8  # per pixel, for the light of the sky
 TABLE_EDGE = 0.02  # metres inside the table's outline that may belong to what is beyond
 STEEPEST = 8.0  # triangles of the depth image seen flatter than 1:8 are depth jumps
 
@@ -28,7 +28,8 @@ STEEPEST = 8.0  # triangles of the depth image seen flatter than 1:8 are depth j
 def color_of(object_id: int) -> tuple[int, int, int]:
     """Return the colour that marks an object in all pictures: RGB, 0 to 255."""
     hue = (object_id * 0.618034) % 1.0  # the golden ratio keeps neighbours far apart
-    return tuple(int(255 * channel) for channel in colorsys.hsv_to_rgb(hue, 0.85, 1.0))
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.85, 1.0)
+    return int(255 * red), int(255 * green), int(255 * blue)
 
 
 def draw_overlay(scene: Scene) -> np.ndarray:
@@ -40,8 +41,9 @@ def draw_overlay(scene: Scene) -> np.ndarray:
     picture = scene.frame.color.copy()
     for item in scene.objects:
         if item.detection.mask is not None:
-            _draw_mask(picture, _mask(item, scene.frame.shape), color_of(item.id))
-    taken = []
+            mask = _resized(item.detection.mask, scene.frame.shape)
+            _draw_mask(picture, mask, color_of(item.id))
+    taken: list[tuple[int, int, int, int]] = []
     for item in scene.objects:
         corners = np.rint(item.detection.bbox).astype(int).tolist()
         cv2.rectangle(picture, corners[:2], corners[2:], color_of(item.id), 1, cv2.LINE_AA)
@@ -105,7 +107,9 @@ def _draw_mask(picture: np.ndarray, mask: np.ndarray, color: tuple[int, int, int
     cv2.drawContours(picture, outlines, -1, color, 2, cv2.LINE_AA)
 
 
-def _draw_label(picture: np.ndarray, item: SceneObject, taken: list[np.ndarray]) -> None:
+def _draw_label(
+    picture: np.ndarray, item: SceneObject, taken: list[tuple[int, int, int, int]],
+) -> None:
     """Write an object's label near the top of its box, where no other label is."""
     detection = item.detection
     distance = np.linalg.norm(item.position)
@@ -132,11 +136,10 @@ def _overlap(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
             and one[1] < other[3] and other[1] < one[3])
 
 
-def _mask(item: SceneObject, shape: tuple[int, int]) -> np.ndarray:
-    """Return the object's mask at the size of a picture."""
-    height, width = shape
-    mask = item.detection.mask.astype(np.uint8)
-    return cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)
+def _resized(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Return a mask at the size of a picture: height and width in pixels."""
+    return cv2.resize(
+        mask.astype(np.uint8), shape[::-1], interpolation=cv2.INTER_NEAREST).astype(bool)
 
 
 def _fitted(frame: Frame) -> Frame:
@@ -160,7 +163,7 @@ def _hidden(scene: Scene, objects: list[Surface]) -> np.ndarray:
     hidden = render(objects, scene.frame.camera).ids > 0
     for item in scene.objects:
         if item.detection.mask is not None:
-            hidden |= _mask(item, scene.frame.shape)
+            hidden |= _resized(item.detection.mask, scene.frame.shape)
     return cv2.dilate(hidden.astype(np.uint8), np.ones((7, 7))).astype(bool)
 
 
@@ -169,7 +172,7 @@ def _filled(color: np.ndarray, known: np.ndarray) -> np.ndarray:
     height, width = known.shape
     small = max(1, width // 4), max(1, height // 4)
     weight = cv2.resize(known.astype(np.float32), small, interpolation=cv2.INTER_AREA)[..., None]
-    sum_of_colors = weight * cv2.resize(color, small, interpolation=cv2.INTER_AREA)
+    sum_of_colors = weight * np.asarray(cv2.resize(color, small, interpolation=cv2.INTER_AREA))
     guess = color[known].mean(axis=0) if known.any() else np.zeros(3)
     for sigma in (small[0] / 8, small[0] / 20, small[0] / 50):
         blurred_sum, blurred_weight = (
@@ -187,15 +190,13 @@ def _muted(color: np.ndarray) -> np.ndarray:
 def _context(scene: Scene, hidden: np.ndarray, color: np.ndarray) -> list[Surface]:
     """Return what the objects stand among: the table, closed under them, and things on it."""
     frame = scene.frame
-    depth = np.full(frame.shape, np.nan)
-    if frame.depth is not None and scene.support is not None:
-        over = scene.support.is_over(frame.points, -TABLE_EDGE)
-        depth = np.where(over & ~hidden, frame.depth, np.nan)
-    if scene.support is not None:
-        table, on_table = _table(scene)
-        measured = np.full(frame.shape, np.nan) if frame.depth is None else frame.depth
-        flat = hidden | ~(np.abs(measured - table) > 0.02 * table)
-        depth = np.where(on_table & flat, table, depth)
+    if scene.support is None:
+        return []
+    measured = np.full(frame.shape, np.nan) if frame.depth is None else frame.depth
+    over = scene.support.is_over(frame.camera.rays * measured[..., None], -TABLE_EDGE)
+    table, on_table = _table(frame.camera, scene.support)
+    flat = hidden | ~(np.abs(measured - table) > 0.02 * table)
+    depth = np.where(on_table & flat, table, np.where(over & ~hidden, measured, np.nan))
     faces = _grid_faces(depth, STEEPEST / frame.camera.fx)
     if not len(faces):
         return []
@@ -203,9 +204,8 @@ def _context(scene: Scene, hidden: np.ndarray, color: np.ndarray) -> list[Surfac
     return [Surface(points.reshape(-1, 3), faces, color.reshape(-1, 3), lit=False)]
 
 
-def _table(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+def _table(camera: Camera, support: SupportPlane) -> tuple[np.ndarray, np.ndarray]:
     """Return the depth of the support plane at every pixel, and the pixels inside its outline."""
-    camera, support = scene.frame.camera, scene.support
     slope = camera.rays @ support.normal
     depth = -support.offset / np.where(np.abs(slope) < 1e-6, np.nan, slope)
     if support.hull is None:  # it goes on without end

@@ -16,7 +16,7 @@ from img2scene_ros.camera import Camera
 from img2scene_ros.packages import importing
 from img2scene_ros.types import Texture
 
-CREASE = np.cos(np.radians(40.0))
+CREASE = np.cos(np.radians(40.0))  # between the normals at a corner; sharper edges stay sharp
 
 
 @dataclass(frozen=True, eq=False)

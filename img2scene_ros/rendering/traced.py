@@ -10,6 +10,7 @@ ray the nearest counts. Scene coordinates are metres, z up.
 
 from dataclasses import dataclass
 from dataclasses import fields as fields_of
+from typing import Any
 
 import torch
 import torch.nn.functional as functional
@@ -83,7 +84,7 @@ class Scenes:
         return _picked(self, index)
 
 
-def _picked(values: object, index: Tensor) -> object:
+def _picked(values: Any, index: Tensor) -> Any:
     if isinstance(values, Tensor):
         return values[index]
     return type(values)(*(

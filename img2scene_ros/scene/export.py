@@ -236,6 +236,8 @@ def _object_summary(item: SceneObject) -> dict[str, Any]:
         'id': item.id,
         'label': item.detection.label,
         'score': round(float(item.detection.score), 4),
+        'hypotheses': [{'label': name, 'probability': round(float(share), 4)}
+                       for name, share in item.detection.hypotheses],
         'bbox_xyxy_px': np.round(item.detection.bbox, 1).tolist(),
         'position_m': np.round(item.position, 5).tolist(),
         'orientation_xyzw': np.round(Rotation.from_matrix(item.rotation).as_quat(), 6).tolist(),

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Objects over time: which sighting is which object, and which object needs a (better) mesh."""
 
-from collections import Counter
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
@@ -11,7 +10,8 @@ import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from img2scene_ros.types import UNNAMED
+from img2scene_ros.localization.extents import is_cut
+from img2scene_ros.scene.names import NameEvidence
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 from img2scene_ros.types import ObjectModel
@@ -51,7 +51,7 @@ class Track:
     best_quality: float = 0.0
     is_in_work: bool = False
     note: str = ''
-    names: Counter[str] = field(default_factory=Counter)
+    names: NameEvidence = field(default_factory=NameEvidence)
 
     @property
     def shown_position(self) -> np.ndarray:
@@ -104,7 +104,7 @@ class Tracker:
             else:
                 _move(track, sighting)
                 track.color = 0.8 * track.color + 0.2 * color
-            _name(track, sighting.detection)
+            _name(track, sighting)
             self._consider(track, sighting)
             seen.add(track.id)
         for track in self._tracks:
@@ -210,12 +210,11 @@ def _move(track: Track, sighting: Sighting) -> None:
     track.missed, track.is_lost = 0, False
 
 
-def _name(track: Track, detection: Detection) -> None:
-    """Give an object the name that its sightings are surest of, so that one does not rename it."""
-    if detection.label != UNNAMED:
-        track.names[detection.label] += detection.score
-    name = max(track.names, key=track.names.get, default=UNNAMED)
-    track.detection = replace(detection, label=name)
+def _name(track: Track, sighting: Sighting) -> None:
+    """Give an object the name that fits all its sightings best, so that one does not rename it."""
+    track.names.add(sighting)
+    track.detection = replace(
+        sighting.detection, label=track.names.label, hypotheses=track.names.hypotheses)
 
 
 def _rests(track: Track, sighting: Sighting) -> bool:
@@ -251,7 +250,6 @@ def _is_replaced(track: Track, sightings: list[Sighting]) -> bool:
 def _quality(sighting: Sighting) -> float:
     """Tell how well an object is seen: its readings, half of them when the border cuts it."""
     frame, detection = sighting.frame, sighting.detection
-    height, width = frame.shape
     if detection.mask is None:
         size = detection.bbox[2:] - detection.bbox[:2]
         seen = float(size[0] * size[1])
@@ -260,9 +258,7 @@ def _quality(sighting: Sighting) -> float:
         if frame.depth is not None:
             unread = np.count_nonzero(detection.mask & np.isnan(frame.depth))
             seen -= (1.0 - _WITHOUT_READING) * unread
-    xmin, ymin, xmax, ymax = detection.bbox
-    is_cut = xmin < 1 or ymin < 1 or xmax > width - 1 or ymax > height - 1
-    return max(seen, 1.0) * (0.5 if is_cut else 1.0)
+    return max(seen, 1.0) * (0.5 if is_cut(sighting) else 1.0)
 
 
 def _mean_color(sighting: Sighting) -> np.ndarray:

@@ -21,7 +21,7 @@ def bundled(name: str) -> Path:
     """
     Return the folder of a model that comes with the package.
 
-    :param name: 'voxel' or 'detector'
+    :param name: 'voxel', 'coco' or 'detector'
     :raises MissingDependencyError: the package was installed without these weights
     """
     folder = Path(__file__).parent / name

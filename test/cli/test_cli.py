@@ -83,7 +83,7 @@ def test_frame_folder_goes_straight_into_out(tmp_path, bottle):
     assert (tmp_path / 'here' / near[0]['mesh']).is_file()
     measured = json.loads((FRAMES / 'table_mustard_bottle/measured.json').read_text())
     assert near[0]['size_m'][2] == pytest.approx(measured['height_above_table_m'], abs=0.01)
-    for text in ('depth_shell', 'sensor', f"{1000 * near[0]['size_m'][2]:.0f}", 'yes'):
+    for text in ('voxel', 'sensor', f"{1000 * near[0]['size_m'][2]:.0f}", 'yes'):
         assert text in result.stdout
 
 
@@ -146,7 +146,7 @@ def test_equal_names_do_not_overwrite_each_other(tmp_path, bottle):
 def test_options_have_the_names_of_the_ros_parameters(tmp_path, bottle):
     params = tmp_path / 'params.yaml'
     params.write_text('img2scene: {ros__parameters: {tabletop: {max_distance: 0.9},\n'
-                      '  reconstructor: box, autostart: true}}')
+                      '  detector: tabletop, reconstructor: box, autostart: true}}')
     for arguments, found in (
             (['--params', str(params)], 1),
             (['--params', str(params), '--set', 'tabletop.max_distance=0.3'], 0)):
@@ -256,7 +256,8 @@ def test_picture_without_any_object_is_exported_all_the_same(tmp_path, bottle, c
     frame = tmp_path / 'wall'
     shutil.copytree(bottle, frame)
     cv2.imwrite(str(frame / 'depth.png'), np.full((240, 320), 1000, np.uint16))
-    assert main(['reconstruct', str(frame), '--out', str(tmp_path / 'out')]) == 0
+    assert main(['reconstruct', str(frame), '--detector', 'tabletop',
+                 '--out', str(tmp_path / 'out')]) == 0
     assert '0 objects' in capsys.readouterr().out
     assert json.loads((tmp_path / 'out/objects.json').read_text())['objects'] == []
 
@@ -297,8 +298,8 @@ def test_photo_alone_becomes_a_scene(tmp_path, capsys, monkeypatch):
     mask = cv2.imread(str(FRAMES / 'table_mustard_bottle/mask.png'), cv2.IMREAD_UNCHANGED) > 0
     near = np.median(depth[mask & (depth > 0)]) / 1000
     focal = json.loads((FRAMES / 'table_mustard_bottle/camera.json').read_text())['K'][0]
-    told = 41 * 400 / 43.27 * 2  # of the photo, at the frame's size
-    assert item['position_m'][2] == pytest.approx(near * told / np.ravel(focal)[0], rel=0.35)
+    specified = 41 * 400 / 43.27 * 2  # of the photo, at the frame's size
+    assert item['position_m'][2] == pytest.approx(near * specified / np.ravel(focal)[0], rel=0.35)
 
 
 class FindsTheBottle:
@@ -321,10 +322,10 @@ class FindsTheBottle:
 def test_photo_in_which_nothing_is_found_says_what_to_do(tmp_path, capsys, without_hub):
     cv2.imwrite(str(tmp_path / 'grey.jpg'), np.full((200, 300, 3), 128, np.uint8))
     assert main(['reconstruct', str(tmp_path / 'grey.jpg'), '--out', str(tmp_path / 'out'),
-                 '--set', 'detr.score_threshold=0.99']) == 0
+                 '--set', 'coco.score_threshold=0.99']) == 0
     printed = capsys.readouterr().out
     for words in ('0 objects', 'no object was found', 'detr.checkpoint=', 'score_threshold',
-                  'field of view 60 degrees, assumed', 'detector: the bundled weights'):
+                  'field of view 60 degrees, assumed', "detector: the bundled network 'coco'"):
         assert words in printed
     assert (tmp_path / 'out/scene.glb').is_file()
 
@@ -332,7 +333,7 @@ def test_photo_in_which_nothing_is_found_says_what_to_do(tmp_path, capsys, witho
 def test_help_options_lists_names_limits_and_defaults():
     listed = run('reconstruct', '--help-options').stdout
     assert 'tabletop.min_height = 0.005  [number from 0.001 to 0.2]' in listed
-    assert 'reconstructor = depth_shell' in listed
+    assert 'reconstructor = voxel' in listed
 
 
 def test_interruption_is_quiet_and_leaves_nothing(tmp_path, bottle, monkeypatch, capsys):

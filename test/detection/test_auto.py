@@ -34,8 +34,10 @@ from img2scene_ros import hub
 from img2scene_ros.cli import main
 from img2scene_ros.detection import auto
 from img2scene_ros.detection import bbox_of
+from img2scene_ros.detection import coco
 from img2scene_ros.detection import detr
 from img2scene_ros.detection.auto import AutoDetector
+from img2scene_ros.detection.auto import AutoOptions
 from img2scene_ros.detection.auto import merged
 from img2scene_ros.detection.detr import DetrOptions
 from img2scene_ros.detection.supports import find_support
@@ -299,17 +301,10 @@ def offline(tmp_path, monkeypatch) -> None:
 @pytest.fixture
 def no_weights(monkeypatch) -> None:
     """Let the package lack its weights."""
-    def missing(name: str) -> Path:
-        raise MissingDependencyError(f"there are no weights for '{name}'")
+    def missing(*_: str) -> Path:
+        raise MissingDependencyError('there are no weights for it')
 
-    for module in (auto, detr):
-        monkeypatch.setattr(module, 'bundled', missing)
-
-
-@pytest.fixture
-def tiny_is_bundled(weights, monkeypatch) -> None:
-    for module in (auto, detr):
-        monkeypatch.setattr(module, 'bundled', lambda name: weights)
+    monkeypatch.setattr(coco, 'weights_folder', missing)
 
 
 @pytest.fixture
@@ -317,16 +312,27 @@ def no_transformers(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, 'transformers', None)
 
 
-def test_takes_the_bundled_weights_without_a_network_and_says_so_once(
-        offline, tiny_is_bundled, recorded, caplog):
+@pytest.fixture
+def no_torch(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, 'torch', None)
+
+
+def test_takes_the_bundled_network_when_nothing_was_chosen(offline, recorded, caplog):
     caplog.set_level('INFO')
+    detector = AutoDetector()
+    assert set(detector.parts) == {'tabletop', 'coco'} and caplog.messages == []
+    assert "'coco'" in detector.status and DetrOptions().checkpoint in detector.status
+    names = {one.label for one in detector.detect(recorded('table_green_bowl'), None)}
+    assert 'bowl' in names
+
+
+def test_a_chosen_checkpoint_that_is_nowhere_is_replaced_with_a_sentence(
+        offline, recorded, caplog):
     detector = AutoDetector(detr=DetrOptions(checkpoint=NAME))
-    for _ in range(2):
-        assert detector.detect(recorded('ycb_3'), None)
     line, = caplog.messages
-    for words in ("'auto' takes the bundled weights, because", NAME, f'hf download {NAME}'):
-        assert words in line
     assert line.endswith(detector.status) and '\n' not in line
+    for words in ("the bundled network 'coco', because", NAME, f'hf download {NAME}'):
+        assert words in line
 
 
 def test_takes_the_cached_checkpoint_and_needs_no_words(
@@ -338,8 +344,20 @@ def test_takes_the_cached_checkpoint_and_needs_no_words(
     assert (detector.status, caplog.messages) == (f"the checkpoint '{NAME}'", [])
 
 
-def test_a_network_that_swallows_everything_is_not_waited_for(
-        tmp_path, tiny_is_bundled, monkeypatch):
+def test_the_usual_checkpoint_is_taken_when_it_is_cached(offline, weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(auto, '_USUAL', NAME)
+    put_into_cache(weights, tmp_path / 'hub')
+    assert set(AutoDetector(detr=DetrOptions(checkpoint=NAME)).parts) == {'tabletop', 'detr'}
+
+
+def test_no_network_is_asked_for_what_nobody_chose(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_CACHE', str(tmp_path / 'hub'))
+    monkeypatch.setattr(socket, 'getaddrinfo', lambda *names, **_: asked.append(names))
+    assert 'coco' in AutoDetector().parts and asked == []
+
+
+def test_a_network_that_swallows_everything_is_not_waited_for(tmp_path, monkeypatch):
     released = Event()
     monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_CACHE', str(tmp_path / 'hub'))
     monkeypatch.setattr(socket, 'getaddrinfo', lambda *_, **__: released.wait(60))
@@ -349,7 +367,7 @@ def test_a_network_that_swallows_everything_is_not_waited_for(
         assert not released.is_set()
     finally:
         released.set()
-    assert 'the bundled weights' in detector.status and 'no answer within' in detector.status
+    assert "'coco'" in detector.status and 'no answer within' in detector.status
 
 
 def assert_depth_alone(detector: AutoDetector, frame: Frame, *words: str) -> None:
@@ -367,22 +385,24 @@ def assert_depth_alone(detector: AutoDetector, frame: Frame, *words: str) -> Non
 
 
 def test_without_any_weights_depth_is_enough(offline, no_weights, recorded, caplog):
-    caplog.set_level('INFO')
-    detector = AutoDetector(detr=DetrOptions(checkpoint=NAME))
-    line, = caplog.messages
-    assert 'depth alone' in line and NAME in line and "no weights for 'detector'" in line
-    assert_depth_alone(detector, recorded('ycb_1'), 'hf download', 'no weights')
-
-
-def test_without_transformers_depth_is_enough(no_transformers, recorded, caplog):
-    caplog.set_level('INFO')
     detector = AutoDetector()
     line, = caplog.messages
-    assert line.count('pip install transformers') == 1
-    assert_depth_alone(detector, recorded('ycb_1'), 'pip install transformers')
+    assert 'depth alone' in line and 'no weights' in line
+    assert_depth_alone(detector, recorded('ycb_1'), 'no weights')
 
 
-def test_a_checkpoint_that_is_wrong_is_refused_and_not_replaced(tiny_is_bundled, tmp_path):
+def test_without_torch_depth_is_enough(no_torch, recorded, caplog):
+    detector = AutoDetector()
+    line, = caplog.messages
+    assert line.count('pip install torch') == 1
+    assert_depth_alone(detector, recorded('ycb_1'), 'pip install torch')
+
+
+def test_transformers_are_not_needed(no_transformers, recorded):
+    assert set(AutoDetector().parts) == {'tabletop', 'coco'}
+
+
+def test_a_checkpoint_that_is_wrong_is_refused_and_not_replaced(tmp_path):
     with pytest.raises(InputError, match='holds no config.json'):
         AutoDetector(detr=DetrOptions(checkpoint=str(tmp_path)))
 
@@ -403,13 +423,60 @@ def test_a_name_below_the_threshold_renames_nothing(weights, recorded):
     assert [one.label for one in found] == ['object'] * 5
 
 
-def test_bundled_can_be_asked_for_by_name(tiny_is_bundled, offline, tmp_path, monkeypatch, caplog):
+def test_bundled_can_be_asked_for_by_name(weights, offline, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(detr, 'bundled', lambda name: weights)
     (tmp_path / 'bundled').mkdir()
     monkeypatch.chdir(tmp_path)  # a folder of that name is another thing
     caplog.set_level('INFO')
     detector = AutoDetector(detr=DetrOptions(checkpoint='bundled'))
     assert detector.parts['detr'].options.checkpoint == 'bundled'
     assert caplog.messages == []
+
+
+# Pictures that stay the same.
+
+class Counting:
+    """A network that counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def detect(self, frame: Frame, support: SupportPlane | None) -> list[Detection]:
+        self.asked += 1
+        return [Detection('cup', 0.9, np.array([10.0, 10.0, 60.0, 60.0]))]
+
+
+@pytest.fixture
+def counting(offline) -> tuple[AutoDetector, Counting]:
+    detector = AutoDetector(AutoOptions(network_every=5))
+    detector.parts['coco'] = Counting()
+    return detector, detector.parts['coco']
+
+
+def noisy(frame: Frame, seed: int) -> Frame:
+    noise = np.random.default_rng(seed).normal(0.0, 6.0, frame.color.shape)
+    return Frame(np.clip(frame.color + noise, 0, 255).astype(np.uint8), frame.camera)
+
+
+def test_a_model_is_not_asked_again_while_nothing_moves(counting, kitchen):
+    detector, model = counting
+    for number in range(10):
+        found, = detector.detect(noisy(kitchen.frame, number), None)
+        assert found.label == 'cup'
+    assert model.asked == 2
+
+
+def test_a_model_is_asked_at_once_when_something_moves(counting, kitchen):
+    detector, model = counting
+    moved = np.roll(kitchen.frame.color, 12, axis=1)
+    for color in (kitchen.frame.color, moved, moved, kitchen.frame.color):
+        detector.detect(Frame(color, kitchen.frame.camera), None)
+    assert model.asked == 3
+
+
+def test_sureness_that_something_is_there_makes_no_name_surer(kitchen):
+    one, = (one for one in kitchen.merged(kitchen.box('can', 0.4)) if one.label == 'can')
+    assert one.score > 0.4 and one.hypotheses == (('can', 0.4),)
 
 
 # What a checkpoint recommends.
@@ -463,29 +530,29 @@ def test_the_command_line_reconstructs_a_picture_with_it(weights, frames_folder,
     assert {one['label'] for one in summary['objects']} <= set(LABELS.values())
 
 
-def test_the_doctor_tells_what_it_would_take(
-        offline, tiny_is_bundled, weights, tmp_path, monkeypatch, capsys):
-    options = DetrOptions(checkpoint=NAME)
-    what, why = auto.expected(options)
-    assert "'bundled'" in what and NAME in why and 'network' in why
-    put_into_cache(weights, tmp_path / 'hub')
-    assert auto.expected(options) == (f"tabletop and detr '{NAME}'", '')
-    assert main(['doctor']) == 0
-    assert 'detector auto        tabletop and detr' in capsys.readouterr().out
-
-
-def test_the_doctor_tells_that_depth_is_alone(no_weights, offline, no_transformers):
+def test_the_doctor_tells_what_it_would_take(offline, weights, tmp_path, capsys):
     what, why = auto.expected()
-    assert what == 'tabletop alone' and 'pip install transformers' in why
+    assert what == 'tabletop and coco' and f'hf download {DetrOptions().checkpoint}' in why
+    what, why = auto.expected(detr=DetrOptions(checkpoint=NAME))
+    assert what == 'tabletop and coco' and NAME in why
+    put_into_cache(weights, tmp_path / 'hub')
+    assert auto.expected(detr=DetrOptions(checkpoint=NAME)) == (f"tabletop and detr '{NAME}'", '')
+    assert main(['doctor']) == 0
+    assert 'detector auto        tabletop and coco' in capsys.readouterr().out
 
 
-def test_the_doctor_tells_the_same_as_the_detector(
-        offline, tiny_is_bundled, weights, tmp_path):
+def test_the_doctor_tells_that_depth_is_alone(offline, no_torch):
+    what, why = auto.expected()
+    assert what == 'tabletop alone' and 'pip install torch' in why
+
+
+def test_the_doctor_tells_the_same_as_the_detector(offline, weights, tmp_path):
     run: list[Callable[[], object]] = [lambda: None,
                                        lambda: put_into_cache(weights, tmp_path / 'hub')]
     for prepare in run:
         prepare()
-        for checkpoint in (NAME, str(weights), 'bundled'):
+        for checkpoint in (NAME, str(weights), DetrOptions().checkpoint):
             options = DetrOptions(checkpoint=checkpoint)
-            taken = AutoDetector(detr=options).parts['detr'].options.checkpoint
-            assert auto.expected(options)[0] == f"tabletop and detr '{taken}'"
+            parts = AutoDetector(detr=options).parts
+            assert auto.expected(detr=options)[0] == (
+                f"tabletop and detr '{checkpoint}'" if 'detr' in parts else 'tabletop and coco')

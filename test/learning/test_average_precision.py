@@ -4,8 +4,8 @@
 import numpy as np
 import pytest
 
-from img2scene_ros.learning.average_precision import Boxes
-from img2scene_ros.learning.average_precision import average_precisions
+from img2scene_ros.learning.metrics import Boxes
+from img2scene_ros.learning.metrics import average_precisions
 
 
 def boxes(*rows: tuple, ignored: tuple[int, ...] = ()) -> Boxes:

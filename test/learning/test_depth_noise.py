@@ -4,6 +4,7 @@
 import numpy as np
 import pytest
 from scipy import ndimage
+from synthetic import GEOMETRIC
 from synthetic import camera_pose
 from synthetic import can
 from synthetic import tabletop_frame
@@ -13,6 +14,7 @@ from img2scene_ros.learning.depth_noise import SimulatedNoise
 from img2scene_ros.learning.depth_noise import add_depth_noise
 from img2scene_ros.learning.depth_noise import edges
 from img2scene_ros.pipeline import Pipeline
+from img2scene_ros.pipeline import parse_settings
 from img2scene_ros.types import Frame
 
 CAMERA = Camera(320, 240, 300.0, 300.0, 159.5, 119.5)
@@ -132,7 +134,7 @@ def test_a_can_on_a_table_is_still_found_and_rebuilt(seed):
         frame.depth, frame.camera, np.random.default_rng(seed), color=frame.color)
     around = ndimage.binary_dilation(truth == 1, iterations=15) & np.isfinite(frame.depth)
     assert 0.01 < np.isnan(depth[around]).mean() < 0.3
-    scene = Pipeline().run(Frame(frame.color, frame.camera, depth))
+    scene = Pipeline(*parse_settings(GEOMETRIC)).run(Frame(frame.color, frame.camera, depth))
     found = [item for item in scene.objects if (item.detection.mask & (truth == 1)).sum()
              > 0.5 * (item.detection.mask | (truth == 1)).sum()]
     assert len(found) == 1

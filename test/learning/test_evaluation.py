@@ -19,9 +19,7 @@ from img2scene_ros.learning.evaluation import extruded
 from img2scene_ros.learning.evaluation import hull_of
 from img2scene_ros.learning.evaluation import layers_behind
 from img2scene_ros.learning.evaluation import means_of_others
-from img2scene_ros.learning.evaluation import surface_of
 from img2scene_ros.learning.evaluation import thickened
-from img2scene_ros.learning.evaluation import unpacked
 from img2scene_ros.learning.metrics import voxel_iou
 from img2scene_ros.models.crop import CENTER_BEHIND_ANCHOR
 
@@ -38,7 +36,7 @@ def random_case(random: np.random.Generator) -> Case:
     hull, truth = random.random((2, *SHAPE)) > 0.6
     layer = random.integers(-1, 40, SHAPE).astype(np.int8)
     truth &= (layer < random.integers(5, 20)) | (random.random(SHAPE) > 0.9)
-    return Case(np.packbits(truth), np.packbits(hull), layer)
+    return Case(truth, hull, layer)
 
 
 def test_hull_of_half_a_picture_is_half_the_cube():
@@ -88,7 +86,7 @@ def test_layers_follow_the_readings_inside_of_the_mask_only():
 def test_best_constants_are_those_of_a_search_over_all():
     random = np.random.default_rng(0)
     cases = [random_case(random) for _ in range(3)]
-    truths = [unpacked(case.truth) for case in cases]
+    truths = [case.truth for case in cases]
     ranges = {(first, last): np.mean([voxel_iou(extruded(case, first, last), truth)
                                       for case, truth in zip(cases, truths)])
               for first in range(0, RESOLUTION, 3) for last in range(first, RESOLUTION, 3)}
@@ -105,23 +103,22 @@ def test_best_constants_are_those_of_a_search_over_all():
 def test_extrusion_finds_a_slab():
     truth = np.zeros(SHAPE, bool)
     truth[9:14] = True
-    case = Case(np.packbits(truth), np.packbits(np.ones(SHAPE, bool)), None)
+    case = Case(truth, np.ones(SHAPE, bool))
     assert best_extrusion([case]) == (9, 13)
-    hull, = baselines({'mask': [case]}, None)
-    assert hull.method == 'visual hull of the mask' and hull.constant == 'slices 9 to 13 of 32'
-    assert hull.summary(['slab'])['iou'] == 1.0
+    (method, (constant, volumes)), = baselines([case], None).items()
+    assert method == 'visual hull of the mask' and constant == 'slices 9 to 13 of 32'
+    assert np.array_equal(volumes, [truth])
 
 
 def test_mean_shape_is_of_other_shapes_of_the_same_category():
     chair_a, chair_b, chair_c, table_a, table_b = (
         np.arange(RESOLUTION ** 3).reshape(SHAPE) % 5 == rest for rest in range(5))
     solids = [chair_a, chair_b, chair_c, table_a, table_b]
-    packed = [np.packbits(solid) for solid in solids]
-    means = means_of_others(packed, ['c', 'c', 'c', 't', 't'], ['a', 'b', 'b', 'x', 'y'])
+    means = means_of_others(solids, ['c', 'c', 'c', 't', 't'], ['a', 'b', 'b', 'x', 'y'])
     assert np.allclose(means[0], (1.0 * chair_b + chair_c) / 2)
     assert np.allclose(means[1], chair_a) and np.allclose(means[2], chair_a)
     assert np.allclose(means[3], table_b) and np.allclose(means[4], table_a)
-    assert means_of_others(packed, ['c', 'c', 'c', 't', 't'], ['a', 'b', 'b', 'x', 'x']) is None
+    assert means_of_others(solids, ['c', 'c', 'c', 't', 't'], ['a', 'b', 'b', 'x', 'x']) is None
 
 
 def test_scores_of_right_and_of_empty_answers():
@@ -129,8 +126,7 @@ def test_scores_of_right_and_of_empty_answers():
     truth[8:24, 10:22, 6:26] = True
     right, empty = Scores('right', 'mask', 0.37), Scores('empty', 'mask', 0.37)
     for score, volume in ((right, np.where(truth, 0.8, 0.2)), (empty, np.zeros(SHAPE))):
-        score.add(volume, truth, surface_of(truth))
-        score.add(volume, truth, surface_of(truth))
+        score.add([volume] * 2, [Case(truth)] * 2)
     found = right.summary(['a', 'b'])
     assert found['iou'] == found['best_iou'] == 1.0 and found['f_score'] > 0.95
     assert found['per_threshold']['0.70'] == 1.0
@@ -143,10 +139,9 @@ def test_scores_of_right_and_of_empty_answers():
 def test_best_threshold_is_one_for_all_objects():
     truth = np.zeros(SHAPE, bool)
     truth[:16] = True
-    points = surface_of(truth)
     score = Scores('network', 'mask', 0.5)
-    for low, high in ((0.05, 0.32), (0.27, 0.9), (0.27, 0.9)):
-        score.add(np.where(truth, high, low), truth, points)
+    score.add([np.where(truth, high, low)
+               for low, high in ((0.05, 0.32), (0.27, 0.9), (0.27, 0.9))], [Case(truth)] * 3)
     found = score.summary(['a', 'b', 'b'])
     assert found['best_threshold'] == 0.3 and found['best_iou'] == 1.0
     assert found['iou'] == pytest.approx(2 / 3)
@@ -159,14 +154,17 @@ def test_baselines_get_what_the_input_holds():
     samples = [solid_sample(number) for number in range(4)]
     with_depth = [case_of(plain_example(sample, True)) for sample in samples]
     with_mask = [case_of(plain_example(sample, False)) for sample in samples]
-    nothing = [Case(case.truth, None, None) for case in with_mask]
+    nothing = [Case(case.truth) for case in with_mask]
     means = [np.zeros(SHAPE)] * 4
-    found = baselines({'depth': with_depth, 'mask': with_mask, 'colour': nothing}, means)
-    assert [(score.input, score.method) for score in found] == [
-        ('depth', 'mean shape'), ('depth', 'visual hull of the mask'),
-        ('depth', 'depth + constant thickness'),
-        ('mask', 'mean shape'), ('mask', 'visual hull of the mask'), ('colour', 'mean shape')]
-    ious = {score.method: score.summary(['x'] * 4)['iou'] for score in found[:3]}
+    assert set(baselines(nothing, None)) == set() and set(baselines(nothing, means)) == {
+        'mean shape'}
+    assert set(baselines(with_mask, means)) == {'mean shape', 'visual hull of the mask'}
+    found = baselines(with_depth, means)
+    assert set(found) == {
+        'mean shape', 'visual hull of the mask', 'depth + constant thickness'}
+    ious = {method: np.mean([voxel_iou(volume, case.truth)
+                             for volume, case in zip(volumes, with_depth)])
+            for method, (_, volumes) in found.items()}
     # Balls and boxes are what both baselines are good at; nothing is said by a constant.
     assert min(ious['visual hull of the mask'], ious['depth + constant thickness']) > 0.7
     assert ious['mean shape'] == 0.0

@@ -14,7 +14,7 @@ from img2scene_ros.learning.evaluation import RESOLUTION
 from img2scene_ros.learning.evaluation import hull_of
 from img2scene_ros.learning.evaluation_pix3d import evaluate_pix3d
 from img2scene_ros.learning.evaluation_pix3d import in_model_axes
-from img2scene_ros.learning.evaluation_pix3d import look_at_picture
+from img2scene_ros.learning.evaluation_pix3d import view_of_picture
 from img2scene_ros.learning.metrics import pix3d_voxels
 from img2scene_ros.learning.metrics import voxel_iou
 from img2scene_ros.learning.pix3d import load_prepared
@@ -45,31 +45,31 @@ def weights(tmp_path_factory) -> Path:
 @pytest.mark.parametrize('number', (0, 1))
 def test_truth_carried_into_the_view_and_back_is_itself(prepared, number):
     """By the official steps; thin boards need fine cells."""
-    look = look_at_picture(load_prepared(prepared)[number])
-    published = pix3d_voxels(look.picture.read_voxels())
-    truth = look.truth(256)
-    assert voxel_iou(pix3d_voxels(in_model_axes(truth, look)), published, 0.1) > 0.97
+    view = view_of_picture(load_prepared(prepared)[number])
+    published = pix3d_voxels(view.picture.read_voxels())
+    truth = view.truth(256)
+    assert voxel_iou(pix3d_voxels(in_model_axes(truth, view)), published, 0.1) > 0.97
     # Any mistake of an axis shows.
     for wrong in (truth[::-1], truth[:, ::-1], truth[..., ::-1], truth.transpose(1, 0, 2)):
-        assert voxel_iou(pix3d_voxels(in_model_axes(wrong, look)), published, 0.1) < 0.5
+        assert voxel_iou(pix3d_voxels(in_model_axes(wrong, view)), published, 0.1) < 0.5
 
 
 def test_true_volume_lies_behind_the_mask_of_the_photo(prepared):
-    look = look_at_picture(load_prepared(prepared)[0])
-    truth = look.truth(RESOLUTION)
-    hull = hull_of(look.crop.mask, look.crop.view.half_field)
+    view = view_of_picture(load_prepared(prepared)[0])
+    truth = view.truth(RESOLUTION)
+    hull = hull_of(view.crop.mask, view.crop.view.half_field)
     assert (hull & truth).sum() > 0.85 * truth.sum()
     assert (hull[..., ::-1] & truth).sum() < 0.9 * (hull & truth).sum()
     # The anchor is the depth of what is seen: it lies within the model's depths.
-    place = look.picture.grid_to_camera
-    depths = np.argwhere(look.picture.read_voxels()) @ place[2, :3] + place[2, 3]
-    assert depths.min() < look.anchor < depths.max()
+    place = view.picture.grid_to_camera
+    depths = np.argwhere(view.picture.read_voxels()) @ place[2, :3] + place[2, 3]
+    assert depths.min() < view.anchor < depths.max()
 
 
 def test_a_mask_beside_the_model_shows_nothing(prepared):
     picture = load_prepared(prepared)[0]
     moved = replace(picture, translation=picture.translation + (0, 50.0, 0))
-    assert look_at_picture(moved) is None
+    assert view_of_picture(moved) is None
 
 
 @pytest.mark.slow

@@ -15,9 +15,9 @@ from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
 from img2scene_ros.learning.evaluation import RESOLUTION
 from img2scene_ros.learning.evaluation import Candidate
+from img2scene_ros.learning.evaluation import Report
 from img2scene_ros.learning.evaluation import hull_of
-from img2scene_ros.learning.evaluation_report import Report
-from img2scene_ros.learning.evaluation_report import write_report
+from img2scene_ros.learning.evaluation import write_report
 from img2scene_ros.learning.evaluation_shapes import DILATED
 from img2scene_ros.learning.evaluation_shapes import ERODED
 from img2scene_ros.learning.evaluation_shapes import NOISY
@@ -192,7 +192,7 @@ def test_broken_shapes_are_left_out_and_named(tmp_path, weights, capsys):
     (folder / 'chair/STEPS_1/model.ply').unlink()
     report = evaluate_shapes(folder, [candidate()], ShapeOptions(views=1))
     assert report.values['about']['shapes'] == ['pix3d/table/STEPS_0']
-    reasons = '\n'.join(report.left_out)
+    reasons = '\n'.join(report.skipped)
     assert 'pix3d/chair/STEPS_1: no model.ply' in reasons and 'voxel.mat' in reasons
     # One shape alone has no mean of others.
     assert 'mean shape' not in {score['method'] for score in report.values['scores']}

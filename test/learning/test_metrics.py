@@ -9,10 +9,8 @@ from scipy.interpolate import RegularGridInterpolator
 from scipy.spatial.transform import Rotation
 
 from img2scene_ros.learning.metrics import PIX3D_THRESHOLDS
-from img2scene_ros.learning.metrics import best_threshold
-from img2scene_ros.learning.metrics import chamfer_distance
+from img2scene_ros.learning.metrics import chamfer_and_f_score
 from img2scene_ros.learning.metrics import earth_movers_distance
-from img2scene_ros.learning.metrics import f_score
 from img2scene_ros.learning.metrics import isosurface_points
 from img2scene_ros.learning.metrics import pix3d_points
 from img2scene_ros.learning.metrics import pix3d_scores
@@ -68,10 +66,8 @@ def test_iou_of_nothing_is_zero():
     assert voxel_iou(np.zeros((4, 4, 4)), np.zeros((4, 4, 4), bool)) == 0.0
 
 
-def test_best_threshold_is_one_for_the_whole_set():
-    # Each shape alone has its best elsewhere; the mean is greatest in the middle.
-    ious = np.array([[0.9, 0.6, 0.1], [0.1, 0.6, 0.9], [0.2, 0.6, 0.3]])
-    assert best_threshold(ious, np.array([0.1, 0.2, 0.3])) == 1
+def chamfer_distance(one: np.ndarray, other: np.ndarray) -> float:
+    return chamfer_and_f_score(one, other)[0]
 
 
 def test_chamfer_of_two_points_is_their_distance_twice():
@@ -119,10 +115,10 @@ def test_f_score_is_the_harmonic_mean_of_precision_and_recall():
     prediction = np.array([[0.0, 0, 0], [9.0, 0, 0]])
     truth = np.array([[0.01, 0, 0], [0, 0.01, 0], [0, 0, 0.01], [5.0, 0, 0]])
     precision, recall = 1 / 2, 3 / 4
-    assert f_score(prediction, truth, 0.1) == pytest.approx(
+    assert chamfer_and_f_score(prediction, truth, 0.1)[1] == pytest.approx(
         2 * precision * recall / (precision + recall))
-    assert f_score(prediction, truth, 1e-6) == 0.0
-    assert f_score(prediction, prediction, 1e-6) == 1.0
+    assert chamfer_and_f_score(prediction, truth, 1e-6)[1] == 0.0
+    assert chamfer_and_f_score(prediction, prediction, 1e-6)[1] == 1.0
 
 
 def test_points_are_spread_by_area(random):

@@ -22,8 +22,8 @@ from img2scene_ros.errors import InputError
 from img2scene_ros.learning.pix3d import Pix3dPicture
 from img2scene_ros.learning.pix3d import load_prepared
 from img2scene_ros.learning.pix3d import prepare_pix3d
-from img2scene_ros.learning.pix3d_check import draw_check
-from img2scene_ros.learning.pix3d_check import project_voxels
+from img2scene_ros.learning.sheets import draw_pix3d_check
+from img2scene_ros.learning.sheets import project_voxels
 from img2scene_ros.rendering.raycast import Surface
 from img2scene_ros.rendering.raycast import render
 
@@ -371,7 +371,7 @@ def test_unfinished_run_of_another_size_does_not_mix_in(tmp_path, prepared):
 
 def test_sheet_shows_picture_mask_and_voxels(prepared):
     picture = load_prepared(prepared)[0]
-    sheet = draw_check(picture)
+    sheet = draw_pix3d_check(picture)
     assert sheet.shape == (512 + 24, 3 * 512, 3)
     photo, marked, solid = (panel[24::2, ::2].astype(int) for panel in np.split(sheet, 3, axis=1))
     image, mask = picture.read_image(), picture.read_mask()

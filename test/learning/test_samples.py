@@ -177,4 +177,4 @@ def test_the_sheet_shows_the_samples(folders, tmp_path, kind):
     assert (shown == picture).all(axis=2).mean() > 0.4
     assert sheet.shape[0] == 2 * (height + 16), 'two rows of two'
     with pytest.raises(InputError, match='cannot write'):
-        draw_sheet(folders[kind], tmp_path / 'missing' / 'sheet.png', count=1)
+        draw_sheet(folders[kind], tmp_path / 'sheet.png' / 'sheet.png', count=1)

@@ -301,7 +301,7 @@ def test_whole_objects_project_onto_their_mask(crops):
 
 
 def test_the_cube_holds_most_of_most_objects(crops, shapes):
-    """What docs/learning.md says, on few samples: whole objects lose a few percent."""
+    """What docs/benchmarks.md says, on few samples: whole objects lose a few percent."""
     library = open_library(shapes, None, 'train', 0.2, 0)
     assert len({sample.truth.shape for sample in crops}) > 15
     held = []

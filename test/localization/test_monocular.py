@@ -140,5 +140,5 @@ def test_offline_it_says_what_to_do_and_auto_goes_without(
     monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', True)
     assert not is_at_hand(MonocularOptions())
     assert sources_of('auto', {}) == ('sensor', 'plane', 'size_prior', 'fixed')
-    with pytest.raises(MissingDependencyError, match='hf download depth-anything.*size_prior'):
+    with pytest.raises(MissingDependencyError, match='depth-anything.*size_prior'):
         MonocularDistance()

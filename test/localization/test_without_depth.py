@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import trimesh
+from synthetic import GEOMETRIC
 
 from img2scene_ros.cli import main
 from img2scene_ros.detection import tabletop
@@ -91,7 +92,8 @@ def test_recorded_objects_are_where_the_sensor_sees_them(
 def test_a_told_plane_counts_where_depth_shows_none(recorded: Callable[[str], Frame]) -> None:
     """TF before the parameters, and before both the plane that is measured."""
     frame = recorded('table_mustard_bottle')
-    pipeline = Pipeline(*parse_settings({'plane.camera_height': 0.5, 'plane.tilt': 40.0}))
+    pipeline = Pipeline(*parse_settings(
+        GEOMETRIC | {'plane.camera_height': 0.5, 'plane.tilt': 40.0}))
     pipeline.detector = ToldDetector()
     up = np.array([0.0, -np.cos(0.5), -np.sin(0.5)])
     by_options = pipeline.perceive(without_depth(frame)).support
@@ -109,7 +111,7 @@ def test_where_the_plane_is_may_change_while_running(recorded: Callable[[str], F
     tilt = float(np.degrees(np.arcsin(-seen.normal[2])))
     places = []
     for height in (0.3, 0.6):
-        pipeline = Pipeline(*parse_settings({'distance': 'plane'}))
+        pipeline = Pipeline(*parse_settings(GEOMETRIC | {'distance': 'plane'}))
         pipeline.detector = ToldDetector()
         frame = without_depth(recorded('table_mustard_bottle'))
         assert not pipeline.perceive(frame).objects, 'nothing is known of the plane'

@@ -222,12 +222,13 @@ def test_without_xatlas_one_sentence_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, 'xatlas', None)
     model = model_of(box(), (90, 90, 90))
     mask = silhouette(model)
-    with pytest.raises(MissingDependencyError, match='pip install xatlas'):
+    with pytest.raises(MissingDependencyError, match='xatlas'):
         textured_from(model, on_green((200, 80, 50), mask), mask)
 
 
 def test_every_rebuilt_object_of_a_recorded_frame_has_a_texture(recorded):
-    pipeline = Pipeline(PipelineOptions(detector='tabletop', texture_size=256))
+    pipeline = Pipeline(PipelineOptions(
+        detector='tabletop', reconstructor='depth_shell', texture_size=256))
     scene = pipeline.run(recorded('ycb_3'))
     assert scene.objects
     for item in scene.objects:
@@ -240,7 +241,7 @@ def test_pipeline_without_xatlas_warns_once_and_keeps_vertex_colours(
     scene = Pipeline(BOXES).run(recorded('ycb_3'))
     assert len(scene.objects) > 1
     assert all(item.model.texture is None and not item.note for item in scene.objects)
-    assert caplog.text.count('pip install xatlas') == 1
+    assert ['xatlas' in record.message for record in caplog.records] == [True]
 
 
 def test_texture_none_leaves_vertex_colours(recorded):

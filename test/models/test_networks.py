@@ -97,7 +97,7 @@ def test_a_mirrored_crop_is_predicted_as_the_mirrored_solid(network):
 
 
 @torch.inference_mode()
-def test_chosen_points_are_told_as_in_the_volume(network):
+def test_chosen_points_are_as_in_the_volume(network):
     volume = network(pictures(), HALF_FIELD, 16)
     chosen = torch.tensor([4000, 7, 1234])
     logits = network(pictures(), HALF_FIELD, points=cell_centers(16)[chosen])
@@ -125,7 +125,7 @@ def test_every_channel_counts(network, channel):
 
 
 @torch.inference_mode()
-def test_depth_is_told_apart_along_a_ray():
+def test_depths_along_a_ray_differ():
     """Cells of one ray have the same features; only their position tells them apart."""
     network = small('resnet18-unproject')
     nn.init.normal_(network.position.weight)
@@ -269,7 +269,7 @@ def test_weights_for_three_colors_fit(tmp_path):
     with torch.inference_mode():
         torch.testing.assert_close(encoder(images)[-1], encoder(other)[-1])
     assert torch.equal(encoder.layer3[1].conv2.weight, source.layer3[1].conv2.weight)
-    with pytest.raises(InputError, match='no weights of such a ResNet'):
+    with pytest.raises(InputError, match='ResNet'):
         load_imagenet_weights(ResNet(34), tmp_path / 'resnet18.pth')
     with pytest.raises(InputError, match='nowhere.pth'):
         load_imagenet_weights(ResNet(18), tmp_path / 'nowhere.pth')
@@ -287,5 +287,5 @@ def test_backbone_of_timm_fits_the_networks():
 
 def test_backbone_without_timm_is_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, 'timm', None)
-    with pytest.raises(MissingDependencyError, match='efficientnet_b0.*pip install timm'):
+    with pytest.raises(MissingDependencyError, match='efficientnet_b0.*timm'):
         build_network('resfest', backbone='efficientnet_b0')

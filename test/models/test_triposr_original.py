@@ -3,7 +3,14 @@
 The clean-room TripoSR against the original, with the same random weights and pictures.
 
 Needs the original's source (github.com/VAST-AI-Research/TripoSR) in the folder that
-IMG2SCENE_TRIPOSR_SOURCE names, and what it imports: einops, omegaconf, transformers before 5.
+IMG2SCENE_TRIPOSR_SOURCE names, and what it imports:
+
+    pip install --no-deps --target DEPS transformers==4.35.0 tokenizers==0.14.1
+    pip install --no-deps --target DEPS huggingface_hub==0.17.3 einops omegaconf
+    pip install --no-deps --target DEPS 'antlr4-python3-runtime==4.9.*'
+    IMG2SCENE_TRIPOSR_SOURCE=TripoSR PYTHONPATH=DEPS pytest -s test/models/test_triposr_original.py
+
+With IMG2SCENE_TRIPOSR_WHOLE=1 of the published sizes, in minutes.
 """
 
 import importlib

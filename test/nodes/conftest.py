@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from harness import GEOMETRIC
 from harness import NodeProcess
 from harness import Robot
 
@@ -32,10 +33,10 @@ def save_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def scene_node(
     robot: Robot, save_directory: Path, tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[NodeProcess]:
-    """Run a scene node with default parameters, which starts by itself."""
+    """Run a scene node without networks, which starts by itself."""
     node = NodeProcess(
         'scene_node', robot.domain, tmp_path_factory.mktemp('logs'),
-        '-p', f'save_directory:={save_directory}')
+        *GEOMETRIC, '-p', f'save_directory:={save_directory}')
     yield node
     assert node.is_running, node.log
     assert node.stop() == 0

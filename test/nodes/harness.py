@@ -41,6 +41,10 @@ LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 TRANSITIONS = {'configure': 1, 'cleanup': 2, 'activate': 3, 'deactivate': 4}
 
 
+# Arguments for backends that need no networks, so that the node starts at once.
+GEOMETRIC = ('-p', 'detector:=tabletop', '-p', 'reconstructor:=depth_shell')
+
+
 class NodeProcess:
     """A node as a process; what it writes goes to a file."""
 

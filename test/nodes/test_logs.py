@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from harness import GEOMETRIC
 from harness import FakeCamera
 from harness import NodeProcess
 from harness import Robot
@@ -63,21 +64,21 @@ def test_logging_reaches_rosout_at_its_level(
 ) -> None:
     logged: list[Log] = []
     robot.node.create_subscription(Log, '/rosout', logged.append, ALL)
-    node = NodeProcess('scene_node', robot.domain, tmp_path, '-p', 'detector:=acme')
+    node = NodeProcess('scene_node', robot.domain, tmp_path, *GEOMETRIC, '-p', 'detector:=acme')
     camera = FakeCamera(robot, half_size(recorded('table_mustard_bottle')))
 
     def levels() -> dict[str, int]:
         return {line.msg: line.level for line in logged if line.name == 'img2scene'}
 
     robot.spin_until(lambda: 'the weights are lost' in levels(), 'it logs', camera.send)
-    told = levels()
-    assert told['loading weights'] == LoggingSeverity.INFO
-    assert told['the weights are old'] == LoggingSeverity.WARN
-    assert told['the weights are wrong'] == LoggingSeverity.ERROR
-    assert told['the weights are lost'] == LoggingSeverity.FATAL
-    broken, = (line for line in told if "'broken' of the package 'acme'" in line)
-    assert told[broken] == LoggingSeverity.WARN, 'it was logged before the node was complete'
-    assert not [line for line in told if 'a detail' in line]
+    logged = levels()
+    assert logged['loading weights'] == LoggingSeverity.INFO
+    assert logged['the weights are old'] == LoggingSeverity.WARN
+    assert logged['the weights are wrong'] == LoggingSeverity.ERROR
+    assert logged['the weights are lost'] == LoggingSeverity.FATAL
+    broken, = (line for line in logged if "'broken' of the package 'acme'" in line)
+    assert logged[broken] == LoggingSeverity.WARN, 'it was logged before the node was complete'
+    assert not [line for line in logged if 'a detail' in line]
     assert '[INFO]' in next(line for line in node.log.splitlines() if 'loading weights' in line)
     camera.close()
     assert node.stop() == 0
@@ -87,7 +88,7 @@ def test_log_level_of_ros_shows_details(
     robot: Robot, tmp_path: Path, recorded: Callable[[str], Frame],
 ) -> None:
     node = NodeProcess(
-        'scene_node', robot.domain, tmp_path, '-p', 'detector:=acme', '--log-level',
+        'scene_node', robot.domain, tmp_path, *GEOMETRIC, '-p', 'detector:=acme', '--log-level',
         'img2scene:=debug')
     camera = FakeCamera(robot, half_size(recorded('table_mustard_bottle')))
     robot.spin_until(lambda: 'a detail for who asks' in node.log, 'it tells', camera.send)

@@ -230,7 +230,7 @@ def test_address_that_cannot_be_listened_on(host: str, port: int | None) -> None
             MeshServer(host, port)
 
 
-def test_on_all_addresses_viewers_are_told_the_hosts_name() -> None:
+def test_on_all_addresses_viewers_get_the_hosts_name() -> None:
     server = MeshServer('0.0.0.0', 0)
     assert re.fullmatch(rf'http://{re.escape(socket.gethostname())}:\d+', server.base_uri)
     server.close()

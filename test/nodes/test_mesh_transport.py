@@ -286,7 +286,7 @@ def test_damaged_textures_are_not_sent(
     stage = stage(mesh_transport='inline_texture')
     model = textured_model()
     bad = replace(model, texture=change(model.texture))
-    with pytest.raises(InputError, match=f'{sentence}.*; egg 1 is shown inline instead'):
+    with pytest.raises(InputError, match=f'{sentence}.*egg 1'):
         stage.show(thing(1, bad))
     stage.viewer.check(Scene(FRAME, (thing(1, bad),)), textured=False)
     assert stage.viewer.loaded == 0
@@ -334,10 +334,10 @@ def test_without_room_meshes_are_shown_inline(
     stage = stage(mesh_transport='file', mesh_directory=str(tmp_path))
     for path in tmp_path.iterdir():
         path.rmdir()
-    with pytest.raises(InputError, match=f'cannot write .*{tmp_path}.*; egg 1 is shown inline'):
+    with pytest.raises(InputError, match=f'{tmp_path}.*egg 1'):
         stage.show(thing(1))
     stage.viewer.check(Scene(FRAME, (thing(1),)), textured=False)
-    with pytest.raises(InputError, match='cannot write'):
+    with pytest.raises(InputError, match=str(tmp_path)):
         stage.output.show(Scene(FRAME, (thing(1),)), False)
     path.mkdir()
     stage.show(thing(1))
@@ -356,7 +356,7 @@ def camera(
 
 
 def restart(robot: Robot, **parameters: Any) -> None:
-    """Let the scene node begin anew with some parameters of the markers."""
+    """Let the scene node start again with some parameters of the markers."""
     assert robot.change_state('deactivate') and robot.change_state('cleanup')
     for name, value in parameters.items():
         assert not robot.set_parameter(f'markers.{name}', value)

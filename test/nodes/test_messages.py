@@ -138,11 +138,11 @@ def no_height(message: Image) -> None:
 
 
 @pytest.mark.parametrize('damage, sentence', [
-    (short_step, 'step of 14 bytes but its rows have 15'),
-    (truncated, 'truncated: 104 bytes for 7 rows of 15'),
-    (no_data, 'truncated: 0 bytes'),
-    (no_width, r'empty \(0x7 pixels\)'),
-    (no_height, r'empty \(5x0 pixels\)'),
+    (short_step, '14 bytes.*15'),
+    (truncated, '104 bytes.*7 rows of 15'),
+    (no_data, '0 bytes.*7 rows'),
+    (no_width, '0x7 pixels'),
+    (no_height, '5x0 pixels'),
 ])
 def test_refuses_damaged_images(rgb: np.ndarray, damage: callable, sentence: str) -> None:
     message = image(rgb, 'rgb8')
@@ -152,18 +152,18 @@ def test_refuses_damaged_images(rgb: np.ndarray, damage: callable, sentence: str
 
 
 def test_refuses_depth_as_color_and_color_as_depth(rgb: np.ndarray) -> None:
-    with pytest.raises(InputError, match="'32FC1', which is a depth encoding"):
+    with pytest.raises(InputError, match="'32FC1'"):
         messages.color_from_image(image(rgb[..., 0].astype(np.float32), '32FC1'))
-    with pytest.raises(InputError, match="'bgr8', which is a picture's"):
+    with pytest.raises(InputError, match="'bgr8'.*depth"):
         messages.depth_from_image(image(rgb, 'bgr8'))
 
 
 @pytest.mark.parametrize('read', [messages.color_from_image, messages.depth_from_image])
-def test_names_unknown_encoding_and_mends_without_cv_bridge(
+def test_names_unknown_encoding_and_fix_without_cv_bridge(
     monkeypatch: pytest.MonkeyPatch, rgb: np.ndarray, read: callable,
 ) -> None:
     monkeypatch.setitem(sys.modules, 'cv_bridge', None)  # import raises ImportError
-    with pytest.raises(InputError, match="'bayer_rggb8'.*rgb8.*install cv_bridge"):
+    with pytest.raises(InputError, match="'bayer_rggb8'.*rgb8.*cv_bridge"):
         read(image(rgb[..., 0], 'bayer_rggb8'))
 
 
@@ -189,7 +189,7 @@ def test_reads_other_encodings_through_cv_bridge(
         messages.color_from_image(image(rgb[..., :2], 'yuv422_yuy2')), rgb)
     np.testing.assert_array_equal(
         messages.depth_from_image(image(np.full((HEIGHT, WIDTH), 1.5), '64FC1')), 1.5)
-    with pytest.raises(InputError, match="cannot read the encoding 'nonsense'.*Unrecognized"):
+    with pytest.raises(InputError, match="'nonsense'.*Unrecognized"):
         messages.color_from_image(image(rgb, 'nonsense'))
 
 

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import trimesh
+from harness import GEOMETRIC
 from harness import NodeProcess
 from harness import Robot
 from harness import meshes
@@ -307,7 +308,7 @@ def test_bad_start_is_mended_without_a_restart(tmp_path: Path) -> None:
         ' image_transport: pigeon, detector: nonsense}}')
     robot = Robot(free_domain(), scene='/robot/img2scene')
     node = NodeProcess(
-        'scene_node', robot.domain, tmp_path, '-r', '__ns:=/robot',
+        'scene_node', robot.domain, tmp_path, '-r', '__ns:=/robot', *GEOMETRIC,
         '--params-file', str(tmp_path / 'parameters.yaml'))
 
     def refused(sentence: str) -> None:
@@ -326,7 +327,7 @@ def test_bad_start_is_mended_without_a_restart(tmp_path: Path) -> None:
     assert 'one of raw' in robot.set_parameter('image_transport', 'dove')
     assert not robot.set_parameter('image_transport', 'raw')
     assert not robot.change_state('configure')
-    refused("no 'nonsense' among the detectors; choose one of auto, detr, tabletop")
+    refused("no 'nonsense' among the detectors; choose one of auto, coco, detr, tabletop")
     assert not robot.set_parameter('detector', 'detr')
     assert not robot.set_parameter('detr.checkpoint', str(tmp_path / 'no_such_checkpoint'))
     assert not robot.change_state('configure')
@@ -346,7 +347,7 @@ def test_bad_start_is_mended_without_a_restart(tmp_path: Path) -> None:
 def test_starts_without_a_network_and_tells_what_it_detects_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The configured checkpoint is nowhere; bundled weights or depth alone do."""
+    """The chosen checkpoint is nowhere; the bundled network or depth alone do."""
     monkeypatch.setenv('HF_HUB_OFFLINE', '1')
     monkeypatch.setenv('HF_HOME', str(tmp_path))
     robot = Robot(free_domain())
@@ -355,7 +356,7 @@ def test_starts_without_a_network_and_tells_what_it_detects_with(
         '-p', 'detr.checkpoint:=nobody/nothing')
     robot.spin_until(lambda: 'active; listening' in node.log, 'the node is active')
     line, = (line for line in node.log.splitlines() if 'the detector takes' in line)
-    assert 'the bundled weights' in line or 'depth alone' in line
+    assert "'coco'" in line or 'depth alone' in line
     assert 'hf download nobody/nothing' in line
     robot.close()
     assert node.stop() == 0

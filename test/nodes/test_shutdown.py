@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from harness import GEOMETRIC
 from harness import FakeCamera
 from harness import NodeProcess
 from harness import Robot
@@ -152,7 +153,8 @@ def test_a_signal_ends_the_node_at_any_moment(
     {'importing': importing, 'making': making}.get(moment, lambda site: None)(site)
     chosen = {'loading': 'detector:=loading', 'rebuilding': 'reconstructor:=rebuilding'}
     node = NodeProcess(
-        'scene_node', robot.domain, tmp_path, '-p', chosen.get(moment, 'autostart:=true'))
+        'scene_node', robot.domain, tmp_path, *GEOMETRIC,
+        '-p', chosen.get(moment, 'autostart:=true'))
 
     def has_come() -> bool:
         assert node.is_running, node.log
@@ -168,7 +170,7 @@ def test_a_signal_ends_the_node_at_any_moment(
 
 
 def test_the_node_answers_while_it_loads(robot: Robot, site: Path, tmp_path: Path) -> None:
-    node = NodeProcess('scene_node', robot.domain, tmp_path, '-p', 'detector:=loading')
+    node = NodeProcess('scene_node', robot.domain, tmp_path, *GEOMETRIC, '-p', 'detector:=loading')
     robot.spin_until((site / 'loading.begun').exists, 'it loads')
     assert robot.diagnosis() == 'configuring' and robot.state == 'configuring'
     assert 'forget_after' in robot.set_parameter('forget_after', 3), 'the models would not know'
@@ -182,7 +184,8 @@ def test_the_node_answers_while_it_loads(robot: Robot, site: Path, tmp_path: Pat
 def test_models_are_dropped_when_nothing_uses_them(
     robot: Robot, camera: FakeCamera, site: Path, tmp_path: Path,
 ) -> None:
-    node = NodeProcess('scene_node', robot.domain, tmp_path, '-p', 'reconstructor:=rebuilding')
+    node = NodeProcess(
+        'scene_node', robot.domain, tmp_path, *GEOMETRIC, '-p', 'reconstructor:=rebuilding')
     robot.spin_until((site / 'rebuilding.begun').exists, 'an object is rebuilt', camera.send)
     assert robot.change_state('deactivate')
     client = robot.node.create_client(ChangeState, f'{robot.scene}/change_state')
@@ -216,7 +219,8 @@ def test_an_activation_that_fails_leaves_nothing(
     robot: Robot, site: Path, tmp_path: Path, cause: tuple[str, ...],
 ) -> None:
     (site / 'tf2_ros.py').write_text(TF)
-    node = NodeProcess('scene_node', robot.domain, tmp_path, '-p', 'support_frame:=table', *cause)
+    node = NodeProcess(
+        'scene_node', robot.domain, tmp_path, *GEOMETRIC, '-p', 'support_frame:=table', *cause)
     robot.spin_until(lambda: 'cannot activate' in robot.diagnosis(), 'it fails')
     assert robot.state == 'inactive'
     assert set(subscribers(robot).values()) == {0}
@@ -233,7 +237,7 @@ def test_a_configuration_that_fails_leaves_nothing(
 ) -> None:
     (site / 'no_output').touch()
     node = NodeProcess(
-        'scene_node', robot.domain, tmp_path, '-p', 'outputs:=[markers, failing]')
+        'scene_node', robot.domain, tmp_path, *GEOMETRIC, '-p', 'outputs:=[markers, failing]')
     robot.spin_until(lambda: 'cannot configure' in robot.diagnosis(), 'it fails')
     robot.spin_until(
         lambda: not robot.node.count_publishers('/img2scene/markers'), 'no publisher is left')

@@ -249,11 +249,11 @@ def test_bad_input_is_one_sentence():
     pixel[200, 300] = True
     none = np.zeros((0, 3), int)
     for vertices, faces, mask, words in (
-            (good, none, None, 'has no faces'), (good[:0], none, None, 'has no faces'),
-            (np.full_like(good, np.nan), shot.faces, None, 'not finite'),
-            (np.zeros_like(good), shot.faces, None, 'no extent'),
-            (good, shot.faces, empty, 'mask is empty'),
-            (good, shot.faces, pixel, 'less than 8 pixels')):
+            (good, none, None, 'faces'), (good[:0], none, None, 'faces'),
+            (np.full_like(good, np.nan), shot.faces, None, 'finite'),
+            (np.zeros_like(good), shot.faces, None, 'extent'),
+            (good, shot.faces, empty, 'mask'),
+            (good, shot.faces, pixel, '8 pixels')):
         seen = sighting if mask is None else replace(
             sighting, detection=replace(sighting.detection, mask=mask))
         with pytest.raises(ReconstructionError, match=words) as caught:

@@ -371,22 +371,22 @@ def test_token_comes_from_the_environment_and_stays_out_of_the_log(
 
 
 def test_it_is_off_until_a_server_is_named() -> None:
-    with pytest.raises(OptionError, match='off, because it sends pictures'):
+    with pytest.raises(OptionError, match='remote.url'):
         Pipeline(PipelineOptions(reconstructor='remote'))
     for url in ('nowhere', 'ftp://host/', 'https://', 'http://[', 'http://host:port/'):
-        with pytest.raises(OptionError, match='no address'):
+        with pytest.raises(OptionError, match='remote.url'):
             remote(url)
-    with pytest.raises(OptionError, match='must not hold a password') as caught:
+    with pytest.raises(OptionError, match='remote.token_variable') as caught:
         remote('https://me:secret@host/')
     assert 'secret' not in str(caught.value)
 
 
 @pytest.mark.parametrize('url, words', [
-    ('https://meshes.example/api', "'meshes.example': pictures leave this robot"),
-    ('http://meshes.example/api', 'pictures leave this robot, unencrypted'),
-    ('http://127.0.0.1:7860', 'which is this machine'),
-    ('http://localhost:7860', 'which is this machine'),
-    ('http://[::1]:7860', 'which is this machine'),
+    ('https://meshes.example/api', 'meshes.example'),
+    ('http://meshes.example/api', 'unencrypted'),
+    ('http://127.0.0.1:7860', '127.0.0.1'),
+    ('http://localhost:7860', 'localhost'),
+    ('http://[::1]:7860', '::1'),
 ])
 def test_that_pictures_leave_is_said_once(
     url: str, words: str, caplog: pytest.LogCaptureFixture,
@@ -400,8 +400,8 @@ def test_object_that_is_hardly_seen_is_not_sent(serve: Callable[..., Server]) ->
     server = serve(lambda handler, request: handler.say(GLB))
     pixel = np.zeros((240, 320), bool)
     pixel[100, 200] = True
-    for mask, words in ((None, 'needs a mask'), (np.zeros_like(pixel), 'less than 8 pixels'),
-                        (pixel, 'less than 8 pixels')):
+    for mask, words in ((None, 'mask'), (np.zeros_like(pixel), '8 pixels'),
+                        (pixel, '8 pixels')):
         with pytest.raises(ReconstructionError, match=words):
             remote(server.url).reconstruct(with_mask(sighting(), mask))
     assert not server.requests

@@ -143,14 +143,14 @@ def test_field_without_a_surface_is_one_sentence(checkpoint: Path, value: float)
 
 def test_object_that_is_hardly_seen_is_one_sentence(checkpoint: Path) -> None:
     reconstructor = built(checkpoint)
-    for mask, words in ((None, 'needs a mask'), (np.zeros((240, 320), bool), 'less than 8')):
+    for mask, words in ((None, 'mask'), (np.zeros((240, 320), bool), '8 pixels')):
         with pytest.raises(ReconstructionError, match=words):
             reconstructor.reconstruct(with_mask(sighting(), mask))
 
 
 def test_damaged_checkpoint_is_one_sentence(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / 'model_index.json').write_text('{')
-    with pytest.raises(InputError, match='cannot be read') as caught:
+    with pytest.raises(InputError, match='model_index.json') as caught:
         ShapEReconstructor(ShapEOptions(checkpoint=str(tmp_path), device='cpu'))
     assert '\n' not in str(caught.value)
 
@@ -170,5 +170,5 @@ def test_mesh_of_diffusers_keeps_its_shape_and_colours() -> None:
 
 @pytest.mark.skipif(find_spec('diffusers') is not None, reason='diffusers is installed')
 def test_missing_package_is_one_sentence() -> None:
-    with pytest.raises(MissingDependencyError, match='pip install diffusers'):
+    with pytest.raises(MissingDependencyError, match='diffusers'):
         ShapEReconstructor()

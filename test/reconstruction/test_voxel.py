@@ -410,14 +410,13 @@ def test_too_little_of_an_object_is_one_clear_sentence(
     one = small(sightings[0], pixels)
     if not with_depth:
         one = replace(one, frame=Frame(frame.color, frame.camera))
-    with pytest.raises(ReconstructionError, match='less than 8 pixels'):
+    with pytest.raises(ReconstructionError, match='8 pixels'):
         bundled_reconstructor.reconstruct(one)
 
 
 @pytest.mark.parametrize('with_depth', (False, True))
 @pytest.mark.parametrize('value, words', (
-    (-9.0, 'sees no solid'), (9.0, 'takes all the space'), (np.nan, 'not finite'),
-    (-np.inf, 'not finite')))
+    (-9.0, "'threshold'"), (9.0, 'weights'), (np.nan, "'dtype'"), (-np.inf, "'dtype'")))
 def test_an_answer_that_is_no_solid_is_one_clear_sentence(
     value: float, words: str, with_depth: bool, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -429,13 +428,13 @@ def test_an_answer_that_is_no_solid_is_one_clear_sentence(
 def test_a_network_that_runs_out_of_memory_is_one_clear_sentence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What could be mended is said."""
+    """The error says what can be fixed."""
     class Hungry(Constant):
         def forward(self, pictures: Tensor, half_field: Tensor, resolution: int) -> Tensor:
             """Fail as CUDA does."""
             raise RuntimeError('CUDA out of memory. Tried to allocate 2 GiB')
 
-    with pytest.raises(ReconstructionError, match="out of memory.*'max_batch'"):
+    with pytest.raises(ReconstructionError, match="'max_batch'"):
         rebuild(Hungry(0.0), sighting_of_bars(PLACES[0], with_depth=True), monkeypatch)
 
 
@@ -475,11 +474,11 @@ def test_crops_are_as_large_as_the_weights_know_them(
 
 
 @pytest.mark.parametrize('damage, words', (
-    (lambda folder: shutil.rmtree(folder), 'no network in'),
-    (lambda folder: (folder / 'model.safetensors').unlink(), 'cannot read the weights'),
-    (lambda folder: (folder / 'model.safetensors').write_bytes(b'no'), 'cannot read the weights'),
+    (lambda folder: shutil.rmtree(folder), 'run'),
+    (lambda folder: (folder / 'model.safetensors').unlink(), 'model.safetensors'),
+    (lambda folder: (folder / 'model.safetensors').write_bytes(b'no'), 'model.safetensors'),
     (lambda folder: (folder / 'config.json').write_text('{"model_type": "rt_detr_v2"}'),
-     'does not name a network'),
+     'config.json'),
 ))
 def test_wrong_weights_are_one_clear_sentence(
     damage: Callable[[Path], object], words: str, tmp_path: Path,
@@ -494,13 +493,13 @@ def test_wrong_weights_are_one_clear_sentence(
 def test_weights_of_another_architecture_are_one_clear_sentence(tmp_path: Path) -> None:
     """The config says one network, the file holds another."""
     folder = copy_of_weights(tmp_path / 'run', network='resfest', options={})
-    with pytest.raises(InputError, match='weights of another network'):
+    with pytest.raises(InputError, match='model.safetensors'):
         VoxelReconstructor(VoxelOptions(weights=str(folder)))
 
 
 def test_a_device_that_is_not_there_is_one_clear_sentence() -> None:
     """Its name is said."""
-    with pytest.raises(OptionError, match="'device' is 'cuda:77'"):
+    with pytest.raises(OptionError, match="'device'.*'cuda:77'"):
         VoxelReconstructor(VoxelOptions(device='cuda:77'))
 
 
@@ -509,14 +508,15 @@ def test_a_network_that_sees_nothing_does_not_break_the_scene(
 ) -> None:
     """Every object stays as its box and says why."""
     monkeypatch.setattr(networks, 'load_network', lambda folder: Constant(-9.0))
-    scene = Pipeline(PipelineOptions(reconstructor='voxel')).run(recorded('ycb_3'))
+    pipeline = Pipeline(PipelineOptions(detector='tabletop', reconstructor='voxel'))
+    scene = pipeline.run(recorded('ycb_3'))
     assert [found.model.reconstructor for found in scene.objects] == ['box'] * 3
-    assert all('sees no solid' in found.note and found.is_final for found in scene.objects)
+    assert all("'threshold'" in found.note and found.is_final for found in scene.objects)
 
 
 def test_the_whole_way(recorded: Callable[[str], Frame]) -> None:
     """All objects of a frame get their mesh, in batches."""
-    pipeline = Pipeline(PipelineOptions(reconstructor='voxel'))
+    pipeline = Pipeline(PipelineOptions(detector='tabletop', reconstructor='voxel'))
     passes = []
     batch = pipeline.reconstructor.reconstruct_batch
     pipeline.reconstructor.reconstruct_batch = (

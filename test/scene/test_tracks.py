@@ -248,10 +248,10 @@ def test_an_object_keeps_the_name_that_its_sightings_are_surest_of() -> None:
     seen = Scenery(mug())
     sighting, = seen.sightings
     found = []
-    for label, score in (('object', 0.9), ('cup', 0.8), ('object', 0.9), ('bowl', 0.5),
-                         ('bowl', 0.5)):
+    for label, score in (('object', 0.9), ('cup', 0.8), ('object', 0.9), ('can', 0.7),
+                         ('can', 0.7)):
         detection = replace(sighting.detection, label=label, score=score)
         seen.sightings = [replace(sighting, detection=detection)]
         found += perceive(tracker, seen)
-    assert [one.detection.label for one in found] == ['object', 'cup', 'cup', 'cup', 'bowl']
+    assert [one.detection.label for one in found] == ['object', 'cup', 'cup', 'cup', 'can']
     assert len({one.id for one in found}) == 1

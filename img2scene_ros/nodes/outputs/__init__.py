@@ -5,6 +5,7 @@ Outputs: what the scene is shown as, one file each.
 An output is chosen by its file's name in the node's parameter `outputs`.
 """
 
+from typing import Any
 from typing import Protocol
 from typing import runtime_checkable
 
@@ -12,19 +13,16 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy
 from rclpy.qos import QoSProfile
 
-from img2scene_ros.options import Options
+from img2scene_ros.options import Configurable
 from img2scene_ros.types import Scene
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
-class Output(Protocol):
-    """Shows scenes; its options may be replaced while it runs, except the read-only ones."""
+class Output(Configurable, Protocol):
+    """Shows scenes."""
 
-    Options: type[Options]
-    options: Options
-
-    def __init__(self, node: LifecycleNode, options: Options) -> None:
+    def __init__(self, node: LifecycleNode, options: Any) -> None:
         """Create the publishers."""
 
     def show(self, scene: Scene, changed: bool) -> None:

@@ -11,12 +11,16 @@ from img2scene_ros.options import Options
 from img2scene_ros.types import Scene
 
 
+class LabelsOptions(Options):
+    """`labels` has no options."""
+
+
 class LabelsOutput:
     """Publishes a mono16 picture per frame while someone listens: pixel = track id, 0 = none."""
 
-    Options = Options
+    Options = LabelsOptions
 
-    def __init__(self, node: LifecycleNode, options: Options) -> None:
+    def __init__(self, node: LifecycleNode, options: LabelsOptions) -> None:
         self.options = options
         self._node = node
         self._publisher = node.create_lifecycle_publisher(Image, '~/labels', 1)

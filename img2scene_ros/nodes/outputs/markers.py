@@ -44,9 +44,10 @@ from img2scene_ros.options import option
 from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import Scene
 from img2scene_ros.types import SceneObject
+from img2scene_ros.types import Texture
 
-LOOK = 0.2  # seconds between two looks at whether a viewer has joined
-_TURNED = np.cos(np.radians(10.0))  # the light has moved by so much: shade anew
+PERIOD = 0.2  # seconds between two checks whether a viewer has joined
+_TURNED = np.cos(np.radians(10.0))  # the light has moved by so much: shade again
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class MarkersOutput:
         self.options = options
         self._node = node
         self._publisher = node.create_lifecycle_publisher(MarkerArray, '~/markers', LATCHED)
-        self._lock = Lock()  # workers show scenes, the executor looks for viewers
+        self._lock = Lock()  # workers show scenes, the executor checks for viewers
         self._is_active = False
         self._files: MeshFiles | None = None  # with `file` and `http`, while active
         self._refusal = ''  # why there are none
@@ -99,7 +100,7 @@ class MarkersOutput:
         self._timer = None
         if options.mesh_transport == 'inline_texture':
             self._timer = node.create_timer(
-                LOOK, self._welcome, clock=Clock(clock_type=ClockType.STEADY_TIME))
+                PERIOD, self._welcome, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def activate(self) -> None:
         """Open the place where viewers fetch meshes, if there is to be one."""
@@ -146,10 +147,11 @@ class MarkersOutput:
         self._node.destroy_lifecycle_publisher(self._publisher)
 
     def _welcome(self) -> None:
-        """Send everything anew when a viewer has joined; the latest message had no textures."""
+        """Send everything again when a viewer has joined; the latest message had no textures."""
         with self._lock:
             before, self._viewers = self._viewers, self._publisher.get_subscription_count()
-            if self._viewers > before and self._is_active and self._viewed.textures:
+            is_new = self._viewers > before and self._is_active
+            if is_new and self._latest and self._viewed.textures:
                 self._viewed = Viewed()
                 self._publish(self._latest)
 
@@ -185,7 +187,7 @@ class MarkersOutput:
         known = self._textured.get(item.id)
         if known is None or known[0] is not model:
             try:
-                known = model, *self._texture(model)
+                known = model, *self._texture(model, model.texture)
             except InputError as error:
                 self._problem = (
                     f'{error}; {item.detection.label} {item.id} is shown inline instead')
@@ -193,7 +195,9 @@ class MarkersOutput:
             self._textured[item.id] = known
         return known[1:]
 
-    def _texture(self, model: ObjectModel) -> tuple[Marker, CompressedImage | None]:
+    def _texture(
+        self, model: ObjectModel, texture: Texture,
+    ) -> tuple[Marker, CompressedImage | None]:
         """
         Make the marker of a textured mesh.
 
@@ -201,14 +205,14 @@ class MarkersOutput:
         """
         if self._refusal:
             raise InputError(self._refusal)
-        check_texture(model)
+        check_texture(texture, model.faces)
         if self._files:
             return marker_from_resource(self._files.uri(model)), None
-        return (marker_from_textured_mesh(model.vertices, model.faces, model.texture.uv),
-                texture_from_png(model.texture.png))
+        return (marker_from_textured_mesh(model.vertices, model.faces, texture.uv),
+                texture_from_png(texture.png))
 
     def _shade(self, item: SceneObject) -> Marker:
-        """Return the object with coloured corners; it is made anew when mesh or light differ."""
+        """Return the object with coloured corners; it is made again when mesh or light differ."""
         to_camera = item.rotation.T @ -item.position
         to_camera = to_camera / max(np.linalg.norm(to_camera), 1e-9)
         known = self._shaded.get(item.id)

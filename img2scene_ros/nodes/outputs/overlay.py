@@ -11,12 +11,16 @@ from img2scene_ros.rendering.pictures import draw_overlay
 from img2scene_ros.types import Scene
 
 
+class OverlayOptions(Options):
+    """`overlay` has no options."""
+
+
 class OverlayOutput:
     """Publishes an rgb8 picture per frame while someone listens."""
 
-    Options = Options
+    Options = OverlayOptions
 
-    def __init__(self, node: LifecycleNode, options: Options) -> None:
+    def __init__(self, node: LifecycleNode, options: OverlayOptions) -> None:
         self.options = options
         self._node = node
         self._publisher = node.create_lifecycle_publisher(Image, '~/overlay', 1)

@@ -3,15 +3,16 @@
 
 import numpy as np
 import pytest
+from distances_without_depth import CELLS
+from distances_without_depth import distance_errors
 from pinhole import CAMERA
 from pinhole import HEIGHT
 from pinhole import cylinder
 from pinhole import floor
 from pinhole import in_camera
 from pinhole import seen
+from scenes import error_rows
 
-from img2scene_ros.learning.distance_errors import distance_errors
-from img2scene_ros.learning.distance_errors import distance_table
 from img2scene_ros.learning.samples import ObjectTruth
 from img2scene_ros.learning.samples import SceneSample
 from img2scene_ros.localization import object_axes
@@ -34,8 +35,8 @@ def scene(y: float, scale: float = 1.0) -> SceneSample:
 def test_errors_are_those_of_the_scene() -> None:
     """A cup twice as large as usual seems at half its distance by its size, not by its foot."""
     errors = distance_errors([scene(1.2, 2.0)])
-    by_foot, = errors['exact', 'plane']
-    by_size, = errors['exact', 'size_prior']
+    by_foot, = errors['exact', '`plane`']
+    by_size, = errors['exact', '`size_prior`']
     assert abs(by_foot.distance) < 0.02 and by_foot.is_whole
     assert by_size.distance == pytest.approx(-np.log(2), abs=0.03)
     assert by_size.size == pytest.approx(np.log(2), abs=0.03)
@@ -45,8 +46,7 @@ def test_errors_are_those_of_the_scene() -> None:
 def test_the_table_has_a_row_for_every_way() -> None:
     """Medians of whole objects; nothing is hidden here."""
     scenes = [scene(y) for y in (0.9, 1.1, 1.3)]
-    lines = list(distance_table(distance_errors(scenes)))
-    rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in lines[2:]]
+    rows = list(error_rows(distance_errors(scenes), CELLS))
     assert [row[:2] for row in rows if row[2] == 'whole'] == [
         ['exact', '`plane`'], ['exact', '`size_prior`'], ['1 degree, 2 %', '`plane`'],
         ['1 degree, 2 %', '`size_prior`'], ['1 degree, 2 %', '`auto`'],

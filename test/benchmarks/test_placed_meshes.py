@@ -5,9 +5,11 @@ from itertools import islice
 
 import numpy as np
 import pytest
+from placed_meshes import CELLS
+from placed_meshes import COLUMNS
+from placed_meshes import placing_errors
+from scenes import error_rows
 
-from img2scene_ros.learning.placing_errors import placing_errors
-from img2scene_ros.learning.placing_errors import placing_table
 from img2scene_ros.learning.shapes import open_library
 from img2scene_ros.learning.synthetic import RenderOptions
 from img2scene_ros.learning.synthetic import scene_samples
@@ -24,7 +26,7 @@ def test_what_is_known_decides_how_far_meshes_are_off() -> None:
     assert {len(some) for some in errors.values()} == {6}
     place = {setup: np.nanmedian([one.position for one in some])
              for setup, some in errors.items()}
-    assert place['depth and plane', 0.0, 'exact'] < 0.03
-    assert place['depth and plane', 0.0, 'exact'] < place['neither', 0.0, 'exact']
-    lines = list(placing_table(errors))
-    assert len({line.count('|') for line in lines}) == 1 and len(lines) > 10
+    assert place['depth and plane', '0 degrees', 'exact'] < 0.03
+    assert place['depth and plane', '0 degrees', 'exact'] < place['neither', '0 degrees', 'exact']
+    rows = list(error_rows(errors, CELLS))
+    assert len(rows) > 10 and {len(row) for row in rows} == {len(COLUMNS)}

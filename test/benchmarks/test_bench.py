@@ -7,17 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from synthetic import GEOMETRIC
 
 from img2scene_ros.benchmark import accuracy
 from img2scene_ros.benchmark import bench
 from img2scene_ros.pipeline import Pipeline
+from img2scene_ros.pipeline import parse_settings
 from img2scene_ros.types import Frame
 
 
 @pytest.mark.slow
 def test_a_row_per_frame(frames_folder: Path) -> None:
     """Frames with truth get their accuracy, the others do not."""
-    table = bench([frames_folder / 'table_pepper_can', frames_folder / 'ycb_3'], repeats=1)
+    folders = [frames_folder / 'table_pepper_can', frames_folder / 'ycb_3']
+    table = bench(folders, GEOMETRIC, repeats=1)
     with_truth, without = ([cell.strip() for cell in line.split('|')[1:-1]]
                            for line in table.splitlines()[-2:])
     assert with_truth[:3] == ['table_pepper_can', '1', '1'] and float(with_truth[5]) > 0.85
@@ -28,7 +31,7 @@ def test_a_row_per_frame(frames_folder: Path) -> None:
 def test_another_reconstructor(frames_folder: Path) -> None:
     """What is set is what is measured: boxes have other silhouettes."""
     folder = frames_folder / 'table_pepper_can'
-    rows = [bench([folder], {'reconstructor': name}, repeats=1).splitlines()[-1]
+    rows = [bench([folder], GEOMETRIC | {'reconstructor': name}, repeats=1).splitlines()[-1]
             for name in ('box', 'depth_shell')]
     box, shell = (float(row.split('|')[7]) for row in rows)
     assert box != shell
@@ -36,7 +39,7 @@ def test_another_reconstructor(frames_folder: Path) -> None:
 
 def test_the_sensors_noise_counts(frames_folder: Path) -> None:
     """Nothing stands out of the noise of a very bad depth camera."""
-    row = bench([frames_folder / 'table_pepper_can'], repeats=1, settings={
+    row = bench([frames_folder / 'table_pepper_can'], repeats=1, settings=GEOMETRIC | {
         'depth_noise.model': 'time_of_flight', 'depth_noise.constant': 1.0}).splitlines()[-1]
     assert row.split('|')[2].strip() == '0'
 
@@ -47,7 +50,7 @@ def test_accuracy_falls_when_the_object_is_elsewhere(
     """A mesh that is moved aside does not cover the silhouette any more."""
     name = 'table_pepper_can'
     frame = recorded(name)
-    found, = Pipeline().run(frame).objects
+    found, = Pipeline(*parse_settings(GEOMETRIC)).run(frame).objects
     right = accuracy(frames_folder / name, frame, [found])
     moved = replace(found, position=found.position + np.array([0.02, 0, 0]))
     wrong = accuracy(frames_folder / name, frame, [moved])
@@ -62,7 +65,7 @@ def test_objects_without_a_mask_are_measured_by_their_box(
     """The object that fills most of the truth is still the one that is taken."""
     name = 'table_pepper_can'
     frame = recorded(name)
-    found, = Pipeline().run(frame).objects
+    found, = Pipeline(*parse_settings(GEOMETRIC)).run(frame).objects
     bare = replace(found, detection=replace(found.detection, mask=None))
     aside = replace(bare, detection=replace(bare.detection, bbox=np.array([0.0, 0.0, 50.0, 50.0])))
     expected = accuracy(frames_folder / name, frame, [found])

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Compare the renderer of many scenes at once with the ray caster, and what is learned from both.
+How the renderer of many scenes at once compares with the ray caster.
 
-    python test/learning/measure_traced.py parity [PIX3D_SHAPES]
-    python test/learning/measure_traced.py learn OUT [NAME=VALUE ...]
+    python benchmarks/traced_scenes.py parity [PIX3D_SHAPES]
+    python benchmarks/traced_scenes.py learn OUT [NAME=VALUE ...]
 
 `parity` prints errors of depth and masks, and the time of both on one core. `learn` trains the
 same small network on the same crops of household objects, drawn by either, and prints the IoU of
@@ -11,15 +11,13 @@ both on the same crops of other objects.
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from time import process_time
 from zlib import compress
 
 import numpy as np
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from arranged_scenes import camera_of
 from arranged_scenes import stage_of
 from arranged_scenes import stock_of
@@ -33,6 +31,7 @@ from img2scene_ros.learning.shapes import HOUSEHOLD
 from img2scene_ros.learning.shapes import household_object
 from img2scene_ros.learning.shapes import open_library
 from img2scene_ros.rendering import traced
+from img2scene_ros.rendering.fields import DistanceFields
 
 TRAIN, TEST = range(6), range(60, 63)  # numbers of the household objects
 SETTINGS = ['size=64', 'resolution=32', 'batch=16', 'chunk=100', 'kept=20', 'reuse=8',
@@ -104,11 +103,14 @@ def _write(path: Path, groups: dict[str, list]) -> None:
         np.cumsum([len(part) for part in bits]), ()))
 
 
-def _casting(groups: dict[str, list]):
+def _casting(groups: dict[str, list]) -> Callable[..., traced.Pictures]:
     """Return what draws as `traced.draw`, but with the shapes' own surfaces, by the ray caster."""
     by_count = {len(group): tuple(group) for group in groups.values()}
 
-    def draw(fields, scenes, width, height, generator=None):
+    def draw(
+        fields: DistanceFields, scenes: traced.Scenes, width: int, height: int,
+        generator: torch.Generator | None = None,
+    ) -> traced.Pictures:
         shapes = by_count[len(fields.cell)]
         depth = torch.full((len(scenes.focal), height * width), torch.inf)
         ids = torch.zeros(depth.shape, dtype=torch.int16)

@@ -1,25 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-How far meshes are off after placing: `python -m` with folders of scenes and of their shapes.
+How far meshes are off after `reconstruction/placing.py`.
 
-A perfect network is played: it answers with the true shape of every visible object of rendered
-scenes, in the axes of the crop view, at any size and offset. What `placed` makes of it is compared
-with the truth: with noisy depth, with the support plane alone, and with neither.
+    python benchmarks/placed_meshes.py SCENES SHAPES [--meshes MESHES] [--objects 200]
+
+A perfect network is played: it answers with the true shape of every visible object of SCENES
+(`img2scene render SHAPES SCENES --kind scenes`), in the axes of the crop view, at any size and
+offset; objects of MESHES are skipped where it is not given. What `placed` makes of it is compared
+with the truth: with noisy depth, with the support plane alone, and with neither. Prints medians;
+positions are in shares of the distance.
 """
 
 import argparse
-from collections.abc import Iterator
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
+from scenes import WHOLE
+from scenes import error_rows
+from scenes import noisy_depth
 from scipy.spatial.transform import Rotation
 
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.errors import Img2SceneError
-from img2scene_ros.learning.depth_noise import add_depth_noise
+from img2scene_ros.learning.evaluation_scenes import given_shape
 from img2scene_ros.learning.samples import ObjectTruth
 from img2scene_ros.learning.samples import SceneSample
 from img2scene_ros.learning.samples import SceneSamples
@@ -34,63 +40,69 @@ from img2scene_ros.localization.sensor import SensorDistance
 from img2scene_ros.localization.size_prior import SizePriorDistance
 from img2scene_ros.models.crop import crop_view
 from img2scene_ros.reconstruction.placing import placed
+from img2scene_ros.tables import markdown_table
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 from img2scene_ros.types import Sighting
 from img2scene_ros.types import SupportPlane
 
 KNOWN = ('depth and plane', 'plane', 'neither')
-VIEWS = (0.0, 5.0)  # degrees that the network's view is off
+VIEWS = {'0 degrees': 0.0, '5 degrees': 5.0}  # that the network's view is off
 MASKS = {'exact': 0, '2 px wider': 2, '2 px narrower': -2}
-WHOLE = 0.9  # share of its full box that an object shows that counts as whole
-HEADING = (
-    '| known | view off | mask | objects | placed | place | 90 % below | size | 90 % below '
-    '| turn | silhouette IoU |',
-    '| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |')
+COLUMNS = ('known', 'view off', 'mask', 'objects', 'placed', 'position', '90 % below', 'size',
+           '90 % below', 'turn', 'silhouette IoU')
+CELLS = [
+    ('position', lambda values: f'{np.median(values):.1%}'),
+    ('position', lambda values: f'{np.percentile(values, 90):.1%}'),
+    ('size', lambda values: f'{np.median(values):.1%}'),
+    ('size', lambda values: f'{np.percentile(values, 90):.1%}'),
+    ('turn', lambda values: f'{np.median(values):.1f} degrees'),
+    ('silhouette_iou', lambda values: f'{np.nanmedian(values):.2f}')]
 
 
-@dataclass(frozen=True)
-class PlacingError:
+class PlacingError(NamedTuple):
     """
     How far one object is off; NaN where it was not placed.
 
+    - is_whole: nothing hides or cuts the object
     - position: of the middle of its vertices, as a share of its distance
     - size: |ln(placed size / true size)|
     - turn: degrees
     - silhouette_iou: what its `Fit` says
     """
 
-    position: float
-    size: float
-    turn: float
-    silhouette_iou: float
     is_whole: bool
+    position: float = np.nan
+    size: float = np.nan
+    turn: float = np.nan
+    silhouette_iou: float = np.nan
 
 
 def placing_errors(
     samples: Sequence[SceneSample], library: Library, objects: int, seed: int = 0,
-) -> dict[tuple[str, float, str], list[PlacingError]]:
+) -> dict[tuple[str, str, str], list[PlacingError]]:
     """
-    Return the errors of objects, by what is known, degrees the view is off, and mask.
+    Return the errors of objects, by what is known, how far the view is off, and mask.
 
     :param objects: greatest number of them
     """
     setups = [('depth and plane', view, mask) for view in VIEWS for mask in MASKS] + [
         (known, view, 'exact') for known in KNOWN[1:] for view in VIEWS]
-    errors: dict[tuple[str, float, str], list[PlacingError]] = {setup: [] for setup in setups}
-    rng = np.random.default_rng(seed)
+    errors = {setup: [] for setup in setups}
+    random = np.random.default_rng(seed)
     for sample in samples:
-        depth = add_depth_noise(
-            sample.frame.depth, sample.frame.camera, rng, color=sample.frame.color)
+        depth = noisy_depth(sample, random)
         for truth in sample.objects:
             if not is_visible_enough(truth, sample.ids):
                 continue
-            shape = library.load(truth.shape)
+            shape = given_shape(library, truth.shape)
+            if shape is None:
+                continue
             pose = truth.shape_pose
             points = shape.vertices @ pose[:3, :3].T + pose[:3, 3]
-            axis = rng.normal(size=3)
+            axis = random.normal(size=3)
             for known, view, mask in setups:
-                turn = np.radians(view) * axis / np.linalg.norm(axis)
+                turn = np.radians(VIEWS[view]) * axis / np.linalg.norm(axis)
                 sighting = _sighting(sample, truth, known, depth, MASKS[mask])
                 errors[known, view, mask].append(
                     _error(points, shape.faces, turn, sighting, truth))
@@ -124,57 +136,32 @@ def _error(
 ) -> PlacingError:
     """Place the true mesh (V, 3), and compare it with where it was."""
     is_whole = truth.shown > WHOLE
-    nothing = PlacingError(np.nan, np.nan, np.nan, np.nan, is_whole)
     if sighting is None:
-        return nothing
+        return PlacingError(is_whole)
     view = crop_view(sighting.frame.camera, sighting.detection.bbox)
     answer = points @ view.rotation @ Rotation.from_rotvec(turn).as_matrix().T
     answer = (answer - answer.mean(axis=0)) / np.ptp(answer, axis=0).max()
     try:
         model = placed(answer, faces, np.zeros((len(points), 3), np.uint8), sighting, 'true')
     except Img2SceneError:
-        return nothing
+        return PlacingError(is_whole)
     found = model.vertices @ model.rotation.T + model.position
     off = found.mean(axis=0) - points.mean(axis=0)
     spread = [each - each.mean(axis=0) for each in (found, points)]
     size = np.linalg.norm(spread[0]) / np.linalg.norm(spread[1])
     turned, _ = Rotation.align_vectors(*spread)
     return PlacingError(
-        float(np.linalg.norm(off) / np.linalg.norm(points.mean(axis=0))),
-        float(abs(np.log(size))), float(np.degrees(turned.magnitude())),
-        model.fit.silhouette_iou if model.fit else np.nan, is_whole)
+        is_whole, np.linalg.norm(off) / np.linalg.norm(points.mean(axis=0)), abs(np.log(size)),
+        np.degrees(turned.magnitude()), model.fit.silhouette_iou if model.fit else np.nan)
 
 
-def placing_table(errors: dict[tuple[str, float, str], list[PlacingError]]) -> Iterator[str]:
-    """Return the lines of a Markdown table of medians: of whole objects, then of the others."""
-    yield from HEADING
-    for is_whole, what in ((True, 'whole'), (False, 'hidden or cut')):
-        for (known, view, mask), every in errors.items():
-            some = [error for error in every if error.is_whole == is_whole]
-            good = [error for error in some if np.isfinite(error.position)]
-            if not good:
-                continue
-            position, size, turn, iou = np.array([
-                (one.position, one.size, one.turn, one.silhouette_iou) for one in good]).T
-            yield (f'| {known} | {view:.0f} degrees | {mask} | {what} '
-                   f'| {len(good)} of {len(some)} '
-                   f'| {np.median(position):.1%} | {np.percentile(position, 90):.1%} '
-                   f'| {np.median(size):.1%} | {np.percentile(size, 90):.1%} '
-                   f'| {np.median(turn):.1f} degrees | {np.nanmedian(iou):.2f} |')
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the table for a folder that `img2scene render --kind scenes` wrote."""
+if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__.strip().split('\n')[0])
     parser.add_argument('scenes', type=Path, help='rendered scenes')
     parser.add_argument('shapes', type=Path, help='the shapes they are of')
     parser.add_argument('--meshes', type=Path, help='the GLB meshes they are of')
     parser.add_argument('--objects', type=int, default=200, help='greatest number of objects')
-    chosen = parser.parse_args(arguments)
-    samples = SceneSamples(chosen.scenes)
+    chosen = parser.parse_args()
     library = open_library(chosen.shapes, chosen.meshes, 'test', 0.15, 0)
-    print('\n'.join(placing_table(placing_errors(samples, library, chosen.objects))))
-
-
-if __name__ == '__main__':
-    main()
+    errors = placing_errors(SceneSamples(chosen.scenes), library, chosen.objects)
+    print(markdown_table(COLUMNS, list(error_rows(errors, CELLS))))

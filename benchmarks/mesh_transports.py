@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Measure what each way of `markers.mesh_transport` costs, on one recorded frame.
+What each way of `markers.mesh_transport` costs, on one recorded frame.
 
-python test/nodes/measure_mesh_transport.py data/frames/ycb_1 [REPEATS]. Prints the Markdown table
-of docs/benchmarks.md. Processor time, not time on the clock, so that other work on the machine
-does not count.
+    python benchmarks/mesh_transports.py data/frames/ycb_1 [REPEATS]
+
+Processor time, not time on the clock, so that other work on the machine does not count. Prints
+medians, and in brackets the share of `inline`. *first*: the message that shows the objects for
+the first time, with building it and writing the files; *later*: the next one, after all have
+moved; *files*: what each viewer fetches once.
 """
 
 import os
@@ -28,6 +31,7 @@ from img2scene_ros.nodes.outputs import LATCHED
 from img2scene_ros.nodes.outputs.markers import MarkersOptions
 from img2scene_ros.nodes.outputs.markers import MarkersOutput
 from img2scene_ros.pipeline import Pipeline
+from img2scene_ros.tables import markdown_table
 from img2scene_ros.types import Scene
 
 HEADINGS = ('transport', 'first [kB]', 'first [ms]', 'later [kB]', 'later [ms]', 'files [kB]')
@@ -46,15 +50,11 @@ def main(folder: str, repeats: str = '5') -> None:
     for _ in range(int(repeats)):  # by turns
         for name in transports:
             runs[name].append(measured(name, scene))
-    print(f"| {' | '.join(HEADINGS)} |\n|{' --- |' * len(HEADINGS)}")
-    base = [median(values) for values in zip(*runs['inline'])]
-    for name in transports:
-        cells = [name]
-        for values, inline in zip(zip(*runs[name]), base):
-            value = median(values)
-            share = f' ({value / inline:.3f})' if inline else ''
-            cells.append(f'{value:.0f}{share}')
-        print(f"| {' | '.join(cells)} |")
+    medians = {name: [median(values) for values in zip(*runs[name])] for name in transports}
+    print(markdown_table(HEADINGS, [
+        [name, *(f'{value:.0f}' + (f' ({value / inline:.3f})' if inline else '')
+                 for value, inline in zip(medians[name], medians['inline']))]
+        for name in transports]))
 
 
 def measured(transport: str, scene: Scene) -> tuple[float, ...]:

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Measure what merging adds to `tabletop`, on rendered scenes with a stand-in for the model.
+What merging adds to `tabletop`, on rendered scenes with a stand-in for the model.
 
-python test/detection/measure_auto.py SCENES [COUNT], where SCENES is a folder of
-`img2scene render --kind scenes --split test`. Prints the Markdown table of docs/benchmarks.md.
+    python benchmarks/merged_detectors.py SCENES [COUNT]
+
+SCENES is a folder of `img2scene render --kind scenes --split test`. *found*: objects with a mask
+of IoU above 0.5; *named*: and the right name; *pieces*: further masks of an object that has one;
+*merged*: masks that cover most of two objects; *false*: masks that are mostly of none.
 """
 
 import sys
@@ -12,13 +15,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from scenes import noisy_depth
 
+from img2scene_ros.detection import mask_iou
 from img2scene_ros.detection.auto import merged
 from img2scene_ros.detection.supports import find_support
 from img2scene_ros.detection.tabletop import TabletopDetector
-from img2scene_ros.learning.depth_noise import add_depth_noise
+from img2scene_ros.learning.metrics import found_share
 from img2scene_ros.learning.samples import SceneSample
 from img2scene_ros.learning.samples import SceneSamples
+from img2scene_ros.tables import markdown_table
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 
@@ -41,9 +47,7 @@ def main(folder: str, count: str = '150') -> None:
     samples = SceneSamples(Path(folder))
     for number in range(int(count)):
         sample, random = samples[number], np.random.default_rng((7, number))
-        true = sample.frame
-        frame = Frame(true.color, true.camera, add_depth_noise(
-            true.depth, true.camera, random, color=true.color))
+        frame = Frame(sample.frame.color, sample.frame.camera, noisy_depth(sample, random))
         support = find_support(frame)
         clusters = TabletopDetector().detect(frame, support)
         kind = 'floor' if FURNITURE & {truth.label for truth in sample.objects} else 'table'
@@ -51,9 +55,9 @@ def main(folder: str, count: str = '150') -> None:
             named = [] if errors is None else stand_in(
                 sample, np.random.default_rng((9, number)), *errors)
             totals[kind, model] += counted(merged(clusters, named, frame, support), sample)
-    print(f"| scenes | detector | {' | '.join(COUNTS)} |\n|{' --- |' * (2 + len(COUNTS))}")
-    for (kind, model), total in totals.items():
-        print(f"| {kind} | {model} | {' | '.join(str(total[name]) for name in COUNTS)} |")
+    print(markdown_table(
+        ['scenes', 'detector', *COUNTS],
+        [[*setup, *(total[name] for name in COUNTS)] for setup, total in totals.items()]))
 
 
 def stand_in(
@@ -78,31 +82,18 @@ def stand_in(
 
 
 def counted(found: Sequence[Detection], sample: SceneSample) -> Counter[str]:
-    """
-    Compare masks with the truth.
-
-    found: a mask of IoU above 0.5. pieces: further masks that are mostly of the same object.
-    merged: masks that cover most of two objects. false: masks that are mostly of none.
-    """
-    found = [one for one in found if one.mask is not None]
-    areas = np.bincount(sample.ids.ravel(), minlength=256)
-    sizes = np.array([np.count_nonzero(one.mask) for one in found])
-    shared = np.array([np.bincount(sample.ids[one.mask], minlength=256)
-                       for one in found]).reshape(-1, 256)
-    truths = [truth for truth in sample.objects if areas[truth.id] >= MIN_PIXELS]
-    total: Counter[str] = Counter(objects=len(truths))
-    for truth in truths:
-        overlap = shared[:, truth.id] / (areas[truth.id] + sizes - shared[:, truth.id])
-        if len(found) and overlap.max() > 0.5:
-            total['found'] += 1
-            total['named'] += found[int(overlap.argmax())].label == truth.label
-        pieces = np.count_nonzero(
-            (shared[:, truth.id] > 0.5 * sizes) & (sizes > 0.03 * areas[truth.id]))
-        total['pieces'] += max(0, int(pieces) - 1)
-    ids = [truth.id for truth in truths]
-    total['merged'] += int(((shared[:, ids] > 0.5 * areas[ids]).sum(axis=1) > 1).sum())
-    known = [truth.id for truth in sample.objects]
-    total['false'] += int((shared[:, known].max(axis=1, initial=0) <= 0.5 * sizes).sum())
+    """Compare masks with the truth; the counts of several scenes can be added."""
+    ids = np.zeros(sample.ids.shape, int)
+    for number, one in enumerate(found, 1):
+        if one.mask is not None:
+            ids[one.mask] = number
+    total = found_share(ids, sample.ids, least=MIN_PIXELS)
+    for truth in sample.objects:
+        mask = sample.ids == truth.id
+        if np.count_nonzero(mask) >= MIN_PIXELS:
+            total['named'] += any(
+                one.label == truth.label and one.mask is not None
+                and mask_iou(one.mask, mask) > 0.5 for one in found)
     return total
 
 
