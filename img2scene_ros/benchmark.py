@@ -11,7 +11,6 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
-import cv2
 import numpy as np
 import trimesh
 
@@ -19,7 +18,7 @@ from img2scene_ros.depth import DepthNoise
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection import mask_iou
 from img2scene_ros.io.frames import load_frame
-from img2scene_ros.io.frames import read_image
+from img2scene_ros.io.photos import read_picture
 from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.pipeline import parse_settings
 from img2scene_ros.rendering.raycast import Surface
@@ -65,7 +64,7 @@ def accuracy(folder: Path, frame: Frame, found: Sequence[SceneObject]) -> Accura
     """Compare the object that covers most of `mask.png` with the truth; None without truth."""
     if not (folder / 'mask.png').is_file() or not found:
         return None
-    truth = read_image(folder / 'mask.png', cv2.IMREAD_UNCHANGED) > 0
+    truth = read_picture(folder / 'mask.png')[0].max(axis=2) > 0
     one = max(found, key=lambda item: mask_iou(_region(item.detection, frame.shape), truth))
     silhouette = render([Surface(one.points, one.model.faces, one.model.colors, id=1)],
                         frame.camera).ids == 1

@@ -10,6 +10,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 
 from img2scene_ros.errors import InputError
 
@@ -20,6 +21,7 @@ DISTORTION_MODELS = {
     'rational_polynomial': (4, 5, 8, 12, 14),
     'equidistant': (4, 5),
 }
+MAX_SKEW = 0.1  # pixels by which leaving the skew out may move the upper and lower border
 _UNDISTORT = (cv2.TERM_CRITERIA_COUNT + cv2.TERM_CRITERIA_EPS, 40, 1e-9)
 
 
@@ -70,8 +72,8 @@ class Camera:
         cls,
         width: int,
         height: int,
-        matrix: np.ndarray,
-        distortion: Sequence[float] | np.ndarray = (),
+        matrix: ArrayLike,
+        distortion: ArrayLike = (),
         distortion_model: str = 'plumb_bob',
         roi: tuple[int, int, int, int] = (0, 0, 0, 0),
         binning: tuple[int, int] = (0, 0),
@@ -88,9 +90,17 @@ class Camera:
         :param distortion: D, empty or zero for rectified images
         :param roi: x_offset, y_offset, width, height in full-resolution pixels; all 0 is no ROI
         :param binning: binning_x, binning_y; 0 and 1 are no binning
-        :raises InputError: as `Camera`
+        :raises InputError: as `Camera`, or K is transposed or has skew
         """
         matrix = np.asarray(matrix, float).reshape(3, 3)
+        if matrix[2, :2].any():
+            raise InputError(
+                f'K = {matrix.ravel().tolist()} is transposed; give it row by row, fx 0 cx '
+                '0 fy cy 0 0 1 (intrinsic_matrix of Open3D column by column)')
+        if abs(matrix[0, 1]) * height > 2.0 * MAX_SKEW * abs(matrix[1, 1]):
+            raise InputError(
+                f'K has a skew of {matrix[0, 1]:g}, which is not supported; calibrate without '
+                'skew, or rectify the picture')
         camera = cls(
             int(width), int(height), matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2],
             np.asarray(distortion, float).ravel(), distortion_model or 'plumb_bob')

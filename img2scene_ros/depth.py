@@ -2,13 +2,16 @@
 """Depth images: in metres, and how far one reading may be off."""
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
 from img2scene_ros.errors import InputError
+from img2scene_ros.errors import OptionError
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
 
+UNITS = {'m': 1.0, 'cm': 0.01, 'mm': 0.001}  # metres
 MODELS = ('structured_light', 'stereo', 'time_of_flight')
 _APART = 8  # pixels at a width of 640 over which noise is measured; stereo windows are as wide
 
@@ -94,19 +97,38 @@ class DepthNoise(Options):
         return float(np.median(found) / (0.6745 * np.sqrt(6.0))) if len(found) else np.nan
 
 
-def metric_depth(raw: np.ndarray) -> np.ndarray:
+def parse_depth_unit(text: str) -> float:
+    """
+    Read the unit of depth images: m, cm, mm, or metres as a number or fraction, such as 1/5000.
+
+    :raises OptionError: it is none, or more than a metre
+    """
+    try:
+        unit = UNITS.get(text) or float(Fraction(text))
+    except (ValueError, ZeroDivisionError):
+        unit = 0.0
+    if not 0.0 < unit <= 1.0:
+        raise OptionError(
+            f"the depth unit '{text}' is none; give {', '.join(UNITS)}, or metres per unit such "
+            'as 0.0001 or 1/5000')
+    return unit
+
+
+def metric_depth(raw: np.ndarray, unit: float | None = None) -> np.ndarray:
     """
     Convert a depth image to metres with NaN for every pixel without a reading (REP-118).
 
-    :param raw: (H, W) uint16 millimetres, or float metres
+    :param raw: (H, W) numbers
+    :param unit: metres; None: uint16 are millimetres, floats metres
     :return: (H, W) float32
-    :raises InputError: any other kind of image
+    :raises InputError: several channels, or a type whose unit has to be told
     """
-    if raw.ndim != 2 or raw.dtype not in (np.uint16, np.float32, np.float64):
+    known = ('f', 'u', 'i') if unit else ('f',)
+    if raw.ndim != 2 or raw.dtype != np.uint16 and raw.dtype.kind not in known:
         raise InputError(
             f'the depth image is {raw.shape} {raw.dtype}; it must have one channel, '
-            'either 16-bit millimetres or float metres')
-    scale = 0.001 if raw.dtype == np.uint16 else 1.0
+            'either 16-bit millimetres or float metres (other numbers need a depth unit)')
+    scale = unit or (0.001 if raw.dtype == np.uint16 else 1.0)
     depth = raw.astype(np.float32) * np.float32(scale)
     depth[~(np.isfinite(depth) & (depth > 0))] = np.nan
     return depth

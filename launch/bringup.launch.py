@@ -78,7 +78,7 @@ def generate_launch_description() -> LaunchDescription:
             description='Fixed frame of RViz; any frame that TF connects with the camera'),
         DeclareLaunchArgument(
             'replay', default_value='',
-            description='Folder of recorded frames to play instead of a camera'),
+            description='Recorded frames or a bag to play instead of a camera (docs/inputs.md)'),
         DeclareLaunchArgument(
             'replay_rate', default_value='5.0', description='Recorded frames per second'),
         DeclareLaunchArgument(

@@ -47,7 +47,7 @@ KEYS = {
     'yaml': 'python3-yaml',
 }
 # Optional, and rosdep has no key for them; `img2scene doctor` or a warning says how to get them.
-WITHOUT_KEY = {'coacd', 'diffusers', 'timm', 'xatlas'}
+WITHOUT_KEY = {'coacd', 'diffusers', 'rosbags', 'timm', 'xatlas'}
 
 
 @pytest.fixture(scope='module')

@@ -5,8 +5,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from img2scene_ros.cli.terminal import input_paths
-
 
 def add_parser(commands: Any) -> None:
     """Add the command to the parser."""
@@ -25,7 +23,9 @@ def add_parser(commands: Any) -> None:
 
 def _run(chosen: argparse.Namespace) -> int:
     from img2scene_ros.benchmark import bench
+    from img2scene_ros.io.layouts import find_frames
     from img2scene_ros.settings import read_assignments
 
-    print(bench(input_paths(chosen.frames), read_assignments(chosen.settings)))
+    folders = [files.color.parent for path in chosen.frames for files in find_frames(path)]
+    print(bench(folders, read_assignments(chosen.settings)))
     return 0

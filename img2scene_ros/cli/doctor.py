@@ -102,6 +102,8 @@ PACKAGES = (
             'pip install requests'),
     Package('diffusers', ('diffusers',), "the reconstructor 'shap_e' does not work",
             'pip install diffusers'),
+    Package('rosbags', ('rosbags',), 'recordings (.mcap, .db3) cannot be read',
+            'pip install rosbags'),
     _ros('rclpy', 'there are no ROS nodes and no demo; `img2scene reconstruct` works'),
     _ros('sensor_msgs', 'there are no ROS nodes'),
     _ros('visualization_msgs', 'there are no ROS nodes'),

@@ -3,8 +3,11 @@
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterator
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -13,10 +16,10 @@ from typing import NoReturn
 
 from img2scene_ros.cli.terminal import DEFAULT_OUT
 from img2scene_ros.cli.terminal import complain
-from img2scene_ros.cli.terminal import input_paths
 from img2scene_ros.cli.terminal import open_console
 from img2scene_ros.cli.terminal import print_objects
 from img2scene_ros.cli.terminal import progress_bar
+from img2scene_ros.cli.terminal import whole_number
 from img2scene_ros.errors import OptionError
 from img2scene_ros.errors import attempt
 
@@ -24,6 +27,10 @@ if TYPE_CHECKING:  # heavy, and not needed for --help
     from rich.console import Console
 
     from img2scene_ros.depth import DepthNoise
+    from img2scene_ros.errors import Img2SceneError
+    from img2scene_ros.io.bags import Bag
+    from img2scene_ros.io.bags import BagFrame
+    from img2scene_ros.io.layouts import FrameFiles
     from img2scene_ros.pipeline import Pipeline
     from img2scene_ros.types import Frame
 
@@ -36,12 +43,22 @@ def add_parser(commands: Any) -> None:
         'directory with scene.glb, scene.png, overlay.png, a mesh per object and objects.json.')
     parser.add_argument(
         'color', nargs='+', type=Path, metavar='COLOR',
-        help='a frame folder (color.png, depth.png, camera.json), a folder of them, or a picture')
+        help='a frame folder (color.png, depth.png, camera.json), a folder of them, a data set '
+        '(TUM, BOP, rgb and depth), a recording (.mcap, .db3) or a picture; see docs/inputs.md')
     parser.add_argument(
         '--depth', type=Path,
-        help='depth image registered to the picture: 16-bit PNG, millimetres (one picture only)')
+        help='depth image registered to the only picture: PNG, TIFF, PGM, EXR or NPY')
     parser.add_argument(
-        '--camera', type=Path, help="calibration of the pictures: a frame folder's camera.json")
+        '--depth-unit', metavar='UNIT',
+        help='unit of depth images: m, cm, mm, or metres such as 0.0001 or 1/5000 (default: what '
+        'calibration or data set tells, else mm for 16 bits and m for floats)')
+    parser.add_argument(
+        '--camera', type=Path, metavar='FILE',
+        help='calibration of the pictures: camera.json, or of ROS, RealSense, Open3D, BOP, or '
+        'text with fx fy cx cy')
+    parser.add_argument(
+        '--every', type=whole_number, default=1, metavar='N',
+        help='take every Nth frame of a folder or recording (default: %(default)s)')
     parser.add_argument(
         '--fov', '--field-of-view', type=float, metavar='DEG', dest='field_of_view',
         help='horizontal field of view of pictures without a camera file (default: from EXIF, '
@@ -80,30 +97,79 @@ def _run(chosen: argparse.Namespace) -> int:
     for name in ('detector', 'reconstructor'):
         if getattr(chosen, name) is not None:
             settings[name] = getattr(chosen, name)
-    inputs = input_paths(chosen.color)
-    if chosen.depth and len(inputs) > 1:
-        raise OptionError('--depth belongs to one picture; put several into frame folders')
     _, others = parse_settings(settings)
+    recordings = _recordings(chosen)
+    total = sum(map(len, recordings))
+    wrong = _bad_calibrations(recordings, chosen.camera)
+    for files, reason in wrong.items():
+        complain(f'{files.name}: {reason}')
+    failed = bool(wrong)
     console = open_console()
     start = perf_counter()
     pipeline = Pipeline(*parse_settings(settings))
     console.print(f'ready after {perf_counter() - start:.2f} s')
-    failed = False
-    for source, folder in _with_progress(console, _folders(inputs, chosen.out)):
+    for source, folder in _with_progress(console, recordings, chosen.out, total):
+        if source in wrong:
+            continue
         error = attempt(
-            _reconstruct_one, pipeline, source, folder, chosen, others, console,
-            len(inputs) == 1)
+            _reconstruct_one, pipeline, source, folder, chosen, others, console, total == 1)
         if error is not None:
-            if len(inputs) == 1:
+            if total == 1:
                 raise error
-            complain(f'{source}: {error}')
+            complain(f'{source.name}: {error}')
             failed = True
     return 1 if failed else 0
 
 
+def _recordings(chosen: argparse.Namespace) -> list['list[FrameFiles] | Bag']:
+    """Return the inputs, each with its frames."""
+    from img2scene_ros.depth import parse_depth_unit
+    from img2scene_ros.io.bags import Bag
+    from img2scene_ros.io.frames import open_frames
+
+    if chosen.depth_unit:
+        parse_depth_unit(chosen.depth_unit)
+    recordings = [open_frames(path, chosen.every) for path in chosen.color]
+    bags = [recording for recording in recordings if isinstance(recording, Bag)]
+    if chosen.depth_unit and bags:
+        raise OptionError('--depth-unit belongs to files; a recording tells its encoding')
+    if chosen.depth:
+        pictures = recordings[0]
+        if isinstance(pictures, Bag) or sum(map(len, recordings)) > 1:
+            raise OptionError('--depth belongs to one picture; put several into frame folders')
+        return [[replace(pictures[0], depth=chosen.depth)]]
+    return recordings
+
+
+def _bad_calibrations(
+    recordings: list['list[FrameFiles] | Bag'], camera: Path | None,
+) -> dict['FrameFiles', 'Img2SceneError']:
+    """
+    Return the frames that cannot be used for their calibration, and why.
+
+    A file that fits one picture is not checked for every other.
+
+    :raises Img2SceneError: there are no frames but these
+    """
+    from img2scene_ros.io.frames import check_calibration
+
+    good, wrong = set(), {}
+    for files in chain(*(frames for frames in recordings if isinstance(frames, list))):
+        if (camera or files.calibration) in good:
+            continue
+        error = attempt(check_calibration, files, camera)
+        if error is None:
+            good.add(camera or files.calibration)
+        else:
+            wrong[files] = error
+    if wrong and len(wrong) == sum(map(len, recordings)):
+        raise next(iter(wrong.values()))
+    return wrong
+
+
 def _reconstruct_one(
-    pipeline: 'Pipeline', source: Path, folder: Path, chosen: argparse.Namespace,
-    options: dict[str, Any], console: 'Console', is_alone: bool,
+    pipeline: 'Pipeline', source: 'FrameFiles | BagFrame', folder: Path,
+    chosen: argparse.Namespace, options: dict[str, Any], console: 'Console', is_alone: bool,
 ) -> None:
     """
     Rebuild what one input shows, and print what was found, assumed, and how long it took.
@@ -134,16 +200,21 @@ def _reconstruct_one(
 
 
 def _loaded(
-    source: Path, chosen: argparse.Namespace, depth_noise: 'DepthNoise | None',
+    source: 'FrameFiles | BagFrame', chosen: argparse.Namespace,
+    depth_noise: 'DepthNoise | None',
 ) -> tuple['Frame', list[str]]:
     """Read an input; say what was assumed about a photo."""
+    from img2scene_ros.depth import parse_depth_unit
+    from img2scene_ros.io.bags import BagFrame
     from img2scene_ros.io.frames import load_frame
     from img2scene_ros.io.photos import load_photo
 
-    if source.is_dir() or chosen.depth:
-        return load_frame(
-            source, chosen.depth, chosen.camera, chosen.field_of_view or 60.0, depth_noise), []
-    photo = load_photo(source, chosen.camera, chosen.field_of_view)
+    if source.has_depth or isinstance(source, BagFrame):
+        unit = parse_depth_unit(chosen.depth_unit) if chosen.depth_unit else None
+        return load_frame(source, camera=chosen.camera, field_of_view=chosen.field_of_view or 60.0,
+                          depth_noise=depth_noise, depth_unit=unit), []
+    photo = load_photo(
+        source.color, chosen.camera or source.calibration, chosen.field_of_view)
     remarks = [f'camera: {photo.camera}'] + ([f'photo: {photo.resized}'] if photo.resized else [])
     return photo.frame, remarks
 
@@ -157,25 +228,20 @@ def _nothing_found(pipeline: 'Pipeline') -> str:
             'detector with --set detr.checkpoint=OWNER/NAME of the Hugging Face Hub')
 
 
-def _folders(inputs: Sequence[Path], out: Path | None) -> list[tuple[Path, Path]]:
-    """Return every input with its export directory; inputs of one name are numbered."""
-    names: dict[str, int] = {}
-    pairs = []
-    for path in inputs:
-        name = path.resolve().name if path.is_dir() else path.stem
-        names[name] = names.get(name, 0) + 1
-        unique = name if names[name] == 1 else f'{name}_{names[name]}'
-        pairs.append((path, (out or DEFAULT_OUT) / unique))
-    return [(inputs[0], out)] if out and len(inputs) == 1 else pairs
-
-
 def _with_progress(
-    console: 'Console', pairs: list[tuple[Path, Path]],
-) -> Iterable[tuple[Path, Path]]:
+    console: 'Console', recordings: Sequence['list[FrameFiles] | Bag'], out: Path | None,
+    total: int,
+) -> Iterator[tuple['FrameFiles | BagFrame', Path]]:
+    """Yield every input with its export directory; inputs of one name are numbered."""
     from rich.progress import track
 
-    is_long = len(pairs) > 1 and console.is_terminal
-    return track(pairs, 'Reconstructing', console=console, disable=not is_long)
+    names: Counter[str] = Counter()
+    for source in track(chain.from_iterable(recordings), 'Reconstructing', total, console=console,
+                        disable=total == 1 or not console.is_terminal):
+        names[source.name] += 1
+        count = names[source.name]
+        unique = source.name if count == 1 else f'{source.name}_{count}'
+        yield source, out if out and total == 1 else (out or DEFAULT_OUT) / unique
 
 
 class _HelpOptions(argparse.Action):

@@ -56,14 +56,6 @@ def whole_number(text: str) -> int:
     return int(text)
 
 
-def input_paths(given: Sequence[Path]) -> list[Path]:
-    """Return one path per frame: folders of frames are replaced by what they hold."""
-    from img2scene_ros.io.frames import find_frames
-
-    return [path for item in given
-            for path in (find_frames(item) if item.is_dir() else [item])]
-
-
 def print_objects(
     console: 'Console', folder: Path, times: dict[str, float] | None = None,
     remarks: Sequence[str] = (),

@@ -1,138 +1,143 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frames in files: a folder per frame, or single pictures."""
+"""Frames, wherever they are recorded: pictures, folders, data sets, bags."""
 
-import json
-from dataclasses import fields
+import logging
+from functools import cache
 from pathlib import Path
 
-import cv2
-import numpy as np
+from PIL import ExifTags
+from PIL import Image
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.depth import DepthNoise
-from img2scene_ros.depth import metric_depth
 from img2scene_ros.errors import InputError
-from img2scene_ros.errors import OptionError
+from img2scene_ros.io.bags import Bag
+from img2scene_ros.io.bags import BagFrame
+from img2scene_ros.io.calibrations import Calibration
+from img2scene_ros.io.calibrations import read_calibration
+from img2scene_ros.io.depth_images import read_depth
+from img2scene_ros.io.layouts import FrameFiles
+from img2scene_ros.io.layouts import find_frames
+from img2scene_ros.io.photos import load_photo
+from img2scene_ros.io.photos import read_picture
 from img2scene_ros.types import Frame
 
-PICTURE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.webp', '.tif', '.tiff')
+_LOGGER = logging.getLogger(__name__)
+
+
+def open_frames(path: Path, every: int = 1) -> list[FrameFiles] | Bag:
+    """
+    List the frames of a picture, a folder, a data set or a bag, for `load_frame`.
+
+    :param every: take every so many-th
+    :raises InputError: there is nothing to read
+    :raises MissingDependencyError: it is a bag, and rosbags is not installed
+    """
+    path = Path(path)
+    if Bag.is_one(path):
+        return Bag(path, every)
+    if path.is_file() or path.suffix and not path.is_dir():
+        return [FrameFiles(path.stem, path)]
+    return find_frames(path)[::every]
 
 
 def load_frame(
-    color: Path,
+    source: Path | FrameFiles | BagFrame,
     depth: Path | None = None,
     camera: Path | None = None,
     field_of_view: float = 60.0,
     depth_noise: DepthNoise | None = None,
+    depth_unit: float | None = None,
 ) -> Frame:
     """
-    Read a frame from files.
+    Read a frame.
 
-    :param color: a picture, or a frame folder that holds color.*, camera.json and maybe depth.png
-    :param depth: a 16-bit PNG in millimetres, registered to the picture
-    :param camera: camera.json with width, height, K, D, distortion_model and maybe depth_noise
-    :param field_of_view: horizontal, degrees; used when there is no camera file
-    :param depth_noise: None takes that of the camera file, else the default
+    :param source: a picture, the folder of one frame, or one of `open_frames`
+    :param depth: the depth image registered to the picture; None: the source's
+    :param camera: a file that `read_calibration` takes; None: the source's
+    :param field_of_view: horizontal, degrees; used when there is no calibration
+    :param depth_noise: None takes that of the calibration, else the default
+    :param depth_unit: metres; None takes that of the calibration, else of the data set, else
+        integers are millimetres and floats metres
     :raises InputError: a file that is missing, unreadable, or does not fit the others
     """
-    color = Path(color)
-    if color.is_dir():
-        folder, color = color, _picture_in(color)
-        depth = depth or _existing(folder / 'depth.png')
-        camera = camera or _existing(folder / 'camera.json')
-    picture = cv2.cvtColor(read_image(color, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-    height, width = picture.shape[:2]
-    lens = (load_camera(camera) if camera else
-            Camera.from_field_of_view(width, height, field_of_view))
-    metres = metric_depth(read_image(Path(depth), cv2.IMREAD_UNCHANGED)) if depth else None
-    if depth_noise is None:
-        depth_noise = load_depth_noise(camera) if camera else DepthNoise()
-    return Frame(picture, lens, metres, depth_noise=depth_noise)
+    if isinstance(source, BagFrame):
+        return _of_bag(source, camera, field_of_view, depth_noise)
+    files = source if isinstance(source, FrameFiles) else _files_at(Path(source))
+    depth, calibration = depth or files.depth, camera or files.calibration
+    if depth is None:
+        return load_photo(
+            files.color, calibration, None if calibration else field_of_view).frame
+    picture, size, exif = read_picture(files.color)
+    _check_orientation(files.color, exif[ExifTags.Base.Orientation])
+    told = _calibration(files.color, calibration, size, field_of_view)
+    metres = read_depth(depth, depth_unit or told.depth_unit or files.depth_unit)
+    return Frame(picture, told.camera, metres,
+                 depth_noise=depth_noise or told.depth_noise or DepthNoise())
 
 
-def load_camera(path: Path) -> Camera:
+def check_calibration(files: FrameFiles, camera: Path | None = None) -> None:
     """
-    Read camera.json.
+    Read what tells about a picture, without its pixels, so that faults are known early.
 
-    :raises InputError: the file cannot be read or lacks a value
+    :param camera: the calibration; None: the source's
+    :raises InputError: as `load_frame`
     """
+    calibration = camera or files.calibration
+    if calibration is None or not files.color.is_file():
+        return
     try:
-        values = json.loads(Path(path).read_text())
-        return Camera.from_calibration(
-            values['width'], values['height'], values['K'], values.get('D', ()),
-            values.get('distortion_model', 'plumb_bob'))
-    except OSError as error:
-        raise InputError(f"cannot read the camera file '{path}': {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
+        with Image.open(files.color) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+            size = image.size[::-1] if turned else image.size
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return  # said when it is read
+    read_calibration(calibration, size, files.color.stem)
+
+
+def _files_at(path: Path) -> FrameFiles:
+    if not path.is_dir():
+        return FrameFiles(path.stem, path)
+    found = find_frames(path)
+    if len(found) > 1:
         raise InputError(
-            f"the camera file '{path}' must be JSON with width, height and a 3x3 K "
-            f'({type(error).__name__}: {error})') from error
-
-
-def load_depth_noise(path: Path) -> DepthNoise:
-    """
-    Read the entry depth_noise of a readable camera.json, such as {"model": "stereo"}.
-
-    :return: the default where there is no such entry
-    :raises InputError: the entry is something else than options of the depth noise
-    """
-    try:
-        return DepthNoise(**json.loads(Path(path).read_text()).get('depth_noise', {}))
-    except (OptionError, TypeError) as error:
-        raise InputError(
-            f"the entry depth_noise of the camera file '{path}' must hold "
-            f"{', '.join(option.name for option in fields(DepthNoise))}, or some of them "
-            f'({error})') from error
-
-
-def find_frames(folder: Path) -> list[Path]:
-    """
-    List what `load_frame` can read in a folder, by name.
-
-    The folder itself when it is a frame folder; else its frame folders; else its pictures.
-
-    :raises InputError: there is nothing to read
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(f"there is no folder '{folder}'; give a folder of frames or pictures")
-    if _pictures(folder, 'color'):
-        return [folder]
-    inside = sorted(folder.iterdir())
-    found = ([path for path in inside if path.is_dir() and _pictures(path, 'color')]
-             or [path for path in inside if path.suffix.lower() in PICTURE_SUFFIXES])
-    if not found:
-        raise InputError(
-            f"the folder '{folder}' holds no frames (folders with color.png) and no pictures")
-    return found
-
-
-def _pictures(folder: Path, stem: str) -> list[Path]:
-    return [path for suffix in PICTURE_SUFFIXES if (path := folder / f'{stem}{suffix}').is_file()]
-
-
-def _picture_in(folder: Path) -> Path:
-    found = _pictures(folder, 'color')
-    if not found:
-        raise InputError(
-            f"the folder '{folder}' holds no color.png or color.jpg; give a frame folder")
+            f"the folder '{path}' holds {len(found)} frames; give one of them, such as "
+            f"'{found[0].color}'")
     return found[0]
 
 
-def _existing(path: Path) -> Path | None:
-    return path if path.is_file() else None
+def _check_orientation(path: Path, orientation: int) -> None:
+    if orientation != 1:
+        raise InputError(
+            f"the picture '{path}' is to be turned (EXIF orientation {orientation}), and nothing "
+            'tells whether its depth image and calibration are already; save the picture without '
+            'that entry, its pixels as those of the depth image')
 
 
-def read_image(path: Path, flags: int) -> np.ndarray:
-    """
-    Read a picture.
+def _of_bag(
+    source: BagFrame, calibration: Path | None, field_of_view: float,
+    depth_noise: DepthNoise | None,
+) -> Frame:
+    color, depth = source.read()
+    camera = source.camera
+    if camera is None or calibration is not None:
+        camera = _calibration(
+            source.path, calibration, color.shape[1::-1], field_of_view).camera
+    return Frame(
+        color, camera, depth, source.stamp_ns, depth_noise=depth_noise or DepthNoise())
 
-    :param flags: cv2.IMREAD_COLOR (BGR), cv2.IMREAD_UNCHANGED, ...
-    :raises InputError: there is none, or it cannot be read
-    """
-    if not path.is_file():
-        raise InputError(f"there is no picture '{path}'; check the path")
-    image = cv2.imread(str(path), flags)
-    if image is None:
-        raise InputError(f"'{path}' is not a picture that can be read (PNG, JPEG, ...)")
-    return image
+
+def _calibration(
+    source: Path, path: Path | None, size: tuple[int, int], field_of_view: float,
+) -> Calibration:
+    if path is not None:
+        return read_calibration(path, size, source.stem)
+    _say_assumed(source.parent, field_of_view)
+    return Calibration(Camera.from_field_of_view(*size, field_of_view), None, None)
+
+
+@cache  # once, not for every frame
+def _say_assumed(folder: Path, field_of_view: float) -> None:
+    _LOGGER.warning(
+        "there is no calibration in '%s', so a field of view of %g degrees is assumed; sizes and "
+        'places depend on it', folder, field_of_view)

@@ -21,7 +21,7 @@ from PIL import UnidentifiedImageError
 from img2scene_ros.camera import Camera
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
-from img2scene_ros.io.frames import load_camera
+from img2scene_ros.io.calibrations import read_calibration
 from img2scene_ros.types import Frame
 
 MAX_SIDE = 1600  # pixels of the longer side; more would cost time and hardly help
@@ -51,39 +51,54 @@ def load_photo(
     """
     Read a photo, turned as its EXIF data say.
 
-    :param calibration: camera.json of the photo at its full size
+    :param calibration: a file that `read_calibration` takes
     :param field_of_view: horizontal, degrees; None is what the EXIF data tell, else
         `ASSUMED_FIELD`
-    :raises InputError: it is missing or cannot be read
+    :raises InputError: it is missing, cannot be read, or is a depth image
     :raises OptionError: a field of view that no photo has
     """
     if field_of_view is not None and not 1.0 <= field_of_view <= 170.0:
         raise OptionError(
             f'the field of view is {field_of_view:g} degrees; it must be between 1 and 170')
     path = Path(path)
-    picture, size, exif = _read(path)
+    picture, size, exif = read_picture(path, MAX_SIDE)
     height, width = picture.shape[:2]
     if calibration is not None:
-        camera, source = load_camera(calibration), f"from '{calibration}'"
+        camera = read_calibration(calibration, size, path.stem).camera
+        source = f"from '{calibration}'"
     else:
         camera, source = _camera(*size, exif, field_of_view)
-    fits = (camera.width, camera.height) == size
     resized = f'scaled down from {size[0]}x{size[1]} to {width}x{height} pixels'
-    return Photo(Frame(picture, camera.resized(width, height) if fits else camera),
-                 source, '' if (width, height) == size else resized)
+    return Photo(Frame(picture, camera.resized(width, height)), source,
+                 '' if (width, height) == size else resized)
 
 
-def _read(path: Path) -> tuple[np.ndarray, tuple[int, int], dict[int, Any]]:
-    """Return a picture (H, W, 3) uint8 RGB, its width and height in the file, and EXIF values."""
+def read_picture(
+    path: Path, max_side: int | None = None,
+) -> tuple[np.ndarray, tuple[int, int], dict[int, Any]]:
+    """
+    Read a picture, turned as its EXIF data say.
+
+    :param max_side: pixels of the longer side, to which a larger picture is scaled down
+    :return: (H, W, 3) uint8 RGB, its width and height in the file (turned), and its EXIF values,
+        Orientation among them
+    :raises InputError: it is missing, cannot be read, or is a depth image
+    """
     if not path.is_file():
         raise InputError(f"there is no picture '{path}'; check the path")
     try:
         with Image.open(path) as image:
+            if image.mode.startswith(('I', 'F')):
+                raise InputError(
+                    f"'{path}' is a depth image (one channel of more than 8 bits), no photo; give "
+                    'the picture, and this one with --depth')
             tags = image.getexif()
             exif = dict(tags.get_ifd(ExifTags.IFD.Exif))
-            turned = tags.get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+            exif[ExifTags.Base.Orientation] = tags.get(ExifTags.Base.Orientation, 1)
+            turned = exif[ExifTags.Base.Orientation] in (5, 6, 7, 8)
             size = image.size[::-1] if turned else image.size
-            image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
+            if max_side:
+                image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
             picture = np.array(ImageOps.exif_transpose(image).convert('RGB'))
     except UnidentifiedImageError as error:
         is_heic = path.suffix.lower() in _HEIC

@@ -30,8 +30,8 @@ from img2scene_ros.detection.detr import BUNDLED as BUNDLED_WEIGHTS
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
-from img2scene_ros.io.frames import find_frames
 from img2scene_ros.io.frames import load_frame
+from img2scene_ros.io.layouts import find_frames
 from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.pipeline import parse_settings
 from img2scene_ros.scene.export import export_scene

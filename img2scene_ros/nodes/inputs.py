@@ -16,8 +16,8 @@ from sensor_msgs.msg import Image
 from img2scene_ros.camera import Camera
 from img2scene_ros.depth import DepthNoise
 from img2scene_ros.errors import InputError
-from img2scene_ros.nodes.messages import camera_from_info
-from img2scene_ros.nodes.messages import color_from_compressed
+from img2scene_ros.io.ros_images import camera_from_info
+from img2scene_ros.io.ros_images import color_from_compressed
 from img2scene_ros.nodes.messages import color_from_image
 from img2scene_ros.nodes.messages import depth_from_image
 from img2scene_ros.nodes.messages import nanoseconds

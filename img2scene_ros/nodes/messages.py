@@ -1,16 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-Between numpy arrays and ROS messages, and nothing else.
-
-The common encodings are read without cv_bridge: its binaries break with NumPy 2
-(ros-perception/vision_opencv#535).
-"""
+"""Between numpy arrays and ROS messages, and nothing else."""
 
 from array import array
 from io import BytesIO
-from typing import Any
 
-import cv2
 import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Point
@@ -28,32 +21,13 @@ from visualization_msgs.msg import Marker
 from visualization_msgs.msg import UVCoordinate
 
 from img2scene_ros.camera import Camera
-from img2scene_ros.depth import metric_depth
 from img2scene_ros.errors import InputError
+from img2scene_ros.io import ros_images
+from img2scene_ros.io.ros_images import COLOR
+from img2scene_ros.io.ros_images import DEPTH
 
 TEXT_HEIGHT = 0.03  # metres
 
-# Encoding: type of one channel, number of channels.
-_COLOR = {
-    'rgb8': (np.uint8, 3),
-    'bgr8': (np.uint8, 3),
-    'rgba8': (np.uint8, 4),
-    'bgra8': (np.uint8, 4),
-    'mono8': (np.uint8, 1),
-    'mono16': (np.uint16, 1),
-}
-_DEPTH = {
-    '16UC1': (np.uint16, 1),
-    'mono16': (np.uint16, 1),
-    '32FC1': (np.float32, 1),
-}
-_TO_RGB = {
-    'bgr8': cv2.COLOR_BGR2RGB,
-    'rgba8': cv2.COLOR_RGBA2RGB,
-    'bgra8': cv2.COLOR_BGRA2RGB,
-    'mono8': cv2.COLOR_GRAY2RGB,
-    'mono16': cv2.COLOR_GRAY2RGB,
-}
 _CLOUD = {
     'x': PointField.FLOAT32, 'y': PointField.FLOAT32, 'z': PointField.FLOAT32,
     'rgb': PointField.FLOAT32, 'id': PointField.UINT32,
@@ -73,72 +47,13 @@ def header_of(frame_id: str, stamp_ns: int) -> Header:
 
 
 def color_from_image(message: Image) -> np.ndarray:
-    """
-    Read a colour or grey picture.
-
-    :return: (H, W, 3) uint8, RGB
-    :raises InputError: an encoding that cannot be read, or data that do not fill the picture
-    """
-    if message.encoding in _DEPTH and message.encoding not in _COLOR:
-        raise InputError(
-            f"the picture has the encoding '{message.encoding}', which is a depth encoding; "
-            'remap the topic image to a colour picture')
-    if message.encoding not in _COLOR:
-        return np.ascontiguousarray(_through_cv_bridge(message, 'rgb8'))
-    pixels = _pixels(message, *_COLOR[message.encoding])
-    if message.encoding == 'mono16':
-        pixels = (pixels >> 8).astype(np.uint8)
-    if message.encoding in _TO_RGB:
-        return cv2.cvtColor(pixels, _TO_RGB[message.encoding])
-    return np.ascontiguousarray(pixels)
-
-
-def color_from_compressed(message: CompressedImage) -> np.ndarray:
-    """
-    Read a JPEG, PNG, ... picture of image_transport.
-
-    :return: (H, W, 3) uint8, RGB
-    :raises InputError: the data are no picture
-    """
-    data = np.frombuffer(message.data, np.uint8)
-    pixels = None
-    if data.size:
-        pixels = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if pixels is None:
-        raise InputError(
-            f"the compressed picture (format '{message.format}', {data.size} bytes) cannot be "
-            'decoded; check the publisher, or use the raw picture (image_transport: raw)')
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    """Read a picture as `ros_images.color_from_image` does, other encodings through cv_bridge."""
+    return ros_images.color_from_image(message, _through_cv_bridge)
 
 
 def depth_from_image(message: Image) -> np.ndarray:
-    """
-    Read a depth image (REP-118).
-
-    :return: (H, W) float32 metres, NaN = no reading
-    :raises InputError: an encoding that cannot be read, or data that do not fill the image
-    """
-    if message.encoding in _COLOR and message.encoding not in _DEPTH:
-        raise InputError(
-            f"the depth image has the encoding '{message.encoding}', which is a picture's; "
-            'remap the topic depth to an image in 16UC1 (millimetres) or 32FC1 (metres)')
-    if message.encoding not in _DEPTH:
-        return metric_depth(_through_cv_bridge(message, 'passthrough'))
-    return metric_depth(_pixels(message, *_DEPTH[message.encoding]))
-
-
-def camera_from_info(message: CameraInfo, rectified: bool = False) -> Camera:
-    """
-    Read a calibration.
-
-    :param rectified: the picture is rectified already: take P and no distortion
-    :raises InputError: there is no calibration in the message
-    """
-    matrix = np.reshape(message.p, (3, 4))[:, :3] if rectified else message.k
-    roi, binning = message.roi, (message.binning_x, message.binning_y)
-    return Camera.from_calibration(
-        message.width, message.height, matrix, () if rectified else message.d,
-        message.distortion_model, (roi.x_offset, roi.y_offset, roi.width, roi.height), binning)
+    """Read a depth image as `ros_images.depth_from_image` does, others through cv_bridge."""
+    return ros_images.depth_from_image(message, _through_cv_bridge)
 
 
 def image_from_color(header: Header, color: np.ndarray) -> Image:
@@ -283,42 +198,20 @@ def _triangles(vertices: np.ndarray, faces: np.ndarray) -> Marker:
     return marker
 
 
-def _pixels(message: Image, channel: type[Any], channels: int) -> np.ndarray:
-    """Return (H, W) or (H, W, channels) in this machine's byte order, without a copy if it can."""
-    width, height, step = message.width, message.height, message.step
-    kind = np.dtype(channel).newbyteorder('>' if message.is_bigendian else '<')
-    row = width * channels * kind.itemsize
-    if not row or not height:
-        raise InputError(f'the image is empty ({width}x{height} pixels); check the camera driver')
-    if step < row:
-        raise InputError(
-            f'the image has a step of {step} bytes but its rows have {row} ({width} pixels of '
-            f'{message.encoding}); correct the step in the driver')
-    if len(message.data) < step * (height - 1) + row:
-        raise InputError(
-            f'the image is truncated: {len(message.data)} bytes for {height} rows of {step}; '
-            'check the driver and the network')
-    pixels: np.ndarray = np.ndarray(
-        (height, width, channels), kind, memoryview(message.data),
-        strides=(step, channels * kind.itemsize, kind.itemsize))
-    pixels = pixels if channels > 1 else pixels[..., 0]
-    return pixels.astype(kind.newbyteorder('='), copy=False)
-
-
 def _through_cv_bridge(message: Image, wanted: str) -> np.ndarray:
     try:
         from cv_bridge import CvBridge
     except (ImportError, AttributeError) as error:  # the latter: built against another NumPy
         raise InputError(
             f"the encoding '{message.encoding}' cannot be read without cv_bridge, which is not "
-            f'usable here ({error}); publish one of {", ".join({**_COLOR, **_DEPTH})}, or '
+            f'usable here ({error}); publish one of {", ".join({**COLOR, **DEPTH})}, or '
             'install cv_bridge (apt install ros-$ROS_DISTRO-cv-bridge)') from error
     try:
         return CvBridge().imgmsg_to_cv2(message, desired_encoding=wanted)
     except Exception as error:  # CvBridgeError, cv2.error, TypeError, ...: whatever the data are
         raise InputError(
             f"cv_bridge cannot read the encoding '{message.encoding}' ({error}); publish one of "
-            f'{", ".join({**_COLOR, **_DEPTH})}') from error
+            f'{", ".join({**COLOR, **DEPTH})}') from error
 
 
 def _image(header: Header, encoding: str, pixels: np.ndarray) -> Image:

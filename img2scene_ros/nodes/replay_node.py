@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The replay node: plays recorded frames as a camera's topics."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,10 +14,13 @@ from rclpy.publisher import Publisher
 from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import Image
 
+from img2scene_ros.depth import parse_depth_unit
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import OptionError
-from img2scene_ros.io.frames import find_frames
+from img2scene_ros.io.bags import BagFrame
 from img2scene_ros.io.frames import load_frame
+from img2scene_ros.io.frames import open_frames
+from img2scene_ros.io.layouts import FrameFiles
 from img2scene_ros.nodes.logs import forward_logging
 from img2scene_ros.nodes.messages import header_of
 from img2scene_ros.nodes.messages import image_from_color
@@ -37,7 +41,13 @@ class ReplayOptions(Options):
     """What is played, and how."""
 
     folder: str = option(
-        '', 'A frame folder, a folder of frame folders, or a folder of pictures', read_only=True)
+        '', 'A frame folder, a folder of frame folders, a data set, a folder of pictures, or a '
+        'recording (.mcap, .db3, or the folder of a bag)', read_only=True)
+    every: int = option(1, 'Take every so many-th frame', low=1, high=10000, read_only=True)
+    depth_unit: str = option(
+        '', 'Unit of depth images in files: m, cm, mm, or metres such as 0.0001 or 1/5000; empty '
+        'is what calibration or data set tells, else mm for 16 bits and m for floats',
+        read_only=True)
     rate: float = option(5.0, 'Frames per second', low=0.01, high=100.0, read_only=True)
     loop: bool = option(
         True, 'Start again after the last frame; false plays once, as soon as somebody listens, '
@@ -67,10 +77,15 @@ class ReplayNode(Node):
         self._options = group.read(self)
         if not self._options.folder:
             raise OptionError("the parameter 'folder' is empty; set it to what is to be played")
-        self._paths = find_frames(Path(self._options.folder).expanduser())
+        self._unit = (
+            parse_depth_unit(self._options.depth_unit) if self._options.depth_unit else None)
+        self._frames = open_frames(
+            Path(self._options.folder).expanduser(), self._options.every)
         self._load = lru_cache(KEPT)(self._read)
-        self._next = 0
-        first = self._load(self._paths[0])
+        self._round: Iterator[FrameFiles | BagFrame] = iter(self._frames)
+        self._upcoming: FrameFiles | BagFrame | None = next(self._round)
+        self._has_begun = False
+        first = self._load(self._upcoming)
         # The depth topic comes first: who finds the picture's knows at once that there is depth.
         self._depth = (
             self.create_publisher(Image, 'depth', HISTORY) if first.depth is not None else None)
@@ -80,7 +95,7 @@ class ReplayNode(Node):
             1.0 / self._options.rate, self._on_timer,
             clock=Clock(clock_type=ClockType.STEADY_TIME))
         self.get_logger().info(
-            f"playing {len(self._paths)} frames of '{self._options.folder}' on "
+            f"playing {len(self._frames)} frames of '{self._options.folder}' on "
             f"'{self._image.topic_name}' at {self._options.rate:g} Hz")
 
     def close(self) -> None:
@@ -93,22 +108,40 @@ class ReplayNode(Node):
         return [self._info, self._image] + ([self._depth] if self._depth else [])
 
     def _on_timer(self) -> None:
-        if not self._options.loop and self._next == 0 and not self._is_heard():
+        if not self._options.loop and not self._has_begun and not self._is_heard():
             return
-        path = self._paths[self._next % len(self._paths)]
+        self._has_begun = True
+        if self._upcoming is None:
+            return
         try:
-            self._publish(self._load(path))
+            self._publish(self._load(self._upcoming))
         except Img2SceneError as error:
-            self.get_logger().warning(str(error), throttle_duration_sec=10.0)
-        self._next += 1
-        self.is_done = not self._options.loop and self._next == len(self._paths)
+            self._warn(error)
+        self._upcoming = self._following()
+        self.is_done = self._upcoming is None
+
+    def _following(self) -> FrameFiles | BagFrame | None:
+        """Return the next frame, if need be of another round; None at the end."""
+        try:
+            found = next(self._round, None)
+        except Img2SceneError as error:  # a recording that is damaged from here on
+            self._warn(error)
+            found = None
+        if found is None and self._options.loop:
+            self._round = iter(self._frames)
+            found = next(self._round, None)
+        return found
+
+    def _warn(self, error: Img2SceneError) -> None:
+        self.get_logger().warning(str(error), throttle_duration_sec=10.0)
 
     def _is_heard(self) -> bool:
         return all(
             publisher.get_subscription_count() for publisher in self._publishers_used())
 
-    def _read(self, path: Path) -> Frame:
-        return load_frame(path, field_of_view=self._options.field_of_view)
+    def _read(self, source: FrameFiles | BagFrame) -> Frame:
+        return load_frame(
+            source, field_of_view=self._options.field_of_view, depth_unit=self._unit)
 
     def _publish(self, frame: Frame) -> None:
         header = header_of(self._options.frame_id, self.get_clock().now().nanoseconds)

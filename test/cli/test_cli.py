@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from PIL import ExifTags
 from PIL import Image
+from recorded_bags import write_bag
 
 from img2scene_ros.cli import main
 from img2scene_ros.detection import bbox_of
+from img2scene_ros.io.frames import load_frame
 from img2scene_ros.types import Detection
 
 FRAMES = Path(__file__).resolve().parents[2] / 'data/frames'
@@ -183,12 +185,63 @@ def test_noise_of_a_stereo_camera_reaches_the_positions_standard_deviation(tmp_p
     (['reconstruct', 'a.png', '--set', 'export.collision=x'], 2, ['convex_parts']),
     (['reconstruct', 'a.png', '--set', 'depth_noise.model=sonar'], 2, ['depth_noise', 'stereo']),
     (['reconstruct', 'a.png', 'b.png', '--depth', 'd.png'], 2, ['--depth']),
+    (['reconstruct', 'a.png', '--depth', 'd.png', '--depth-unit', 'inch'], 2, ['inch', 'mm']),
+    (['reconstruct', 'a.png', '--every', '0'], 2, ['--every']),
+    (['reconstruct', 'nowhere.mcap'], 1, ['nowhere.mcap']),
     (['demo', '--frames', 'nowhere'], 1, ['nowhere']),
 ])
 def test_wrong_usage_is_one_sentence(tmp_path, arguments, code, words):
     (tmp_path / 'text.png').write_text('no picture')
     (tmp_path / 'empty').mkdir()
     assert_one_sentence(run(*arguments, cwd=tmp_path), code, *words)
+
+
+def objects(folder: Path) -> list[dict]:
+    return json.loads((folder / 'objects.json').read_text())['objects']
+
+
+@pytest.mark.slow
+def test_recordings_give_a_scene_for_every_nth_frame(tmp_path, bottle):
+    bag = write_bag(tmp_path / 'tour', [load_frame(bottle)] * 3)
+    assert main(['reconstruct', str(bag), '--every', '2', '--out', str(tmp_path / 'out')]) == 0
+    names = sorted(path.name for path in (tmp_path / 'out').iterdir())
+    assert names == [f'{bag.stem}_000000', f'{bag.stem}_000002']
+    assert main(['reconstruct', str(bottle), '--out', str(tmp_path / 'one')]) == 0
+    expected, = objects(tmp_path / 'one')
+    for name in names:
+        found, = objects(tmp_path / 'out' / name)
+        assert found['position_m'] == pytest.approx(expected['position_m'], abs=1e-3)
+
+
+def test_depth_unit_reaches_the_positions(tmp_path, bottle):
+    folder = shutil.copytree(bottle, tmp_path / 'frame')
+    depth = cv2.imread(str(folder / 'depth.png'), cv2.IMREAD_UNCHANGED)
+    (folder / 'depth.png').unlink()
+    np.save(folder / 'depth.npy', depth.astype(np.float64) / 10.0)
+    command = ['reconstruct', str(folder), '--set', 'reconstructor=box', '--out']
+    assert main([*command, str(tmp_path / 'out'), '--depth-unit', 'cm']) == 0
+    expected = run('reconstruct', bottle, '--set', 'reconstructor=box', '--out', tmp_path / 'mm')
+    assert expected.returncode == 0
+    assert objects(tmp_path / 'out')[0]['position_m'] == pytest.approx(
+        objects(tmp_path / 'mm')[0]['position_m'], abs=1e-3)
+
+
+@pytest.mark.parametrize('is_option', [False, True])
+def test_bad_calibration_is_told_before_models_load(
+        tmp_path, bottle, monkeypatch, capsys, is_option):
+    def load(*_):
+        raise AssertionError('models load')
+
+    monkeypatch.setattr('img2scene_ros.pipeline.Pipeline.__init__', load)
+    (tmp_path / 'k.txt').write_text('600 0 0\n0 600 0\n160 120 1\n')
+    folder = shutil.copytree(bottle, tmp_path / 'frame')
+    arguments = [str(folder), '--camera', str(tmp_path / 'k.txt')]
+    if not is_option:
+        (folder / 'camera.json').unlink()
+        shutil.copy(tmp_path / 'k.txt', folder / 'cam_K.txt')
+        arguments = [str(folder)]
+    assert main(['reconstruct', *arguments]) == 1
+    assert 'transposed' in capsys.readouterr().err
 
 
 def test_place_that_cannot_be_written_is_one_sentence(tmp_path, bottle):

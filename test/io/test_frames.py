@@ -11,9 +11,10 @@ import pytest
 
 from img2scene_ros.depth import DepthNoise
 from img2scene_ros.errors import InputError
-from img2scene_ros.io.frames import find_frames
-from img2scene_ros.io.frames import load_camera
+from img2scene_ros.io.calibrations import read_calibration
 from img2scene_ros.io.frames import load_frame
+from img2scene_ros.io.layouts import FrameFiles
+from img2scene_ros.io.layouts import find_frames
 
 NAMES = ['table_blue_mug', 'ycb_1', 'ycb_3']
 
@@ -101,7 +102,7 @@ def test_refuses_a_color_picture_given_as_depth(folder):
 def test_says_what_is_wrong_with_a_camera_file(text, named, tmp_path):
     (tmp_path / 'camera.json').write_text(text)
     with pytest.raises(InputError, match=named):
-        load_camera(tmp_path / 'camera.json')
+        read_calibration(tmp_path / 'camera.json', (640, 480))
 
 
 def write_noise(folder: Path, noise: object) -> None:
@@ -132,23 +133,26 @@ def test_says_what_is_wrong_with_the_sensors_noise(noise, named, folder):
 def test_names_a_camera_file_that_is_no_text(tmp_path):
     (tmp_path / 'camera.json').write_bytes(b'\xff\xfe\x00')
     with pytest.raises(InputError, match='camera.json'):
-        load_camera(tmp_path / 'camera.json')
+        read_calibration(tmp_path / 'camera.json', (640, 480))
 
 
 def test_finds_frame_folders_by_name(frames_folder):
     expected = sorted(path.parent for path in frames_folder.glob('*/color.png'))
     assert len(expected) > 1
-    assert find_frames(frames_folder) == expected
+    assert [files.color.parent for files in find_frames(frames_folder)] == expected
 
 
 def test_a_frame_folder_is_one_frame(frames_folder):
-    assert find_frames(frames_folder / 'ycb_1') == [frames_folder / 'ycb_1']
+    files, = find_frames(frames_folder / 'ycb_1')
+    folder = frames_folder / 'ycb_1'
+    assert files == FrameFiles(
+        'ycb_1', folder / 'color.png', folder / 'depth.png', folder / 'camera.json')
 
 
 def test_finds_plain_pictures_by_name(tmp_path):
     for name in ['b.PNG', 'a.jpg', 'notes.txt']:
         (tmp_path / name).touch()
-    assert [path.name for path in find_frames(tmp_path)] == ['a.jpg', 'b.PNG']
+    assert [files.color.name for files in find_frames(tmp_path)] == ['a.jpg', 'b.PNG']
 
 
 def test_says_when_there_is_nothing_to_read(tmp_path):

@@ -22,6 +22,7 @@ from visualization_msgs.msg import Marker
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.errors import InputError
+from img2scene_ros.io import ros_images
 from img2scene_ros.nodes import messages
 
 HEIGHT, WIDTH = 7, 5
@@ -107,13 +108,13 @@ def test_reads_compressed_like_cv2(rgb: np.ndarray, suffix: str) -> None:
     encoded = cv2.imencode(suffix, rgb[..., ::-1])[1]
     message = CompressedImage(format=f'rgb8; {suffix}', data=array('B', encoded.tobytes()))
     expected = cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1]
-    np.testing.assert_array_equal(messages.color_from_compressed(message), expected)
+    np.testing.assert_array_equal(ros_images.color_from_compressed(message), expected)
 
 
 @pytest.mark.parametrize('data', [b'', b'no picture'])
 def test_refuses_compressed_data_that_are_no_picture(data: bytes) -> None:
     with pytest.raises(InputError, match="format 'jpeg'.*cannot be decoded.*raw"):
-        messages.color_from_compressed(CompressedImage(format='jpeg', data=array('B', data)))
+        ros_images.color_from_compressed(CompressedImage(format='jpeg', data=array('B', data)))
 
 
 def short_step(message: Image) -> None:
@@ -200,14 +201,14 @@ def calibration() -> CameraInfo:
 
 
 def test_reads_calibration() -> None:
-    camera = messages.camera_from_info(calibration())
+    camera = ros_images.camera_from_info(calibration())
     np.testing.assert_array_equal(camera.matrix, [[500, 0, 320], [0, 501, 240], [0, 0, 1]])
     np.testing.assert_array_equal(camera.distortion, [0.1, -0.2, 0, 0, 0])
     assert (camera.width, camera.height) == (640, 480)
 
 
 def test_rectified_takes_p_and_no_distortion() -> None:
-    camera = messages.camera_from_info(calibration(), rectified=True)
+    camera = ros_images.camera_from_info(calibration(), rectified=True)
     np.testing.assert_array_equal(camera.matrix, [[490, 0, 310], [0, 491, 230], [0, 0, 1]])
     assert not camera.has_distortion
 
@@ -216,7 +217,7 @@ def test_roi_comes_before_binning() -> None:
     message = calibration()
     message.roi = RegionOfInterest(x_offset=100, y_offset=40, width=400, height=300)
     message.binning_x = message.binning_y = 2
-    camera = messages.camera_from_info(message)
+    camera = ros_images.camera_from_info(message)
     assert (camera.width, camera.height) == (200, 150)
     assert (camera.cx, camera.cy) == ((320 - 100) / 2, (240 - 40) / 2)
     assert (camera.fx, camera.fy) == (250, 250.5)
@@ -226,13 +227,14 @@ def test_refuses_uncalibrated_camera() -> None:
     message = calibration()
     message.k = np.zeros(9)
     with pytest.raises(InputError, match='not calibrated.*fx = 0'):
-        messages.camera_from_info(message)
+        ros_images.camera_from_info(message)
 
 
 def test_camera_survives_its_message() -> None:
     camera = Camera(64, 48, 50.0, 51.0, 31.0, 23.0, np.array([0.1, 0, 0, 0, 0]))
     message = messages.info_from_camera(Header(), camera)
-    again = messages.camera_from_info(deserialize_message(serialize_message(message), CameraInfo))
+    again = ros_images.camera_from_info(
+        deserialize_message(serialize_message(message), CameraInfo))
     np.testing.assert_array_equal(again.matrix, camera.matrix)
     np.testing.assert_array_equal(again.distortion, camera.distortion)
     assert (again.width, again.height) == (64, 48)

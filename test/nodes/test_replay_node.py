@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from harness import NodeProcess
 from harness import Robot
+from recorded_bags import plain_frame
+from recorded_bags import write_bag
 from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import Image
 
@@ -51,6 +53,21 @@ def test_plays_a_folder_of_frames_once_and_ends(
         np.testing.assert_array_equal(info.k, frame.camera.matrix.ravel())
 
 
+def test_plays_every_nth_frame_of_a_recording(robot: Robot, tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / 'bag', [plain_frame(i) for i in range(5)])
+    replay = NodeProcess(
+        'replay_node', robot.domain, tmp_path, '-p', f'folder:={bag}', '-p', 'every:=2',
+        '-p', 'loop:=false', '-p', 'rate:=20.0')
+    received = listen(robot)
+    robot.spin_until(lambda: not replay.is_running, 'the replay ends')
+    robot.spin(0.5)
+    assert replay.wait() == 0 and 'Traceback' not in replay.log
+    assert [message.data[0] for message in received['image']] == [0, 20, 40]
+    depths = [np.frombuffer(message.data, '<u2')[0] for message in received['depth']]
+    assert depths == [1000, 3000, 5000]
+    assert [message.k[0] for message in received['camera_info']] == [7.0] * 3
+
+
 def test_loops_over_pictures_without_depth(robot: Robot, tmp_path: Path) -> None:
     for value in (10, 20, 30):
         cv2.imwrite(str(tmp_path / f'{value}.png'), np.full((30, 40, 3), value, np.uint8))
@@ -70,6 +87,7 @@ def test_loops_over_pictures_without_depth(robot: Robot, tmp_path: Path) -> None
 @pytest.mark.parametrize('arguments, sentence', [
     (['-p', 'folder:=/no/such/folder'], "error: there is no folder '/no/such/folder'"),
     ([], "error: the parameter 'folder' is empty"),
+    (['-p', 'folder:=/', '-p', 'depth_unit:=inch'], "error: the depth unit 'inch'"),
     (['-p', 'folder:=/', '-p', 'rate:=-1.0'], "error: the parameter 'rate'.*-1.0"),
     (['-p', 'folder:=/', '-p', 'rate:=5'], "error: the parameter 'rate'.*decimal point"),
     (['--no-such-argument'], 'error: ROS refuses the arguments:.*--no-such-argument'),

@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Calibrations in files, as the common tools write them (docs/inputs.md).
+
+camera.json of frame folders; ROS: camera_info YAML (camera_calibration_parsers, parse_yml.cpp) and
+the text of `ros2 topic echo`; RealSense: `rs-enumerate-devices -c`, or rs2_intrinsics as JSON;
+Open3D: PinholeCameraIntrinsic (its matrix column by column) and PinholeCameraParameters; BOP:
+camera.json, scene_camera.json (bop_toolkit, bop_datasets_format.md); fx fy cx cy or 3x3 as text.
+"""
+
+import json
+import logging
+import re
+from dataclasses import dataclass
+from dataclasses import fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from img2scene_ros.camera import Camera
+from img2scene_ros.depth import DepthNoise
+from img2scene_ros.errors import InputError
+from img2scene_ros.errors import OptionError
+
+_LOGGER = logging.getLogger(__name__)
+# What librealsense projects by; the 'modified' and 'inverse' ones differ from plumb_bob in the
+# tangential part times the radial one alone (rsutil.h), which is far below a pixel.
+_MODELS = {
+    'none': 'plumb_bob', 'brown_conrady': 'plumb_bob', 'modified_brown_conrady': 'plumb_bob',
+    'inverse_brown_conrady': 'plumb_bob', 'kannala_brandt4': 'equidistant', '': 'plumb_bob'}
+_REALSENSE = re.compile(r'Intrinsic of "Color"[\s/]+(\d+)x(\d+).*\n((?:.*\S.*\n?)+)')
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """
+    What a calibration file tells about a picture.
+
+    - camera: of the picture at its size
+    - depth_unit: metres; None where the file does not tell
+    - depth_noise: None likewise
+    """
+
+    camera: Camera
+    depth_unit: float | None
+    depth_noise: DepthNoise | None
+
+
+def read_calibration(path: Path, size: tuple[int, int], picture: str = '') -> Calibration:
+    """
+    Read a calibration; one of another size with the same aspect is scaled, which the log says.
+
+    :param size: width and height of the picture
+    :param picture: its name without suffix, by which scene_camera.json of BOP has entries
+    :raises InputError: the file cannot be read, lacks a value or does not fit the picture
+    """
+    try:
+        values = _values(Path(path).read_text(), size, picture)
+        camera = _camera(values, size)
+        unit = _depth_unit(values)
+    except OSError as error:
+        raise InputError(f"cannot read the camera file '{path}': {error.strerror}") from error
+    except InputError as error:
+        raise InputError(f"the camera file '{path}': {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        reason = ' '.join(str(error).split())
+        raise InputError(
+            f"the camera file '{path}' must be JSON or YAML with width, height and a 3x3 K, or "
+            f'text with fx fy cx cy or a 3x3 matrix ({type(error).__name__}: {reason})') from error
+    noise = _depth_noise(values, path)
+    told = camera.width, camera.height
+    if told == size:
+        return Calibration(camera, unit, noise)
+    width, height = size
+    if abs(width * told[1] - height * told[0]) >= max(told):  # not the same but for rounding
+        turned = ' (it is turned: set neither or both upright)' if told == size[::-1] else ''
+        raise InputError(
+            f"the camera file '{path}' is for {told[0]}x{told[1]} pixels but the picture has "
+            f'{width}x{height}{turned}; give the calibration of this picture')
+    _say_scaled(Path(path), told, size)
+    return Calibration(camera.resized(width, height), unit, noise)
+
+
+@cache  # once, not for every frame
+def _say_scaled(path: Path, told: tuple[int, int], size: tuple[int, int]) -> None:
+    _LOGGER.info("the calibration '%s' is scaled from %dx%d to %dx%d pixels", path, *told, *size)
+
+
+def _values(text: str, size: tuple[int, int], picture: str) -> dict[str, Any]:
+    """Return what the text tells, by names in lower case."""
+    if 'Intrinsic of "' in text:
+        return _realsense(text, size)
+    try:
+        values = json.loads(text)
+    except ValueError:
+        values = _first_document(text)
+    if not isinstance(values, dict):
+        values = {'k': _numbers(text)}
+    values = _lower(values)
+    if values and all(name.isdecimal() for name in values):
+        entries = {int(name): entry for name, entry in values.items()}
+        if not picture.isdecimal() or int(picture) not in entries:
+            raise ValueError(f"it has no entry for the picture '{picture}'")
+        values = _lower(entries[int(picture)])
+    for name in ('intrinsic', 'intrinsics', 'color_intrinsics', 'color'):
+        if isinstance(values.get(name), dict):
+            values |= _lower(values[name])
+    return values
+
+
+def _first_document(text: str) -> Any:
+    """Return the first message of `ros2 topic echo`, or the whole of other YAML."""
+    try:
+        return next((part for part in yaml.safe_load_all(text) if part is not None), None)
+    except yaml.YAMLError:
+        return None  # a matrix as numpy prints it
+
+
+def _numbers(text: str) -> np.ndarray:
+    """Return K of fx fy cx cy, or of nine numbers row by row; # starts a comment."""
+    words = re.split(r'[\s,;\[\]]+', re.sub(r'#.*', '', text))
+    numbers = [float(word) for word in words if word]
+    if len(numbers) == 4:
+        fx, fy, cx, cy = numbers
+        numbers = [fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0]
+    return np.reshape(numbers, (3, 3))
+
+
+def _realsense(text: str, size: tuple[int, int]) -> dict[str, Any]:
+    """Return the colour camera's intrinsics of `rs-enumerate-devices -c`, for a size if it can."""
+    found = {(int(width), int(height), body.strip())
+             for width, height, body in _REALSENSE.findall(text)}
+    fitting = sorted(item for item in found if item[:2] == size) or sorted(found)
+    if not fitting or len({item[:2] for item in fitting}) < len(fitting):
+        raise ValueError('it must have the intrinsics of one camera with the stream "Color"')
+    # Else the largest of the same aspect.
+    width, height = size
+    _, _, body = min(fitting, key=lambda item: (
+        abs(width * item[1] - height * item[0]) >= max(item[:2]), -item[0]))
+    values = _lower(dict(line.split(':', 1) for line in body.splitlines() if ':' in line))
+    return values | {'coeffs': values['coeffs'].split()}
+
+
+def _lower(values: dict[Any, Any]) -> dict[str, Any]:
+    return {str(name).strip().lower(): value for name, value in values.items()}
+
+
+def _first(values: dict[str, Any], *names: str) -> Any:
+    """Return the first that there is; of a matrix of ROS its numbers."""
+    found = next((values[name] for name in names if name in values), None)
+    return found['data'] if isinstance(found, dict) else found
+
+
+def _camera(values: dict[str, Any], size: tuple[int, int]) -> Camera:
+    """Return the camera at the size that the values tell, else at that of the picture."""
+    if set(values) & {'width', 'height', 'image_width', 'image_height'}:
+        size = (int(_first(values, 'width', 'image_width')),
+                int(_first(values, 'height', 'image_height')))
+    coefficients = _first(values, 'd', 'distortion_coefficients', 'coeffs', 'distortion')
+    model = next((text for name in ('distortion_model', 'model', 'distortion')
+                  if isinstance(text := values.get(name), str)), '')
+    model = model.rsplit('.', 1)[-1].strip().lower().replace(' ', '_')
+    roi = values.get('roi') or {}
+    x, y, width, height = (
+        int(roi.get(name, 0)) for name in ('x_offset', 'y_offset', 'width', 'height'))
+    return Camera.from_calibration(
+        *size, _matrix(values),
+        () if coefficients is None or isinstance(coefficients, str) else coefficients,
+        _MODELS.get(model, model), (x, y, width, height),
+        (int(values.get('binning_x', 0)), int(values.get('binning_y', 0))))
+
+
+def _matrix(values: dict[str, Any]) -> np.ndarray:
+    """Return K, (3, 3)."""
+    if 'fx' in values:
+        fx, fy, cx, cy = (float(_first(values, *names)) for names in (
+            ('fx',), ('fy',), ('cx', 'ppx'), ('cy', 'ppy')))
+        return np.array([[fx, float(values.get('skew', 0.0)), cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
+    if 'intrinsic_matrix' in values:
+        matrix = np.asarray(values['intrinsic_matrix'], float)
+        return matrix if matrix.shape == (3, 3) else matrix.reshape(3, 3).T
+    matrix = _first(values, 'k', 'cam_k', 'camera_matrix')
+    if matrix is None:
+        raise KeyError('K')
+    return np.asarray(matrix, float).reshape(3, 3)
+
+
+def _depth_unit(values: dict[str, Any]) -> float | None:
+    """
+    Return the metres of depth_scale.
+
+    BOP tells millimetres per unit; Open3D and TUM tell units per metre, which are 1000 or 5000;
+    RealSense and frame folders metres per unit, which are below 0.01 beside the names of BOP.
+    """
+    if 'depth_scale' not in values:
+        return None
+    scale = float(values['depth_scale'])
+    if scale >= 100.0:
+        return 1.0 / scale
+    if scale >= 0.01 and ('cam_k' in values or 'cx' in values):
+        return 0.001 * scale
+    if not 0.0 < scale <= 1.0:
+        raise ValueError(f'depth_scale is {scale:g}; it must be the metres per unit')
+    return scale
+
+
+def _depth_noise(values: dict[str, Any], path: Path) -> DepthNoise | None:
+    if 'depth_noise' not in values:
+        return None
+    try:
+        return DepthNoise(**values['depth_noise'])
+    except (OptionError, TypeError) as error:
+        raise InputError(
+            f"the entry depth_noise of the camera file '{path}' must hold "
+            f"{', '.join(option.name for option in fields(DepthNoise))}, or some of them "
+            f'({error})') from error

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Folders as data sets lay them out: every picture with its own depth image and calibration."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import ExifTags
+from PIL import Image
+
+from img2scene_ros.depth import DepthNoise
+from img2scene_ros.errors import InputError
+from img2scene_ros.io.frames import load_frame
+from img2scene_ros.io.frames import open_frames
+from img2scene_ros.io.layouts import find_frames
+from img2scene_ros.io.photos import load_photo
+
+HEIGHT, WIDTH = 6, 8
+
+
+def picture(path: Path, value: int = 100) -> Path:
+    """Write a picture of one colour."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((HEIGHT, WIDTH, 3), value, np.uint8)).save(path)
+    return path
+
+
+def depth(path: Path, units: int) -> Path:
+    """Write a depth image of one distance."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), np.full((HEIGHT, WIDTH), units, np.uint16))
+    return path
+
+
+def text(path: Path, content: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+def seen(folder: Path) -> list[tuple[str, int, float | None, float]]:
+    """Return name, colour, distance and focal length of every frame of a folder."""
+    frames = [(files.name, load_frame(files)) for files in open_frames(folder)]
+    return [(name, int(frame.color[0, 0, 0]),
+             None if frame.depth is None else round(float(frame.depth[0, 0]), 4),
+             frame.camera.fx) for name, frame in frames]
+
+
+@pytest.mark.parametrize('color', ['color.png', 'rgb.PNG', 'Image.png', 'Color.BMP'])
+@pytest.mark.parametrize('other', ['depth.png', 'DEPTH.TIF', 'Depth.pgm'])
+@pytest.mark.parametrize('calibration', ['camera.json', 'cam_K.txt', 'Intrinsics.TXT'])
+def test_a_frame_folder_by_any_name(
+    color: str, other: str, calibration: str, tmp_path: Path,
+) -> None:
+    folder = tmp_path / 'one'
+    picture(folder / color)
+    depth(folder / other, 800)
+    text(folder / calibration, '[7, 0, 3.5, 0, 7, 2.5, 0, 0, 1]' if 'json' not in calibration else
+         {'width': WIDTH, 'height': HEIGHT, 'K': [7, 0, 3.5, 0, 7, 2.5, 0, 0, 1]})
+    assert seen(folder) == [('one', 100, 0.8, 7.0)]
+    assert seen(tmp_path) == [('one', 100, 0.8, 7.0)]
+
+
+def test_rgb_and_depth_side_by_side(tmp_path: Path) -> None:
+    for i in (1, 2):
+        picture(tmp_path / f'set/rgb/000{i}.png', 10 * i)
+        depth(tmp_path / f'set/depth/000{i}.png', 500 * i)
+    picture(tmp_path / 'set/masks/0001.png')
+    text(tmp_path / 'set/cam_K.txt', '9 0 4\n0 9 3\n0 0 1\n')
+    expected = [('set_0001', 10, 0.5, 9.0), ('set_0002', 20, 1.0, 9.0)]
+    assert seen(tmp_path / 'set') == expected
+    assert seen(tmp_path) == expected
+    assert [files.name for files in open_frames(tmp_path, every=2)] == ['set_0001']
+
+
+def test_names_of_two_words_belong_together(tmp_path: Path) -> None:
+    """As of 7-Scenes, YCB-Video and RealSense's own export."""
+    for folder, color, other in (
+            ('a', 'frame-000000.color.png', 'frame-000000.depth.png'),
+            ('b', '000001-color.jpg', '000001-depth.png'), ('c', 'x_Color_5.png', 'x_Depth_5.tif'),
+            ('d', 'rgb_0007.png', 'depth_0007.pgm')):
+        picture(tmp_path / folder / color)
+        depth(tmp_path / folder / other, 700)
+        (_, _, distance, _), = seen(tmp_path / folder)
+        assert distance == pytest.approx(0.7)
+
+
+def test_tum_is_paired_by_stamp_and_has_its_factor(tmp_path: Path) -> None:
+    folder = tmp_path / 'rgbd_dataset'
+    for i, stamp in enumerate(('1305031102.175304', '1305031102.211214', '1305031103.5')):
+        picture(folder / f'rgb/{stamp}.png', 10 * i)
+    for i, stamp in enumerate(('1305031102.160407', '1305031102.226738')):
+        depth(folder / f'depth/{stamp}.png', 5000 * (i + 1))
+    head = "# {} images\n# file: 'rgbd_dataset_freiburg1_xyz.bag'\n# timestamp filename\n"
+    for name in ('rgb', 'depth'):
+        text(folder / f'{name}.txt', head.format(name) + ''.join(
+            f'{path.stem} {name}/{path.name}\n' for path in sorted((folder / name).iterdir())))
+    text(folder / 'camera.txt', '5 5 3.5 2.5')
+    assert seen(folder) == [('rgbd_dataset_1305031102.175304', 0, 1.0, 5.0),
+                            ('rgbd_dataset_1305031102.211214', 10, 2.0, 5.0)]
+
+
+def test_bop_scenes_have_a_calibration_and_a_unit_per_picture(tmp_path: Path) -> None:
+    for scene, suffix in (('000001', 'png'), ('000002', 'jpg')):
+        folder = tmp_path / scene
+        for i in (0, 12):
+            picture(folder / f'rgb/{i:06d}.{suffix}', 100 + i)
+            depth(folder / f'depth/{i:06d}.png', 9000)
+            depth(folder / f'mask/{i:06d}_000000.png', 1)
+        text(folder / 'scene_camera.json', {
+            str(i): {'cam_K': [10.0 + i, 0, 3.5, 0, 10, 2.5, 0, 0, 1], 'depth_scale': scale}
+            for i, scale in ((0, 0.1), (12, 0.2))})
+    assert seen(tmp_path / '000001') == [
+        ('000001_000000', 100, 0.9, 10.0), ('000001_000012', 112, 1.8, 22.0)]
+    assert len(find_frames(tmp_path)) == 4
+
+
+def test_depth_images_are_no_photos(tmp_path: Path) -> None:
+    for name in ('depth.png', 'picture.png'):
+        depth(tmp_path / name, 900)
+        with pytest.raises(InputError, match=f'{name}.*depth image'):
+            load_photo(tmp_path / name)
+    (tmp_path / 'picture.png').unlink()
+    with pytest.raises(InputError, match='depth.png'):
+        find_frames(tmp_path)
+    picture(tmp_path / 'photo.jpg')
+    with pytest.raises(InputError, match='depth.png.*no picture'):
+        find_frames(tmp_path)
+
+
+@pytest.mark.parametrize('name', ['depth.png', 'depth.exr', 'depth.h5', 'depth'])
+def test_a_depth_file_that_cannot_be_read_is_not_passed_over(name: str, tmp_path: Path) -> None:
+    picture(tmp_path / 'color.png')
+    (tmp_path / name).write_bytes(b'no image')
+    with pytest.raises(InputError, match=f"depth image.*{name}'"):
+        load_frame(tmp_path)
+
+
+def test_a_missing_depth_image_is_named(tmp_path: Path) -> None:
+    picture(tmp_path / 'rgb/1.png')
+    picture(tmp_path / 'rgb/2.png')
+    depth(tmp_path / 'depth/1.png', 900)
+    assert load_frame(find_frames(tmp_path)[0]).has_depth
+    with pytest.raises(InputError, match='depth/2.png'):
+        load_frame(find_frames(tmp_path)[1])
+
+
+def test_two_depth_images_of_one_picture_are_refused(tmp_path: Path) -> None:
+    picture(tmp_path / 'color.png')
+    depth(tmp_path / 'depth.png', 900)
+    depth(tmp_path / 'depth.tif', 900)
+    with pytest.raises(InputError, match='depth.png and depth.tif'):
+        load_frame(tmp_path)
+
+
+def test_units_given_count_before_those_of_files(tmp_path: Path) -> None:
+    picture(tmp_path / 'color.png')
+    depth(tmp_path / 'depth.png', 5000)
+    text(tmp_path / 'camera.json', {
+        'width': WIDTH, 'height': HEIGHT, 'K': [7, 0, 3.5, 0, 7, 2.5, 0, 0, 1],
+        'depth_scale': 0.0001, 'depth_noise': {'model': 'stereo'}})
+    frame = load_frame(tmp_path)
+    assert frame.depth[0, 0] == pytest.approx(0.5)
+    assert frame.depth_noise == DepthNoise(model='stereo')
+    assert load_frame(tmp_path, depth_unit=0.0002).depth[0, 0] == pytest.approx(1.0)
+
+
+def test_depth_without_calibration_says_what_is_assumed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture,
+) -> None:
+    picture(tmp_path / 'color.png')
+    depth(tmp_path / 'depth.png', 900)
+    assert load_frame(tmp_path).camera.fx == pytest.approx(WIDTH / 2 / np.tan(np.radians(30)))
+    said, = caplog.records
+    assert '60 degrees' in said.getMessage() and str(tmp_path) in said.getMessage()
+
+
+@pytest.mark.parametrize('orientation', [3, 6])
+def test_turned_picture_with_depth_is_refused(orientation: int, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.new('RGB', (WIDTH, HEIGHT)).save(tmp_path / 'color.jpg', exif=exif)
+    depth(tmp_path / 'depth.png', 900)
+    with pytest.raises(InputError, match=f'color.jpg.*orientation {orientation}'):
+        load_frame(tmp_path)
+    exif[ExifTags.Base.Orientation] = 1
+    Image.new('RGB', (WIDTH, HEIGHT)).save(tmp_path / 'color.jpg', exif=exif)
+    assert load_frame(tmp_path).has_depth
+
+
+def test_lists_of_tum_that_do_not_fit_are_one_sentence(tmp_path: Path) -> None:
+    text(tmp_path / 'rgb.txt', '1.0 rgb/1.png\n')
+    text(tmp_path / 'depth.txt', '9.0 depth/9.png\n')
+    with pytest.raises(InputError, match='rgb.txt.*stamps'):
+        find_frames(tmp_path)
+    text(tmp_path / 'depth.txt', 'no list')
+    with pytest.raises(InputError, match='depth.txt'):
+        find_frames(tmp_path)
