@@ -26,10 +26,7 @@ def add_parser(commands: Any) -> None:
 
 def _run(chosen: argparse.Namespace) -> int:
     try:
-        from img2scene_ros.nodes.demo_nodes import BUNDLED_PICTURE
-        from img2scene_ros.nodes.demo_nodes import bundled_frames
         from img2scene_ros.nodes.demo_nodes import run_demo
-        from img2scene_ros.nodes.demo_nodes import run_picture_demo
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
             f"the demo runs the ROS nodes and needs the Python package '{error.name}': source "
@@ -37,8 +34,4 @@ def _run(chosen: argparse.Namespace) -> int:
             'which brings its own; `img2scene reconstruct` works without') from error
     run_demo(chosen.frames, chosen.out)
     print_objects(open_console(), chosen.out)
-    if chosen.frames is None:
-        out = chosen.out.with_name(f'{chosen.out.name}_picture')
-        if run_picture_demo(bundled_frames(BUNDLED_PICTURE), out):
-            print_objects(open_console(), out)
     return 0

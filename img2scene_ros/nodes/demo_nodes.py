@@ -26,19 +26,11 @@ from std_srvs.srv import Trigger
 from visualization_msgs.msg import Marker
 from visualization_msgs.msg import MarkerArray
 
-from img2scene_ros.detection.detr import BUNDLED as BUNDLED_WEIGHTS
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import InputError
-from img2scene_ros.errors import MissingDependencyError
-from img2scene_ros.io.frames import load_frame
 from img2scene_ros.io.layouts import find_frames
-from img2scene_ros.pipeline import Pipeline
-from img2scene_ros.pipeline import parse_settings
-from img2scene_ros.scene.export import export_scene
-from img2scene_ros.types import Frame
 
 BUNDLED = 'ycb_1'
-BUNDLED_PICTURE = 'table_blue_mug'
 TIME_LIMIT = 180.0  # seconds; it takes about ten
 PATIENCE = 10.0  # seconds without a single object before an empty scene is believed
 LAST_LINES = 8  # of a failed node's log
@@ -88,33 +80,6 @@ def run_demo(frames: Path | None, out: Path) -> None:
             say(f'{viewer.meshes} meshes have arrived on {viewer.topic}')
             viewer.save((scene, replay))
             say('the scene is saved')
-
-
-def run_picture_demo(folder: Path, out: Path) -> bool:
-    """
-    Rebuild what is in a picture alone, with the weights that come with the package, and say so.
-
-    :param folder: a frame folder; its depth image is not looked at
-    :param out: the export directory; not written when there is nothing to show
-    :return: whether there is something to show
-    :raises Img2SceneError: the picture cannot be read or the export not be written
-    """
-    frame = load_frame(folder)
-    picture = Frame(frame.color, frame.camera)
-    title = f"the picture '{folder.name}' without its depth, with the bundled weights alone:"
-    try:
-        scene = Pipeline(*parse_settings({
-            'detector': 'detr', 'detr.checkpoint': BUNDLED_WEIGHTS, 'reconstructor': 'voxel',
-        })).run(picture)
-    except MissingDependencyError as error:
-        print(f'{title} is skipped: {error}')
-        return False
-    if not scene.objects:
-        print(f'{title} the detector finds nothing in this picture')
-        return False
-    export_scene(out, scene)
-    print(title)
-    return True
 
 
 def bundled_frames(name: str = BUNDLED) -> Path:

@@ -14,15 +14,8 @@ import cv2
 import numpy as np
 import pytest
 
-from img2scene_ros.detection import detr
-from img2scene_ros.detection.detr import DetrOptions
-from img2scene_ros.errors import MissingDependencyError
-from img2scene_ros.types import Detection
-from img2scene_ros.types import Frame
-
 pytest.importorskip('rclpy')
 
-from img2scene_ros.nodes.demo_nodes import run_picture_demo
 
 FRAMES = Path(__file__).resolve().parents[2] / 'data/frames'
 
@@ -92,41 +85,3 @@ def test_demo_that_is_interrupted_ends_quietly_with_its_processes(tmp_path, numb
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (130, '')
     assert not leftovers(frames)
-
-
-def use_model(monkeypatch: pytest.MonkeyPatch, *found: Detection | Exception) -> None:
-    """Let the bundled model find something, or not be there."""
-    class Model:
-        Options = DetrOptions
-
-        def __init__(self, options: DetrOptions) -> None:
-            assert options.checkpoint == 'bundled'
-            self.options = options
-            for one in found:
-                if isinstance(one, Exception):
-                    raise one
-
-        def detect(self, frame: Frame, support: None) -> list[Detection]:
-            assert frame.depth is None
-            return list(found)
-
-    monkeypatch.setattr(detr, 'BACKEND', Model)
-
-
-def test_picture_without_depth_is_rebuilt_by_the_bundled_network(tmp_path, monkeypatch, capsys):
-    use_model(monkeypatch, Detection('bottle', 0.8, np.array([352.0, 88.0, 486.0, 339.0])))
-    assert run_picture_demo(FRAMES / 'table_mustard_bottle', tmp_path / 'out')
-    one, = json.loads((tmp_path / 'out/objects.json').read_text())['objects']
-    assert one['label'] == 'bottle' and one['reconstructor'] == 'voxel'
-    assert one['depth_source'] != 'sensor'
-    assert 'table_mustard_bottle' in capsys.readouterr().out
-    assert (tmp_path / 'out/overlay.png').is_file()
-
-
-@pytest.mark.parametrize('found, words', [
-    ([], 'finds nothing'), ([MissingDependencyError('there are no weights')], 'no weights')])
-def test_picture_that_cannot_be_shown_is_no_failure(found, words, tmp_path, monkeypatch, capsys):
-    use_model(monkeypatch, *found)
-    assert not run_picture_demo(FRAMES / 'table_mustard_bottle', tmp_path / 'out')
-    assert words in capsys.readouterr().out
-    assert not (tmp_path / 'out').exists()
