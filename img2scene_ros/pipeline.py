@@ -22,6 +22,7 @@ from img2scene_ros.detection.masks import colored_pixels
 from img2scene_ros.detection.masks import object_mask
 from img2scene_ros.detection.segmenter import Segmenter
 from img2scene_ros.detection.supports import find_support
+from img2scene_ros.detection.supports import why_nothing
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import OptionError
@@ -31,7 +32,7 @@ from img2scene_ros.errors import attempt
 from img2scene_ros.localization import DistanceSource
 from img2scene_ros.localization.combine import place
 from img2scene_ros.localization.combine import sources_of
-from img2scene_ros.localization.doubt import left_out
+from img2scene_ros.localization.doubt import reasons_to_skip
 from img2scene_ros.localization.fixed import FixedDistance
 from img2scene_ros.localization.gravity import find_gravity
 from img2scene_ros.localization.photo_plane import photo_plane
@@ -169,6 +170,8 @@ class Pipeline:
         is_photo = support is None and not frame.has_depth
         if is_photo and {'plane', 'size_prior'} <= set(self.distances):
             support, notes = self._pictured_support(frame, found)
+        if frame.depth is not None and not found:
+            notes = (why_nothing(frame, support),)
         detections = self._each(
             lambda detection: _with_mask(frame, detection, support),
             self._segmented(frame, found))
@@ -176,8 +179,8 @@ class Pipeline:
         seen = self._each(
             lambda detection: self._placed(frame, detection, support), detections)
         if is_photo:
-            reasons = left_out([one.detection for one, _ in seen],
-                               [one.placement for one, _ in seen])
+            reasons = reasons_to_skip(
+                [one.detection for one, _ in seen], [one.placement for one, _ in seen])
             seen = [one for one, reason in zip(seen, reasons) if not reason]
             notes += tuple(filter(None, reasons))
         sightings, proxies = [one for one, _ in seen], [proxy for _, proxy in seen]

@@ -37,7 +37,7 @@ def _run(chosen: argparse.Namespace) -> int:
     console = open_console()
     with progress_bar(console, 'packing') as progress:
         packed = pack_shapes(chosen.out, chosen.shapes, chosen.meshes, progress, chosen.jobs)
-    for reason in packed.left_out:
+    for reason in packed.skipped:
         console.print(f'skipped: {reason}')
     console.print(
         f"written: {chosen.out}, {packed.splits.count('train')} shapes for training, "

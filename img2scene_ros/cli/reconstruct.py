@@ -191,7 +191,7 @@ def _reconstruct_one(
     times = {'read': loaded - start, **scene.timing, 'export': perf_counter() - found}
     if pipeline.detector_status:  # why is in the log
         remarks.append(f"detector: {pipeline.detector_status.split(', because')[0]}")
-    if not scene.objects:
+    if not scene.objects and not scene.notes:
         remarks.append(_nothing_found(pipeline))
     remarks += [f'note: {note}' for note in scene.notes]
     remarks += [f'note: {item.id} {item.detection.label}: {item.note}'

@@ -64,7 +64,7 @@ def _run(chosen: argparse.Namespace) -> int:
     with progress_bar(console, 'rendering') as progress:
         library = render_dataset(
             chosen.shapes, chosen.meshes, chosen.out, options, chosen.jobs, progress)
-    for reason in library.left_out:
+    for reason in library.skipped:
         console.print(f'skipped: {reason}')
     size = sum(path.stat().st_size for path in chosen.out.glob('*.npz'))
     console.print(f'written: {chosen.out}, {options.samples} {options.kind} of '

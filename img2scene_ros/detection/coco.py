@@ -139,7 +139,7 @@ class CocoDetector:
         Return all boxes of all windows, (N, 4) pixels inside the picture, and scores, (N, C).
 
         The first window is the picture. Boxes of the others that are large there, or cut by a
-        border, are left out: the picture or another tile shows them whole.
+        border, are skipped: the picture or another tile shows them whole.
         """
         import torch
 

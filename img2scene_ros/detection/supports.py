@@ -42,6 +42,7 @@ _NARROW, _LOW = 0.45, 0.35
 # A carrying plane above another one is the support (a table above the floor) when it has at least
 # this share of the other's pixels.
 _MIN_SHARE_OF_LOWER = 0.2
+_FEW_READINGS = 0.05  # share of the picture; with less nothing can be found
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +71,27 @@ def find_support(frame: Frame) -> SupportPlane | None:
         candidates = [one for one in candidates if one.plane.normal @ frame.up > _ALIGNED]
     best = _lowest_that_carries(_of_one_direction(candidates, frame.up))
     return None if best is None else _at_full_resolution(frame, best)
+
+
+def why_nothing(frame: Frame, support: SupportPlane | None) -> str:
+    """Tell in one sentence why a depth image shows no objects, and what to do about it."""
+    depth = measured(frame.depth)
+    read = depth[np.isfinite(depth)]
+    if len(read) < _FEW_READINGS * depth.size:
+        return (f'no object: only {len(read) / depth.size:.0%} of the depth image has readings; '
+                "check the camera's range and that nothing covers it")
+    distance = f'the median distance is {np.median(read):.2f} m'
+    if support is None:
+        return ('no object: the depth image shows no plane that things may stand on '
+                f'({distance}); point the camera at a table or floor, and check the unit of the '
+                'depth')
+    area = 0.0
+    if support.hull is not None:
+        area = float(cv2.contourArea(
+            (support.hull @ support.axes().T).astype(np.float32).reshape(-1, 1, 2)))
+    return (f'no object: a support of {area:.2f} square metres is seen, but nothing stands out '
+            f'of it ({distance}); move the camera closer, or lower tabletop.min_height or '
+            'tabletop.min_size')
 
 
 def _coarse(frame: Frame) -> Frame:

@@ -114,7 +114,7 @@ class Bag:
 
     The picture's topic is one with a depth image in its frame and of its size, else with a
     calibration, and colour rather than grey. A depth image in another frame is not registered to
-    the picture and is left out. The log says which were taken.
+    the picture and is skipped. The log says which were taken.
 
     :param path: a .mcap or .db3 file, or the folder with its metadata.yaml
     :param every: take every so many-th frame
@@ -202,7 +202,7 @@ class Bag:
         if depths and depth is None:
             _LOGGER.warning(
                 "'%s': %s is not registered to the picture (its frame_id is '%s', not '%s', or it "
-                'has another size) and is left out', self._path, depths[0].name,
+                'has another size) and is skipped', self._path, depths[0].name,
                 depths[0].message.header.frame_id, color.message.header.frame_id)
 
     def _calibrated(self, color: _Topic, info: _Topic) -> Camera:

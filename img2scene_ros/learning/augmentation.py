@@ -237,7 +237,7 @@ def sensed_depth(
     Return what a depth camera reads instead of a crop's true depth.
 
     An error that all readings have in common (a scale, a shift) moves the object as a whole, and
-    the cube with it; the network sees depth in relation to the anchor, so it is left out here.
+    the cube with it; the network sees depth in relation to the anchor, so it is skipped here.
 
     :param strength: 1 is a usual depth camera
     :return: (S, S) float32 metres, NaN = no reading

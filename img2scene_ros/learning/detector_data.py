@@ -69,7 +69,7 @@ def picture_of(
     """
     Return what is to be found in a picture.
 
-    :param labels: the class names; objects of others are left out
+    :param labels: the class names; objects of others are skipped
     :param least_shown: share of an object's full box that its visible box must have
     """
     known = [truth for truth in objects if truth.label in labels]

@@ -174,7 +174,7 @@ def _chosen(
         raise InputError(f"'{folder}' holds too few shapes for the split '{split}'; take --split "
                          'all')
     wanted = set(categories) or found
-    return sorted(name for name in names if name.split('/')[1] in wanted), library.left_out
+    return sorted(name for name in names if name.split('/')[1] in wanted), library.skipped
 
 
 def views(

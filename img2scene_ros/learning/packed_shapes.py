@@ -50,7 +50,7 @@ class PackedShapes:
     - colors: (k, 3) uint8 each, RGB, the widest first; none where materials are drawn at random
     - bits: (B,) uint8, the solids, packed by `np.packbits` and deflated, one after the other
     - ends: (N,), where each ends in `bits`
-    - left_out: reasons, for shapes that are not in the file
+    - skipped: reasons, for shapes that are not in the file
     """
 
     names: tuple[str, ...]
@@ -64,7 +64,7 @@ class PackedShapes:
     colors: tuple[np.ndarray, ...]
     bits: np.ndarray
     ends: np.ndarray
-    left_out: tuple[str, ...]
+    skipped: tuple[str, ...]
 
     def __len__(self) -> int:
         """Return the number of shapes."""
@@ -98,7 +98,7 @@ def read_packed(path: Path) -> PackedShapes:
                 *(tuple(about[name]) for name in TEXTS),
                 *(arrays[name] for name in ('grids', 'cells', 'sizes')),
                 tuple(np.array(some, np.uint8).reshape(-1, 3) for some in about['colors']),
-                arrays['bits'], arrays['ends'], tuple(about['left_out']))
+                arrays['bits'], arrays['ends'], tuple(about['skipped']))
     except (OSError, ValueError, KeyError, TypeError, EOFError, AttributeError,
             zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
@@ -164,7 +164,7 @@ def _tasks(pix3d: Path | None, meshes: Sequence[Path]) -> tuple[list[_Task], lis
     for source in ((pix3d, None), *((None, Path(folder)) for folder in meshes)):
         for split in SPLITS:
             library = open_library(*source, split, TEST_SHARE, SPLIT_SEED)
-            reasons += library.left_out
+            reasons += library.skipped
             for place, groups in library.groups.items():
                 for name in sum(groups, []):
                     is_mesh = name.startswith('mesh/')
@@ -220,7 +220,7 @@ def write_packed(out: Path, packed: PackedShapes) -> None:
 
     :raises InputError: it cannot be written
     """
-    about = {name: getattr(packed, name) for name in (*TEXTS, 'left_out')}
+    about = {name: getattr(packed, name) for name in (*TEXTS, 'skipped')}
     about |= {'format': FORMAT, 'colors': [some.tolist() for some in packed.colors]}
     write_whole(out, lambda file: np.savez_compressed(
         file, about=np.frombuffer(json.dumps(about).encode(), np.uint8), grids=packed.grids,

@@ -50,7 +50,7 @@ def render_dataset(
     names = [_shard_name(number) for number in range(count)]
     _start(out, {
         'options': asdict(options), 'shards': names, 'shapes': library.names,
-        'left_out': library.left_out})
+        'skipped': library.skipped})
     todo = [number for number in range(count) if not (out / names[number]).is_file()]
     finished = count - len(todo)
     progress(min(finished * options.shard_samples, options.samples), options.samples)

@@ -350,7 +350,7 @@ class ScenePictures(_Records[tuple[np.ndarray, list[ObjectTruth]]]):
 
 def read_index(folder: Path) -> dict[str, Any]:
     """
-    Return index.json: format, crop, options, shards, shapes, labels, left_out.
+    Return index.json: format, crop, options, shards, shapes, labels, skipped.
 
     :raises InputError: there is none, it is none, or another version made it in another way
     """

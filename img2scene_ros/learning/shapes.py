@@ -95,13 +95,13 @@ class Library:
     - meshes: folder of GLB meshes; None where there is none
     - groups: place ('table' or 'floor') to groups of shape names, a group being one class of one
       source (all meshes of a folder without index.json are one)
-    - left_out: shapes that are not used, with the reason
+    - skipped: shapes that are not used, with the reason
     """
 
     pix3d: Path | None
     meshes: Path | None
     groups: dict[str, list[list[str]]]
-    left_out: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
 
     @property
     def names(self) -> list[str]:
@@ -147,19 +147,19 @@ def open_library(
     :param test_share: share of the shapes of every category that are for testing
     :raises InputError: a folder that holds no shapes
     """
-    groups, left_out = {TABLE: [], FLOOR: []}, []
-    for category, names in (_pix3d_names(pix3d, left_out) if pix3d else {}).items():
+    groups, skipped = {TABLE: [], FLOOR: []}, []
+    for category, names in (_pix3d_names(pix3d, skipped) if pix3d else {}).items():
         chosen = _part(names, split, test_share, split_seed)
         groups[place_of(category)].append(chosen)
     if meshes:
-        for place, names in _mesh_groups(meshes, left_out, split, test_share, split_seed):
+        for place, names in _mesh_groups(meshes, skipped, split, test_share, split_seed):
             groups[place].append(names)
     # Numbers below are for training, above for testing, whatever the share.
     numbers = range(PROCEDURAL_TRAIN) if split == 'train' else \
         range(PROCEDURAL_TRAIN, PROCEDURAL_TRAIN + PROCEDURAL_TEST)
     groups[TABLE] += [[f'procedural/{kind}/{n}' for n in numbers] for kind in HOUSEHOLD]
     groups = {place: [group for group in some if group] for place, some in groups.items()}
-    return Library(pix3d, meshes, groups, left_out)
+    return Library(pix3d, meshes, groups, skipped)
 
 
 def _part(names: list[str], split: str, test_share: float, seed: int) -> list[str]:
@@ -177,7 +177,7 @@ def place_of(category: str) -> str:
     return _category(category)[1]
 
 
-def _pix3d_names(folder: Path, left_out: list[str]) -> dict[str, list[str]]:
+def _pix3d_names(folder: Path, skipped: list[str]) -> dict[str, list[str]]:
     """Return the names of the shapes in a folder by category."""
     found: dict[str, list[str]] = {}
     for voxels in sorted(folder.glob('*/*/voxel.mat')):
@@ -185,7 +185,7 @@ def _pix3d_names(folder: Path, left_out: list[str]) -> dict[str, list[str]]:
         if (voxels.parent / 'model.ply').is_file():
             found.setdefault(voxels.parent.parent.name, []).append(name)
         else:
-            left_out.append(f'{name}: no model.ply')
+            skipped.append(f'{name}: no model.ply')
     if not found:
         raise InputError(
             f"the folder '{folder}' holds no shapes; it must hold CATEGORY/SHAPE/voxel.mat and "
@@ -194,11 +194,11 @@ def _pix3d_names(folder: Path, left_out: list[str]) -> dict[str, list[str]]:
 
 
 def _mesh_groups(
-    folder: Path, left_out: list[str], split: str, test_share: float, seed: int,
+    folder: Path, skipped: list[str], split: str, test_share: float, seed: int,
 ) -> list[tuple[str, list[str]]]:
     """Return where meshes of a split stand and their names, one group for every label."""
     kinds, places, reasons = _find_meshes(folder)
-    left_out += reasons
+    skipped += reasons
     groups: dict[tuple[str, str], list[str]] = {}
     for place in (TABLE, FLOOR):  # those of a kind count where the first one stands
         firsts = {names[0]: names for names in kinds.values() if places[names[0]] == place}
@@ -213,7 +213,7 @@ def _mesh_groups(
 def _find_meshes(
     folder: Path,
 ) -> tuple[dict[tuple[str, str], list[str]], dict[str, str], list[str]]:
-    """Return a folder's meshes by author and label, where each stands, and what is left out."""
+    """Return a folder's meshes by author and label, where each stands, and what is skipped."""
     kinds: dict[tuple[str, str], list[str]] = {}
     places, reasons = {}, []
     for path in sorted(folder.glob('*.glb')):

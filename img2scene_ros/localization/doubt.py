@@ -8,13 +8,13 @@ import numpy as np
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Placement
 
-# An object is left out when the standard deviation of its distance is a larger share of it, or
+# An object is skipped when the standard deviation of its distance is a larger share of it, or
 # when more of the smaller of two boxes than this lies in the other: then the surer one stays.
 _MOST_DOUBT, _MOST_SHARED = 0.5, 0.5
 _CELLS = 8  # along each side of a box whose overlap is counted
 
 
-def left_out(detections: Sequence[Detection], placements: Sequence[Placement]) -> list[str]:
+def reasons_to_skip(detections: Sequence[Detection], placements: Sequence[Placement]) -> list[str]:
     """
     Tell why objects are not shown, one sentence each; '' for those that are.
 
@@ -27,14 +27,14 @@ def left_out(detections: Sequence[Detection], placements: Sequence[Placement]) -
     for index in np.argsort(doubts, kind='stable').tolist():
         label = detections[index].label
         if doubts[index] > _MOST_DOUBT:
-            reasons[index] = f"a '{label}' is left out: its distance would only be guessed"
+            reasons[index] = f"a '{label}' is skipped: its distance would only be guessed"
             continue
         other = next((one for one in kept if _shared(
             placements[index], placements[one]) > _MOST_SHARED), None)
         if other is None:
             kept.append(index)
         else:
-            reasons[index] = (f"a '{label}' is left out: it would be in the same place as the "
+            reasons[index] = (f"a '{label}' is skipped: it would be in the same place as the "
                               f"'{detections[other].label}', whose place is surer")
     return reasons
 

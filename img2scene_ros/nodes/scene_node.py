@@ -427,6 +427,9 @@ class SceneNode(LifecycleNode):
         pipeline, workers = self._pipeline, self._workers  # a transition may be under way
         if pipeline and pipeline.detector_status:
             values['detector'] = pipeline.detector_status
+        scene = pipeline.scene if pipeline else None
+        if scene and scene.notes:
+            values['notes'] = '; '.join(scene.notes)
         memory = resident_memory()
         if memory:
             values['memory [MB]'] = round(memory)

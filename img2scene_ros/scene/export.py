@@ -89,7 +89,7 @@ def export_scene(
     interrupted export leaves what was there before. Only an empty directory or an older export is
     replaced; the directory itself stays, since it may be a mount point. objects.json leaves first
     and comes last: who reads it finds all that it names. Without Open3D there is no scene.png, and
-    an object that cannot be written is left out.
+    an object that cannot be written is skipped.
 
     :param folder: made with its parents where it does not exist
     :raises InputError: it cannot be written, or there is something else in its place
@@ -160,7 +160,7 @@ def _write(folder: Path, scene: Scene, options: ExportOptions) -> None:
     for item in scene.objects:
         written = attempt(_object_files, item, options)
         if isinstance(written, Img2SceneError):
-            log.warning('%s is left out of the export: %s', file_stem(item), written)
+            log.warning('%s is not exported: %s', file_stem(item), written)
             continue
         files, summary = written
         for name, content in files.items():
@@ -223,6 +223,7 @@ def _summary(scene: Scene, objects: list[dict[str, Any]]) -> dict[str, Any]:
         'frame_id': scene.frame.frame_id,
         'stamp': scene.frame.stamp_ns * 1e-9,
         'objects': objects,
+        'notes': list(scene.notes),
         'timing_s': {stage: round(seconds, 4) for stage, seconds in scene.timing.items()},
     }
 

@@ -3,8 +3,10 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from synthetic import box
@@ -12,8 +14,11 @@ from synthetic import camera_pose
 from synthetic import tabletop_frame
 
 from img2scene_ros.camera import Camera
+from img2scene_ros.depth import measured
 from img2scene_ros.detection.supports import find_support
 from img2scene_ros.learning.depth_noise import add_depth_noise
+from img2scene_ros.pipeline import Pipeline
+from img2scene_ros.pipeline import PipelineOptions
 from img2scene_ros.types import Frame
 from img2scene_ros.types import SupportPlane
 
@@ -126,3 +131,43 @@ def test_no_plane_no_support() -> None:
     depth = rng.uniform(0.5, 3.0, frame.shape).astype(np.float32)
     assert find_support(Frame(frame.color, frame.camera, depth)) is None
     assert find_support(Frame(frame.color, frame.camera)) is None
+
+
+@pytest.mark.parametrize('kind, words', [
+    ('bare', ('a support of', 'nothing stands out')),
+    ('no plane', ('no plane',)),
+    ('no readings', ('0% of the depth image',)),
+])
+def test_why_there_is_no_object_is_said(kind: str, words: tuple[str, ...]) -> None:
+    frame, _ = tabletop_frame([], camera_pose(35, 0.9))
+    depth = measured(frame.depth).copy()
+    if kind == 'no plane':
+        rng = np.random.default_rng(0)
+        depth = cv2.resize(rng.uniform(0.5, 2.0, (30, 40)).astype(np.float32), depth.shape[::-1])
+    elif kind == 'no readings':
+        depth[:] = np.nan
+    scene = Pipeline(PipelineOptions(detector='tabletop', reconstructor='box')).run(
+        replace(frame, depth=depth))
+    assert not scene.objects
+    note, = scene.notes
+    for word in words:
+        assert word in note
+
+
+def test_a_cup_on_a_book_stands_on_the_table_too() -> None:
+    """The top of an object with something on it is not the support."""
+    book, cup = box(0.3, 0.35, 0.06), box(0.06, 0.06, 0.1).apply_translation((0, 0, 0.06))
+    pose = camera_pose(40, 1.1)
+    frame, _ = tabletop_frame([book, cup], pose)
+    assert_is_plane(find_support(frame), pose, 0.0)
+
+
+@pytest.mark.parametrize('roll', [90, 180, 250])
+def test_table_for_a_rolled_camera(roll: float) -> None:
+    """Of table and wall the one that carries something is the support, whatever the roll."""
+    turn = np.eye(4)
+    angle = np.radians(roll)
+    turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    pose = camera_pose(35, 0.9) @ turn
+    frame, _ = tabletop_frame([box(0.1, 0.08, 0.12)], pose)
+    assert_is_plane(find_support(frame), pose, 0.0)

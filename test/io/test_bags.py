@@ -45,7 +45,7 @@ def test_every_nth_frame_is_taken_and_named_by_its_number(tmp_path: Path) -> Non
     assert seen(bag) == [(0, 1.0), (20, 3.0), (40, 5.0)]
 
 
-def test_depth_of_another_camera_is_left_out_and_said(
+def test_depth_of_another_camera_is_skipped_and_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture,
 ) -> None:
     bag = open_frames(write_bag(

@@ -186,7 +186,7 @@ def test_bad_input_is_told_in_one_line(shapes, weights, tmp_path, capsys):
     assert 'weights of another network' in complaint(capsys, 'shapes', shapes, '--weights', mixed)
 
 
-def test_broken_shapes_are_left_out_and_named(tmp_path, weights, capsys):
+def test_broken_shapes_are_skipped_and_named(tmp_path, weights, capsys):
     folder = write_shapes(tmp_path / 'shapes', chairs=2, tables=1)
     (folder / 'chair/STEPS_0/voxel.mat').write_bytes(b'nothing')
     (folder / 'chair/STEPS_1/model.ply').unlink()

@@ -125,12 +125,12 @@ def test_a_mug_stays_hollow_and_its_walls_are_as_thick_as_they_are(packed, name)
     assert solid.sum() * cell ** 3 == pytest.approx(volume, rel=0.06)
 
 
-def test_sealed_hollows_are_closed_and_open_sheets_left_out(packed):
+def test_sealed_hollows_are_closed_and_open_sheets_skipped(packed):
     shown, _ = packed
     index = shown.names.index('mesh/hollow')
     assert shown.solid(index).sum() * shown.cells[index] ** 3 == pytest.approx(0.2 ** 3, rel=0.05)
     assert 'mesh/sheet' not in shown.names
-    assert any('mesh/sheet' in line and 'inside' in line for line in shown.left_out)
+    assert any('mesh/sheet' in line and 'inside' in line for line in shown.skipped)
 
 
 def test_thin_sheets_beside_a_solid_are_kept(tmp_path):
@@ -170,7 +170,7 @@ def test_another_folder_does_not_train_what_is_tested(packed, folders, tmp_path)
     both = pack_shapes(tmp_path / 'both.npz', None, [folders[1], tmp_path])
     assert 'mesh/more_0' in both.names and shown.names[tested] in both.names
     assert 'mesh/more_1' not in both.names and 'mesh/more_2' not in both.names
-    assert sum('mesh/more' in line for line in both.left_out) == 2
+    assert sum('mesh/more' in line for line in both.skipped) == 2
 
 
 def test_the_surface_of_published_models_lies_in_their_voxels(tmp_path):

@@ -310,7 +310,7 @@ def jpeg_cut_off(raw: Path, entry: dict) -> None:
     (with_bytes('model', lambda data: b'v 1 2 x\n'), ['changed_model.obj']),
     (with_bytes('model', lambda data: b'# nothing\n'), ['changed_model.obj holds no shape']),
 ])
-def test_broken_entry_is_left_out_with_its_reason(tmp_path, raw, damage, words):
+def test_broken_entry_is_skipped_with_its_reason(tmp_path, raw, damage, words):
     values = entries(raw)
     damage(raw, values[1])
     write_entries(raw, values)

@@ -64,7 +64,7 @@ def test_equal_contradictions_are_less_sure_than_either() -> None:
     assert np.linalg.norm(found.position_std) / distance_of(found) == pytest.approx(0.2)
 
 
-def test_an_outlier_is_left_out() -> None:
+def test_an_outlier_is_skipped() -> None:
     """What contradicts a much surer answer neither moves it nor is named."""
     found = combined([answer(1.0, 0.06, 'plane'), answer(3.0, 0.2, 'size_prior')])
     assert distance_of(found) == pytest.approx(1.0) and found.depth_source == 'plane'

@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from img2scene_ros.localization.doubt import left_out
+from img2scene_ros.localization.doubt import reasons_to_skip
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Placement
 
@@ -19,7 +19,7 @@ def placement(x: float, size: float, std: float) -> Placement:
 def kept(*placements: Placement) -> list[bool]:
     detections = [Detection(f'thing{number}', 1.0, np.array([0.0, 0.0, 9.0, 9.0]))
                   for number in range(len(placements))]
-    reasons = left_out(detections, placements)
+    reasons = reasons_to_skip(detections, placements)
     assert all(f"'thing{number}'" in reason for number, reason in enumerate(reasons) if reason)
     return [not reason for reason in reasons]
 
@@ -34,4 +34,4 @@ def test_what_would_only_be_guessed_is_not_shown() -> None:
 
 
 def test_nothing_is_nothing() -> None:
-    assert left_out([], []) == []
+    assert reasons_to_skip([], []) == []
