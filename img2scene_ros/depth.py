@@ -86,7 +86,8 @@ class DepthNoise(Options):
         """
         apart = max(1, round(_APART * depth.shape[1] / 640))
         ratios = []
-        for image in (depth[::4], depth.T[::4]):
+        read = np.where(depth > 0, depth, np.nan)
+        for image in (read[::4], read.T[::4]):
             inverse = 1.0 / image
             ends = inverse[:, :-2 * apart] + inverse[:, 2 * apart:]
             bend, middle = ends - 2.0 * inverse[:, apart:-apart], image[:, apart:-apart]

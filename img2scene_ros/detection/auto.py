@@ -73,6 +73,7 @@ _NEW = 0.5
 # Grey levels that a part of a picture (1 of 80 x 60) changes by when something moves; the noise
 # of a camera is less than 1 there.
 _CHANGE = 8
+_LEAST_RENDERED = 0.55  # score of the network of rendered scenes; blank pictures get up to 0.51
 _USUAL = DetrOptions().checkpoint  # the one that nobody has chosen
 
 
@@ -149,7 +150,9 @@ class AutoDetector:
         if 'coco' not in self.parts:
             return None
         try:
-            return DetrDetector(replace(self._detr, checkpoint=BUNDLED, labels=()))
+            return DetrDetector(replace(
+                self._detr, checkpoint=BUNDLED, labels=(),
+                score_threshold=max(_LEAST_RENDERED, self._detr.score_threshold)))
         except MissingDependencyError:
             return None
 

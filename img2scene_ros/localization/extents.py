@@ -13,6 +13,7 @@ import yaml
 from img2scene_ros.depth import measured
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection import box_iou
+from img2scene_ros.localization import object_axes
 from img2scene_ros.types import Sighting
 
 # What guesses sizes instead of measuring them: they prove nothing.
@@ -120,7 +121,9 @@ def size_ratio(extents: Extents | None, label: str) -> float:
 def _rectangle(sighting: Sighting) -> tuple[float, float]:
     """Return the sides of the outline on the ground, first that along the line of sight."""
     points = measured(sighting.frame.points)[sighting.detection.mask]
-    plan = points[np.isfinite(points).all(axis=1)] @ sighting.placement.rotation[:, :2]
+    placement = sighting.placement
+    towards = object_axes(placement.position, placement.rotation[:, 2])
+    plan = points[np.isfinite(points).all(axis=1)] @ towards[:, :2]
     low, high = np.percentile(plan, (1, 99), axis=0)
     plan = plan[((plan >= low) & (plan <= high)).all(axis=1)]
     corners = cv2.boxPoints(cv2.minAreaRect(plan.astype(np.float32)))

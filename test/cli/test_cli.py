@@ -159,13 +159,13 @@ def test_options_have_the_names_of_the_ros_parameters(tmp_path, bottle):
 
 def test_noise_of_a_stereo_camera_reaches_the_positions_standard_deviation(tmp_path, bottle):
     fx, objects = json.loads((bottle / 'camera.json').read_text())['K'][0][0], []
-    for noise in ((), ('model=stereo', 'baseline=0.1', 'disparity_std=3.0')):
+    for noise in ((), ('model=stereo', 'baseline=0.1', 'disparity_std=5.0')):
         options = [word for one in noise for word in ('--set', f'depth_noise.{one}')]
         assert main(['reconstruct', str(bottle), '--out', str(tmp_path), '--reconstructor', 'box',
                      '--set', 'tabletop.max_distance=0.9', *options]) == 0
         objects += json.loads((tmp_path / 'objects.json').read_text())['objects']
     usual, stereo = (item['position_std_m'][2] for item in objects)
-    of_sensor = 3.0 * objects[1]['position_m'][2] ** 2 / (fx * 0.1)
+    of_sensor = 5.0 * objects[1]['position_m'][2] ** 2 / (fx * 0.1)
     assert of_sensor > 1.2 * usual
     assert stereo == pytest.approx(np.hypot(usual, of_sensor), rel=0.1)
 

@@ -422,7 +422,8 @@ def test_a_simulators_picture_is_shown_to_the_network_of_rendered_scenes(
     """It is asked only where the one of photos finds nothing, and there is no depth."""
     frame = recorded('ycb_1')
     picture = Frame(frame.color, frame.camera)
-    expected = detr.DetrDetector(DetrOptions(checkpoint='bundled')).detect(picture, None)
+    expected = detr.DetrDetector(DetrOptions(
+        checkpoint='bundled', score_threshold=0.55)).detect(picture, None)
     detector = AutoDetector()
     assert detector.detect(picture, None) != []  # what the network of photos knows
     monkeypatch.setattr(detector.parts['coco'], 'detect', lambda *_: [])

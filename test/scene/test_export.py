@@ -245,7 +245,7 @@ def test_textures_are_in_the_scene_and_in_the_meshes(tmp_path, scene):
 def test_objects_json_places_the_object_frame(tmp_path, scene):
     export_scene(tmp_path / 'out', scene)
     summary = json.loads((tmp_path / 'out/objects.json').read_text())
-    assert list(summary) == ['frame_id', 'stamp', 'objects', 'timing_s']
+    assert list(summary) == ['frame_id', 'stamp', 'objects', 'notes', 'timing_s']
     assert (summary['frame_id'], summary['stamp']) == ('camera_optical', 1.5)
     assert summary['timing_s'] == {'detect': 0.25}
     for item, entry in zip(scene.objects, summary['objects']):
