@@ -35,6 +35,7 @@ _EXTENT = 0.02
 # the noise up to which it is in touch, and greatest extent [m].
 _MIN_CARRIED, _MIN_TOUCHING, _MOST_AT_BORDER = 40, 5, 0.2
 _LOWEST, _HIGHEST, _TOUCHING, _LARGEST = 0.01, 1.3, 0.02, 1.2
+_HIDDEN_FOOT = 0.2  # metres above a plane of what stands on it and hides its own foot, at most
 _DEVIATIONS = 4.0  # standard deviations of the depth that stand out of a plane
 # A plane that ends within the picture, is narrower than this and no higher above another one than
 # that is the top of an object [m].
@@ -47,11 +48,23 @@ _FEW_READINGS = 0.05  # share of the picture; with less nothing can be found
 
 @dataclass(frozen=True, eq=False)
 class _Candidate:
-    """A plane of the coarse picture, the (H, W) pixels on it, and how many it carries."""
+    """
+    A plane of the coarse picture.
+
+    - seen: (H, W) bool, the pixels on it
+    - carried: how many pixels of things it carries, in touch with it
+    - above: how many of things over it whose foot they hide themselves, as bowls do
+    """
 
     plane: SupportPlane
     seen: np.ndarray
     carried: int
+    above: int
+
+    @property
+    def carries(self) -> bool:
+        """Tell whether something stands on it, if it is horizontal."""
+        return self.carried + self.above > 0
 
 
 def find_support(frame: Frame) -> SupportPlane | None:
@@ -118,7 +131,8 @@ def _candidates(coarse: Frame, normals: np.ndarray) -> list[_Candidate]:
     found = []
     for plane, seen in sorted(
             _planes(coarse, normals), key=lambda one: -np.count_nonzero(one[1])):
-        found.append(_Candidate(plane, seen, _pixels_carried(coarse, plane, jumps | larger)))
+        found.append(_Candidate(
+            plane, seen, *_pixels_carried(coarse, plane, jumps | larger)))
         larger |= seen
     return found
 
@@ -165,11 +179,11 @@ def _lowest_that_carries(candidates: list[_Candidate]) -> _Candidate | None:
         return None
     best = candidates[0]
     for one in candidates:
-        if not best.carried and _is_above(best.plane, one.plane):
+        if not best.carries and _is_above(best.plane, one.plane):
             best = one
     for one in candidates:
         is_large = one.seen.sum() > _MIN_SHARE_OF_LOWER * best.seen.sum()
-        if one.carried and _is_above(one.plane, best.plane) and (is_large or not best.carried):
+        if one.carries and _is_above(one.plane, best.plane) and (is_large or not best.carries):
             best = one
     return best
 
@@ -184,7 +198,7 @@ def _is_top_of_an_object(one: _Candidate, others: Sequence[_Candidate]) -> bool:
     hull = measured(one.plane.hull)
     extent = np.ptp(hull @ one.plane.axes().T, axis=0).max()
     return not is_cut and extent < _NARROW and any(
-        other.carried and _is_above(one.plane, other.plane)
+        other.carries and _is_above(one.plane, other.plane)
         and other.plane.height(hull).mean() < _LOW
         and other.plane.is_over(hull).mean() > 0.5 for other in others)
 
@@ -205,9 +219,9 @@ def _depth_jumps(frame: Frame) -> np.ndarray:
 
 def _pixels_carried(
     frame: Frame, plane: SupportPlane, cut: np.ndarray,
-) -> int:
+) -> tuple[int, int]:
     """
-    Count the pixels of what stands on a plane and touches it.
+    Count the pixels of what stands on a plane and touches it, and of what is over it.
 
     :param cut: (H, W) bool, pixels that are no part of anything that may stand there
     """
@@ -224,16 +238,20 @@ def _pixels_carried(
     touching = np.bincount(labels[beside & (height < least + _TOUCHING)], minlength=count)
     at_border = np.bincount(np.concatenate(
         [labels[0], labels[-1], labels[:, 0], labels[:, -1]]), minlength=count)
-    carried = 0
+    carried, above = 0, 0
     for part in range(1, count):
         pixels = int(stats[part, cv2.CC_STAT_AREA])
-        if (pixels < _MIN_CARRIED or touching[part] < _MIN_TOUCHING
+        if (pixels < _MIN_CARRIED
                 or at_border[part] > _MOST_AT_BORDER * 2 * sum(labels.shape)):
             continue
         low, high = np.percentile(points[labels == part], (1, 99), axis=0)
-        if np.linalg.norm(high - low) < _LARGEST:
+        if np.linalg.norm(high - low) > _LARGEST:
+            continue
+        if touching[part] >= _MIN_TOUCHING:
             carried += pixels
-    return carried
+        elif np.percentile(height[labels == part], 5) < _HIDDEN_FOOT:
+            above += pixels
+    return carried, above
 
 
 def surface_normals(frame: Frame, step: int | None = None) -> np.ndarray:
