@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What `tabletop` finds in rendered clutter: on tables and floors, in trays, bins and on shelves.
+
+    python benchmarks/clutter.py SHAPES.npz [COUNT] [SEED] [DETECTOR]
+
+SHAPES.npz is a file of `img2scene pack-shapes`; its test split is drawn, at 640x480, a third of
+the cameras with any roll, with the noise and gaps of structured light, stereo and time of flight
+in turn. *supports*: scenes in which the support is the true plane, to 6 degrees and 3 cm; the
+other columns are those of `merged_detectors.py`, false ones per scene. The edge of a tray is no
+object here, so what finds it is false.
+"""
+
+import sys
+from collections import Counter
+
+import numpy as np
+import torch
+
+from img2scene_ros.camera import Camera
+from img2scene_ros.learning.arrangements import SUPPORTS
+from img2scene_ros.learning.arrangements import arrange
+from img2scene_ros.learning.arrangements import open_stock
+from img2scene_ros.learning.metrics import found_share
+from img2scene_ros.learning.packed_shapes import read_packed
+from img2scene_ros.learning.sensors import KINDS
+from img2scene_ros.learning.sensors import sensed_depth
+from img2scene_ros.pipeline import Pipeline
+from img2scene_ros.pipeline import PipelineOptions
+from img2scene_ros.rendering import traced
+from img2scene_ros.tables import markdown_table
+from img2scene_ros.types import Frame
+from img2scene_ros.types import Scene
+
+WIDTH, HEIGHT = 640, 480
+MIN_PIXELS = 400  # objects that show less do not count
+ANGLE, OFFSET = np.cos(np.radians(6.0)), 0.03  # metres
+
+
+def main(shapes: str, count: str = '60', seed: str = '0', detector: str = 'tabletop') -> None:
+    """Print the table."""
+    stock = open_stock(read_packed(shapes), 'test', 'cpu')
+    generator = torch.Generator().manual_seed(int(seed))
+    totals = {name: Counter() for name in SUPPORTS}
+    for number in range(int(count)):
+        kind = number % len(SUPPORTS)
+        scenes = arrange(stock, generator, 1, WIDTH, HEIGHT, torch.tensor([kind]))
+        seen = traced.draw(stock.fields, scenes, WIDTH, HEIGHT, generator)
+        sensor = torch.tensor([number // len(SUPPORTS) % len(KINDS)])
+        depth = sensed_depth(seen.depth, seen.color, scenes.focal, generator, kinds=sensor)
+        focal, center = float(scenes.focal[0]), scenes.center[0].tolist()
+        frame = Frame(
+            np.ascontiguousarray(seen.color[0].permute(1, 2, 0).numpy()),
+            Camera(WIDTH, HEIGHT, focal, focal, *center), depth[0].numpy())
+        scene = Pipeline(PipelineOptions(detector=detector, reconstructor='box')).perceive(frame)
+        up, offset = scenes.view[0, 2, :3].numpy(), float(scenes.view[0, 2, 3])
+        found = scene.support
+        is_right = found is not None and (
+            found.normal @ up > ANGLE and abs(found.offset - offset) < OFFSET)
+        totals[SUPPORTS[kind]] += Counter(scenes=1, supports=int(is_right)) + found_share(
+            instances(scene), seen.ids[0].clamp(min=0).numpy(), least=MIN_PIXELS)
+    totals['all'] = sum(totals.values(), Counter())
+    print(markdown_table(
+        ['', 'scenes', 'supports', 'objects', 'found', 'pieces', 'merged', 'false per scene'],
+        [[name, *(total[key] for key in ('scenes', 'supports', 'objects')),
+          *(total[key] / max(total['objects'], 1) for key in ('found', 'pieces', 'merged')),
+          total['false'] / max(total['scenes'], 1)] for name, total in totals.items()]))
+
+
+def instances(scene: Scene) -> np.ndarray:
+    """Return the masks of a scene's objects as (HEIGHT, WIDTH) ids."""
+    ids = np.zeros((HEIGHT, WIDTH), np.int64)
+    for one in scene.objects:
+        ids[one.detection.mask] = one.id
+    return ids
+
+
+if __name__ == '__main__':
+    torch.set_num_threads(1)
+    main(*sys.argv[1:])
