@@ -14,7 +14,6 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
-from scipy.spatial import ConvexHull
 
 from img2scene_ros.depth import measured
 from img2scene_ros.types import Frame
@@ -214,31 +213,35 @@ def _pixels_carried(
     return carried
 
 
-def surface_normals(frame: Frame, step: int | None = None) -> np.ndarray:
+def surface_normals(
+    frame: Frame, step: int | None = None, window: tuple[slice, slice] = np.s_[:, :],
+) -> np.ndarray:
     """
     Estimate the surface normal at every pixel, pointing to the camera.
 
     :param step: pixels to either side over which the slope is taken; None suits whole rooms
-    :return: (H, W, 3) float32, NaN where there is no smooth surface
+    :param window: the part of the frame that is looked at
+    :return: (H, W, 3) float32, of the window; NaN where there is no smooth surface
     """
     step = step or _suitable_step(frame)
-    depth = measured(frame.depth)
+    depth = measured(frame.depth)[window]
     valid = np.isfinite(depth).astype(np.float32)
     share = cv2.blur(valid, (step, step))
     depth = cv2.blur(np.nan_to_num(depth), (step, step)) / np.maximum(share, 1e-3)
     depth[(valid == 0) | (share < 0.99)] = np.nan
-    points = frame.camera.rays * depth[..., None]
-    normals = np.full_like(points, np.nan)
+    # One plane an axis: a cross product along a last axis of three is slow.
+    points = cv2.split(frame.camera.rays[window] * depth[..., None])
     inner = slice(step, -step)
-    right = points[inner, 2 * step:] - points[inner, :-2 * step]
-    down = points[2 * step:, inner] - points[:-2 * step, inner]
-    normal = np.cross(down, right)
-    length = np.linalg.norm(normal, axis=-1, keepdims=True)
-    middle = depth[inner, inner]
-    reach = 2 * step * middle / frame.camera.fx
-    is_smooth = ((np.abs(right[..., 2]) < 8 * reach) & (np.abs(down[..., 2]) < 8 * reach))
-    normals[inner, inner] = np.where(
-        is_smooth[..., None], normal / np.maximum(length, 1e-12), np.nan)
+    right = [axis[inner, 2 * step:] - axis[inner, :-2 * step] for axis in points]
+    down = [axis[2 * step:, inner] - axis[:-2 * step, inner] for axis in points]
+    normal = [down[one] * right[other] - down[other] * right[one]
+              for one, other in ((1, 2), (2, 0), (0, 1))]
+    length = np.sqrt(sum(axis ** 2 for axis in normal))
+    reach = 8 * 2 * step * depth[inner, inner] / frame.camera.fx
+    is_smooth = (np.abs(right[2]) < reach) & (np.abs(down[2]) < reach)
+    scale = np.where(is_smooth, 1.0 / np.maximum(length, 1e-12), np.float32(np.nan))
+    normals = np.full((*depth.shape, 3), np.nan, np.float32)
+    normals[inner, inner] = cv2.merge([axis * scale for axis in normal])
     return normals
 
 
@@ -274,8 +277,7 @@ def _planes(frame: Frame, normals: np.ndarray) -> list[tuple[SupportPlane, np.nd
         if fit is None:
             break
         normal, offset = fit
-        distance = np.abs(points @ normal + offset)
-        free &= ~(distance < 1.5 * tolerance)
+        free &= ~(np.abs(SupportPlane(normal, offset).height(points)) < 1.5 * tolerance)
         plane, seen = _refined(frame, normals, normal, offset, tolerance)
         if plane is not None and seen.sum() > _MIN_SHARE * known.sum():
             planes.append((plane, seen))
@@ -296,7 +298,7 @@ def _ransac(
     best = int(np.argmax(votes))
     normal, offset = candidates[best], offsets[best]
     for width in (3.0, 2.0, 1.0, 1.0):
-        inliers = np.abs(points @ normal + offset) < width * tolerance
+        inliers = np.abs(SupportPlane(normal, offset).height(points)) < width * tolerance
         if inliers.sum() < 50:
             return None
         normal, offset = _least_squares(points[inliers], tolerance[inliers])
@@ -305,9 +307,9 @@ def _ransac(
 
 def _least_squares(points: np.ndarray, deviation: np.ndarray) -> tuple[np.ndarray, float]:
     weights = 1.0 / deviation.astype(float) ** 2
-    center = np.average(points.astype(float), axis=0, weights=weights)
-    spread = (points - center) * np.sqrt(weights)[:, None]
-    normal = np.linalg.eigh(spread.T @ spread)[1][:, 0]
+    center = weights @ points / weights.sum()
+    away = points - center
+    normal = np.linalg.eigh((away.T * weights) @ away)[1][:, 0]
     if normal @ center > 0:
         normal = -normal
     return normal, float(-normal @ center)
@@ -319,8 +321,9 @@ def _refined(
     """Fit all pixels of the plane's largest connected part, and outline it."""
     points = measured(frame.points)
     for _ in range(3):
-        height = points @ normal + offset
-        on_plane = (np.abs(height) < tolerance) & (np.abs(normals @ normal) > _ALIGNED)
+        height = SupportPlane(normal, offset).height(points)
+        on_plane = ((np.abs(height) < tolerance)
+                    & (np.abs(normals @ normal.astype(normals.dtype)) > _ALIGNED))
         on_plane = _main_part(on_plane, (height > tolerance) & (height < 0.3))
         if on_plane.sum() < 50:
             return None, on_plane
@@ -331,9 +334,9 @@ def _refined(
 def _outlined(normal: np.ndarray, offset: float, points: np.ndarray) -> SupportPlane:
     """Return a plane with the outline of points on it, (N, 3) metres."""
     plane = SupportPlane(normal, offset)
-    feet = points - plane.height(points)[:, None] * normal
-    hull = feet[ConvexHull(feet @ plane.axes().T).vertices].astype(float)
-    return SupportPlane(normal, offset, hull)
+    plan = np.column_stack([points @ axis for axis in plane.axes().astype(np.float32)])
+    corners = points[cv2.convexHull(plan, returnPoints=False)[:, 0]].astype(float)
+    return SupportPlane(normal, offset, corners - plane.height(corners)[:, None] * normal)
 
 
 def _at_full_resolution(frame: Frame, coarse: _Candidate) -> SupportPlane:

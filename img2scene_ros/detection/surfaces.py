@@ -4,6 +4,8 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.polynomial.polynomial import polyval2d
+from numpy.polynomial.polynomial import polyvander2d
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
@@ -19,6 +21,7 @@ _SLANT = 3.0
 # Its noise is at least and at most so many times the sensor's.
 _NEAR, _NEAR_DEVIATIONS, _FITTED, _DEGREE, _ROUNDS = 0.03, 4.0, 6000, 3, 8
 _NOISE_RANGE = (1.0, 6.0)
+_TERMS = np.add.outer(range(_DEGREE + 1), range(_DEGREE + 1)).ravel() <= _DEGREE
 
 
 def heights_above(frame: Frame, support: SupportPlane) -> tuple[np.ndarray, np.ndarray]:
@@ -39,11 +42,12 @@ def heights_above(frame: Frame, support: SupportPlane) -> tuple[np.ndarray, np.n
     count = np.count_nonzero(near)
     if count < _FITTED // 10:
         return height, std
-    plan = points @ support.axes().T.astype(np.float32)
-    shown = plan[near]
-    low, high = np.percentile(shown, (1, 99), axis=0)
     part = np.s_[::max(1, count // _FITTED)]
-    terms = _polynomial(shown[part], low, high)
+    plan = [points @ axis for axis in support.axes().astype(np.float32)]
+    shown = [axis[near] for axis in plan]
+    low, high = np.percentile(shown, (1, 99), axis=1).astype(np.float32)
+    terms = polyvander2d(
+        *_scaled([axis[part] for axis in shown], low, high), (_DEGREE, _DEGREE))[:, _TERMS]
     residual = found = height[near][part]
     weights = np.ones(len(found))
     for _ in range(_ROUNDS):
@@ -53,14 +57,18 @@ def heights_above(frame: Frame, support: SupportPlane) -> tuple[np.ndarray, np.n
         spread = 1.4826 * float(np.median(np.abs(residual)))
         weights = np.clip(1.0 - (residual / (4.0 * spread + 1e-6)) ** 2, 0.0, 1.0)
     ratio = np.clip(spread / np.median(std[near][part]), *_NOISE_RANGE)
-    return height - _polynomial(plan, low, high) @ factors.astype(np.float32), ratio * std
+    relief = np.zeros(len(_TERMS), np.float32)
+    relief[_TERMS] = factors
+    relief = relief.reshape(_DEGREE + 1, _DEGREE + 1)
+    return height - polyval2d(*_scaled(plan, low, high), relief), ratio * std
 
 
-def _polynomial(plan: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Return the terms of a polynomial in plan, which goes on level beyond what was fitted."""
-    x, y = np.moveaxis(2.0 * np.clip((plan - low) / (high - low), 0.0, 1.0) - 1.0, -1, 0)
-    return np.stack([x ** i * y ** j for i in range(_DEGREE + 1)
-                     for j in range(_DEGREE + 1 - i)], axis=-1)
+def _scaled(
+    plan: Sequence[np.ndarray], low: np.ndarray, high: np.ndarray,
+) -> list[np.ndarray]:
+    """Return both coordinates, -1 to 1 where the relief is fitted; it goes on level beyond."""
+    return [np.clip((axis - (least + most) / 2.0) * (2.0 / (most - least)), -1.0, 1.0)
+            for axis, least, most in zip(plan, low, high)]
 
 
 def linked_surfaces(
