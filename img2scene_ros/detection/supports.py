@@ -41,6 +41,9 @@ _NARROW, _LOW = 0.45, 0.35
 # A carrying plane above another one is the support (a table above the floor) when it has at least
 # this share of the other's pixels.
 _MIN_SHARE_OF_LOWER = 0.2
+# From frame to frame: a plane is held while this share of the pixels that showed it still does,
+# and searched anew after so many frames.
+_STILL_SEEN, _HELD = 0.9, 30
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,14 +55,49 @@ class _Candidate:
     carried: int
 
 
+class HeldSupport:
+    """Finds the support in frame after frame: a plane that is still there is only fitted again."""
+
+    def __init__(self) -> None:
+        self._held: _Candidate | None = None
+        self._age = 0
+
+    def find(self, frame: Frame) -> SupportPlane | None:
+        """Find the plane that objects stand on, as `find_support`."""
+        self._age += 1
+        if not frame.has_depth:
+            return None
+        held = self._held
+        if held is not None and self._age <= _HELD and _is_still_seen(frame, held):
+            self._held = replace(held, plane=_fitted_again(frame, held))
+        else:
+            self._held, self._age = _found(frame), 0
+        return None if self._held is None else self._held.plane
+
+
 def find_support(frame: Frame) -> SupportPlane | None:
     """
     Find the plane that objects stand on.
 
     :return: None when the depth image shows no plane that may be horizontal
     """
-    if not frame.has_depth:
-        return None
+    return HeldSupport().find(frame)
+
+
+def _is_still_seen(frame: Frame, held: _Candidate) -> bool:
+    """Tell whether a plane of an earlier frame is where it was, and may still be horizontal."""
+    part = _every_nth(frame)
+    depth = measured(frame.depth)[part]
+    if depth.shape != held.seen.shape or (
+            frame.up is not None and held.plane.normal @ frame.up <= _ALIGNED):
+        return False
+    off = np.abs(held.plane.height(measured(frame.points)[part][held.seen]))
+    is_on_plane = off < 3.0 * frame.depth_std(depth[held.seen])
+    return bool(is_on_plane.mean() > _STILL_SEEN)
+
+
+def _found(frame: Frame) -> _Candidate | None:
+    """Search the support in a coarse picture, and fit it to all readings."""
     coarse = _coarse(frame)
     normals = surface_normals(coarse)
     if np.count_nonzero(np.isfinite(normals[..., 0])) < 125:
@@ -68,13 +106,19 @@ def find_support(frame: Frame) -> SupportPlane | None:
     if frame.up is not None:
         candidates = [one for one in candidates if one.plane.normal @ frame.up > _ALIGNED]
     best = _lowest_that_carries(_of_one_direction(candidates, frame.up))
-    return None if best is None else _at_full_resolution(frame, best)
+    return None if best is None else replace(best, plane=_at_full_resolution(frame, best))
+
+
+def _every_nth(frame: Frame) -> tuple[slice, slice]:
+    """Return which pixels of a frame make the coarse picture."""
+    step = max(1, round(frame.shape[1] / _WIDTH))
+    return np.s_[::step, ::step]
 
 
 def _coarse(frame: Frame) -> Frame:
     """Return every n-th pixel of a frame."""
-    step = max(1, round(frame.shape[1] / _WIDTH))
-    part = np.s_[::step, ::step]
+    part = _every_nth(frame)
+    step = part[0].step
     depth = np.ascontiguousarray(measured(frame.depth)[part])
     camera = frame.camera
     height, width = depth.shape
@@ -328,15 +372,14 @@ def _refined(
         if on_plane.sum() < 50:
             return None, on_plane
         normal, offset = _least_squares(points[on_plane], tolerance[on_plane])
-    return _outlined(normal, offset, points[on_plane]), on_plane
+    return _outlined(SupportPlane(normal, offset), points[on_plane]), on_plane
 
 
-def _outlined(normal: np.ndarray, offset: float, points: np.ndarray) -> SupportPlane:
+def _outlined(plane: SupportPlane, points: np.ndarray) -> SupportPlane:
     """Return a plane with the outline of points on it, (N, 3) metres."""
-    plane = SupportPlane(normal, offset)
     plan = np.column_stack([points @ axis for axis in plane.axes().astype(np.float32)])
     corners = points[cv2.convexHull(plan, returnPoints=False)[:, 0]].astype(float)
-    return SupportPlane(normal, offset, corners - plane.height(corners)[:, None] * normal)
+    return replace(plane, hull=corners - plane.height(corners)[:, None] * plane.normal)
 
 
 def _at_full_resolution(frame: Frame, coarse: _Candidate) -> SupportPlane:
@@ -346,12 +389,25 @@ def _at_full_resolution(frame: Frame, coarse: _Candidate) -> SupportPlane:
     around = cv2.resize(seen, (width, height), interpolation=cv2.INTER_NEAREST) > 0
     points = measured(frame.points)[around]
     tolerance = 3.0 * frame.depth_std(measured(frame.depth)[around])
-    plane = coarse.plane
-    on_plane = np.abs(plane.height(points)) < tolerance
+    plane = _fitted(coarse.plane, points, tolerance)
+    return _outlined(plane, points[np.abs(plane.height(points)) < tolerance])
+
+
+def _fitted_again(frame: Frame, held: _Candidate) -> SupportPlane:
+    """Fit a plane to the readings of another frame; its outline stays."""
+    part = _every_nth(frame)
+    points = measured(frame.points)[part][held.seen]
+    tolerance = 3.0 * frame.depth_std(measured(frame.depth)[part][held.seen])
+    plane, hull = _fitted(held.plane, points, tolerance), measured(held.plane.hull)
+    return replace(plane, hull=hull - plane.height(hull)[:, None] * plane.normal)
+
+
+def _fitted(plane: SupportPlane, points: np.ndarray, tolerance: np.ndarray) -> SupportPlane:
+    """Fit a plane to those of some points that are near it, (N, 3) and (N,) metres."""
     for _ in range(2):
-        plane = SupportPlane(*_least_squares(points[on_plane], tolerance[on_plane]))
         on_plane = np.abs(plane.height(points)) < tolerance
-    return _outlined(plane.normal, plane.offset, points[on_plane])
+        plane = SupportPlane(*_least_squares(points[on_plane], tolerance[on_plane]))
+    return plane
 
 
 def _main_part(on_plane: np.ndarray, above: np.ndarray) -> np.ndarray:

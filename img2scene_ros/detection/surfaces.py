@@ -3,6 +3,7 @@
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 from numpy.polynomial.polynomial import polyval2d
 from numpy.polynomial.polynomial import polyvander2d
@@ -22,6 +23,8 @@ _SLANT = 3.0
 _NEAR, _NEAR_DEVIATIONS, _FITTED, _DEGREE, _ROUNDS = 0.03, 4.0, 6000, 3, 8
 _NOISE_RANGE = (1.0, 6.0)
 _TERMS = np.add.outer(range(_DEGREE + 1), range(_DEGREE + 1)).ravel() <= _DEGREE
+
+Window = tuple[slice, slice]  # rows and columns of a part of the picture
 
 
 def heights_above(frame: Frame, support: SupportPlane) -> tuple[np.ndarray, np.ndarray]:
@@ -73,35 +76,42 @@ def _scaled(
 
 def linked_surfaces(
     frame: Frame, pixels: np.ndarray, gap: float, steps: Sequence[int],
-    window: tuple[slice, slice] = np.s_[:, :],
+    window: Window = np.s_[:, :],
 ) -> np.ndarray:
     """
     Label pixels by the surface they are part of: it goes on to neighbours that are near in space.
 
     :param pixels: bool, those to label, (H, W) or as large as the window
     :param gap: distance between two surfaces, metres; noise and slant come on top
-    :param steps: pixels to the neighbours, right and down; more than 1 bridges holes in the depth
+    :param steps: pixels to neighbours that are linked besides the next ones, right and down; they
+        bridge holes in the depth
     :param window: the part of the frame that is labelled
     :return: int, of the same shape; 0 for all other pixels
     """
     points, depth = measured(frame.points)[window], measured(frame.depth)[window]
     rows, columns = pixels.shape
-    count = np.count_nonzero(pixels)
-    index = np.full(pixels.shape, -1)
-    index[pixels] = np.arange(count)
     reach = np.maximum(gap, _SLANT * depth / frame.camera.fx) + 3.0 * frame.depth_std(depth)
-    links = []
-    for step in steps:
-        for down, right in ((0, step), (step, 0)):
-            one = np.s_[:max(rows - down, 0), :max(columns - right, 0)]
-            other = np.s_[down:, right:]
-            across = points[one] - points[other]
-            near = np.einsum('...i,...i', across, across) < reach[one] ** 2
-            near &= pixels[one] & pixels[other]
-            links.append(np.stack([index[one][near], index[other][near]]))
-    first, second = np.concatenate(links, axis=1)
+    squared = np.where(pixels, reach, np.float32(np.nan)) ** 2
+
+    def linked(down: int, right: int) -> tuple[Window, Window, np.ndarray]:
+        one = np.s_[:max(rows - down, 0), :max(columns - right, 0)]
+        other = np.s_[down:, right:]
+        across = points[one] - points[other]
+        near = np.einsum('...i,...i', across, across) < squared[one]
+        return one, other, near & pixels[other]
+
+    # Links between next neighbours are drawn between the pixels of a picture twice as large.
+    drawn = np.zeros((2 * rows, 2 * columns), np.uint8)
+    drawn[::2, ::2] = pixels
+    drawn[:, 1:-1:2][::2] = linked(0, 1)[2]
+    drawn[1:-1:2, ::2] = linked(1, 0)[2]
+    count, pieces = cv2.connectedComponents(drawn, connectivity=4)
+    pieces = pieces[::2, ::2]
+    pairs = []
+    for one, other, near in (linked(*way) for step in steps for way in ((0, step), (step, 0))):
+        first, second = pieces[one], pieces[other]
+        near &= first != second
+        pairs.append(np.stack([first[near], second[near]]))
+    first, second = np.concatenate(pairs, axis=1)
     graph = coo_matrix((np.ones(len(first), bool), (first, second)), (count, count))
-    labels = np.zeros(pixels.shape, int)
-    if count:
-        labels[pixels] = connected_components(graph, directed=False)[1] + 1
-    return labels
+    return connected_components(graph, directed=False)[1][pieces]

@@ -22,6 +22,7 @@ from scipy.spatial.distance import pdist
 from img2scene_ros.depth import measured
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection.supports import surface_normals
+from img2scene_ros.detection.surfaces import Window
 from img2scene_ros.detection.surfaces import heights_above
 from img2scene_ros.detection.surfaces import linked_surfaces
 from img2scene_ros.errors import InputError
@@ -33,7 +34,7 @@ from img2scene_ros.types import Frame
 from img2scene_ros.types import SupportPlane
 
 # Set by hand; tests hold them to the recorded frames and to rendered bodies that touch.
-_LINK_STEPS = (1, 2, 4, 8)  # pixels to neighbours that are linked; above 1 they bridge holes
+_LINK_STEPS = (2, 4, 8)  # pixels over which holes are bridged
 _CREASE_REACH = 0.0075  # metres to either side over which a surface's bend is taken
 _CUT_CREASE = 22.0  # degrees; a surface is cut where it bends inwards by more
 _SHARP_SEAM = 48.0  # degrees, median of a seam: bodies touch in sharper ones, fillets are softer
@@ -42,8 +43,6 @@ _MIN_PIXELS = 60  # solid pixels of a surface, at a picture width of 640
 _SOLID = 0.95  # share of solid pixels; missing readings fray surfaces with less
 _STANDING_HEIGHT = 0.025  # metres above the support; what comes nearer stands on it
 _DEVIATIONS = 3.0  # of bare support by which objects stand out of it
-
-Window = tuple[slice, slice]  # rows and columns of a part of the picture
 
 
 @dataclass(frozen=True)
@@ -317,8 +316,10 @@ def _floating_joined(
             tops = [np.percentile(height[window][mask], 98) for mask in (part, whole)]
             is_level = abs(tops[0] - tops[1]) < 0.01 + 0.15 * max(tops)
             plans = [measured(frame.points)[window][mask] @ axes.T for mask in (part, whole)]
-            growth = _diameter(np.concatenate(plans)) / max(_diameter(plan) for plan in plans)
-            if growth < 1.25 if is_level else _share_inside(*plans) > 0.8:
+            outlines = [_outline(plan) for plan in plans]
+            growth = (pdist(np.concatenate(outlines)).max()
+                      / max(pdist(outline).max() for outline in outlines))
+            if growth < 1.25 if is_level else _share_inside(plans[0], outlines[1]) > 0.8:
                 labels[window][part] = large
                 windows[large] = _widened([windows[small], windows[large]], 0, frame.shape)
                 break
@@ -352,9 +353,9 @@ def _share_ending_at(part: np.ndarray, whole: np.ndarray, gap: int) -> float:
     return float(whole[below, columns].any(axis=0).mean())
 
 
-def _diameter(plan: np.ndarray) -> float:
-    corners = plan[ConvexHull(plan, qhull_options='QJ').vertices]
-    return float(pdist(corners).max())
+def _outline(plan: np.ndarray) -> np.ndarray:
+    """Return the corners of the convex outline of points, (N, 2) metres."""
+    return plan[cv2.convexHull(plan.astype(np.float32), returnPoints=False)[:, 0]]
 
 
 def _filled(
