@@ -426,11 +426,9 @@ def _is_support(
     if support is None:
         return False
     known = _region(one, frame.shape) & np.isfinite(frame.depth)
-    is_low = (support.height(frame.points[known])
-              <= 3.0 * frame.depth_std(frame.depth[known]))
-    if np.count_nonzero(is_low) <= 0.5 * is_low.size:
-        return False
     height, reach = support.height(frame.points), 3.0 * frame.depth_std(frame.depth)
+    if np.count_nonzero(known & (height <= reach)) <= 0.5 * np.count_nonzero(known):
+        return False
     above, on_plane = height > reach, np.abs(height) <= reach
     if np.count_nonzero(on_plane & known) <= 0.5 * np.count_nonzero(on_plane):
         return False

@@ -42,8 +42,8 @@ _NARROW, _LOW = 0.45, 0.35
 # this share of the other's pixels.
 _MIN_SHARE_OF_LOWER = 0.2
 # From frame to frame: a plane is held while this share of the pixels that showed it still does,
-# and searched anew after so many frames.
-_STILL_SEEN, _HELD = 0.9, 30
+# and searched anew after so many frames. A fit takes so many readings at most.
+_STILL_SEEN, _HELD, _FITTED = 0.9, 30, 40000
 
 
 @dataclass(frozen=True, eq=False)
@@ -383,27 +383,30 @@ def _outlined(plane: SupportPlane, points: np.ndarray) -> SupportPlane:
 
 
 def _at_full_resolution(frame: Frame, coarse: _Candidate) -> SupportPlane:
-    """Fit a plane of the coarse picture to all readings where it was seen."""
-    seen = cv2.dilate(coarse.seen.astype(np.uint8), np.ones((3, 3), np.uint8))
-    height, width = frame.shape
-    around = cv2.resize(seen, (width, height), interpolation=cv2.INTER_NEAREST) > 0
-    points = measured(frame.points)[around]
-    tolerance = 3.0 * frame.depth_std(measured(frame.depth)[around])
+    """Fit a plane of the coarse picture to the readings where it was seen, and outline it."""
+    points, tolerance = _readings(frame, coarse)
     plane = _fitted(coarse.plane, points, tolerance)
     return _outlined(plane, points[np.abs(plane.height(points)) < tolerance])
 
 
 def _fitted_again(frame: Frame, held: _Candidate) -> SupportPlane:
     """Fit a plane to the readings of another frame; its outline stays."""
-    part = _every_nth(frame)
-    points = measured(frame.points)[part][held.seen]
-    tolerance = 3.0 * frame.depth_std(measured(frame.depth)[part][held.seen])
-    plane, hull = _fitted(held.plane, points, tolerance), measured(held.plane.hull)
+    plane, hull = _fitted(held.plane, *_readings(frame, held)), measured(held.plane.hull)
     return replace(plane, hull=hull - plane.height(hull)[:, None] * plane.normal)
 
 
+def _readings(frame: Frame, coarse: _Candidate) -> tuple[np.ndarray, np.ndarray]:
+    """Return the points where a plane was seen, (N, 3) metres, and how far off they may be."""
+    seen = cv2.dilate(coarse.seen.astype(np.uint8), np.ones((3, 3), np.uint8))
+    around = cv2.resize(seen, frame.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
+    tolerance = 3.0 * frame.depth_std(measured(frame.depth)[around])
+    return measured(frame.points)[around], tolerance
+
+
 def _fitted(plane: SupportPlane, points: np.ndarray, tolerance: np.ndarray) -> SupportPlane:
-    """Fit a plane to those of some points that are near it, (N, 3) and (N,) metres."""
+    """Fit a plane to so many as `_FITTED` of the points that are near it."""
+    some = np.s_[::len(points) // _FITTED + 1]
+    points, tolerance = points[some], tolerance[some]
     for _ in range(2):
         on_plane = np.abs(plane.height(points)) < tolerance
         plane = SupportPlane(*_least_squares(points[on_plane], tolerance[on_plane]))

@@ -303,8 +303,13 @@ def _floating_joined(
     """
     labels, axes = labels.copy(), support.axes()
     gap = len(_square(frame, 15))
-    sizes, windows = np.bincount(labels.ravel()), _windows(labels)
-    ids = sorted(windows, key=lambda label: -sizes[label])
+    windows = _windows(labels)
+    masks = {label: labels[window] == label for label, window in windows.items()}
+    plans = {label: measured(frame.points)[windows[label]][mask] @ axes.T
+             for label, mask in masks.items()}
+    heights = {label: height[windows[label]][mask] for label, mask in masks.items()}
+    outlines = {label: _outline(plan) for label, plan in plans.items()}
+    ids = sorted(windows, key=lambda label: -len(plans[label]))
     for i, small in reversed(list(enumerate(ids))):
         for large in ids[:i]:
             if not _are_near(windows[small], windows[large], gap):
@@ -313,15 +318,17 @@ def _floating_joined(
             part, whole = (labels[window] == label for label in (small, large))
             if not _belong_together(part, whole, gap):
                 continue
-            tops = [np.percentile(height[window][mask], 98) for mask in (part, whole)]
+            tops = [np.percentile(heights[label], 98) for label in (small, large)]
             is_level = abs(tops[0] - tops[1]) < 0.01 + 0.15 * max(tops)
-            plans = [measured(frame.points)[window][mask] @ axes.T for mask in (part, whole)]
-            outlines = [_outline(plan) for plan in plans]
-            growth = (pdist(np.concatenate(outlines)).max()
-                      / max(pdist(outline).max() for outline in outlines))
-            if growth < 1.25 if is_level else _share_inside(plans[0], outlines[1]) > 0.8:
+            joined = np.concatenate([outlines[small], outlines[large]])
+            growth = pdist(joined).max() / max(
+                pdist(outlines[label]).max() for label in (small, large))
+            if growth < 1.25 if is_level else _share_inside(plans[small], outlines[large]) > 0.8:
                 labels[window][part] = large
                 windows[large] = _widened([windows[small], windows[large]], 0, frame.shape)
+                heights[large] = np.concatenate([heights[small], heights[large]])
+                plans[large] = np.concatenate([plans[small], plans[large]])
+                outlines[large] = _outline(joined)
                 break
     return labels
 
@@ -377,14 +384,15 @@ def _holes_filled(
 ) -> np.ndarray:
     unread = np.isnan(height)
     mask = _closed(mask, _square(frame, 5))
-    holes, _ = ndimage.label(~mask)
+    _, holes = cv2.connectedComponents((~mask).astype(np.uint8), connectivity=4)
     mask |= np.bincount(holes.ravel())[holes] < 4e-5 * frame.camera.width * frame.camera.height
-    mask |= ndimage.binary_fill_holes(_closed(mask, _square(frame, 11))) & unread
+    mask |= _without_holes(_closed(mask, _square(frame, 11))) & unread
     # The rim of a bowl may be broken where the depth image has no readings.
     near = cv2.dilate(mask.astype(np.uint8), _square(frame, 43)) > 0
     ring = _closed(mask | (unread & near), _square(frame, 19))
-    gaps, count = ndimage.label(ndimage.binary_fill_holes(ring) & ~ring)
-    for gap in range(1, count + 1):
+    count, gaps = cv2.connectedComponents(
+        (_without_holes(ring) & ~ring).astype(np.uint8), connectivity=4)
+    for gap in range(1, count):
         inside = gaps == gap
         around = cv2.dilate(inside.astype(np.uint8), _square(frame, 11)) > 0
         rim = height[around & mask & ~unread]
@@ -392,6 +400,14 @@ def _holes_filled(
         if drop < np.nanmedian(least_height[around]):
             mask |= around & ring | inside
     return mask
+
+
+def _without_holes(mask: np.ndarray) -> np.ndarray:
+    """Fill what is not connected to the outside, (H, W) bool."""
+    background = cv2.copyMakeBorder(
+        (~mask).astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1)
+    _, parts = cv2.connectedComponents(background, connectivity=4)
+    return parts[1:-1, 1:-1] != parts[0, 0]
 
 
 def _closed(mask: np.ndarray, kernel: np.ndarray) -> np.ndarray:
