@@ -21,7 +21,7 @@ from img2scene_ros.detection import Detector
 from img2scene_ros.detection.masks import colored_pixels
 from img2scene_ros.detection.masks import object_mask
 from img2scene_ros.detection.segmenter import Segmenter
-from img2scene_ros.detection.supports import find_support
+from img2scene_ros.detection.supports import HeldSupport
 from img2scene_ros.detection.supports import why_nothing
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import MissingDependencyError
@@ -145,6 +145,7 @@ class Pipeline:
         self._tracker = Tracker(options.forget_after, options.better_view)
         self._frame: Frame | None = None  # the latest, as it came
         self._noise_scales: deque[float] = deque(maxlen=_HELD)
+        self._held_support = HeldSupport()
         self._quarters = 0  # by which frames are turned until up is up in the picture
         self._support: SupportPlane | None = None
         self._notes: tuple[str, ...] = ()
@@ -162,7 +163,7 @@ class Pipeline:
         start = perf_counter()
         as_it_came = frame
         frame = self._with_measured_noise(frame)
-        support = find_support(frame) or frame.support or self._told_support()
+        support = self._held_support.find(frame) or frame.support or self._told_support()
         quarters = self._quarters_to_upright(frame, support)
         frame, support = turned_frame(frame, quarters), turned_plane(support, turn(quarters))
         found = self.detector.detect(frame, support)
@@ -373,6 +374,7 @@ class Pipeline:
         """Begin with another scene, whose ids start at 1 again."""
         with self._lock:
             self._tracker = Tracker(self.options.forget_after, self.options.better_view)
+            self._held_support = HeldSupport()
             self._frame = None
 
     def configure(self, settings: dict[str, Any]) -> None:

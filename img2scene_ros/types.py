@@ -42,8 +42,8 @@ class SupportPlane:
     height_std: float | None = None
 
     def height(self, points: np.ndarray) -> np.ndarray:
-        """Return how far points lie above the plane: (..., 3) metres to (...) metres."""
-        return points @ self.normal + self.offset
+        """Return how far points lie above the plane: (..., 3) metres to (...), same precision."""
+        return points @ self.normal.astype(points.dtype) + self.offset
 
     def axes(self) -> np.ndarray:
         """Return two orthonormal directions in the plane, (2, 3)."""
@@ -64,10 +64,12 @@ class SupportPlane:
         if self.hull is None:
             return np.isfinite(points).all(axis=-1)
         axes = self.axes()
-        corners = self.hull @ axes.T
-        edges = ConvexHull(corners).equations
-        plan = points @ axes.T
-        return (plan @ edges[:, :2].T + edges[:, 2] <= margin).all(axis=-1)
+        edges = ConvexHull(self.hull @ axes.T).equations.astype(points.dtype)
+        x, y = (points @ axis for axis in axes.astype(points.dtype))
+        is_over = np.ones(points.shape[:-1], bool)
+        for across, along, offset in edges:
+            is_over &= across * x + along * y <= margin - offset
+        return is_over
 
 
 @dataclass(frozen=True, eq=False)

@@ -428,13 +428,12 @@ def _is_support(
     """
     if support is None:
         return False
-    region = _region(one, frame.shape)
-    height = support.height(frame.points)
-    above = height > 3.0 * frame.depth_std(frame.depth)
-    on_plane = np.isfinite(height) & ~above & (height > -3.0 * frame.depth_std(frame.depth))
-    known = region & np.isfinite(height)
-    low = np.count_nonzero(known & ~above) > 0.5 * np.count_nonzero(known)
-    if not low or np.count_nonzero(on_plane & region) <= 0.5 * np.count_nonzero(on_plane):
+    known = _region(one, frame.shape) & np.isfinite(frame.depth)
+    height, reach = support.height(frame.points), 3.0 * frame.depth_std(frame.depth)
+    if np.count_nonzero(known & (height <= reach)) <= 0.5 * np.count_nonzero(known):
+        return False
+    above, on_plane = height > reach, np.abs(height) <= reach
+    if np.count_nonzero(on_plane & known) <= 0.5 * np.count_nonzero(on_plane):
         return False
     new = known & above & ~taken
     new[new] = support.is_over(frame.points[new])

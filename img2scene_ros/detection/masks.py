@@ -17,7 +17,7 @@ from img2scene_ros.types import SupportPlane
 # From depth; set by hand, tests hold them to the recorded frames.
 _AROUND = 0.5  # surroundings of a box that are compared with it, in its sides
 _GAP = 0.006  # metres between two surfaces, as of `tabletop`
-_LINK_STEPS = (1, 2)  # pixels to the neighbours that a surface goes on to
+_LINK_STEPS = (2,)  # pixels to the neighbours that a surface goes on to, besides the next ones
 _SURFACE_INSIDE = 0.7  # least share of an object's surface that is in its box
 _PATCH_INSIDE = 0.8  # and of a black patch without readings
 _LEAST_PATCH = 0.1  # of the box

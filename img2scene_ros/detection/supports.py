@@ -14,7 +14,6 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
-from scipy.spatial import ConvexHull
 
 from img2scene_ros.depth import measured
 from img2scene_ros.types import Frame
@@ -44,6 +43,9 @@ _NARROW, _LOW = 0.45, 0.35
 # this share of the other's pixels.
 _MIN_SHARE_OF_LOWER = 0.2
 _FEW_READINGS = 0.05  # share of the picture; with less nothing can be found
+# From frame to frame: a plane is held while this share of the pixels that showed it still does,
+# and searched anew after so many frames. A fit takes so many readings at most.
+_STILL_SEEN, _HELD, _FITTED = 0.9, 30, 40000
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,14 +69,49 @@ class _Candidate:
         return self.carried + self.above > 0
 
 
+class HeldSupport:
+    """Finds the support in frame after frame: a plane that is still there is only fitted again."""
+
+    def __init__(self) -> None:
+        self._held: _Candidate | None = None
+        self._age = 0
+
+    def find(self, frame: Frame) -> SupportPlane | None:
+        """Find the plane that objects stand on, as `find_support`."""
+        self._age += 1
+        if not frame.has_depth:
+            return None
+        held = self._held
+        if held is not None and self._age <= _HELD and _is_still_seen(frame, held):
+            self._held = replace(held, plane=_fitted_again(frame, held))
+        else:
+            self._held, self._age = _found(frame), 0
+        return None if self._held is None else self._held.plane
+
+
 def find_support(frame: Frame) -> SupportPlane | None:
     """
     Find the plane that objects stand on.
 
     :return: None when the depth image shows no plane that may be horizontal
     """
-    if not frame.has_depth:
-        return None
+    return HeldSupport().find(frame)
+
+
+def _is_still_seen(frame: Frame, held: _Candidate) -> bool:
+    """Tell whether a plane of an earlier frame is where it was, and may still be horizontal."""
+    part = _every_nth(frame)
+    depth = measured(frame.depth)[part]
+    if depth.shape != held.seen.shape or (
+            frame.up is not None and held.plane.normal @ frame.up <= _ALIGNED):
+        return False
+    off = np.abs(held.plane.height(measured(frame.points)[part][held.seen]))
+    is_on_plane = off < 3.0 * frame.depth_std(depth[held.seen])
+    return bool(is_on_plane.mean() > _STILL_SEEN)
+
+
+def _found(frame: Frame) -> _Candidate | None:
+    """Search the support in a coarse picture, and fit it to all readings."""
     coarse = _coarse(frame)
     normals = surface_normals(coarse)
     if np.count_nonzero(np.isfinite(normals[..., 0])) < 125:
@@ -83,7 +120,13 @@ def find_support(frame: Frame) -> SupportPlane | None:
     if frame.up is not None:
         candidates = [one for one in candidates if one.plane.normal @ frame.up > _ALIGNED]
     best = _lowest_that_carries(_of_one_direction(candidates, frame.up))
-    return None if best is None else _at_full_resolution(frame, best)
+    return None if best is None else replace(best, plane=_at_full_resolution(frame, best))
+
+
+def _every_nth(frame: Frame) -> tuple[slice, slice]:
+    """Return which pixels of a frame make the coarse picture."""
+    step = max(1, round(frame.shape[1] / _WIDTH))
+    return np.s_[::step, ::step]
 
 
 def why_nothing(frame: Frame, support: SupportPlane | None) -> str:
@@ -109,8 +152,8 @@ def why_nothing(frame: Frame, support: SupportPlane | None) -> str:
 
 def _coarse(frame: Frame) -> Frame:
     """Return every n-th pixel of a frame."""
-    step = max(1, round(frame.shape[1] / _WIDTH))
-    part = np.s_[::step, ::step]
+    part = _every_nth(frame)
+    step = part[0].step
     depth = np.ascontiguousarray(measured(frame.depth)[part])
     camera = frame.camera
     height, width = depth.shape
@@ -254,31 +297,35 @@ def _pixels_carried(
     return carried, above
 
 
-def surface_normals(frame: Frame, step: int | None = None) -> np.ndarray:
+def surface_normals(
+    frame: Frame, step: int | None = None, window: tuple[slice, slice] = np.s_[:, :],
+) -> np.ndarray:
     """
     Estimate the surface normal at every pixel, pointing to the camera.
 
     :param step: pixels to either side over which the slope is taken; None suits whole rooms
-    :return: (H, W, 3) float32, NaN where there is no smooth surface
+    :param window: the part of the frame that is looked at
+    :return: (H, W, 3) float32, of the window; NaN where there is no smooth surface
     """
     step = step or _suitable_step(frame)
-    depth = measured(frame.depth)
+    depth = measured(frame.depth)[window]
     valid = np.isfinite(depth).astype(np.float32)
     share = cv2.blur(valid, (step, step))
     depth = cv2.blur(np.nan_to_num(depth), (step, step)) / np.maximum(share, 1e-3)
     depth[(valid == 0) | (share < 0.99)] = np.nan
-    points = frame.camera.rays * depth[..., None]
-    normals = np.full_like(points, np.nan)
+    # One plane an axis: a cross product along a last axis of three is slow.
+    points = cv2.split(frame.camera.rays[window] * depth[..., None])
     inner = slice(step, -step)
-    right = points[inner, 2 * step:] - points[inner, :-2 * step]
-    down = points[2 * step:, inner] - points[:-2 * step, inner]
-    normal = np.cross(down, right)
-    length = np.linalg.norm(normal, axis=-1, keepdims=True)
-    middle = depth[inner, inner]
-    reach = 2 * step * middle / frame.camera.fx
-    is_smooth = ((np.abs(right[..., 2]) < 8 * reach) & (np.abs(down[..., 2]) < 8 * reach))
-    normals[inner, inner] = np.where(
-        is_smooth[..., None], normal / np.maximum(length, 1e-12), np.nan)
+    right = [axis[inner, 2 * step:] - axis[inner, :-2 * step] for axis in points]
+    down = [axis[2 * step:, inner] - axis[:-2 * step, inner] for axis in points]
+    normal = [down[one] * right[other] - down[other] * right[one]
+              for one, other in ((1, 2), (2, 0), (0, 1))]
+    length = np.sqrt(sum(axis ** 2 for axis in normal))
+    reach = 8 * 2 * step * depth[inner, inner] / frame.camera.fx
+    is_smooth = (np.abs(right[2]) < reach) & (np.abs(down[2]) < reach)
+    scale = np.where(is_smooth, 1.0 / np.maximum(length, 1e-12), np.float32(np.nan))
+    normals = np.full((*depth.shape, 3), np.nan, np.float32)
+    normals[inner, inner] = cv2.merge([axis * scale for axis in normal])
     return normals
 
 
@@ -314,8 +361,7 @@ def _planes(frame: Frame, normals: np.ndarray) -> list[tuple[SupportPlane, np.nd
         if fit is None:
             break
         normal, offset = fit
-        distance = np.abs(points @ normal + offset)
-        free &= ~(distance < 1.5 * tolerance)
+        free &= ~(np.abs(SupportPlane(normal, offset).height(points)) < 1.5 * tolerance)
         plane, seen = _refined(frame, normals, normal, offset, tolerance)
         if plane is not None and seen.sum() > _MIN_SHARE * known.sum():
             planes.append((plane, seen))
@@ -336,7 +382,7 @@ def _ransac(
     best = int(np.argmax(votes))
     normal, offset = candidates[best], offsets[best]
     for width in (3.0, 2.0, 1.0, 1.0):
-        inliers = np.abs(points @ normal + offset) < width * tolerance
+        inliers = np.abs(SupportPlane(normal, offset).height(points)) < width * tolerance
         if inliers.sum() < 50:
             return None
         normal, offset = _least_squares(points[inliers], tolerance[inliers])
@@ -345,9 +391,9 @@ def _ransac(
 
 def _least_squares(points: np.ndarray, deviation: np.ndarray) -> tuple[np.ndarray, float]:
     weights = 1.0 / deviation.astype(float) ** 2
-    center = np.average(points.astype(float), axis=0, weights=weights)
-    spread = (points - center) * np.sqrt(weights)[:, None]
-    normal = np.linalg.eigh(spread.T @ spread)[1][:, 0]
+    center = weights @ points / weights.sum()
+    away = points - center
+    normal = np.linalg.eigh((away.T * weights) @ away)[1][:, 0]
     if normal @ center > 0:
         normal = -normal
     return normal, float(-normal @ center)
@@ -359,36 +405,52 @@ def _refined(
     """Fit all pixels of the plane's largest connected part, and outline it."""
     points = measured(frame.points)
     for _ in range(3):
-        height = points @ normal + offset
-        on_plane = (np.abs(height) < tolerance) & (np.abs(normals @ normal) > _ALIGNED)
+        height = SupportPlane(normal, offset).height(points)
+        on_plane = ((np.abs(height) < tolerance)
+                    & (np.abs(normals @ normal.astype(normals.dtype)) > _ALIGNED))
         on_plane = _main_part(on_plane, (height > tolerance) & (height < 0.3))
         if on_plane.sum() < 50:
             return None, on_plane
         normal, offset = _least_squares(points[on_plane], tolerance[on_plane])
-    return _outlined(normal, offset, points[on_plane]), on_plane
+    return _outlined(SupportPlane(normal, offset), points[on_plane]), on_plane
 
 
-def _outlined(normal: np.ndarray, offset: float, points: np.ndarray) -> SupportPlane:
+def _outlined(plane: SupportPlane, points: np.ndarray) -> SupportPlane:
     """Return a plane with the outline of points on it, (N, 3) metres."""
-    plane = SupportPlane(normal, offset)
-    feet = points - plane.height(points)[:, None] * normal
-    hull = feet[ConvexHull(feet @ plane.axes().T).vertices].astype(float)
-    return SupportPlane(normal, offset, hull)
+    plan = np.column_stack([points @ axis for axis in plane.axes().astype(np.float32)])
+    corners = points[cv2.convexHull(plan, returnPoints=False)[:, 0]].astype(float)
+    return replace(plane, hull=corners - plane.height(corners)[:, None] * plane.normal)
 
 
 def _at_full_resolution(frame: Frame, coarse: _Candidate) -> SupportPlane:
-    """Fit a plane of the coarse picture to all readings where it was seen."""
+    """Fit a plane of the coarse picture to the readings where it was seen, and outline it."""
+    points, tolerance = _readings(frame, coarse)
+    plane = _fitted(coarse.plane, points, tolerance)
+    return _outlined(plane, points[np.abs(plane.height(points)) < tolerance])
+
+
+def _fitted_again(frame: Frame, held: _Candidate) -> SupportPlane:
+    """Fit a plane to the readings of another frame; its outline stays."""
+    plane, hull = _fitted(held.plane, *_readings(frame, held)), measured(held.plane.hull)
+    return replace(plane, hull=hull - plane.height(hull)[:, None] * plane.normal)
+
+
+def _readings(frame: Frame, coarse: _Candidate) -> tuple[np.ndarray, np.ndarray]:
+    """Return the points where a plane was seen, (N, 3) metres, and how far off they may be."""
     seen = cv2.dilate(coarse.seen.astype(np.uint8), np.ones((3, 3), np.uint8))
-    height, width = frame.shape
-    around = cv2.resize(seen, (width, height), interpolation=cv2.INTER_NEAREST) > 0
-    points = measured(frame.points)[around]
+    around = cv2.resize(seen, frame.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
     tolerance = 3.0 * frame.depth_std(measured(frame.depth)[around])
-    plane = coarse.plane
-    on_plane = np.abs(plane.height(points)) < tolerance
+    return measured(frame.points)[around], tolerance
+
+
+def _fitted(plane: SupportPlane, points: np.ndarray, tolerance: np.ndarray) -> SupportPlane:
+    """Fit a plane to so many as `_FITTED` of the points that are near it."""
+    some = np.s_[::len(points) // _FITTED + 1]
+    points, tolerance = points[some], tolerance[some]
     for _ in range(2):
-        plane = SupportPlane(*_least_squares(points[on_plane], tolerance[on_plane]))
         on_plane = np.abs(plane.height(points)) < tolerance
-    return _outlined(plane.normal, plane.offset, points[on_plane])
+        plane = SupportPlane(*_least_squares(points[on_plane], tolerance[on_plane]))
+    return plane
 
 
 def _main_part(on_plane: np.ndarray, above: np.ndarray) -> np.ndarray:

@@ -3,7 +3,10 @@
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
+from numpy.polynomial.polynomial import polyval2d
+from numpy.polynomial.polynomial import polyvander2d
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
@@ -19,6 +22,9 @@ _SLANT = 3.0
 # Its noise is at least and at most so many times the sensor's.
 _NEAR, _NEAR_DEVIATIONS, _FITTED, _DEGREE, _ROUNDS = 0.03, 4.0, 6000, 3, 8
 _NOISE_RANGE = (1.0, 6.0)
+_TERMS = np.add.outer(range(_DEGREE + 1), range(_DEGREE + 1)).ravel() <= _DEGREE
+
+Window = tuple[slice, slice]  # rows and columns of a part of the picture
 
 
 def heights_above(frame: Frame, support: SupportPlane) -> tuple[np.ndarray, np.ndarray]:
@@ -39,11 +45,12 @@ def heights_above(frame: Frame, support: SupportPlane) -> tuple[np.ndarray, np.n
     count = np.count_nonzero(near)
     if count < _FITTED // 10:
         return height, std
-    plan = points @ support.axes().T.astype(np.float32)
-    shown = plan[near]
-    low, high = np.percentile(shown, (1, 99), axis=0)
     part = np.s_[::max(1, count // _FITTED)]
-    terms = _polynomial(shown[part], low, high)
+    plan = [points @ axis for axis in support.axes().astype(np.float32)]
+    shown = [axis[near] for axis in plan]
+    low, high = np.percentile(shown, (1, 99), axis=1).astype(np.float32)
+    x, y = _scaled([axis[part] for axis in shown], low, high)
+    terms = polyvander2d(x, y, [_DEGREE, _DEGREE])[:, _TERMS]
     residual = found = height[near][part]
     weights = np.ones(len(found))
     for _ in range(_ROUNDS):
@@ -53,47 +60,59 @@ def heights_above(frame: Frame, support: SupportPlane) -> tuple[np.ndarray, np.n
         spread = 1.4826 * float(np.median(np.abs(residual)))
         weights = np.clip(1.0 - (residual / (4.0 * spread + 1e-6)) ** 2, 0.0, 1.0)
     ratio = np.clip(spread / np.median(std[near][part]), *_NOISE_RANGE)
-    return height - _polynomial(plan, low, high) @ factors.astype(np.float32), ratio * std
+    relief = np.zeros(len(_TERMS), np.float32)
+    relief[_TERMS] = factors
+    x, y = _scaled(plan, low, high)
+    square = relief.reshape(_DEGREE + 1, _DEGREE + 1)
+    return height - polyval2d(x, y, square), ratio * std
 
 
-def _polynomial(plan: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Return the terms of a polynomial in plan, which goes on level beyond what was fitted."""
-    x, y = np.moveaxis(2.0 * np.clip((plan - low) / (high - low), 0.0, 1.0) - 1.0, -1, 0)
-    return np.stack([x ** i * y ** j for i in range(_DEGREE + 1)
-                     for j in range(_DEGREE + 1 - i)], axis=-1)
+def _scaled(
+    plan: Sequence[np.ndarray], low: np.ndarray, high: np.ndarray,
+) -> list[np.ndarray]:
+    """Return both coordinates, -1 to 1 where the relief is fitted; it goes on level beyond."""
+    return [np.clip((axis - (least + most) / 2.0) * (2.0 / (most - least)), -1.0, 1.0)
+            for axis, least, most in zip(plan, low, high)]
 
 
 def linked_surfaces(
     frame: Frame, pixels: np.ndarray, gap: float, steps: Sequence[int],
-    window: tuple[slice, slice] = np.s_[:, :],
+    window: Window = np.s_[:, :],
 ) -> np.ndarray:
     """
     Label pixels by the surface they are part of: it goes on to neighbours that are near in space.
 
     :param pixels: bool, those to label, (H, W) or as large as the window
     :param gap: distance between two surfaces, metres; noise and slant come on top
-    :param steps: pixels to the neighbours, right and down; more than 1 bridges holes in the depth
+    :param steps: pixels to neighbours that are linked besides the next ones, right and down; they
+        bridge holes in the depth
     :param window: the part of the frame that is labelled
     :return: int, of the same shape; 0 for all other pixels
     """
     points, depth = measured(frame.points)[window], measured(frame.depth)[window]
     rows, columns = pixels.shape
-    count = np.count_nonzero(pixels)
-    index = np.full(pixels.shape, -1)
-    index[pixels] = np.arange(count)
     reach = np.maximum(gap, _SLANT * depth / frame.camera.fx) + 3.0 * frame.depth_std(depth)
-    links = []
-    for step in steps:
-        for down, right in ((0, step), (step, 0)):
-            one = np.s_[:max(rows - down, 0), :max(columns - right, 0)]
-            other = np.s_[down:, right:]
-            across = points[one] - points[other]
-            near = np.einsum('...i,...i', across, across) < reach[one] ** 2
-            near &= pixels[one] & pixels[other]
-            links.append(np.stack([index[one][near], index[other][near]]))
-    first, second = np.concatenate(links, axis=1)
+    squared = np.where(pixels, reach, np.float32(np.nan)) ** 2
+
+    def linked(down: int, right: int) -> tuple[Window, Window, np.ndarray]:
+        one = np.s_[:max(rows - down, 0), :max(columns - right, 0)]
+        other = np.s_[down:, right:]
+        across = points[one] - points[other]
+        near = np.einsum('...i,...i', across, across) < squared[one]
+        return one, other, near & pixels[other]
+
+    # Links between next neighbours are drawn between the pixels of a picture twice as large.
+    drawn = np.zeros((2 * rows, 2 * columns), np.uint8)
+    drawn[::2, ::2] = pixels
+    drawn[:, 1:-1:2][::2] = linked(0, 1)[2]
+    drawn[1:-1:2, ::2] = linked(1, 0)[2]
+    count, pieces = cv2.connectedComponents(drawn, connectivity=4)
+    pieces = pieces[::2, ::2]
+    pairs = []
+    for one, other, near in (linked(*way) for step in steps for way in ((0, step), (step, 0))):
+        first, second = pieces[one], pieces[other]
+        near &= first != second
+        pairs.append(np.stack([first[near], second[near]]))
+    first, second = np.concatenate(pairs, axis=1)
     graph = coo_matrix((np.ones(len(first), bool), (first, second)), (count, count))
-    labels = np.zeros(pixels.shape, int)
-    if count:
-        labels[pixels] = connected_components(graph, directed=False)[1] + 1
-    return labels
+    return connected_components(graph, directed=False)[1][pieces]

@@ -9,6 +9,7 @@ and hardly widen it, seen from above, are joined to it (the inside of a mug, the
 So what is stacked on something counts as part of it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -21,6 +22,7 @@ from scipy.spatial.distance import pdist
 from img2scene_ros.depth import measured
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection.supports import surface_normals
+from img2scene_ros.detection.surfaces import Window
 from img2scene_ros.detection.surfaces import heights_above
 from img2scene_ros.detection.surfaces import linked_surfaces
 from img2scene_ros.errors import InputError
@@ -32,7 +34,7 @@ from img2scene_ros.types import Frame
 from img2scene_ros.types import SupportPlane
 
 # Set by hand; tests hold them to the recorded frames and to rendered bodies that touch.
-_LINK_STEPS = (1, 2, 4, 8)  # pixels to neighbours that are linked; above 1 they bridge holes
+_LINK_STEPS = (2, 4, 8)  # pixels over which holes are bridged
 _CREASE_REACH = 0.0075  # metres to either side over which a surface's bend is taken
 _CUT_CREASE = 22.0  # degrees; a surface is cut where it bends inwards by more
 _SHARP_SEAM = 48.0  # degrees, median of a seam: bodies touch in sharper ones, fillets are softer
@@ -90,11 +92,11 @@ class TabletopDetector:
         labels = _without_fringes(labels, _opened(above), frame)
         labels = _split_at_creases(labels, frame, height)
         labels = _floating_joined(labels, frame, support, height)
-        masks = [_filled(labels == label, frame, height, least)
-                 for label in np.unique(labels[labels > 0])]
-        masks = [mask for mask in masks if self._is_object(mask, frame, support, height)]
-        masks.sort(key=np.count_nonzero, reverse=True)
-        return [_detection(mask, frame) for mask in masks[:self.options.max_detections]]
+        found = [_filled(labels, label, window, frame, height, least)
+                 for label, window in _windows(labels).items()]
+        found = [one for one in found if self._is_object(*one, frame, support, height)]
+        found.sort(key=lambda one: np.count_nonzero(one[0]), reverse=True)
+        return [_detection(*one, frame) for one in found[:self.options.max_detections]]
 
     def _above(
         self, frame: Frame, support: SupportPlane, height: np.ndarray, least: np.ndarray,
@@ -102,24 +104,41 @@ class TabletopDetector:
         """Return the pixels clearly above the support, (H, W) bool."""
         above = ((height > least) & (height < self.options.max_height)
                  & (measured(frame.depth) < self.options.max_distance))
-        above[above] = _is_over(frame, support, height, above, margin=0.08)
+        above[above] = _is_over(
+            frame, support, measured(frame.points)[above], height[above], margin=0.08)
         return above
 
     def _is_object(
-        self, mask: np.ndarray, frame: Frame, support: SupportPlane, height: np.ndarray,
+        self, mask: np.ndarray, window: Window, frame: Frame, support: SupportPlane,
+        height: np.ndarray,
     ) -> bool:
         if not cv2.erode(mask.astype(np.uint8), _square(frame, 5)).any():
             return False
-        readings = mask & np.isfinite(measured(frame.depth))
-        points = measured(frame.points)[readings]
+        readings = mask & np.isfinite(measured(frame.depth)[window])
+        points = measured(frame.points)[window][readings]
         low, high = np.percentile(points, (1, 99), axis=0)
-        extent = float(np.linalg.norm(high - low))
-        is_on_support = _is_over(frame, support, height, readings, margin=-0.005).mean() > 0.4
-        return bool(self.options.min_size <= extent <= self.options.max_size and is_on_support)
+        if not self.options.min_size <= np.linalg.norm(high - low) <= self.options.max_size:
+            return False
+        is_over = _is_over(frame, support, points, height[window][readings], margin=-0.005)
+        return bool(is_over.mean() > 0.4)
+
+
+def _windows(labels: np.ndarray) -> dict[int, Window]:
+    """Return the part of the picture that each label takes."""
+    return {label: window for label, window in enumerate(ndimage.find_objects(labels), 1)
+            if window is not None}
+
+
+def _widened(windows: Sequence[Window], margin: int, shape: tuple[int, int]) -> Window:
+    """Return the part of the picture that holds some others and what is around them."""
+    rows, columns = (slice(max(0, min(part.start for part in parts) - margin),
+                           min(size, max(part.stop for part in parts) + margin))
+                     for parts, size in zip(zip(*windows), shape))
+    return rows, columns
 
 
 def _is_over(
-    frame: Frame, support: SupportPlane, height: np.ndarray, pixels: np.ndarray, margin: float,
+    frame: Frame, support: SupportPlane, points: np.ndarray, height: np.ndarray, margin: float,
 ) -> np.ndarray:
     """
     Tell which points stand over the support, as far as it is seen or goes on unseen.
@@ -127,18 +146,19 @@ def _is_over(
     The picture's lower border cuts the support off, not the objects that stand nearer: a foot
     below it counts where the support is seen at the border above it.
 
-    :param pixels: (H, W) bool, the points asked for
+    :param points: (N, 3) metres
+    :param height: (N,) metres, of the points
     """
-    points = measured(frame.points)[pixels]
-    feet = points - height[pixels][:, None] * support.normal
-    seen = frame.camera.project(feet)
-    last = frame.shape[0] - 1
     is_over = support.is_over(points, margin)
-    below = ~is_over & (seen[:, 1] > last - 1)
-    if below.any():
-        rays = frame.camera.rays_at(np.column_stack([seen[below, 0], np.full(below.sum(), last)]))
+    beside = np.flatnonzero(~is_over)
+    seen = frame.camera.project(points[beside] - height[beside, None] * support.normal)
+    last = frame.shape[0] - 1
+    is_below = seen[:, 1] > last - 1
+    if is_below.any():
+        rays = frame.camera.rays_at(
+            np.column_stack([seen[is_below, 0], np.full(is_below.sum(), last)]))
         reach = -support.offset / (rays @ support.normal)
-        is_over[below] = support.is_over(rays * reach[:, None], margin) & (reach > 0)
+        is_over[beside[is_below]] = support.is_over(rays * reach[:, None], margin) & (reach > 0)
     return is_over
 
 
@@ -178,23 +198,27 @@ def _split_at_creases(labels: np.ndarray, frame: Frame, height: np.ndarray) -> n
         return labels
     pitch = np.nanmedian(measured(frame.depth)[labels > 0]) / frame.camera.fx
     step = int(np.clip(round(_CREASE_REACH / pitch), 3, 40))
-    crease = _crease_angles(frame, step)
+    windows = _windows(labels)
+    around = _widened(list(windows.values()), 2 * step, frame.shape)
+    crease = np.zeros(frame.shape, np.float32)
+    crease[around] = _crease_angles(frame, step, around)
     # Everything meets its support in a crease; that one separates nothing.
     crease[(height < 0.02) | (labels == 0)] = 0.0
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (step, step))
     cut = cv2.dilate((crease > _CUT_CREASE).astype(np.uint8), disc) > 0
     sharpness = cv2.dilate(crease, _square(frame, 7))
     split = labels.copy()
-    for label in np.unique(labels[labels > 0]):
-        mask = labels == label
-        cores = cv2.erode((mask & ~cut).astype(np.uint8), np.ones((3, 3)))
+    for label, window in windows.items():
+        window = _widened([window], 1, frame.shape)
+        mask = labels[window] == label
+        cores = cv2.erode((mask & ~cut[window]).astype(np.uint8), np.ones((3, 3)))
         _, cores = cv2.connectedComponents(cores, connectivity=4)
         cores = _without_specks(cores, max(300 * (frame.shape[1] / 640) ** 2, 0.08 * mask.sum()))
         if len(np.unique(cores)) < 3:
             continue
         parts = np.where(mask, _nearest_label(cores), 0)
-        parts = _soft_seams_closed(parts, sharpness, height)
-        split[mask] = labels.max() + split.max() + parts[mask]
+        parts = _soft_seams_closed(parts, sharpness[window], height[window])
+        split[window][mask] = split.max() + parts[mask]
     return split
 
 
@@ -204,19 +228,19 @@ def _square(frame: Frame, pixels: int) -> np.ndarray:
     return np.ones((max(3, size),) * 2, np.uint8)
 
 
-def _crease_angles(frame: Frame, step: int) -> np.ndarray:
-    """Return by how many degrees the surface bends inwards at each pixel, (H, W) float32."""
-    points, depth = measured(frame.points), measured(frame.depth)
-    normals = surface_normals(frame, max(2, step // 2))
-    rows, columns = frame.shape
-    crease = np.zeros(frame.shape, np.float32)
+def _crease_angles(frame: Frame, step: int, window: Window) -> np.ndarray:
+    """Return by how many degrees the surface bends inwards at a window's pixels, float32."""
+    points, depth = measured(frame.points)[window], measured(frame.depth)[window]
+    normals = surface_normals(frame, max(2, step // 2), window)
+    rows, columns = depth.shape
+    crease = np.zeros(depth.shape, np.float32)
     for down, right in ((0, step), (step, 0)):
         one = np.s_[:rows - 2 * down, :columns - 2 * right]
         other = np.s_[2 * down:, 2 * right:]
         middle = np.s_[down:rows - down, right:columns - right]
         across = points[other] - points[one]
-        length = np.linalg.norm(across, axis=-1)
-        rise = [np.arcsin(np.clip((normals[end] * across).sum(-1) / length, -1, 1))
+        length = np.sqrt(np.einsum('...i,...i', across, across))
+        rise = [np.arcsin(np.clip(np.einsum('...i,...i', normals[end], across) / length, -1, 1))
                 for end in (one, other)]
         # Across a depth jump there is no surface to bend.
         pitch = 2 * step * depth[middle] / frame.camera.fx
@@ -277,24 +301,41 @@ def _floating_joined(
     the support (or is but a sliver beside it). Seen from above it hardly widens the other one when
     it is as high; else it lies within its outline: what stands on something belongs to it.
     """
-    labels, points, axes = labels.copy(), measured(frame.points), support.axes()
+    labels, axes = labels.copy(), support.axes()
     gap = len(_square(frame, 15))
-    by_size = np.argsort(-np.bincount(labels.ravel()))
-    ids = [label for label in by_size if label > 0 and (labels == label).any()]
+    windows = _windows(labels)
+    masks = {label: labels[window] == label for label, window in windows.items()}
+    plans = {label: measured(frame.points)[windows[label]][mask] @ axes.T
+             for label, mask in masks.items()}
+    heights = {label: height[windows[label]][mask] for label, mask in masks.items()}
+    outlines = {label: _outline(plan) for label, plan in plans.items()}
+    ids = sorted(windows, key=lambda label: -len(plans[label]))
     for i, small in reversed(list(enumerate(ids))):
-        part = labels == small
         for large in ids[:i]:
-            whole = labels == large
+            if not _are_near(windows[small], windows[large], gap):
+                continue
+            window = _widened([windows[small], windows[large]], gap, frame.shape)
+            part, whole = (labels[window] == label for label in (small, large))
             if not _belong_together(part, whole, gap):
                 continue
-            tops = [np.percentile(height[mask], 98) for mask in (part, whole)]
+            tops = [np.percentile(heights[label], 98) for label in (small, large)]
             is_level = abs(tops[0] - tops[1]) < 0.01 + 0.15 * max(tops)
-            plans = [points[mask] @ axes.T for mask in (part, whole)]
-            growth = _diameter(np.concatenate(plans)) / max(_diameter(plan) for plan in plans)
-            if growth < 1.25 if is_level else _share_inside(*plans) > 0.8:
-                labels[part] = large
+            joined = np.concatenate([outlines[small], outlines[large]])
+            growth = pdist(joined).max() / max(
+                pdist(outlines[label]).max() for label in (small, large))
+            if growth < 1.25 if is_level else _share_inside(plans[small], outlines[large]) > 0.8:
+                labels[window][part] = large
+                windows[large] = _widened([windows[small], windows[large]], 0, frame.shape)
+                heights[large] = np.concatenate([heights[small], heights[large]])
+                plans[large] = np.concatenate([plans[small], plans[large]])
+                outlines[large] = _outline(joined)
                 break
     return labels
+
+
+def _are_near(one: Window, other: Window, gap: int) -> bool:
+    return all(part.start - gap <= of.stop and of.start - gap <= part.stop
+               for part, of in zip(one, other))
 
 
 def _belong_together(part: np.ndarray, whole: np.ndarray, gap: int) -> bool:
@@ -319,21 +360,23 @@ def _share_ending_at(part: np.ndarray, whole: np.ndarray, gap: int) -> float:
     return float(whole[below, columns].any(axis=0).mean())
 
 
-def _diameter(plan: np.ndarray) -> float:
-    corners = plan[ConvexHull(plan, qhull_options='QJ').vertices]
-    return float(pdist(corners).max())
+def _outline(plan: np.ndarray) -> np.ndarray:
+    """Return the corners of the convex outline of points, (N, 2) metres."""
+    return plan[cv2.convexHull(plan.astype(np.float32), returnPoints=False)[:, 0]]
 
 
 def _filled(
-    mask: np.ndarray, frame: Frame, height: np.ndarray, least_height: np.ndarray,
-) -> np.ndarray:
-    """Close pin holes, seams without readings, and holes that come down to the support."""
-    margin = len(_square(frame, 43))
-    xmin, ymin, xmax, ymax = bbox_of(mask).astype(int)
-    window = np.s_[max(ymin - margin, 0):ymax + margin, max(xmin - margin, 0):xmax + margin]
-    filled = mask.copy()
-    filled[window] = _holes_filled(mask[window], frame, height[window], least_height[window])
-    return filled
+    labels: np.ndarray, label: int, window: Window, frame: Frame, height: np.ndarray,
+    least_height: np.ndarray,
+) -> tuple[np.ndarray, Window]:
+    """
+    Close pin holes, seams without readings, and holes that come down to the support.
+
+    :return: the mask in a window, bool, and this
+    """
+    window = _widened([window], len(_square(frame, 43)), frame.shape)
+    return _holes_filled(
+        labels[window] == label, frame, height[window], least_height[window]), window
 
 
 def _holes_filled(
@@ -341,14 +384,15 @@ def _holes_filled(
 ) -> np.ndarray:
     unread = np.isnan(height)
     mask = _closed(mask, _square(frame, 5))
-    holes, _ = ndimage.label(~mask)
+    _, holes = cv2.connectedComponents((~mask).astype(np.uint8), connectivity=4)
     mask |= np.bincount(holes.ravel())[holes] < 4e-5 * frame.camera.width * frame.camera.height
-    mask |= ndimage.binary_fill_holes(_closed(mask, _square(frame, 11))) & unread
+    mask |= _without_holes(_closed(mask, _square(frame, 11))) & unread
     # The rim of a bowl may be broken where the depth image has no readings.
     near = cv2.dilate(mask.astype(np.uint8), _square(frame, 43)) > 0
     ring = _closed(mask | (unread & near), _square(frame, 19))
-    gaps, count = ndimage.label(ndimage.binary_fill_holes(ring) & ~ring)
-    for gap in range(1, count + 1):
+    count, gaps = cv2.connectedComponents(
+        (_without_holes(ring) & ~ring).astype(np.uint8), connectivity=4)
+    for gap in range(1, count):
         inside = gaps == gap
         around = cv2.dilate(inside.astype(np.uint8), _square(frame, 11)) > 0
         rim = height[around & mask & ~unread]
@@ -358,14 +402,24 @@ def _holes_filled(
     return mask
 
 
+def _without_holes(mask: np.ndarray) -> np.ndarray:
+    """Fill what is not connected to the outside, (H, W) bool."""
+    background = cv2.copyMakeBorder(
+        (~mask).astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1)
+    _, parts = cv2.connectedComponents(background, connectivity=4)
+    return parts[1:-1, 1:-1] != parts[0, 0]
+
+
 def _closed(mask: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     return cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, kernel) > 0
 
 
-def _detection(mask: np.ndarray, frame: Frame) -> Detection:
+def _detection(part: np.ndarray, window: Window, frame: Frame) -> Detection:
     """Score an object by its share of pixels with a reading, less when it has few pixels."""
-    readings = np.count_nonzero(mask & np.isfinite(measured(frame.depth)))
-    score = readings / np.count_nonzero(mask) * readings / (readings + 200.0)
+    readings = np.count_nonzero(part & np.isfinite(measured(frame.depth)[window]))
+    score = readings / np.count_nonzero(part) * readings / (readings + 200.0)
+    mask = np.zeros(frame.shape, bool)
+    mask[window] = part
     return Detection(UNNAMED, float(score), bbox_of(mask), mask)
 
 

@@ -56,8 +56,9 @@ def face_axes(points: np.ndarray, towards: np.ndarray) -> np.ndarray:
     angles = np.radians(np.arange(-44.0, 46.0))
     x = np.stack([np.cos(angles), np.sin(angles)])
     y = np.stack([-np.sin(angles), np.cos(angles)])
-    plan = points[::max(1, len(points) // _IN_PLAN)] @ towards[:, :2]
-    sides = [np.ptp(np.percentile(plan @ axis, (1, 99), axis=0), axis=0) for axis in (x, y)]
+    plan = (towards[:, :2].T @ points[::max(1, len(points) // _IN_PLAN)].T).astype(np.float32)
+    sides = [np.ptp(np.percentile(axis.T.astype(np.float32) @ plan, (1, 99), axis=1), axis=0)
+             for axis in (x, y)]
     area = sides[0] * sides[1]
     best = int(np.argmin(area))
     if area[best] > _CLEARLY * area[len(angles) // 2 - 1]:

@@ -3,8 +3,10 @@
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
+from img2scene_ros.depth import measured
 from img2scene_ros.localization import OPTICAL_UP
 from img2scene_ros.localization import face_axes
 from img2scene_ros.localization import object_axes
@@ -50,8 +52,10 @@ class SensorDistance:
         ray = frame.camera.rays_at(detection.center)
         if frame.points is None or detection.mask is None or not np.isfinite(ray).all():
             return None
-        readings = frame.points[detection.mask]
-        readings = readings[np.isfinite(readings).all(axis=1)].astype(float)
+        x, y, width, height = cv2.boundingRect(detection.mask.astype(np.uint8))
+        window = np.s_[y:y + height, x:x + width]
+        seen = detection.mask[window] & np.isfinite(measured(frame.depth)[window])
+        readings = frame.points[window][seen].astype(float)
         if len(readings) < self.options.min_readings:
             return None
         points = _without_outliers(readings, frame)

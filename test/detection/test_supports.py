@@ -9,12 +9,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from synthetic import CAMERA
 from synthetic import box
 from synthetic import camera_pose
 from synthetic import tabletop_frame
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.depth import measured
+from img2scene_ros.detection.supports import HeldSupport
 from img2scene_ros.detection.supports import find_support
 from img2scene_ros.learning.depth_noise import add_depth_noise
 from img2scene_ros.pipeline import Pipeline
@@ -171,3 +173,45 @@ def test_table_for_a_rolled_camera(roll: float) -> None:
     pose = camera_pose(35, 0.9) @ turn
     frame, _ = tabletop_frame([box(0.1, 0.08, 0.12)], pose)
     assert_is_plane(find_support(frame), pose, 0.0)
+
+
+def test_a_held_table_stays_where_it_is() -> None:
+    """From frame to frame the table does not jump, while an object comes and goes."""
+    pose, held = camera_pose(35, 0.9), HeldSupport()
+    point = np.linalg.inv(pose)[:3, 3]
+    heights = []
+    for seed in range(40):
+        things = [box(0.08, 0.06, 0.1)] if seed % 10 < 5 else []
+        frame, _ = tabletop_frame(things, pose, seed, CAMERA.resized(320, 240))
+        heights.append(held.find(frame).height(point))
+    assert np.ptp(heights) < 0.001
+    assert np.abs(heights).max() < 0.003
+
+
+@pytest.mark.parametrize('elevation, distance', ((60, 0.9), (35, 0.7), (35.5, 0.91)))
+def test_a_moved_camera_sees_the_table_where_it_is_now(elevation: float, distance: float) -> None:
+    """However far the camera moves, the plane is that of the latest frame."""
+    held = HeldSupport()
+    for pose in (camera_pose(35, 0.9), camera_pose(elevation, distance)):
+        frame, _ = tabletop_frame([box(0.08, 0.06, 0.1)], pose)
+        assert_is_plane(held.find(frame), pose, 0.0)
+
+
+def test_a_table_that_comes_before_the_floor_is_found() -> None:
+    """What is held is not all there is: another support is found when it fills the picture."""
+    pose, held = camera_pose(40, 1.1), HeldSupport()
+    floor = box(6.0, 6.0, 0.1).apply_translation((0, 0, -0.8))
+    things = [box(0.1, 0.1, 0.12), box(0.06, 0.2, 0.2).apply_translation((0.1, 0.25, 0))]
+    bare, _ = tabletop_frame([box(0.3, 0.3, 0.2)], camera_pose(40, 1.9))
+    held.find(bare)
+    frame, _ = tabletop_frame([*things, floor], pose)
+    assert_is_plane(held.find(frame), pose, 0.0)
+
+
+def test_a_held_plane_is_given_up_when_the_depth_image_shows_none() -> None:
+    """Noise in all directions holds no plane, whatever was there before."""
+    frame, _ = tabletop_frame([], camera_pose(45, 1.0))
+    held = HeldSupport()
+    assert held.find(frame) is not None
+    depth = np.random.default_rng(0).uniform(0.5, 3.0, frame.shape).astype(np.float32)
+    assert held.find(Frame(frame.color, frame.camera, depth)) is None
