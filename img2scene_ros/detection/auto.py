@@ -29,6 +29,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 
+from img2scene_ros.depth import measured
 from img2scene_ros.detection import Detector
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection import box_iou
@@ -139,10 +140,10 @@ class AutoDetector:
             named = network.detect(frame, support)
             if not named and not frame.has_depth and self._of_rendered_scenes:
                 named = self._of_rendered_scenes.detect(frame, support)
-            self._seen = _Seen(frame.shape, small, named)
+            self._seen = seen = _Seen(frame.shape, small, named)
         else:
             seen.age += 1
-        return self._seen.named
+        return seen.named
 
     @cached_property
     def _of_rendered_scenes(self) -> Detector | None:
@@ -242,7 +243,7 @@ def merged(
             found.append(added)
             if added.mask is not None:
                 taken |= added.mask
-                free = [part for part in free if (part.mask & ~added.mask).any()]
+                free = [part for part in free if (_pixels(part) & ~added.mask).any()]
     return found + free
 
 
@@ -263,7 +264,8 @@ def _groups(
         members = groups.get(number, [])
         if not members and _is_support(one, known, frame, support):
             continue
-        inside = {index for index in free if _share_inside(clusters[index].mask, one) >= _INSIDE}
+        inside = {index for index in free
+                  if _share_inside(_pixels(clusters[index]), one) >= _INSIDE}
         grown = _grown(members, inside, one, clusters, frame, support)
         others = [cluster for index, cluster in enumerate(clusters)
                   if index not in inside and index not in members]
@@ -276,7 +278,7 @@ def _groups(
 
 def _grown(
     members: list[int], inside: set[int], one: Detection, clusters: Sequence[Detection],
-    frame: Frame, support: SupportPlane,
+    frame: Frame, support: SupportPlane | None,
 ) -> list[int]:
     """Add clusters that belong to the members, as long as they fill the detection better."""
     members, left = list(members), set(inside)
@@ -285,9 +287,9 @@ def _grown(
         gains = {index: _overlap([clusters[i] for i in (*members, index)], one) - overlap
                  for index in left}
         best = next((
-            index for index in sorted(left, key=gains.get, reverse=True) if gains[index] >= _GAIN
-            and (not members or any(
-                _touch(clusters[index].mask, clusters[member].mask, one, frame)
+            index for index in sorted(left, key=gains.__getitem__, reverse=True)
+            if gains[index] >= _GAIN and (not members or any(
+                _touch(_pixels(clusters[index]), _pixels(clusters[member]), one, frame)
                 or _are_concentric([clusters[index], clusters[member]], frame, support)
                 for member in members))), None)
         if best is None:
@@ -298,7 +300,7 @@ def _grown(
 
 def _are_all_of(
     one: Detection, parts: Sequence[Detection], others: Sequence[Detection], frame: Frame,
-    support: SupportPlane,
+    support: SupportPlane | None,
 ) -> bool:
     """
     Tell whether some clusters are the whole of what a detection shows.
@@ -313,16 +315,18 @@ def _are_all_of(
     if overlap < _LEAST or mask is None or not _are_concentric(parts, frame, support):
         return False
     for other in others:
-        mask = mask & ~other.mask
-    shown = np.any([part.mask for part in parts], axis=0) & mask
+        mask = mask & ~_pixels(other)
+    shown = np.any([_pixels(part) for part in parts], axis=0) & mask
     return np.count_nonzero(shown) > _MOST * np.count_nonzero(mask)
 
 
 def _are_concentric(
-    parts: Sequence[Detection], frame: Frame, support: SupportPlane,
+    parts: Sequence[Detection], frame: Frame, support: SupportPlane | None,
 ) -> bool:
     """Tell whether parts have about the same middle, seen from above."""
-    plans = [_some_points(frame, part.mask) @ support.axes().T for part in parts]
+    if support is None:  # nor is it known where above is
+        return False
+    plans = [_some_points(frame, _pixels(part)) @ support.axes().T for part in parts]
     low, high = (np.array([end(plan, axis=0) for plan in plans]) for end in (np.min, np.max))
     away = np.linalg.norm(np.ptp((low + high) / 2.0, axis=0))
     return bool(away < _OFF_CENTER * np.linalg.norm(high - low, axis=1).max())
@@ -331,11 +335,17 @@ def _are_concentric(
 def _overlap(members: Sequence[Detection], one: Detection) -> float:
     """Return the IoU of some clusters with a detection: of masks if it has one, else of boxes."""
     if one.mask is not None:
-        mask = np.any([member.mask for member in members], axis=0)
+        mask = np.any([_pixels(member) for member in members], axis=0)
         return mask_iou(mask, one.mask)
     boxes = np.array([member.bbox for member in members])
     box = np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
     return float(box_iou(box[None], one.bbox[None])[0, 0])
+
+
+def _pixels(cluster: Detection) -> np.ndarray:
+    """Return the mask of a cluster, which `tabletop` gives to all."""
+    assert cluster.mask is not None
+    return cluster.mask
 
 
 def _share_inside(mask: np.ndarray, one: Detection) -> float:
@@ -369,18 +379,18 @@ def _touch(part: np.ndarray, other: np.ndarray, one: Detection, frame: Frame) ->
 
 
 def _some_points(frame: Frame, mask: np.ndarray, most: int = 2000) -> np.ndarray:
-    points = frame.points[mask]
+    points = measured(frame.points)[mask]
     points = points[np.isfinite(points[:, 2])]
     return points[::max(1, len(points) // most)]
 
 
 def _union(clusters: Sequence[Detection], frame: Frame) -> np.ndarray:
     """Return the pixels of some clusters or none, (H, W) bool."""
-    return np.any([np.zeros(frame.shape, bool), *(one.mask for one in clusters)], axis=0)
+    return np.any([np.zeros(frame.shape, bool), *(_pixels(one) for one in clusters)], axis=0)
 
 
 def _joined(members: Sequence[Detection], one: Detection) -> Detection:
-    mask = np.any([member.mask for member in members], axis=0)
+    mask = np.any([_pixels(member) for member in members], axis=0)
     score = max(one.score, *(member.score for member in members))
     names = one.hypotheses or ((one.label, one.score),)  # that there is something is no name
     return Detection(one.label, score, bbox_of(mask), mask, names)
@@ -406,9 +416,9 @@ def _addition(
     new = covered & ~taken
     if mask is not None:
         inside = replace(one, mask=mask)
-        parts = [part for part in free if _share_inside(part.mask, inside) >= _INSIDE
-                 and np.count_nonzero(part.mask) < np.count_nonzero(new)
-                 and _touch(part.mask, new, one, frame)]
+        parts = [part for part in free if _share_inside(_pixels(part), inside) >= _INSIDE
+                 and np.count_nonzero(_pixels(part)) < np.count_nonzero(new)
+                 and _touch(_pixels(part), new, one, frame)]
         new = new | _union(parts, frame)
     if np.count_nonzero(new) < _NEW * np.count_nonzero(covered):
         return None
@@ -428,15 +438,16 @@ def _is_support(
     """
     if support is None:
         return False
-    known = _region(one, frame.shape) & np.isfinite(frame.depth)
-    height, reach = support.height(frame.points), 3.0 * frame.depth_std(frame.depth)
+    points, depth = measured(frame.points), measured(frame.depth)
+    known = _region(one, frame.shape) & np.isfinite(depth)
+    height, reach = support.height(points), 3.0 * frame.depth_std(depth)
     if np.count_nonzero(known & (height <= reach)) <= 0.5 * np.count_nonzero(known):
         return False
     above, on_plane = height > reach, np.abs(height) <= reach
     if np.count_nonzero(on_plane & known) <= 0.5 * np.count_nonzero(on_plane):
         return False
     new = known & above & ~taken
-    new[new] = support.is_over(frame.points[new])
+    new[new] = support.is_over(points[new])
     return np.count_nonzero(new) < _UNKNOWN * np.count_nonzero(known)
 
 

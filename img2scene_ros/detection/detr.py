@@ -201,8 +201,9 @@ class _BoxProcessor:
     def decode(self, outputs: Any, threshold: float, shape: tuple[int, int]) -> _Candidates:
         found = self._processor.post_process_object_detection(
             outputs, threshold, target_sizes=[shape])[0]
-        return _Candidates(*(
-            found[name].cpu().numpy() for name in ('scores', 'labels', 'boxes')), masks=[])
+        scores, classes, boxes = (
+            found[name].cpu().numpy() for name in ('scores', 'labels', 'boxes'))
+        return _Candidates(scores, classes, boxes, masks=[])
 
 
 class _MaskProcessor(_BoxProcessor):

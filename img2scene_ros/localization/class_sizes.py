@@ -4,6 +4,7 @@
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 from typing import NamedTuple
 
 import numpy as np
@@ -73,7 +74,7 @@ def _parsed(text: str, name: str) -> dict[str, ClassSize]:
     return {str(label): _size(str(label), entry, name) for label, entry in entries.items()}
 
 
-def _size(label: str, entry: object, name: str) -> ClassSize:
+def _size(label: str, entry: Any, name: str) -> ClassSize:
     try:
         (height, height_spread), (width, width_spread) = entry['height'], entry['width']
         size = ClassSize(

@@ -13,13 +13,13 @@ Robinson: Data Reduction and Error Analysis, ch. 4).
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from img2scene_ros.localization import DistanceSource
 from img2scene_ros.localization.monocular import MonocularOptions
 from img2scene_ros.localization.monocular import is_at_hand
-from img2scene_ros.options import Options
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 from img2scene_ros.types import Placement
@@ -36,7 +36,7 @@ _CONTRADICTION, _MUCH_SURER = 3.0, 2.0
 _LEAST_WEIGHT = 0.05  # of all weights; what has less is not worth to be named
 
 
-def sources_of(distance: str, options: Mapping[str, Options]) -> tuple[str, ...]:
+def sources_of(distance: str, options: Mapping[str, Any]) -> tuple[str, ...]:
     """
     Return the names of the sources that the option `distance` stands for.
 

@@ -208,6 +208,6 @@ def place_upright(
     position = ray * (found.center @ ray) / (ray @ ray)
     rotation = object_axes(position, up)
     across = np.hypot(np.linalg.norm(found.center - position) / 2.0, position[2] / camera.fx)
-    std = position_std(ray, found.log_std * np.linalg.norm(position), across)
+    std = position_std(ray, found.log_std * float(np.linalg.norm(position)), across)
     return Placement(
         position, rotation, np.ptp(found.outline @ rotation, axis=0), std, source, support)

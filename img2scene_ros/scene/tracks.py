@@ -90,8 +90,8 @@ class Tracker:
         """
         moved = _is_moved(self._support, support)
         self._support = support
-        for track in self._tracks if moved else ():
-            track.modelled_quality = 0.0
+        for known in self._tracks if moved else ():
+            known.modelled_quality = 0.0
         colors = [_mean_color(sighting) for sighting in sightings]
         pairs = self._matches(sightings, colors)
         seen = set()
@@ -133,6 +133,7 @@ class Tracker:
         for track in waiting[:count]:
             track.is_in_work = True
             track.modelled_quality = track.best_quality
+            assert track.best is not None  # see above
             jobs.append((track.id, track.best))
             track.best = None
         return jobs
@@ -197,7 +198,7 @@ def _distance(track: Track, sighting: Sighting, color: np.ndarray) -> float:
             or np.linalg.norm(color - track.color) > strict * _MAX_COLOR_CHANGE):
         return _NO_MATCH
     relabelled = sighting.detection.label != track.detection.label
-    return distance + 0.3 * relabelled + 1.0 * track.is_lost
+    return float(distance + 0.3 * relabelled + 1.0 * track.is_lost)
 
 
 def _move(track: Track, sighting: Sighting) -> None:
