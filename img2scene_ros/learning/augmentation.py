@@ -13,6 +13,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
+from img2scene_ros.depth import measured
 from img2scene_ros.learning.depth_noise import SimulatedNoise
 from img2scene_ros.learning.depth_noise import add_depth_noise
 from img2scene_ros.learning.samples import CropSample
@@ -106,7 +107,8 @@ def augment(
     if random.random() < options.background:
         color = with_background(color, crop.mask, random)
     color = photometric(color, random, options.photometric)
-    mask = resized_mask(crop.mask, random.integers(-options.mask_pixels, options.mask_pixels + 1))
+    pixels = int(random.integers(-options.mask_pixels, options.mask_pixels + 1))
+    mask = resized_mask(crop.mask, pixels)
     if random.random() < options.ragged_mask:
         mask = ragged(mask, random)
     depth = None
@@ -115,6 +117,7 @@ def augment(
         if random.random() < options.missing_depth:
             depth = with_gaps(depth, random)
     without_mask = random.random() < options.drop_mask
+    assert crop.anchor is not None  # the depth is the true one, known everywhere
     example = _anchored(sample, color, mask, depth, crop.anchor)
     return replace(example, mask=None) if without_mask else example
 
@@ -124,12 +127,12 @@ def _anchored(
     true_anchor: float,
 ) -> Example:
     """Put the cube at the measured anchor, without depth readings in the mask at the true one."""
-    measured = None if depth is None else anchor_depth(depth, mask)
-    anchor = true_anchor if measured is None else measured
+    reading = None if depth is None else anchor_depth(depth, mask)
+    anchor = true_anchor if reading is None else reading
     view = sample.crop.view
     occupancy = moved_volume(sample.occupancy, sample.cube, view.cube(anchor))
     return Example(
-        color, mask, None if measured is None else depth, anchor, view.half_field, occupancy)
+        color, mask, None if reading is None else depth, anchor, view.half_field, occupancy)
 
 
 def flipped(sample: CropSample) -> CropSample:
@@ -137,7 +140,8 @@ def flipped(sample: CropSample) -> CropSample:
     crop = sample.crop
     # OpenCV wants arrays in the order of their memory.
     color, mask, depth = (
-        np.ascontiguousarray(image[:, ::-1]) for image in (crop.color, crop.mask, crop.depth))
+        np.ascontiguousarray(image[:, ::-1])
+        for image in (crop.color, crop.mask, measured(crop.depth)))
     return replace(sample, crop=Crop(crop.view, color, mask, depth),
                    occupancy=sample.occupancy[..., ::-1])
 
@@ -160,8 +164,9 @@ def occluded(crop: Crop, random: np.random.Generator) -> Crop:
     mask = crop.mask & ~hides
     if mask.sum() <= LEAST_LEFT * crop.mask.sum() or not _same_box(mask, crop.mask):
         return crop
-    nearest = np.nanmin(np.where(crop.mask, crop.depth, np.nan))
-    depth = np.where(hides, random.uniform(0.6, 1.0) * nearest, crop.depth).astype(np.float32)
+    true = measured(crop.depth)
+    nearest = np.nanmin(np.where(crop.mask, true, np.nan))
+    depth = np.where(hides, random.uniform(0.6, 1.0) * nearest, true).astype(np.float32)
     color = crop.color.copy()
     color[hides] = _texture(size, random)[hides]
     return Crop(crop.view, color, mask, depth)
@@ -182,7 +187,8 @@ def with_background(
 def _texture(size: int, random: np.random.Generator) -> np.ndarray:
     """Return a random colour with random patches: (size, size, 3) uint8."""
     cells = int(random.integers(2, 16))
-    patches = random.normal(0, random.uniform(0, 60), (cells, cells, 3)).astype(np.float32)
+    patches: np.ndarray = random.normal(
+        0, random.uniform(0, 60), (cells, cells, 3)).astype(np.float32)
     how = cv2.INTER_NEAREST if random.random() < 0.3 else cv2.INTER_LINEAR
     patches = cv2.resize(patches, (size, size), interpolation=how)
     return np.clip(random.uniform(0, 255, 3) + patches, 0, 255).astype(np.uint8)
@@ -204,7 +210,9 @@ def photometric(color: np.ndarray, random: np.random.Generator, strength: float)
     if random.random() < 0.7:
         noise = np.empty(color.shape, np.int16)
         cv2.setRNGSeed(int(random.integers(2 ** 31)))
-        cv2.randn(noise, 0, strength * random.uniform(0, 9))
+        deviation = strength * random.uniform(0, 9)
+        # OpenCV takes a number as (number, 0, 0, 0): the noise is in the first channel alone.
+        cv2.randn(noise, 0, deviation)  # type: ignore[call-overload]
         color = cv2.add(color, noise, dtype=cv2.CV_8U)
     return color
 
@@ -253,7 +261,7 @@ def sensed_depth(
         grazing=strength * usual.grazing, dull=strength * usual.dull,
         shiny=255.0 - strength * (255.0 - usual.shiny), disparity_step=strength * step,
         blobs=strength * usual.blobs, scale=0.0, shift=0.0)
-    return add_depth_noise(crop.depth, camera, random, noise, crop.color)
+    return add_depth_noise(measured(crop.depth), camera, random, noise, crop.color)
 
 
 def with_gaps(depth: np.ndarray, random: np.random.Generator) -> np.ndarray:

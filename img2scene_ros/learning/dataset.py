@@ -125,7 +125,9 @@ def resized(sample: CropSample, size: int) -> CropSample:
     crop = sample.crop
     if size in (0, len(crop.mask)):
         return sample
-    return replace(sample, crop=Crop(crop.view, *_scaled(crop.color, crop.mask, crop.depth, size)))
+    color, mask, depth = _scaled(crop.color, crop.mask, crop.depth, size)
+    assert mask is not None  # as the crop has one
+    return replace(sample, crop=Crop(crop.view, color, mask, depth))
 
 
 def resized_example(example: Example, size: int) -> Example:

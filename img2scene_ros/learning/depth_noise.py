@@ -122,8 +122,8 @@ def shadow(depth: np.ndarray, camera: Camera, baseline: float) -> np.ndarray:
 def grazing(depth: np.ndarray, camera: Camera, degrees: float) -> np.ndarray:
     """Return the pixels whose surface is seen flatter than an angle: (H, W) bool."""
     points = camera.rays * depth[..., None].astype(np.float32)
-    right = cv2.Sobel(points, cv2.CV_32F, 1, 0, borderType=cv2.BORDER_REPLICATE)
-    down = cv2.Sobel(points, cv2.CV_32F, 0, 1, borderType=cv2.BORDER_REPLICATE)
+    right: np.ndarray = cv2.Sobel(points, cv2.CV_32F, 1, 0, borderType=cv2.BORDER_REPLICATE)
+    down: np.ndarray = cv2.Sobel(points, cv2.CV_32F, 0, 1, borderType=cv2.BORDER_REPLICATE)
     normal = np.cross(right, down)
     length = np.linalg.norm(normal, axis=-1) * np.linalg.norm(points, axis=-1)
     sine = np.abs((normal * points).sum(axis=-1)) / np.maximum(length, 1e-12)

@@ -169,8 +169,10 @@ def augment_picture(
     color = photometric(picture.color, random, options.photometric)
     if random.random() < options.jpeg:
         quality = int(random.integers(20, 90))
-        color = cv2.imdecode(cv2.imencode(
-            '.jpg', color, (cv2.IMWRITE_JPEG_QUALITY, quality))[1], cv2.IMREAD_COLOR)
+        coded = cv2.imencode('.jpg', color, (cv2.IMWRITE_JPEG_QUALITY, quality))[1]
+        decoded = cv2.imdecode(coded, cv2.IMREAD_COLOR)
+        assert decoded is not None
+        color = decoded
     return Picture(color, picture.boxes, picture.classes, picture.ignored)
 
 

@@ -145,6 +145,7 @@ class DetectorTask(Task):
             show; the same as `ap50`, and `per_class`
         """
         options, pictures = self.options, self.validation
+        assert pictures is not None  # as `is_scored`
         numbers = evenly(len(pictures), options.validation_samples)
         width, height = self.stage.width, self.stage.height
         size = np.array([width, height] * 2)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 from functools import cached_property
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -116,11 +117,10 @@ class Case:
 
 def case_of(example: Example) -> Case:
     """Keep what is needed of an example."""
-    has_mask, has_depth = example.mask is not None, example.depth is not None
     return Case(
         coarser(example.occupancy, RESOLUTION),
-        hull_of(example.mask, example.half_field) if has_mask else None,
-        layers_behind(example) if has_mask and has_depth else None)
+        None if example.mask is None else hull_of(example.mask, example.half_field),
+        None if example.mask is None or example.depth is None else layers_behind(example))
 
 
 @dataclass(eq=False)
@@ -213,15 +213,22 @@ def layers_behind(example: Example) -> np.ndarray:
     :return: (R, R, R) int8, from 0 (at most half a cell before it); -1 outside of the hull and
         in front of the surface
     """
-    read = example.mask & np.isfinite(example.depth)
+    mask, depth = _given(example.mask), _given(example.depth)
+    read = mask & np.isfinite(depth)
     _, (rows, columns) = ndimage.distance_transform_edt(~read, return_indices=True)
     cube = CropView(np.eye(3), example.half_field).cube(example.anchor)
-    v, u, _ = _pixels(example.half_field, len(example.mask))
-    measured = example.depth[rows, columns][v, u]
+    v, u, _ = _pixels(example.half_field, len(mask))
+    measured = depth[rows, columns][v, u]
     cells = (cube.centers(RESOLUTION)[..., 2] - measured) / cube.side * RESOLUTION
     layer = np.maximum(np.ceil(cells), 0).clip(0, 127)
-    seen = hull_of(example.mask, example.half_field) & (cells >= -0.5)
+    seen = hull_of(mask, example.half_field) & (cells >= -0.5)
     return np.where(seen, layer, -1).astype(np.int8)
+
+
+def _given(part: np.ndarray | None) -> np.ndarray:
+    """Return what this kind of input always has."""
+    assert part is not None
+    return part
 
 
 def best_extrusion(cases: Sequence[Case]) -> tuple[int, int]:
@@ -231,7 +238,7 @@ def best_extrusion(cases: Sequence[Case]) -> tuple[int, int]:
     The visual hull of one mask has no depth: the best constant one is the one with the greatest
     mean IoU over these very cases, which flatters the baseline.
     """
-    hulls = np.stack([case.hull for case in cases])
+    hulls = np.stack([_given(case.hull) for case in cases])
     truths = np.stack([case.truth for case in cases])
     filled = _sums(hulls.sum(axis=(2, 3)))
     shared = _sums((hulls & truths).sum(axis=(2, 3)))
@@ -252,14 +259,14 @@ def extruded(case: Case, first: int, last: int) -> np.ndarray:
     """Return the slices of a hull from the first to the last, (R, R, R) bool."""
     between = np.zeros((RESOLUTION, 1, 1), bool)
     between[first:last + 1] = True
-    return case.hull & between
+    return _given(case.hull) & between
 
 
 def best_thickness(cases: Sequence[Case]) -> int:
     """Return how many layers behind the measured surfaces fit the truths best."""
     ious = []
     for case in cases:
-        layer, truth = case.layer.ravel(), case.truth.ravel()
+        layer, truth = _given(case.layer).ravel(), case.truth.ravel()
         filled, shared = (np.cumsum(np.bincount(some[some >= 0], minlength=RESOLUTION + 1)[
             :RESOLUTION + 1]) for some in (layer, layer[truth]))
         ious.append(shared / np.maximum(filled + truth.sum() - shared, 1))
@@ -268,7 +275,8 @@ def best_thickness(cases: Sequence[Case]) -> int:
 
 def thickened(case: Case, thickness: int) -> np.ndarray:
     """Return the measured surface, so many layers thick, (R, R, R) bool."""
-    return (case.layer >= 0) & (case.layer <= thickness)
+    layer = _given(case.layer)
+    return (layer >= 0) & (layer <= thickness)
 
 
 def baselines(
@@ -309,7 +317,8 @@ def means_of_others(
     :param owners: shapes
     :return: (R, R, R) shares each; None when an object has no other to go by
     """
-    sums, counts = {}, Counter()
+    sums: dict[Any, np.ndarray] = {}
+    counts: Counter[Any] = Counter()
     for truth, *keys in zip(truths, groups, zip(groups, owners)):
         for key in keys:
             sums[key] = sums.get(key, 0) + truth.astype(np.float32)
@@ -352,7 +361,7 @@ def write_report(
     values = json.dumps(report.values, indent=1) + '\n'
     for path, text in ((json_file, values), (markdown_file, report.markdown)):
         if path is not None:
-            write_whole(path, lambda file, text=text: file.write(text.encode()))
+            write_whole(path, methodcaller('write', text.encode()))
     if sheet_file is not None:
         write_png(sheet_file, report.sheet)
     return [path for path in (json_file, markdown_file, sheet_file) if path is not None]

@@ -200,7 +200,7 @@ def _score(
         truths = [case.truth for case in cases]
         means = means_of_others(
             truths, [category] * len(cases), [str(view.picture.voxels) for view in views])
-        methods = {
+        methods: dict[str, tuple[float | None, str, list[np.ndarray]]] = {
             candidate.title: (candidate.threshold(with_depth=False), '', [
                 volume.astype(np.float16) for first in range(0, len(examples), BATCH)
                 for volume in predict(candidate, examples[first:first + BATCH])])

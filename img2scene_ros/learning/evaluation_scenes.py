@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from img2scene_ros.depth import measured
 from img2scene_ros.detection import Detector
 from img2scene_ros.detection import box_iou
 from img2scene_ros.detection import mask_iou
@@ -100,7 +101,7 @@ class Watched:
     """A detector that remembers what it found; without one it finds what is true."""
 
     inner: Detector | None
-    sample: SceneSample | None = None
+    sample: SceneSample = field(init=False)
     found: list[Detection] = field(default_factory=list)
 
     def detect(self, frame: Frame, support: SupportPlane | None) -> list[Detection]:
@@ -129,11 +130,13 @@ def evaluate_scenes(
         settings = settings | {'detector': 'tabletop'}  # is not asked, and needs no weights
     pipeline = Pipeline(*parse_settings(settings))
     watched = Watched(None if options.perfect_boxes else pipeline.detector)
-    pipeline.detector = watched
+    pipeline.detector = watched  # type: ignore[assignment]  # its options are not asked for
     numbers = np.unique(
         np.linspace(0, len(samples) - 1, min(options.samples, len(samples))).astype(int)).tolist()
     drawn = set(numbers[::max(1, len(numbers) // ROWS)][:ROWS])
-    found, matches, failures = ({mode: [] for mode in MODES} for _ in range(3))
+    found: dict[str, list[Boxes]] = {mode: [] for mode in MODES}
+    matches: dict[str, list[Match]] = {mode: [] for mode in MODES}
+    failures: dict[str, list[str]] = {mode: [] for mode in MODES}
     truth, wanted, rows = [], [], []
     for done, number in enumerate(numbers, 1):
         sample = watched.sample = samples[number]
@@ -186,7 +189,7 @@ def _frame(sample: SceneSample, with_depth: bool, options: SceneOptions, number:
     depth = None
     if with_depth:
         random = np.random.default_rng((options.seed, number))
-        depth = add_depth_noise(frame.depth, frame.camera, random, color=frame.color)
+        depth = add_depth_noise(measured(frame.depth), frame.camera, random, color=frame.color)
     support = SupportPlane(sample.up, sample.support) if options.known_plane else None
     return Frame(frame.color, frame.camera, depth, support=support)
 
@@ -258,12 +261,12 @@ def _match(item: ObjectTruth, shape: Shape | None, found: SceneObject) -> Match:
     scale = distance / np.linalg.norm(found.position)
     size = found.model.size
     diagonal = np.linalg.norm(item.size)
-    ious = (None, None) if shape is None else tuple(
-        solid_iou(points, found.model.faces, shape, item.shape_pose)
-        for points in (found.points, found.points * scale))
+    iou, iou_there = (None, None) if shape is None else (
+        solid_iou(found.points, found.model.faces, shape, item.shape_pose),
+        solid_iou(found.points * scale, found.model.faces, shape, item.shape_pose))
     return Match(
         item.label, found.detection.label == item.label, bool(item.size.max() >= SMALL),
-        found.model.reconstructor != 'box', found.depth_source, *ious,
+        found.model.reconstructor != 'box', found.depth_source, iou, iou_there,
         float(100 * abs(np.linalg.norm(size) / diagonal - 1)),
         float(1000 * np.abs(size - item.size).mean()), float(away / 10 / distance), float(away))
 

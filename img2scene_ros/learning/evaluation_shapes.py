@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -100,7 +101,9 @@ def evaluate_shapes(
         (candidate.name, name): Scores(
             candidate.title, name, candidate.threshold(with_depth=name in (NOISY, TRUE)))
         for name in INPUTS for candidate in candidates}
-    categories, shapes, rows = [], [], []
+    categories: list[str] = []
+    shapes: list[str] = []
+    rows: list[np.ndarray] = []
     total = len(names) * options.views
     drawn = set(np.linspace(0, total - 1, min(ROWS, total)).astype(int).tolist())
     samples = views(library, names, options, skipped)
@@ -146,8 +149,8 @@ def split_of(candidates: Sequence[Candidate]) -> dict[str, float]:
     :return: test_share and split_seed, those of `img2scene render` where the weights tell none
     :raises OptionError: they were split in different ways
     """
-    usual = RenderOptions()
-    usual = {'test_share': usual.test_share, 'split_seed': usual.split_seed}
+    defaults = RenderOptions()
+    usual = {'test_share': defaults.test_share, 'split_seed': defaults.split_seed}
     splits = [candidate.config.get('split', usual) for candidate in candidates]
     if any(split != splits[0] for split in splits):
         raise OptionError(
@@ -157,7 +160,7 @@ def split_of(candidates: Sequence[Candidate]) -> dict[str, float]:
 
 
 def _chosen(
-    folder: Path, split: str, splitting: dict[str, float], categories: Sequence[str],
+    folder: Path, split: str, splitting: dict[str, Any], categories: Sequence[str],
 ) -> tuple[list[str], list[str]]:
     """Return the names of the shapes of a split, and those that are skipped."""
     names = []
@@ -218,8 +221,8 @@ def inputs_of(sample: CropSample) -> dict[str, Example]:
     return {
         COLOR: replace(plain, mask=None),
         MASK: plain,
-        ERODED: replace(plain, mask=resized_mask(plain.mask, -MASK_ERROR)),
-        DILATED: replace(plain, mask=resized_mask(plain.mask, MASK_ERROR)),
+        ERODED: replace(plain, mask=resized_mask(sample.crop.mask, -MASK_ERROR)),
+        DILATED: replace(plain, mask=resized_mask(sample.crop.mask, MASK_ERROR)),
         NOISY: noisy_example(sample, random),
         TRUE: plain_example(sample, with_depth=True)}
 
@@ -253,7 +256,7 @@ def _means(
     names = np.random.default_rng(0).permutation(names)[:REFERENCES].tolist()
     one_each = replace(options, views=1, categories=())
     solids = [sample.occupancy_at(RESOLUTION) for sample in views(library, names, one_each, [])]
-    mean = np.mean(solids, axis=0, dtype=np.float32)
+    mean = np.asarray(np.mean(solids, axis=0, dtype=np.float32))
     return [mean] * len(cases), f'of {len(solids)} views of shapes of the training split'
 
 

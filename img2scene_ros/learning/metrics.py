@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.interpolate import interpn
@@ -257,7 +258,7 @@ def found_share(
     :param least: pixels; objects that show less do not count, but what is found there is not false
     """
     count = int(predicted.max()) + 1
-    shared = np.bincount(
+    shared: np.ndarray = np.bincount(
         (truth.astype(np.int64) * count + predicted).ravel(),
         minlength=(int(truth.max()) + 1) * count).reshape(-1, count)
     areas, sizes = shared.sum(axis=1)[1:, None], shared.sum(axis=0)[1:]
@@ -295,7 +296,7 @@ class Boxes:
 
 def average_precisions(
     found: Sequence[Boxes], truth: Sequence[Boxes], least_iou: float = 0.5,
-) -> dict[str | int, float]:
+) -> dict[Any, float]:
     """
     Return the average precision of every class that has truth which is not ignored.
 

@@ -32,6 +32,7 @@ PIX3D_SWELL = 0.45
 TEST_SHARE, SPLIT_SEED = 0.15, 0  # the defaults of `img2scene render`
 MOST_COLORS, LEAST_SHARE = 4, 0.03  # base colours of a shape, and their least share of its area
 TEXTS = ('names', 'labels', 'authors', 'splits', 'places')
+NUMBERS = ('grids', 'cells', 'sizes')
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +78,7 @@ class PackedShapes:
     def solid(self, index: int) -> np.ndarray:
         """Return the full cells, (X, Y, Z) bool, z up; the grid's middle is the origin."""
         start = self.ends[index - 1] if index else 0
-        bits = zlib.decompress(self.bits[start:self.ends[index]])
+        bits = zlib.decompress(self.bits[start:self.ends[index]].tobytes())
         grid = self.grids[index]
         return np.unpackbits(
             np.frombuffer(bits, np.uint8), count=grid.prod()).reshape(grid).view(bool)
@@ -94,11 +95,12 @@ def read_packed(path: Path) -> PackedShapes:
             about = json.loads(arrays['about'].tobytes())
             if about['format'] != FORMAT:
                 raise ValueError(f"its format is {about['format']}, not {FORMAT}")
+            columns: dict[str, Any] = {name: tuple(about[name]) for name in TEXTS}
+            columns |= {name: arrays[name] for name in NUMBERS}
             packed = PackedShapes(
-                *(tuple(about[name]) for name in TEXTS),
-                *(arrays[name] for name in ('grids', 'cells', 'sizes')),
-                tuple(np.array(some, np.uint8).reshape(-1, 3) for some in about['colors']),
-                arrays['bits'], arrays['ends'], tuple(about['skipped']))
+                **columns,
+                colors=tuple(np.array(some, np.uint8).reshape(-1, 3) for some in about['colors']),
+                bits=arrays['bits'], ends=arrays['ends'], skipped=tuple(about['skipped']))
     except (OSError, ValueError, KeyError, TypeError, EOFError, AttributeError,
             zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
@@ -129,16 +131,20 @@ def pack_shapes(
     from img2scene_ros.learning.processes import shared_out
 
     tasks, reasons = _tasks(pix3d, meshes)
-    records = []
+    records: list[dict[str, Any]] = []
     for done, record in enumerate(shared_out(_record, tasks, jobs), 1):
-        (reasons if isinstance(record, str) else records).append(record)
+        if isinstance(record, str):
+            reasons.append(record)
+        else:
+            records.append(record)
         progress(done, len(tasks))
-    columns = {name: [record[name] for record in records] for name in records[0]}
+    columns: dict[str, Any] = {
+        name: tuple(record[name] for record in records) for name in records[0]}
+    bits = columns.pop('bits')
     packed = PackedShapes(
-        *(tuple(columns[name]) for name in TEXTS),
-        *(np.array(columns[name]) for name in ('grids', 'cells', 'sizes')),
-        tuple(columns['colors']), np.frombuffer(b''.join(columns['bits']), np.uint8),
-        np.cumsum([len(bits) for bits in columns['bits']]), tuple(reasons))
+        **columns | {name: np.array(columns[name]) for name in NUMBERS},
+        bits=np.frombuffer(b''.join(bits), np.uint8),
+        ends=np.cumsum([len(some) for some in bits]), skipped=tuple(reasons))
     write_packed(out, packed)
     return packed
 
@@ -169,7 +175,8 @@ def _tasks(pix3d: Path | None, meshes: Sequence[Path]) -> tuple[list[_Task], lis
                 for name in sum(groups, []):
                     is_mesh = name.startswith('mesh/')
                     if is_mesh == bool(library.meshes):  # all libraries have household objects
-                        kind = mesh_kind(library.meshes / f'{name[5:]}.glb') if is_mesh else None
+                        kind = mesh_kind(library.meshes / f'{name[5:]}.glb') \
+                            if is_mesh and library.meshes else None
                         tasks.append(_Task(Library(*source, {}), name, kind, split, place))
     tested = {task.kind for task in tasks if task.kind and task.split == 'test'}
     kept: dict[str, _Task] = {}
@@ -192,7 +199,8 @@ def _record(task: _Task) -> dict[str, Any] | str:
     return {
         'names': task.name, 'labels': shape.label, 'authors': task.kind[0] if task.kind else '',
         'splits': task.split, 'places': task.place, 'grids': shape.grid, 'cells': shape.cell,
-        'sizes': shape.sizes, 'colors': base_colors(shape), 'bits': zlib.compress(shape.bits, 9)}
+        'sizes': shape.sizes, 'colors': base_colors(shape),
+        'bits': zlib.compress(shape.bits.tobytes(), 9)}
 
 
 def base_colors(shape: 'Shape') -> np.ndarray:
@@ -207,7 +215,7 @@ def base_colors(shape: 'Shape') -> np.ndarray:
     seen = shape.colors[shape.faces[chosen]].mean(axis=1, dtype=np.float32)
     cv2.setRNGSeed(0)
     _, nearest, colors = cv2.kmeans(
-        seen, min(MOST_COLORS, len(np.unique(seen, axis=0))), None,
+        seen, min(MOST_COLORS, len(np.unique(seen, axis=0))), np.zeros((len(seen), 1), np.int32),
         (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 30, 0.5), 3, cv2.KMEANS_PP_CENTERS)
     shares = np.bincount(nearest.ravel(), minlength=len(colors)) / len(seen)
     order = np.argsort(-shares)

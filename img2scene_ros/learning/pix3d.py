@@ -135,7 +135,7 @@ def _picture_of(folder: Path, size: int, values: dict[str, Any]) -> Pix3dPicture
     matrix = np.array(values['K'], float)
     return Pix3dPicture(
         values['id'], values['category'], values['source'],
-        *(folder / values[name] for name in ('image', 'mask', 'voxels')),
+        folder / values['image'], folder / values['mask'], folder / values['voxels'],
         Camera.from_calibration(size, size, matrix),
         np.array(values['R'], float), np.array(values['t'], float),
         np.array(values['grid_to_model'], float),
@@ -278,7 +278,8 @@ def _check_size(out: Path, size: int) -> None:
 def _parse(index: int, entry: Any) -> _Annotation:
     if not isinstance(entry, dict):
         raise _UnusableError('the entry is no JSON object')
-    texts = {name: entry.get(name) for name in ('category', 'img', 'mask', 'voxel')}
+    texts: dict[str, Any] = {
+        name: entry.get(name) for name in ('category', 'img', 'mask', 'voxel')}
     for name, text in texts.items():
         if not isinstance(text, str) or not text.strip():
             raise _UnusableError(f"the entry has no '{name}'")

@@ -27,6 +27,7 @@ import cv2
 import numpy as np
 
 from img2scene_ros.camera import Camera
+from img2scene_ros.depth import measured
 from img2scene_ros.errors import InputError
 from img2scene_ros.files import write_whole
 from img2scene_ros.models.crop import GEOMETRY
@@ -161,7 +162,7 @@ def encode_crop(sample: CropSample) -> list[bytes]:
         'half_field': view.half_field, 'truth': _plain(asdict(sample.truth)),
         'camera': _camera_values(sample.camera), 'scene': sample.scene,
         'size': len(sample.crop.color)}
-    away = (sample.crop.depth - sample.anchor) / sample.cube.side
+    away = (measured(sample.crop.depth) - sample.anchor) / sample.cube.side
     codes = 1 + np.rint((np.clip(away, NEAREST, FARTHEST) - NEAREST) * STEPS)
     return [_packed_json(about), _jpeg(sample.crop.color), _png(np.nan_to_num(codes, nan=0)),
             _packed_bits(sample.crop.mask), _packed_bits(sample.occupancy)]
@@ -188,7 +189,7 @@ def encode_scene(sample: SceneSample) -> list[bytes]:
         'camera': _camera_values(sample.frame.camera), 'scene': sample.scene,
         'up': sample.up.tolist(), 'support': sample.support,
         'objects': [_plain(asdict(truth)) for truth in sample.objects]}
-    millimetres = np.clip(np.nan_to_num(np.rint(sample.frame.depth * 1000)), 0, 65535)
+    millimetres = np.clip(np.nan_to_num(np.rint(measured(sample.frame.depth) * 1000)), 0, 65535)
     return [_packed_json(about), _jpeg(sample.frame.color), _png(millimetres),
             cv2.imencode('.png', sample.ids)[1].tobytes()]
 
@@ -294,7 +295,7 @@ class _Records(ABC, Sequence, Generic[Record]):
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
-    def __getitem__(self, number: int) -> Record:
+    def __getitem__(self, number: int) -> Record:  # type: ignore[override]  # no slices
         if not -len(self) <= number < len(self):
             raise IndexError(number)
         number %= len(self)
@@ -391,9 +392,10 @@ def _area(box: np.ndarray) -> float:
 
 
 def _truth(values: dict[str, Any]) -> ObjectTruth:
-    return ObjectTruth(**{
+    arrays: dict[str, Any] = {
         name: np.array(value) if isinstance(value, list) else value
-        for name, value in values.items()})
+        for name, value in values.items()}
+    return ObjectTruth(**arrays)
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
@@ -428,4 +430,6 @@ def _png(values: np.ndarray) -> bytes:
 
 
 def _image(coded: bytes) -> np.ndarray:
-    return cv2.imdecode(np.frombuffer(coded, np.uint8), cv2.IMREAD_UNCHANGED)
+    image = cv2.imdecode(np.frombuffer(coded, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert image is not None, 'a part of a record is no picture'
+    return image

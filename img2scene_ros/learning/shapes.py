@@ -123,8 +123,10 @@ class Library:
         """
         source, rest = name.split('/', 1)
         if source == 'pix3d':
+            assert self.pix3d is not None
             return load_pix3d_shape(self.pix3d / rest)
         if source == 'mesh':
+            assert self.meshes is not None
             return load_mesh(self.meshes / f'{rest}.glb')
         kind, number = rest.split('/')
         return household_object(kind, int(number))
@@ -147,7 +149,8 @@ def open_library(
     :param test_share: share of the shapes of every category that are for testing
     :raises InputError: a folder that holds no shapes
     """
-    groups, skipped = {TABLE: [], FLOOR: []}, []
+    groups: dict[str, list[list[str]]] = {TABLE: [], FLOOR: []}
+    skipped: list[str] = []
     for category, names in (_pix3d_names(pix3d, skipped) if pix3d else {}).items():
         chosen = _part(names, split, test_share, split_seed)
         groups[place_of(category)].append(chosen)
@@ -283,7 +286,7 @@ def load_pix3d_shape(folder: Path) -> Shape:
     vertices -= (vertices.min(axis=0) + vertices.max(axis=0)) / 2
     extents = np.ptp(vertices, axis=0)
     label, _, low, high = _category(folder.parent.name)
-    diagonal = np.linalg.norm(extents)
+    diagonal = float(np.linalg.norm(extents))
     creased = _creased(trimesh.Trimesh(vertices, mesh.faces, process=False))
     solid = _filled(_trimmed(voxels))
     return Shape(

@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sheets for people to look at: training data, predictions, evaluated scenes."""
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+from typing import Any
 
 import cv2
 import numpy as np
 import trimesh
 
 from img2scene_ros.camera import Camera
+from img2scene_ros.depth import measured
 from img2scene_ros.files import write_whole
 from img2scene_ros.learning.metrics import voxel_iou
 from img2scene_ros.learning.pix3d import Pix3dPicture
@@ -41,6 +44,7 @@ VIRIDIS = cv2.applyColorMap(np.arange(256, dtype=np.uint8), cv2.COLORMAP_VIRIDIS
 PANEL, CAPTION = 512, 24  # pixels of the check of Pix3D
 MASK_COLOR, OUTLINE_COLOR = (60, 220, 60), (255, 40, 40)
 CELLS_SHOWN = 64
+UP = np.array([0, -1, 0])  # in an optical frame
 SHRUNK = 0.8  # of a cell, so that the cells are seen apart
 
 
@@ -51,7 +55,7 @@ def write_png(path: Path, picture: np.ndarray) -> None:
     :raises InputError: it cannot be written
     """
     data = cv2.imencode('.png', picture[..., ::-1])[1]
-    write_whole(path, lambda file: file.write(data))
+    write_whole(path, lambda file: file.write(data.tobytes()))
 
 
 def draw_sheet(folder: Path, path: Path, count: int = 24) -> None:
@@ -64,7 +68,8 @@ def draw_sheet(folder: Path, path: Path, count: int = 24) -> None:
     :raises InputError: no data set, or the picture cannot be written
     """
     kind = read_index(folder)['options']['kind']
-    samples = CropSamples(folder) if kind == 'crops' else SceneSamples(folder)
+    samples: Sequence[Any] = \
+        CropSamples(folder) if kind == 'crops' else SceneSamples(folder)
     chosen = np.unique(np.linspace(0, len(samples) - 1, count).astype(int))
     draw = _draw_crop if kind == 'crops' else _draw_scene
     panels = [draw(samples[int(number)]) for number in chosen]
@@ -79,7 +84,7 @@ def _draw_crop(sample: CropSample) -> np.ndarray:
     mask = np.where(crop.mask[..., None], crop.color, crop.color // 4)
     near = sample.anchor - 0.5 * cube.side, sample.anchor + cube.side
     front, side = _front_and_side(sample.occupancy_at(32), crop, cube)
-    row = np.hstack([crop.color, mask, _depth_picture(crop.depth, *near), front, side])
+    row = np.hstack([crop.color, mask, _depth_picture(measured(crop.depth), *near), front, side])
     text = (f'{sample.truth.label}: {sample.truth.shape.split("/", 1)[1]}, {sample.anchor:.2f} m, '
             f'{100 * sample.truth.shown:.0f} % shown')
     return captioned(row, text)
@@ -94,7 +99,7 @@ def _front_and_side(volume: np.ndarray, crop: Crop, cube: Cube) -> tuple[np.ndar
     # The outline of the mask on the voxels shows at once whether they fit.
     front = _outlined(front, crop.mask, (255, 80, 60), cv2.RETR_EXTERNAL)
     center = np.array([0, 0, cube.depth])
-    pose = look_at(center + 1.9 * cube.side * np.array([0.85, -0.45, -0.25]), center, (0, -1, 0))
+    pose = look_at(center + 1.9 * cube.side * np.array([0.85, -0.45, -0.25]), center, UP)
     side = render([surface], Camera.from_field_of_view(size, size, 42), pose, lights,
                   BACKDROP).color
     return front, side
@@ -127,10 +132,11 @@ def _draw_scene(sample: SceneSample) -> np.ndarray:
         cv2.rectangle(picture, seen[:2], [seen[2] - 1, seen[3] - 1], color, 1)
         cv2.putText(picture, item.label, (seen[0] + 2, seen[1] + 10), FONT, 0.35, color, 1)
         axes = item.position + 0.5 * item.size[:, None] * item.rotation.T
-        center, *ends = np.rint(sample.frame.camera.project([item.position, *axes])).astype(int)
+        points = np.array([item.position, *axes])
+        center, *ends = np.rint(sample.frame.camera.project(points)).astype(int)
         for end, hue in zip(ends, ((255, 0, 0), (0, 255, 0), (0, 90, 255))):
             cv2.line(picture, center.tolist(), end.tolist(), hue, 1)
-    depth = sample.frame.depth
+    depth = measured(sample.frame.depth)
     low, high = np.nanpercentile(depth, (1, 90))
     return captioned(np.hstack([picture, _depth_picture(depth, low, high)]),
                      f'scene {sample.scene}, {len(sample.objects)} objects')
@@ -138,7 +144,7 @@ def _draw_scene(sample: SceneSample) -> np.ndarray:
 
 def draw_evaluated_scene(
     sample: SceneSample, shapes: dict[int, 'Shape | None'],
-    scenes: dict[str, Sequence['SceneObject']],
+    scenes: Mapping[str, Sequence['SceneObject']],
 ) -> np.ndarray:
     """
     Draw a scene with the boxes of the first way, then truth and meshes, from two sides each.

@@ -132,7 +132,8 @@ class Student(Task):
 
     def batches(self, run: Run, processes: Processes) -> Iterator[Batch]:
         """Yield examples of the chunks that are kept, and a step's chance."""
-        options, pool = self.options, {}
+        options = self.options
+        pool: live.Examples = {}
         number = max(0, self.drawn(run.step) - options.kept)
         while self.done(run) < 1.0:
             while number < self.drawn(run.step + 1):

@@ -318,7 +318,8 @@ def _objects(
     library: Library, random: np.random.Generator, place: str, most_stretch: float,
 ) -> list[Placed]:
     """Put objects side by side; one that finds no room is left away."""
-    objects, footprints = [], []
+    objects: list[Placed] = []
+    footprints: list[np.ndarray] = []
     area = 0.0
     spread = random.uniform(0.7, 1.8)
     for _ in range(random.integers(1, MOST_OBJECTS[place] + 1)):
@@ -416,9 +417,9 @@ def _camera(
 
 def _lights(random: np.random.Generator, sky_rays: int) -> Lights:
     tilt = random.normal(0, 0.5, 2)
-    up = np.array([*tilt, 1.0]) / np.linalg.norm([*tilt, 1.0])
-    shares = random.dirichlet((3, 5, 1.5)) * random.uniform(0.9, 1.5)
-    return Lights(*shares, tuple(up), sky_rays)
+    x, y, z = np.array([*tilt, 1.0]) / np.linalg.norm([*tilt, 1.0])
+    ambient, sky, headlight = random.dirichlet((3, 5, 1.5)) * random.uniform(0.9, 1.5)
+    return Lights(ambient, sky, headlight, (x, y, z), sky_rays)
 
 
 def _surroundings(

@@ -144,6 +144,7 @@ class VoxelTask(Task):
         :return: the mean IoU, and for 'rgb' and 'rgbd' the `summary`
         """
         options, samples = self.options, self.validation
+        assert samples is not None  # as `is_scored`
         numbers = evenly(len(samples), options.validation_samples)
         scores = {}
         for name, with_depth in INPUTS.items():

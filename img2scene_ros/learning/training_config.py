@@ -116,7 +116,7 @@ class TrainingConfig:
 
     training: Any
     model: Any
-    augmentation: Options | None = None
+    augmentation: Any = None
 
     def values(self) -> dict[str, Any]:
         """Return all options by their dotted names, those of `training` without a dot."""
@@ -164,7 +164,7 @@ def read_sections(
     chosen = _taken(training, given, '')
     config = TrainingConfig(
         chosen, _taken(model_of(chosen), given, 'model.'),
-        augmentation and _taken(augmentation, given, 'augmentation.'))
+        _taken(augmentation, given, 'augmentation.') if augmentation else None)
     if given:
         raise OptionError(f"there is no option '{next(iter(given))}' of this training")
     return config
@@ -186,7 +186,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _flattened(values: dict[str, Any]) -> dict[str, Any]:
-    flat = {}
+    flat: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, dict):
             flat |= {f'{name}.{inner}': item for inner, item in value.items()}
