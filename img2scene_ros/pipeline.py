@@ -32,6 +32,7 @@ from img2scene_ros.errors import attempt
 from img2scene_ros.localization import DistanceSource
 from img2scene_ros.localization.combine import place
 from img2scene_ros.localization.combine import sources_of
+from img2scene_ros.localization.doubt import is_guess
 from img2scene_ros.localization.doubt import reasons_to_skip
 from img2scene_ros.localization.fixed import FixedDistance
 from img2scene_ros.localization.gravity import find_gravity
@@ -184,6 +185,11 @@ class Pipeline:
                 [one.detection for one, _ in seen], [one.placement for one, _ in seen])
             seen = [one for one, reason in zip(seen, reasons) if not reason]
             notes += tuple(filter(None, reasons))
+        elif frame.has_depth and self.options.distance == 'auto':
+            unseen = [one.detection.label for one, _ in seen if is_guess(one.placement)]
+            seen = [(one, proxy) for one, proxy in seen if not is_guess(one.placement)]
+            notes += tuple(f"a '{label}' is skipped: the depth image shows nothing of it, and its "
+                           'distance would only be guessed' for label in unseen)
         sightings, proxies = [one for one, _ in seen], [proxy for _, proxy in seen]
         localized = perf_counter()
         with self._lock:

@@ -532,3 +532,16 @@ def test_other_reconstructors_are_not_replaced_without_torch(monkeypatch) -> Non
     monkeypatch.setitem(sys.modules, 'torch', None)
     with pytest.raises(MissingDependencyError, match='torch'):
         Pipeline(*parse_settings(GEOMETRIC | {'reconstructor': 'triposr'}))
+
+
+def test_what_the_depth_image_does_not_show_is_not_placed_by_a_guess(
+    recorded: Callable[[str], Frame],
+) -> None:
+    """A monitor behind the table has no readings: metres by its usual size would be wrong."""
+    frame = recorded('ycb_1')
+    scene = Pipeline(PipelineOptions(reconstructor='box')).perceive(frame)
+    assert len(scene.objects) == 5
+    assert max(one.position[2] for one in scene.objects) < 1.2
+    assert any("'tv'" in note for note in scene.notes)
+    by_size = Pipeline(PipelineOptions(distance='size_prior', reconstructor='box'))
+    assert by_size.perceive(frame).objects  # asked for, guesses are taken

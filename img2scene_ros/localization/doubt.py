@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which objects of a photo are shown: fewer rather than such as stand in each other."""
+"""Which objects are shown whose distance is unsure: fewer rather than such in each other."""
 
 from collections.abc import Sequence
 
@@ -37,6 +37,11 @@ def reasons_to_skip(detections: Sequence[Detection], placements: Sequence[Placem
             reasons[index] = (f"a '{label}' is skipped: it would be in the same place as the "
                               f"'{detections[other].label}', whose place is surer")
     return reasons
+
+
+def is_guess(placement: Placement) -> bool:
+    """Tell whether nothing but the usual size of such things, or an option, tells the distance."""
+    return placement.depth_source in ('size_prior', 'fixed')
 
 
 def _shared(one: Placement, other: Placement) -> float:
