@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from time import sleep
 
 import numpy as np
 import pytest
@@ -355,6 +356,7 @@ def test_curves_are_written_for_tensorboard(tmp_path):
         with open_log(tmp_path, first, True) as log:
             for step, loss in enumerate(losses, first + 1):
                 log(step, {'loss': loss, 'rgb': {'iou': 0.1}})
+        sleep(1.0)  # files are read in the order of their names, which count seconds
     events = reader.EventAccumulator(str(tmp_path)).Reload()
     assert [(event.step, pytest.approx(event.value)) for event in events.Scalars('loss')] == [
         (1, 0.5), (2, 0.4), (3, 0.2)]
