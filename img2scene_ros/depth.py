@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Depth images: in metres, and how far one reading may be off."""
 
+from collections import deque
 from dataclasses import dataclass
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -13,6 +15,7 @@ from img2scene_ros.options import option
 
 UNITS = {'m': 1.0, 'cm': 0.01, 'mm': 0.001}  # metres
 MODELS = ('structured_light', 'stereo', 'time_of_flight')
+_HELD = 30  # images whose median tells how noisy the sensor is
 _APART = 8  # pixels at a width of 640 over which noise is measured; stereo windows are as wide
 
 
@@ -113,6 +116,28 @@ def parse_depth_unit(text: str) -> float:
             f"the depth unit '{text}' is none; give {', '.join(UNITS)}, or metres per unit such "
             'as 0.0001 or 1/5000')
     return unit
+
+
+class MeasuredNoise:
+    """How noisy a depth sensor is, by its latest images: the median of what they show."""
+
+    def __init__(self) -> None:
+        self._scales: deque[float] = deque(maxlen=_HELD)
+
+    def of(self, noise: DepthNoise, depth: np.ndarray, focal: float) -> DepthNoise:
+        """
+        Take in one more image; return the noise, scaled where images are noisier than it says.
+
+        :param noise: the model; one with a given scale stays as it is
+        :param depth: (H, W) metres, NaN = no reading
+        :param focal: pixels of the depth image
+        """
+        if noise.scale:
+            return noise
+        scale = noise.measured_scale(depth, focal)
+        if np.isfinite(scale):
+            self._scales.append(scale)
+        return replace(noise, scale=max(1.0, float(np.median(self._scales or [1.0]))))
 
 
 def metric_depth(raw: np.ndarray, unit: float | None = None) -> np.ndarray:

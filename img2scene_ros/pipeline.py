@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import field
 from dataclasses import fields
 from dataclasses import replace
 from threading import Lock
@@ -17,6 +18,7 @@ from typing import cast
 import numpy as np
 
 from img2scene_ros.depth import DepthNoise
+from img2scene_ros.depth import MeasuredNoise
 from img2scene_ros.detection import Detector
 from img2scene_ros.detection.masks import colored_pixels
 from img2scene_ros.detection.masks import object_mask
@@ -32,11 +34,9 @@ from img2scene_ros.errors import attempt
 from img2scene_ros.localization import DistanceSource
 from img2scene_ros.localization.combine import place
 from img2scene_ros.localization.combine import sources_of
-from img2scene_ros.localization.doubt import is_guess
 from img2scene_ros.localization.doubt import reasons_to_skip
 from img2scene_ros.localization.fixed import FixedDistance
-from img2scene_ros.localization.gravity import find_gravity
-from img2scene_ros.localization.photo_plane import photo_plane
+from img2scene_ros.localization.photo_plane import PicturedPlane
 from img2scene_ros.localization.size_prior import SizePriorDistance
 from img2scene_ros.mesh.texture import textured
 from img2scene_ros.options import Options
@@ -65,7 +65,6 @@ _LOGGER = logging.getLogger(__name__)
 BACKEND_GROUPS = ('detectors', 'distances', 'reconstructors')
 OTHER_GROUPS = {'export': ExportOptions, 'depth_noise': DepthNoise}  # options of no backend
 _REMEMBERED = 100  # kinds of warnings that are not said again
-_HELD = 30  # frames that tell how noisy the depth sensor is
 
 
 @dataclass(frozen=True)
@@ -111,6 +110,20 @@ class PipelineOptions(Options):
         high=8192)
 
 
+@dataclass(eq=False)
+class _Held:
+    """
+    What the frames of a scene leave to the next ones.
+
+    - quarters: by which frames are turned until up is up in the picture
+    """
+
+    noise: MeasuredNoise = field(default_factory=MeasuredNoise)
+    support: HeldSupport = field(default_factory=HeldSupport)
+    plane: PicturedPlane = field(default_factory=PicturedPlane)
+    quarters: int = 0
+
+
 class Pipeline:
     """
     Turns frames into a scene at two speeds.
@@ -145,14 +158,9 @@ class Pipeline:
         self._lock = Lock()
         self._tracker = Tracker(options.forget_after, options.better_view)
         self._frame: Frame | None = None  # the latest, as it came
-        self._noise_scales: deque[float] = deque(maxlen=_HELD)
-        self._held_support = HeldSupport()
-        self._quarters = 0  # by which frames are turned until up is up in the picture
+        self._held = _Held()
         self._support: SupportPlane | None = None
         self._notes: tuple[str, ...] = ()
-        # What was seen in the latest picture without a plane, the plane, and what to say of it.
-        self._pictured: tuple[
-            Sequence[Detection], SupportPlane | None, tuple[str, ...]] | None = None
         self._timing: dict[str, float] = {}
 
     def perceive(self, frame: Frame) -> Scene:
@@ -162,42 +170,41 @@ class Pipeline:
         :raises Img2SceneError: the frame lacks what the detector needs
         """
         start = perf_counter()
-        as_it_came = frame
-        frame = self._with_measured_noise(frame)
-        support = self._held_support.find(frame) or frame.support or self._told_support()
-        quarters = self._quarters_to_upright(frame, support)
+        as_it_came, held = frame, self._held
+        frame, support = self._supported(frame, held)
+        up = frame.up if support is None else support.normal
+        quarters = held.quarters if up is None else quarters_to_upright(up, held.quarters)
         frame, support = turned_frame(frame, quarters), turned_plane(support, turn(quarters))
-        found = self.detector.detect(frame, support)
-        notes: tuple[str, ...] = ()
-        is_photo = support is None and not frame.has_depth
-        if is_photo and {'plane', 'size_prior'} <= set(self.distances):
-            support, notes = self._pictured_support(frame, found)
-        if frame.depth is not None and not found:
-            notes = (why_nothing(frame, support),)
+        found, notes = self.detector.detect(frame, support), []
+        is_free = self.options.distance == 'auto'  # distances may come from anything
+        is_photo = is_free and support is None and not frame.has_depth
+        if not found and frame.depth is not None:
+            notes.append(why_nothing(frame, support))
+        if found and is_photo:
+            sizes = cast(SizePriorDistance, self.distances['size_prior']).sizes
+            guess = self.distances.get('fixed', FixedDistance()).options.distance
+            support, said = held.plane.find(frame, found, sizes, guess)
+            notes.append(said)
         detections = self._each(
             lambda detection: _with_mask(frame, detection, support),
             self._segmented(frame, found))
         detected = perf_counter()
         seen = self._each(
             lambda detection: self._placed(frame, detection, support), detections)
-        if is_photo:
+        if is_photo or is_free and frame.has_depth:
             reasons = reasons_to_skip(
-                [one.detection for one, _ in seen], [one.placement for one, _ in seen])
+                [one.detection for one, _ in seen], [one.placement for one, _ in seen],
+                frame.has_depth)
             seen = [one for one, reason in zip(seen, reasons) if not reason]
-            notes += tuple(filter(None, reasons))
-        elif frame.has_depth and self.options.distance == 'auto':
-            unseen = [one.detection.label for one, _ in seen if is_guess(one.placement)]
-            seen = [(one, proxy) for one, proxy in seen if not is_guess(one.placement)]
-            notes += tuple(f"a '{label}' is skipped: the depth image shows nothing of it, and its "
-                           'distance would only be guessed' for label in unseen)
+            notes += filter(None, reasons)
         sightings, proxies = [one for one, _ in seen], [proxy for _, proxy in seen]
         localized = perf_counter()
         with self._lock:
-            if quarters != self._quarters:
+            if quarters != held.quarters:
                 self._tracker.clear()  # their poses are in the axes of the other turn
             self._tracker.update(frame, support, sightings, proxies)
-            self._frame, self._support, self._quarters = as_it_came, support, quarters
-            self._notes = notes
+            held.quarters = quarters
+            self._frame, self._support, self._notes = as_it_came, support, tuple(notes)
             self._timing.update(detect=detected - start, localize=localized - detected)
             return self._scene(as_it_came)
 
@@ -228,19 +235,15 @@ class Pipeline:
             self._timing['reconstruct'] = perf_counter() - start
             return None if self._frame is None else self._scene(self._frame)
 
-    def _with_measured_noise(self, frame: Frame) -> Frame:
-        """Scale the depth sensor's noise to what the latest frames show, if that is more."""
-        noise = frame.depth_noise
-        if frame.depth is None or noise.scale:
-            return frame
-        self._noise_scales.append(noise.measured_scale(frame.depth, frame.camera.fx))
-        scales = [scale for scale in self._noise_scales if np.isfinite(scale)]
-        scale = max(1.0, float(np.median(scales))) if scales else 1.0
-        return replace(frame, depth_noise=replace(noise, scale=scale))
-
-    def _quarters_to_upright(self, frame: Frame, support: SupportPlane | None) -> int:
-        up = frame.up if support is None else support.normal
-        return self._quarters if up is None else quarters_to_upright(up, self._quarters)
+    def _supported(self, frame: Frame, held: '_Held') -> tuple[Frame, SupportPlane | None]:
+        """Return a frame that knows its sensor's noise, and the plane that is seen or told."""
+        told = frame.support or self._told_support()
+        if frame.depth is None:
+            return frame, told
+        frame = replace(
+            frame, up=frame.up if told is None or frame.up is not None else told.normal,
+            depth_noise=held.noise.of(frame.depth_noise, frame.depth, frame.camera.fx))
+        return frame, held.support.find(frame) or told
 
     def _each(
         self, step: Callable[[Detection], Result | None], detections: Sequence[Detection],
@@ -380,8 +383,7 @@ class Pipeline:
         """Begin with another scene, whose ids start at 1 again."""
         with self._lock:
             self._tracker = Tracker(self.options.forget_after, self.options.better_view)
-            self._held_support = HeldSupport()
-            self._frame = None
+            self._held, self._frame = _Held(), None
 
     def configure(self, settings: dict[str, Any]) -> None:
         """
@@ -422,37 +424,7 @@ class Pipeline:
     def _scene(self, frame: Frame) -> Scene:
         scene = Scene(
             frame, self._tracker.objects(), self._support, dict(self._timing), self._notes)
-        return turned_back(scene, self._quarters)
-
-    def _pictured_support(
-        self, frame: Frame, detections: Sequence[Detection],
-    ) -> tuple[SupportPlane | None, tuple[str, ...]]:
-        """
-        Estimate the plane under the objects from the picture alone; say how well.
-
-        Detectors give the same list again as long as the picture stays the same.
-        """
-        if self._pictured is None or self._pictured[0] is not detections:
-            self._pictured = detections, *self._estimated_support(frame, detections)
-        return self._pictured[1:]
-
-    def _estimated_support(
-        self, frame: Frame, detections: Sequence[Detection],
-    ) -> tuple[SupportPlane | None, tuple[str, ...]]:
-        if not detections:
-            return None, ()
-        sizes = cast(SizePriorDistance, self.distances['size_prior']).sizes
-        fixed = self.distances.get('fixed', FixedDistance())
-        plane = photo_plane(
-            frame.camera, detections, sizes, find_gravity(frame), fixed.options.distance)
-        if plane is None:
-            return None, (
-                'the picture does not tell where up is: the camera is taken to be level',)
-        tilt = np.degrees(np.arcsin(-plane.normal[2]))
-        return plane, (
-            f'the plane under the objects is estimated: {plane.offset:.2f} m below the camera '
-            f'(to within {plane.height_std or 0.0:.0%}), which looks {tilt:.0f} degrees below the '
-            f'horizon (to within {np.degrees(plane.angle_std or 0.0):.0f})',)
+        return turned_back(scene, self._held.quarters)
 
 
 def parse_settings(

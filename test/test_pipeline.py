@@ -28,6 +28,7 @@ from img2scene_ros.pipeline import PipelineOptions
 from img2scene_ros.pipeline import parse_settings
 from img2scene_ros.reconstruction import BatchReconstructor
 from img2scene_ros.reconstruction.box import BoxReconstructor
+from img2scene_ros.turning import turned_frame
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 from img2scene_ros.types import ObjectModel
@@ -545,3 +546,25 @@ def test_what_the_depth_image_does_not_show_is_not_placed_by_a_guess(
     assert any("'tv'" in note for note in scene.notes)
     by_size = Pipeline(PipelineOptions(distance='size_prior', reconstructor='box'))
     assert by_size.perceive(frame).objects  # asked for, guesses are taken
+
+
+def test_another_scene_knows_nothing_of_the_one_before(
+    recorded: Callable[[str], Frame], monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Neither a rolled camera nor a noisier sensor of an earlier scene count after a restart."""
+    frame, before = recorded('ycb_1'), turned_frame(recorded('ycb_3'), 1)
+    noise = np.random.default_rng(0).normal(0.0, 0.01, before.shape).astype(np.float32)
+    options = PipelineOptions(detector='tabletop', reconstructor='box')
+    pipeline = Pipeline(options)
+    pipeline.perceive(replace(before, depth=before.depth + noise))
+    pipeline.restart()
+    seen, fresh = pipeline.perceive(frame).objects, Pipeline(options).perceive(frame).objects
+    np.testing.assert_array_equal(
+        [one.position for one in seen], [one.position for one in fresh])
+    pipeline.perceive(before)
+    pipeline.restart()
+    shapes = []
+    monkeypatch.setattr(
+        pipeline.detector, 'detect', lambda frame, _: shapes.append(frame.shape) or [])
+    pipeline.perceive(Frame(frame.color, frame.camera))
+    assert shapes == [frame.shape]

@@ -23,6 +23,7 @@ from img2scene_ros.camera import Camera
 from img2scene_ros.camera import box_edges
 from img2scene_ros.localization.class_sizes import ClassSize
 from img2scene_ros.localization.gravity import Gravity
+from img2scene_ros.localization.gravity import find_gravity
 from img2scene_ros.localization.gravity import up_of
 from img2scene_ros.localization.upright import DEEP_AS_WIDE
 from img2scene_ros.localization.upright import edge_stds
@@ -30,6 +31,7 @@ from img2scene_ros.localization.upright import outline
 from img2scene_ros.localization.upright import outline_box
 from img2scene_ros.localization.upright import seen_edges
 from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
 from img2scene_ros.types import SupportPlane
 
 # Any camera: tilts that are tried and the standard deviation around them, degrees.
@@ -47,6 +49,39 @@ _GUESS_STD = 0.4  # of the height, as a share of it, where its distances are gue
 # Things that stand on floors and carry others: where there are smaller things as well, the plane
 # is that of the smaller ones. Metres of their usual height or width.
 _LARGE = 0.5
+
+
+class PicturedPlane:
+    """The plane under the objects of the latest picture; an unchanged one is not asked again."""
+
+    def __init__(self) -> None:
+        self._seen: Sequence[Detection] | None = None
+        self._found: tuple[SupportPlane | None, str] = None, ''
+
+    def find(
+        self, frame: Frame, detections: Sequence[Detection], sizes: Mapping[str, ClassSize],
+        guess: float,
+    ) -> tuple[SupportPlane | None, str]:
+        """
+        Estimate the plane as `photo_plane`.
+
+        :param detections: the same list again as long as the picture stays the same, as detectors
+            give it
+        :return: the plane, and one sentence that says how sure it is
+        """
+        if self._seen is not detections:
+            plane = photo_plane(frame.camera, detections, sizes, find_gravity(frame), guess)
+            self._seen, self._found = detections, (plane, _said(plane))
+        return self._found
+
+
+def _said(plane: SupportPlane | None) -> str:
+    if plane is None:
+        return 'the picture does not tell where up is: the camera is taken to be level'
+    tilt = np.degrees(np.arcsin(-plane.normal[2]))
+    return (f'the plane under the objects is estimated: {plane.offset:.2f} m below the camera '
+            f'(to within {plane.height_std or 0.0:.0%}), which looks {tilt:.0f} degrees below the '
+            f'horizon (to within {np.degrees(plane.angle_std or 0.0):.0f})')
 
 
 def photo_plane(
