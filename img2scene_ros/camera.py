@@ -107,7 +107,7 @@ class Camera:
         x, y, roi_width, roi_height = roi
         if roi_width and roi_height:
             camera = camera.cropped(x, y, roi_width, roi_height)
-        return camera._binned(max(1, binning[0]), max(1, binning[1]))
+        return camera.binned(max(1, binning[0]), max(1, binning[1]))
 
     @classmethod
     def from_field_of_view(cls, width: int, height: int, degrees: float) -> 'Camera':
@@ -169,7 +169,8 @@ class Camera:
             self, width=self.height, height=self.width, fx=self.fy, fy=self.fx, cx=self.cy,
             cy=self.width - 1 - self.cx, distortion=bent).turned(quarters % 4 - 1)
 
-    def _binned(self, x: int, y: int) -> 'Camera':
+    def binned(self, x: int, y: int) -> 'Camera':
+        """Return the camera of every x-th column and y-th row, what is left at the end cut off."""
         return replace(
             self, width=self.width // x, height=self.height // y,
             fx=self.fx / x, fy=self.fy / y, cx=self.cx / x, cy=self.cy / y)

@@ -16,33 +16,24 @@ def missing_packages(packages: tuple[str, ...]) -> list[str]:
     return [name for name in packages if find_spec(_MODULES.get(name, name)) is None]
 
 
-def require_extra(user: str, extra: str, packages: tuple[str, ...]) -> None:
-    """
-    Make sure that packages are installed which an extra of img2scene brings, as setup.py says.
-
-    :raises MissingDependencyError: some are not installed
-    """
-    missing = missing_packages(packages)
-    if missing:
-        raise MissingDependencyError(
-            f"{user} needs {' and '.join(missing)}; install the extra '{extra}' with "
-            f"`pip install '.[{extra}]'` in img2scene's folder")
-
-
-def require_packages(user: str, packages: tuple[str, ...], otherwise: str) -> None:
+def require_packages(
+    user: str, packages: tuple[str, ...], otherwise: str, extra: str = '',
+) -> None:
     """
     Make sure that packages are installed, without importing them.
 
     :param user: what needs them
     :param packages: their names for pip
     :param otherwise: what else can be done, after 'or'
+    :param extra: the extra of img2scene that brings them, as setup.py says
     :raises MissingDependencyError: some are not installed
     """
     missing = missing_packages(packages)
     if missing:
+        names = f"'.[{extra}]'` in img2scene's folder" if extra else f"{' '.join(missing)}`"
         raise MissingDependencyError(
-            f"{user} needs {' and '.join(missing)}; install with `pip install "
-            f"{' '.join(missing)}`, or {otherwise}")
+            f"{user} needs {' and '.join(missing)}; install with `pip install {names}, or "
+            f'{otherwise}')
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from img2scene_ros.packages import require_extra
+from img2scene_ros.packages import require_packages
 
 
 def add_parser(commands: Any) -> None:
@@ -32,7 +32,7 @@ def add_parser(commands: Any) -> None:
 
 
 def _run(chosen: argparse.Namespace) -> int:
-    require_extra('img2scene learn', 'train', ('torch',))
+    require_packages('img2scene learn', ('torch',), 'train elsewhere', extra='train')
     from img2scene_ros.devices import torch_device
     from img2scene_ros.learning.students import learn
     from img2scene_ros.learning.students import read_student_options

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from img2scene_ros.packages import require_extra
+from img2scene_ros.packages import require_packages
 
 
 def add_parser(commands: Any) -> None:
@@ -24,7 +24,7 @@ def add_parser(commands: Any) -> None:
 
 
 def _run(chosen: argparse.Namespace) -> int:
-    require_extra('img2scene train', 'train', ('torch', 'safetensors'))
+    require_packages('img2scene train', ('torch', 'safetensors'), 'train elsewhere', extra='train')
     from img2scene_ros.learning.dataset import open_samples
     from img2scene_ros.learning.training import train
     from img2scene_ros.learning.training_config import read_config

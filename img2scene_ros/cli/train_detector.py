@@ -5,7 +5,7 @@ import argparse
 from typing import Any
 
 from img2scene_ros.cli.train import add_training_arguments
-from img2scene_ros.packages import require_extra
+from img2scene_ros.packages import require_packages
 
 
 def add_parser(commands: Any) -> None:
@@ -25,7 +25,9 @@ def add_parser(commands: Any) -> None:
 
 
 def _run(chosen: argparse.Namespace) -> int:
-    require_extra('img2scene train-detector', 'train', ('torch', 'transformers', 'safetensors'))
+    require_packages(
+        'img2scene train-detector', ('torch', 'transformers', 'safetensors'), 'train elsewhere',
+        extra='train')
     from img2scene_ros.learning.detector_config import read_detector_config
     from img2scene_ros.learning.detector_data import open_pictures
     from img2scene_ros.learning.detector_training import train_detector

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Detection: which objects a frame shows, as boxes and, where possible, masks."""
 
+from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Protocol
 
 import cv2
 import numpy as np
 
+from img2scene_ros.errors import OptionError
 from img2scene_ros.options import Configurable
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
@@ -22,6 +25,25 @@ class Detector(Configurable, Protocol):
         :param support: the plane that objects stand on, when the depth image shows one
         :raises Img2SceneError: the frame lacks what this detector needs
         """
+
+
+def check_labels(labels: Iterable[str], known: Iterable[str], what: str) -> None:
+    """
+    Make sure that a filter of class names names none that a detector does not know.
+
+    :raises OptionError: it does
+    """
+    unknown = sorted(set(labels) - set(known))
+    if unknown:
+        raise OptionError(
+            f"option 'labels' names {', '.join(map(repr, unknown))}, which {what} does not know; "
+            f'it knows {shortened(sorted(set(known)))}')
+
+
+def shortened(names: Sequence[str], most: int = 12) -> str:
+    """Return the first of some names, and how many there are more."""
+    rest = f' and {len(names) - most} more' if len(names) > most else ''
+    return ', '.join(names[:most]) + rest
 
 
 def bbox_of(mask: np.ndarray) -> np.ndarray:

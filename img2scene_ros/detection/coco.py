@@ -14,11 +14,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from img2scene_ros.detection import check_labels
 from img2scene_ros.detection import without_overlap
 from img2scene_ros.devices import device_option
 from img2scene_ros.devices import torch_device
 from img2scene_ros.errors import InputError
-from img2scene_ros.errors import OptionError
 from img2scene_ros.hub import first_line
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
@@ -96,11 +96,7 @@ class CocoDetector:
 
     @options.setter
     def options(self, options: CocoOptions) -> None:
-        unknown = sorted(set(options.labels) - set(self.names))
-        if unknown:
-            raise OptionError(
-                f"option 'labels' names {', '.join(map(repr, unknown))}, which the detector "
-                f"'coco' does not know; it knows {', '.join(sorted(self.names))}")
+        check_labels(options.labels, self.names, "the detector 'coco'")
         self._options = options
 
     def detect(self, frame: Frame, support: SupportPlane | None) -> list[Detection]:

@@ -16,6 +16,8 @@ import cv2
 import numpy as np
 
 from img2scene_ros.detection import bbox_of
+from img2scene_ros.detection import check_labels
+from img2scene_ros.detection import shortened
 from img2scene_ros.detection import without_overlap
 from img2scene_ros.devices import autocast
 from img2scene_ros.devices import device_option
@@ -23,7 +25,6 @@ from img2scene_ros.devices import dtype_option
 from img2scene_ros.devices import torch_device
 from img2scene_ros.devices import torch_dtype
 from img2scene_ros.errors import InputError
-from img2scene_ros.errors import OptionError
 from img2scene_ros.hub import checkpoint_folder
 from img2scene_ros.hub import first_line
 from img2scene_ros.hub import processor_values
@@ -103,12 +104,8 @@ class DetrDetector:
 
     @options.setter
     def options(self, options: DetrOptions) -> None:
-        known = sorted(set(self._names.values()))
-        unknown = sorted(set(options.labels) - set(known))
-        if unknown:
-            raise OptionError(
-                f"option 'labels' names {', '.join(map(repr, unknown))}, which the checkpoint "
-                f"'{options.checkpoint}' does not know; it knows {_shortened(known)}")
+        check_labels(
+            options.labels, self._names.values(), f"the checkpoint '{options.checkpoint}'")
         self._options = options
 
     def detect(self, frame: Frame, support: SupportPlane | None) -> list[Detection]:
@@ -352,13 +349,8 @@ def _load_model(folder: Path, config: Any, has_masks: bool, checkpoint: str) -> 
     if loading['missing_keys']:
         _LOGGER.warning(
             "the checkpoint '%s' lacks %d of the model's weights (%s): expect nonsense",
-            checkpoint, len(loading['missing_keys']), _shortened(sorted(loading['missing_keys'])))
+            checkpoint, len(loading['missing_keys']), shortened(sorted(loading['missing_keys'])))
     return model.eval()
-
-
-def _shortened(names: list[str], most: int = 12) -> str:
-    rest = f' and {len(names) - most} more' if len(names) > most else ''
-    return ', '.join(names[:most]) + rest
 
 
 BACKEND = DetrDetector

@@ -26,7 +26,7 @@ _WIDTH, _SAMPLES, _HYPOTHESES, _MAX_PLANES, _MIN_SHARE = 320, 12000, 200, 8, 0.0
 _ALIGNED = np.cos(np.radians(25.0))
 _PARALLEL = np.cos(np.radians(15.0))
 # Without a given up, cameras are mostly held level: roll below 40 degrees, no plane seen head-on.
-# Other directions need so many times the evidence: pixels carried, and a share of those of plane.
+# Other directions have to carry so many times more; of level ones a share of the extent counts.
 _LEVEL_ROLL, _HEAD_ON, _UNUSUAL = np.sin(np.radians(40.0)), np.sin(np.radians(15.0)), 4.0
 _EXTENT = 0.02
 # What is carried: least pixels of the coarse picture, of these in touch with the plane, and the
@@ -126,7 +126,8 @@ def _found(frame: Frame) -> _Candidate | None:
 def _every_nth(frame: Frame) -> tuple[slice, slice]:
     """Return which pixels of a frame make the coarse picture."""
     step = max(1, round(frame.shape[1] / _WIDTH))
-    return np.s_[::step, ::step]
+    height, width = (size // step * step for size in frame.shape)
+    return np.s_[:height:step, :width:step]
 
 
 def why_nothing(frame: Frame, support: SupportPlane | None) -> str:
@@ -153,14 +154,9 @@ def why_nothing(frame: Frame, support: SupportPlane | None) -> str:
 def _coarse(frame: Frame) -> Frame:
     """Return every n-th pixel of a frame."""
     part = _every_nth(frame)
-    step = part[0].step
     depth = np.ascontiguousarray(measured(frame.depth)[part])
-    camera = frame.camera
-    height, width = depth.shape
-    return replace(
-        frame, color=frame.color[part], depth=depth, support=None, camera=replace(
-            camera, width=width, height=height, fx=camera.fx / step, fy=camera.fy / step,
-            cx=camera.cx / step, cy=camera.cy / step))
+    return replace(frame, color=frame.color[part], depth=depth, support=None,
+                   camera=frame.camera.binned(part[0].step, part[1].step))
 
 
 def _candidates(coarse: Frame, normals: np.ndarray) -> list[_Candidate]:
@@ -186,18 +182,22 @@ def _of_one_direction(
     """Return the candidates of the direction that carries most; without any, of level ones."""
     groups = [[other for other in candidates
                if other.plane.normal @ one.plane.normal > _PARALLEL] for one in candidates]
-    carrying = [group for group in groups if any(one.carried for one in group)]
-    if carrying:
-        return max((group for group in groups if up is not None or group in carrying
-                    or _is_usual(group[0].plane.normal)), key=_evidence)
-    usual = [one for one in candidates if up is not None or _is_usual(one.plane.normal)]
-    return usual or [one for one in candidates if _is_seen_head_on(one.plane.normal)]
+    evidence = [_evidence(group, up is not None) for group in groups]
+    if any(evidence):
+        return groups[int(np.argmax(evidence))]
+    return [one for one in candidates if _is_seen_head_on(one.plane.normal)]
 
 
-def _evidence(group: Sequence[_Candidate]) -> float:
-    """Return how much speaks for a direction: what its planes carry, and how far they extend."""
-    found = sum(one.carried + _EXTENT * np.count_nonzero(one.seen) for one in group)
-    return found if _is_usual(group[0].plane.normal) else found / _UNUSUAL
+def _evidence(group: Sequence[_Candidate], is_up: bool) -> float:
+    """
+    Return how much speaks for a direction: what its planes carry, and how far they extend.
+
+    The extent of planes that no camera held level takes for horizontal says nothing: walls.
+    """
+    carried = sum(one.carried for one in group)
+    if is_up or _is_usual(group[0].plane.normal):
+        return carried + _EXTENT * sum(np.count_nonzero(one.seen) for one in group)
+    return carried / _UNUSUAL
 
 
 def _is_usual(normal: np.ndarray) -> bool:

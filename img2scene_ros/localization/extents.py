@@ -6,14 +6,12 @@ from functools import cache
 from importlib.resources import files
 from itertools import permutations
 
-import cv2
 import numpy as np
 import yaml
 
 from img2scene_ros.depth import measured
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection import box_iou
-from img2scene_ros.localization import object_axes
 from img2scene_ros.types import Sighting
 
 # What guesses sizes instead of measuring them: they prove nothing.
@@ -78,7 +76,7 @@ def measured_extents(sighting: Sighting) -> Extents | None:
         readings = measured(sighting.detection.mask) & np.isfinite(measured(sighting.frame.depth))
         if box_iou(bbox_of(readings)[None], sighting.detection.bbox[None])[0, 0] < _SHOWN:
             return None
-        least[:2] = _rectangle(sighting)
+        least[:2] = _sides(sighting)
         noise = float(sighting.frame.depth_std(placement.position[2]))
     else:
         least[0] = 0.0
@@ -118,19 +116,11 @@ def size_ratio(extents: Extents | None, label: str) -> float:
     return float(_TOYS + (1.0 - _TOYS) * best)
 
 
-def _rectangle(sighting: Sighting) -> tuple[float, float]:
-    """Return the sides of the outline on the ground, first that along the line of sight."""
+def _sides(sighting: Sighting) -> np.ndarray:
+    """Return the sides of the outline in plan, first that towards the camera, (2,) metres."""
     points = measured(sighting.frame.points)[sighting.detection.mask]
-    placement = sighting.placement
-    towards = object_axes(placement.position, placement.rotation[:, 2])
-    plan = points[np.isfinite(points).all(axis=1)] @ towards[:, :2]
-    low, high = np.percentile(plan, (1, 99), axis=0)
-    plan = plan[((plan >= low) & (plan <= high)).all(axis=1)]
-    corners = cv2.boxPoints(cv2.minAreaRect(plan.astype(np.float32)))
-    edges = np.diff(corners[:3], axis=0)
-    lengths = np.linalg.norm(edges, axis=1)
-    along = int(np.abs(edges[0, 0]) * lengths[1] < np.abs(edges[1, 0]) * lengths[0])
-    return lengths[along], lengths[1 - along]
+    plan = points[np.isfinite(points).all(axis=1)] @ sighting.placement.rotation[:, :2]
+    return np.ptp(np.percentile(plan, (1, 99), axis=0), axis=0)
 
 
 def is_cut(sighting: Sighting) -> bool:

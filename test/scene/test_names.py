@@ -110,7 +110,7 @@ def test_better_evidence_renames_and_a_single_frame_does_not(tin):
 
 
 def test_a_name_that_is_seen_once_is_forgotten(tin):
-    shown = labels(tin, {'cup': 0.4}, *[{}] * 12)
+    shown = labels(tin, {'cup': 0.5}, *[{}] * 12)
     assert (shown[1], shown[-1]) == ('cup', 'object')
 
 
