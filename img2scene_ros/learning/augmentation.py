@@ -211,8 +211,7 @@ def photometric(color: np.ndarray, random: np.random.Generator, strength: float)
         noise = np.empty(color.shape, np.int16)
         cv2.setRNGSeed(int(random.integers(2 ** 31)))
         deviation = strength * random.uniform(0, 9)
-        # OpenCV takes a number as (number, 0, 0, 0): the noise is in the first channel alone.
-        cv2.randn(noise, 0, deviation)  # type: ignore[call-overload]
+        cv2.randn(noise, np.zeros(3), np.full(3, deviation))  # a number is the first channel's
         color = cv2.add(color, noise, dtype=cv2.CV_8U)
     return color
 

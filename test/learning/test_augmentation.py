@@ -149,6 +149,15 @@ def test_photometric_changes_grow_with_their_strength():
     assert 1 < changes[0] < changes[1] < changes[2] < 100
 
 
+def test_noise_is_in_all_channels() -> None:
+    grey = np.full((64, 64, 3), 128, np.uint8)  # which only noise makes uneven
+    deviations = np.array([
+        photometric(grey, chance(seed), 1.0).std(axis=(0, 1)) for seed in range(20)])
+    assert deviations.max() > 3.0
+    np.testing.assert_allclose(deviations, deviations.max(axis=1, keepdims=True) * np.ones(3),
+                               rtol=0.25, atol=0.5)
+
+
 @pytest.mark.parametrize('pixels', (-3, -1, 2, 3))
 def test_masks_grow_and_shrink_by_pixels(pixels):
     v, u = np.mgrid[:61, :61]
