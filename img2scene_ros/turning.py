@@ -53,7 +53,18 @@ def turned_frame(frame: Frame, quarters: int) -> Frame:
         frame, color=_turned(frame.color, quarters), camera=frame.camera.turned(quarters),
         depth=None if frame.depth is None else _turned(frame.depth, quarters),
         support=turned_plane(frame.support, rotation),
-        up=None if frame.up is None else rotation @ frame.up)
+        up=None if frame.up is None else rotation @ frame.up,
+        world_from_camera=_camera_turned(frame.world_from_camera, rotation),
+        robot=None if frame.robot is None else _turned(frame.robot, quarters))
+
+
+def _camera_turned(pose: np.ndarray | None, rotation: np.ndarray) -> np.ndarray | None:
+    """Return the pose in the world, (4, 4), of a camera that a (3, 3) rotation turns."""
+    if pose is None:
+        return None
+    turned = np.eye(4)
+    turned[:3, :3] = rotation.T
+    return pose @ turned
 
 
 def turned_plane(plane: SupportPlane | None, rotation: np.ndarray) -> SupportPlane | None:
@@ -86,8 +97,14 @@ def _object_turned(
         one.model, position=back @ one.model.position, rotation=back @ one.model.rotation)
     return replace(
         one, position=back @ one.position, rotation=back @ one.rotation, model=model,
-        position_std=np.abs(back) @ one.position_std,
+        covariance=turned_covariance(one.covariance, back),
         detection=_detection_turned(one.detection, shape, quarters))
+
+
+def turned_covariance(covariance: np.ndarray, rotation: np.ndarray) -> np.ndarray:
+    """Return the covariance of a pose, (6, 6), in axes that a (3, 3) rotation takes points to."""
+    both = np.kron(np.eye(2), rotation)
+    return both @ covariance @ both.T
 
 
 def _detection_turned(

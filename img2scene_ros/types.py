@@ -87,6 +87,9 @@ class Frame:
     - up: (3,) unit vector, optical frame, where something tells it; None is a camera held level,
       unless what stands on what says otherwise
     - depth_noise: how far off readings of the depth sensor may be
+    - world_from_camera: (4, 4) pose of the optical frame in the world, where TF or a user tells it
+    - world_id: the name of that world, TF's frame
+    - robot: (H, W) bool, pixels that show the robot itself: never an object, but in front of some
 
     :raises InputError: arrays whose shape, type or size do not fit each other or the camera
     """
@@ -99,6 +102,9 @@ class Frame:
     support: SupportPlane | None = None
     up: np.ndarray | None = None
     depth_noise: DepthNoise = DepthNoise()
+    world_from_camera: np.ndarray | None = None
+    world_id: str = ''
+    robot: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.color.ndim != 3 or self.color.shape[2] != 3 or self.color.dtype != np.uint8:
@@ -117,6 +123,10 @@ class Frame:
                 f'the depth image has {self.depth.shape[1]}x{self.depth.shape[0]} pixels but the '
                 f'picture has {width}x{height}; use the depth image registered to the colour '
                 'camera (often called aligned_depth_to_color)')
+        if self.robot is not None and self.robot.shape != (height, width):
+            raise InputError(
+                f'the mask of the robot has {self.robot.shape[1]}x{self.robot.shape[0]} pixels, '
+                f'the picture {width}x{height}; publish the mask of this picture')
         if self.depth is not None and self.camera.has_distortion:
             has_ray = np.isfinite(self.camera.rays[..., 0])
             if not has_ray.all():
@@ -274,22 +284,32 @@ class SceneObject:
     - id: positive, never used again for another object
     - detection: how the latest frame that showed it saw it
     - position, rotation: pose of the object frame in the scene's frame, (3,) metres and (3, 3)
-    - position_std: (3,) metres, standard deviation along the scene frame's axes
+    - covariance: (6, 6) of the pose: metres along, then radians about the scene frame's axes x, y
+      and z, as in geometry_msgs/PoseWithCovariance
     - depth_source: where its distance came from
     - model: its mesh; a box with `reconstructor` 'box' until (or unless) it is rebuilt
     - is_final: the mesh is done; False while a reconstruction is pending
     - note: why the object has no better mesh, one sentence; '' when all went well
+    - state: 'visible'; 'hidden' behind something nearer, or 'out_of_view', which are remembered
+    - is_stale: what is read now contradicts the mesh or its pose; a better mesh is on its way
     """
 
     id: int
     detection: Detection
     position: np.ndarray
     rotation: np.ndarray
-    position_std: np.ndarray
+    covariance: np.ndarray
     depth_source: str
     model: ObjectModel
     is_final: bool = True
     note: str = ''
+    state: str = 'visible'
+    is_stale: bool = False
+
+    @property
+    def position_std(self) -> np.ndarray:
+        """Return the standard deviation along the scene frame's axes, (3,) metres."""
+        return np.sqrt(np.diag(self.covariance)[:3])
 
     @property
     def pose(self) -> np.ndarray:

@@ -37,9 +37,11 @@ COARSE = 2  # objects are looked for in pictures so many times smaller
 CROPS_PER_SCENE = 3
 MIN_PIXELS, MIN_SIDE, MIN_SHOWN = 150, 12, 0.3  # what is visible enough, as in synthetic.py
 BOX_STD = 0.03  # of the boxes' edges, in sides
-DROP_DEPTH, DROP_MASK, DROP_COLOR = 0.4, 0.05, 0.15  # shares of the examples
+DROP_DEPTH, DROP_MASK = 0.4, 0.05  # shares of the crops
+DROP_COLOR = 0.5  # share of the scenes: shapes carry over to real pictures, paint does less
 MOST_NOISE = 1.5  # greatest strength of a sensor's errors
 UP_STD, OFFSET_STD = 0.02, 0.006  # radians and metres, errors of the support plane
+OTHER_PLANE, OTHER_STD = 0.2, 0.3  # share of scenes where it is another plane; so far off, metres
 TRUTH_CELLS = 64  # along a cube's side, that tell which of 32 are reached
 
 Examples = dict[str, Tensor]
@@ -279,7 +281,8 @@ def scene_inputs(scenes: Examples, generator: Generator, is_plain: bool = False)
         strength = MOST_NOISE * chance.uniform(count)
         color = light_changed(color, generator)
         up = functional.normalize(up + UP_STD * chance.normal(count, 3), dim=1)
-        offset = offset + OFFSET_STD * chance.normal(count)
+        is_other = chance.uniform(count) < OTHER_PLANE
+        offset = offset + torch.where(is_other, OTHER_STD, OFFSET_STD) * chance.normal(count)
     depth = sensed_depth(scenes['depth'], scenes['color'], scenes['focal'], generator,
                          strength=strength)
     height, width = depth.shape[1:]

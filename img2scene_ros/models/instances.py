@@ -12,6 +12,7 @@ segmentation for robotic environments", T-RO 2021 (UOIS-Net-3D). Centres and off
 """
 
 from dataclasses import dataclass
+from math import ceil
 from math import pi
 
 import cv2
@@ -107,7 +108,7 @@ def scene_channels(
     """
     read = depth.isfinite() & (depth > 0)
     known = torch.where(read, depth, 1.0)
-    height = torch.einsum('bc,bchw->bhw', up, rays) * known + offset[:, None, None]
+    height = (up[:, :, None, None] * rays).sum(1) * known + offset[:, None, None]
     height = torch.asinh(height.clamp(-HEIGHT_REACH, HEIGHT_REACH) / HEIGHT_KNEE)
     logarithm = known.log()  # 0 where nothing was read
     mean = logarithm.sum((1, 2), keepdim=True) / read.sum((1, 2), keepdim=True).clamp(min=1)
@@ -183,16 +184,32 @@ def instance_targets(ids: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     centers = torch.stack([nearest // width, nearest % width], 1)
     foreground = (ids > 0).float()
     offsets = ((centers[slots] - places) / OFFSET_UNIT).reshape(pictures, height, width, 2)
-    heat = torch.zeros_like(foreground)
-    for one in range(1, count):
-        middle = centers[one::count, :, None, None]
-        squares = (grid[0] - middle[:, 0]).square() + (grid[1] - middle[:, 1]).square()
-        peak = torch.exp(-squares / (2.0 * HEAT_DEVIATION ** 2))
-        heat = torch.maximum(heat, peak * (areas[one::count, None, None] > 0))
+    peaks = torch.zeros_like(slots, dtype=torch.float32).view_as(foreground)
+    shown = (areas > 0).view(pictures, count)
+    shown[:, 0] = False
+    picture, _ = shown.nonzero(as_tuple=True)
+    rows, columns = centers[shown.flatten()].T
+    peaks[picture, rows, columns] = 1.0
     numbers = torch.stack([ids, -ids], 1).float()
-    largest = functional.max_pool2d(numbers, BORDER, 1, BORDER // 2).sum(1)  # largest - least
+    largest = _largest_around(numbers, BORDER).sum(1)  # largest - least
     weights = 1.0 + BORDER_WEIGHT * (largest > 0)
-    return foreground, heat, offsets.permute(0, 3, 1, 2) * foreground[:, None], weights
+    return foreground, _blurred(peaks), offsets.permute(0, 3, 1, 2) * foreground[:, None], weights
+
+
+def _largest_around(values: Tensor, side: int) -> Tensor:
+    """Return the largest value of a square window around every pixel, (B, ..., H, W)."""
+    rows = functional.max_pool2d(values, (side, 1), 1, (side // 2, 0))
+    return functional.max_pool2d(rows, (1, side), 1, (0, side // 2))
+
+
+def _blurred(peaks: Tensor) -> Tensor:
+    """Put a Gaussian of peak 1 around every pixel that is 1, at most 1 where some meet."""
+    reach = ceil(3 * HEAT_DEVIATION)
+    steps = torch.arange(-reach, reach + 1, device=peaks.device) / HEAT_DEVIATION
+    bell = torch.exp(-steps.square() / 2)
+    rows = functional.conv2d(peaks[:, None], bell[:, None][None, None], padding=(reach, 0))
+    around = functional.conv2d(rows, bell[None, None, None], padding=(0, reach))[:, 0]
+    return torch.where(peaks == 1, peaks, around.clamp(max=1 - 1e-3))
 
 
 def instance_loss(outputs: Tensor, ids: Tensor) -> Tensor:
@@ -230,9 +247,7 @@ def group_instances(outputs: Tensor, threshold: float = THRESHOLD) -> Tensor:
     # Smoothed, so that no two neighbours are equal.
     heat = functional.avg_pool2d(
         outputs[:, 1].sigmoid(), 3, 1, 1, count_include_pad=False) * foreground
-    largest = functional.max_pool2d(heat, (SEPARATION, 1), 1, (SEPARATION // 2, 0))
-    largest = functional.max_pool2d(largest, (1, SEPARATION), 1, (0, SEPARATION // 2))
-    is_center = (heat == largest) & (heat > threshold)
+    is_center = (heat == _largest_around(heat, SEPARATION)) & (heat > threshold)
     return torch.stack([
         grouped(*picture) for picture in zip(foreground, heat * is_center, outputs[:, 2:])])
 

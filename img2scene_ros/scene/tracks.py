@@ -29,6 +29,7 @@ _MAX_STEP = 0.35
 _MAX_LOST = 100
 _WITHOUT_READING = 0.1  # what a pixel without a reading is worth beside one that has one
 _NO_MATCH = 1e6
+_ROTATION_STD = 0.1  # radians
 
 
 @dataclass(eq=False)
@@ -276,8 +277,9 @@ def _mean_color(sighting: Sighting) -> np.ndarray:
 
 def _scene_object(track: Track) -> SceneObject:
     model = track.model or track.proxy
+    deviations = np.concatenate([track.placement.position_std, np.full(3, _ROTATION_STD)])
     return SceneObject(
         id=track.id, detection=track.detection, position=track.shown_position,
-        rotation=model.rotation, position_std=track.placement.position_std,
+        rotation=model.rotation, covariance=np.diag(deviations ** 2),
         depth_source=track.placement.depth_source, model=model,
         is_final=track.best is None and not track.is_in_work, note=track.note)

@@ -66,7 +66,7 @@ def made_of(sample: SceneSample, factor: float) -> list[SceneObject]:
             local.astype(np.float32), shape.faces, np.zeros((len(local), 3), np.uint8),
             factor * item.position, item.rotation, 'made')
         made.append(SceneObject(item.id, detection, factor * item.position, item.rotation,
-                                np.zeros(3), 'made', model))
+                                np.zeros((6, 6)), 'made', model))
     return made
 
 

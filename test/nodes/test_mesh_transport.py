@@ -187,7 +187,7 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Callable[..., Stage]]:
 def thing(id: int, model: ObjectModel | None = None, x: float = 0.0, label: str = 'egg') -> Any:
     detection = Detection(label, 0.9, np.array([2.0, 1, 5, 4]), None)
     return SceneObject(
-        id, detection, np.array([x, 0.0, 1.0]), np.eye(3), np.full(3, 0.01), 'sensor',
+        id, detection, np.array([x, 0.0, 1.0]), np.eye(3), 0.01 ** 2 * np.eye(6), 'sensor',
         model or textured_model(id))
 
 

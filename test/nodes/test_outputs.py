@@ -32,7 +32,7 @@ def item() -> SceneObject:
     mask[1:4, 2:5] = True
     detection = Detection('mug', 0.9, np.array([2.0, 1, 5, 4]), mask)
     return SceneObject(
-        1, detection, np.array([0.0, 0, 1]), np.eye(3), np.full(3, 0.01), 'sensor',
+        1, detection, np.array([0.0, 0, 1]), np.eye(3), 0.01 ** 2 * np.eye(6), 'sensor',
         model_of(trimesh.creation.box((0.1, 0.2, 0.3))))
 
 

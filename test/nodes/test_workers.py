@@ -65,7 +65,7 @@ class SlowPipeline:
         with self._lock:
             detection = Detection('cup', 1.0, np.zeros(4))
             self.scene = Scene(frame, (SceneObject(
-                1, detection, np.ones(3), np.eye(3), np.ones(3), 'sensor', self._model,
+                1, detection, np.ones(3), np.eye(3), np.eye(6), 'sensor', self._model,
                 self._has_mesh),))
         return self.scene
 

@@ -39,7 +39,7 @@ def ball(mask: np.ndarray | None, bbox: np.ndarray) -> SceneObject:
         mesh.vertices.astype(np.float32), mesh.faces.astype(np.int32), colors, CENTER, np.eye(3),
         'test')
     return SceneObject(
-        4, Detection('ball', 0.9, bbox, mask), CENTER, np.eye(3), np.full(3, 0.01), 'sensor',
+        4, Detection('ball', 0.9, bbox, mask), CENTER, np.eye(3), 0.01 ** 2 * np.eye(6), 'sensor',
         model)
 
 

@@ -48,8 +48,8 @@ def scene_object(number: int, label: str, mesh: trimesh.Trimesh) -> SceneObject:
         vertices.astype(np.float32), mesh.faces.astype(np.int32),
         rng.integers(0, 256, (len(vertices), 3), dtype=np.uint8), position, rotation, 'test')
     detection = Detection(label, 0.75, np.array([3.0, 4.0, 20.0, 30.5]))
-    return SceneObject(
-        number, detection, position, rotation, np.array([0.001, 0.002, 0.003]), 'sensor', model)
+    covariance = np.diag([0.001, 0.002, 0.003, 0.1, 0.1, 0.1]) ** 2
+    return SceneObject(number, detection, position, rotation, covariance, 'sensor', model)
 
 
 @pytest.fixture
