@@ -61,7 +61,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     folder = tmp_path_factory.mktemp('wheel')
     source = folder / 'source'
     shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(
-        '.git', '.venv*', 'out', 'build', 'install', 'log', '__pycache__', '*.egg-info', 'test'))
+        '.git', '.venv*', '.cache', 'out', 'build', 'install', 'log', '__pycache__', '*.egg-info',
+        'test'))
     subprocess.run(
         [sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps', '--no-build-isolation',
          '--wheel-dir', str(folder), str(source)], check=True)
@@ -73,7 +74,8 @@ def source_files(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     """Return what a source distribution of a copy of the sources holds."""
     folder = tmp_path_factory.mktemp('sdist')
     shutil.copytree(ROOT, folder / 'source', ignore=shutil.ignore_patterns(
-        '.git', '.venv*', 'out', 'build', 'install', 'log', '__pycache__', '*.egg-info'))
+        '.git', '.venv*', '.cache', 'out', 'build', 'install', 'log', '__pycache__',
+        '*.egg-info'))
     subprocess.run(
         [sys.executable, 'setup.py', '--quiet', 'sdist', '--dist-dir', str(folder)], check=True,
         cwd=folder / 'source')
