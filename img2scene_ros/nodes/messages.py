@@ -27,13 +27,16 @@ from img2scene_ros.io import ros_images
 from img2scene_ros.io.ros_images import COLOR
 from img2scene_ros.io.ros_images import DEPTH
 
-TEXT_HEIGHT = 0.03  # metres
+TEXT_HEIGHT = 0.02  # metres
+# Share of the height; without it RViz makes a space as wide as for text of 1 m (rviz#1336).
+TEXT_SPACE = 0.3
 
 _CLOUD = {
     'x': PointField.FLOAT32, 'y': PointField.FLOAT32, 'z': PointField.FLOAT32,
-    'rgb': PointField.FLOAT32, 'id': PointField.UINT32,
+    'rgb': PointField.FLOAT32, 'id': PointField.UINT32, 'label': PointField.UINT32,
+    'source': PointField.UINT32,
 }
-_CLOUD_ROW = np.dtype([(name, '<u4' if name in ('rgb', 'id') else '<f4') for name in _CLOUD])
+_CLOUD_ROW = np.dtype([(name, '<f4' if name in 'xyz' else '<u4') for name in _CLOUD])
 
 
 def nanoseconds(stamp: Time) -> int:
@@ -86,19 +89,22 @@ def info_from_camera(header: Header, camera: Camera) -> CameraInfo:
 
 
 def cloud_from_points(
-    header: Header, points: np.ndarray, colors: np.ndarray, ids: np.ndarray,
+    header: Header, points: np.ndarray, colors: np.ndarray, ids: np.ndarray, labels: np.ndarray,
+    sources: np.ndarray,
 ) -> PointCloud2:
     """
-    Make a cloud with the fields x, y, z, rgb (as PCL packs it) and id.
+    Make a cloud with the fields x, y, z, rgb (as PCL packs it), id, label and source.
 
     :param points: (N, 3) metres
     :param colors: (N, 3) uint8, RGB
     :param ids: (N,) the object each point belongs to
+    :param labels: (N,) its value in `~/labels`, as PCL names the segment of a point
+    :param sources: (N,) 0 on its mesh, 1 measured
     """
     rows = np.empty(len(points), _CLOUD_ROW)
     rows['x'], rows['y'], rows['z'] = points.T
     rows['rgb'] = _packed(colors)
-    rows['id'] = ids
+    rows['id'], rows['label'], rows['source'] = ids, labels, sources
     message = PointCloud2(header=header, height=1, width=len(rows), is_dense=True)
     message.fields = [
         PointField(name=name, offset=4 * place, datatype=kind, count=1)
@@ -193,7 +199,7 @@ def texture_from_png(png: bytes) -> CompressedImage:
 def marker_from_text(text: str) -> Marker:
     """Make a white TEXT_VIEW_FACING; header, name and pose are left to the caller."""
     marker = Marker(type=Marker.TEXT_VIEW_FACING, action=Marker.ADD, color=_WHITE, text=text)
-    marker.scale.z = TEXT_HEIGHT
+    marker.scale.x, marker.scale.z = TEXT_SPACE * TEXT_HEIGHT, TEXT_HEIGHT
     return marker
 
 

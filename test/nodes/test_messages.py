@@ -264,7 +264,8 @@ def test_cloud_is_read_back_by_its_fields() -> None:
     random = np.random.default_rng(2)
     points = random.normal(size=(11, 3)).astype(np.float32)
     colors = random.integers(0, 256, (11, 3), np.uint8)
-    message = messages.cloud_from_points(Header(), points, colors, np.arange(11) + 70000)
+    message = messages.cloud_from_points(
+        Header(), points, colors, np.arange(11) + 70000, np.arange(11), np.arange(11) % 2)
     message = deserialize_message(serialize_message(message), PointCloud2)
     kinds = {7: '<f4', 6: '<u4'}
     rows = np.frombuffer(message.data, np.dtype({
@@ -275,6 +276,8 @@ def test_cloud_is_read_back_by_its_fields() -> None:
     assert (message.width, message.height) == (len(rows), 1) == (11, 1)
     np.testing.assert_array_equal(np.stack([rows['x'], rows['y'], rows['z']], 1), points)
     np.testing.assert_array_equal(rows['id'], np.arange(11) + 70000)
+    np.testing.assert_array_equal(rows['label'], np.arange(11))
+    np.testing.assert_array_equal(rows['source'], np.arange(11) % 2)
     # PCL: a float whose bytes are blue, green, red and one that is unused.
     unpacked = rows['rgb'].copy().view(np.uint8).reshape(-1, 4)[:, 2::-1]
     np.testing.assert_array_equal(unpacked, colors)
@@ -283,8 +286,8 @@ def test_cloud_is_read_back_by_its_fields() -> None:
 
 def test_empty_cloud_is_a_cloud() -> None:
     message = messages.cloud_from_points(
-        Header(), np.zeros((0, 3)), np.zeros((0, 3), np.uint8), np.zeros(0, int))
-    assert message.width == 0 and len(message.data) == 0 and len(message.fields) == 5
+        Header(), np.zeros((0, 3)), np.zeros((0, 3), np.uint8), *np.zeros((3, 0), int))
+    assert message.width == 0 and len(message.data) == 0 and len(message.fields) == 7
 
 
 def test_pose_turns_like_its_matrix() -> None:

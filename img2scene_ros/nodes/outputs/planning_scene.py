@@ -79,6 +79,9 @@ class PlanningSceneOutput:
 
     def __init__(self, node: LifecycleNode, options: PlanningSceneOptions) -> None:
         with importing_messages('planning_scene', 'moveit_msgs'):
+            from moveit_msgs.msg import PlanningScene
+            from moveit_msgs.srv import GetPlanningScene
+
             from img2scene_ros.nodes import planning_messages
         self.options = options
         self._node = node
@@ -97,10 +100,8 @@ class PlanningSceneOutput:
         self._answer: Any = None
         self._shapes: dict[ObjectModel, Future[list[trimesh.Trimesh]]] = {}
         self._shaper = ThreadPoolExecutor(1)
-        self._publisher = node.create_lifecycle_publisher(
-            planning_messages.PlanningScene, 'planning_scene', 10)
-        self._client = node.create_client(
-            planning_messages.GetPlanningScene, 'get_planning_scene')
+        self._publisher = node.create_lifecycle_publisher(PlanningScene, 'planning_scene', 10)
+        self._client = node.create_client(GetPlanningScene, 'get_planning_scene')
         self._timer = node.create_timer(
             PERIOD, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
