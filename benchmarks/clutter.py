@@ -7,9 +7,9 @@ What `tabletop` finds in rendered clutter: on tables and floors, in trays, bins 
 SHAPES.npz is a file of `img2scene pack-shapes`; its test split is drawn, at 640x480, a third of
 the cameras with any roll, with the noise and gaps of structured light, stereo and time of flight
 in turn. *supports*: scenes in which the support is the true plane, to 6 degrees and 3 cm; the
-other columns are those of `merged_detectors.py`, false ones per scene; F as on OSD and OCID. The edge of
-of a tray is no object here, so what finds it is false. The second table tells what scores mean:
-how many of the objects with a score have an IoU above .5 with a true one.
+other columns are those of `merged_detectors.py`, false ones per scene; F as on OSD and OCID. The
+edge of a tray is no object here, so what finds it is false. The second table tells what scores
+mean: how many of the objects with a score have an IoU above .5 with a true one.
 """
 
 import sys
