@@ -1,16 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Poses, sizes and names of objects as other nodes read them, in the camera's frame or a world."""
 
+import os
+import re
 import sys
 from collections.abc import Callable
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import trimesh
+from harness import GEOMETRIC
 from harness import LATCHED
+from harness import NodeProcess
+from harness import Robot
+from interface_packages import CACHE
 from interface_packages import make_importable
 from output_stage import WORLD_FROM_CAMERA
 from output_stage import OutputStage
@@ -207,3 +214,22 @@ def test_missing_messages_are_named(
 def test_other_errors_of_an_import_are_not_hidden() -> None:
     with pytest.raises(ZeroDivisionError), importing_messages('objects', 'vision_msgs'):
         raise ZeroDivisionError
+
+
+def test_node_goes_on_without_outputs_whose_messages_are_missing(
+    robot: Robot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    paths = os.environ.get('PYTHONPATH', '').split(os.pathsep)
+    built = [path for path in paths if str(CACHE) in path]
+    if not built:
+        pytest.skip('the messages are installed for good')
+    monkeypatch.setenv('PYTHONPATH', os.pathsep.join(set(paths) - set(built)))
+    node = NodeProcess(
+        'scene_node', robot.domain, tmp_path, *GEOMETRIC, '-p', 'outputs:=[objects, cloud]')
+    robot.spin_until(lambda: 'active; listening' in node.log, 'the node is active')
+    assert re.search("'objects' is skipped.*vision_msgs", node.log)
+    assert not node.complaints()
+    robot.spin_until(
+        lambda: robot.node.get_publishers_info_by_topic('/img2scene/cloud'), 'there is a cloud')
+    assert not robot.node.get_publishers_info_by_topic('/img2scene/objects')
+    assert node.stop() == 0
