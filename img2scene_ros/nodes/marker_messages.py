@@ -8,9 +8,9 @@ import trimesh
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker
-from visualization_msgs.msg import MarkerArray
 
 from img2scene_ros.errors import InputError
+from img2scene_ros.nodes.marker_bytes import Triangles
 from img2scene_ros.nodes.messages import marker_from_text
 from img2scene_ros.nodes.messages import pose_from_matrix
 from img2scene_ros.nodes.support_box import SupportBox
@@ -56,17 +56,21 @@ class Viewed:
 
     def update(
         self, markers: dict[Name, Marker],
+        triangles: dict[Name, Triangles],
         textures: dict[Name, tuple[ObjectModel, CompressedImage]], changed: Set[Name],
-    ) -> MarkerArray:
+    ) -> list[tuple[Marker, Triangles | None]]:
         """
-        Make the message after which viewers show these markers and nothing else.
+        Return what to send, after which viewers show these markers and nothing else.
 
+        :param triangles: of those markers that hold none themselves
         :param textures: mesh and texture of some of the markers
         :param changed: those that differ from what was sent; all others stay as they are
         """
+        points = {name: triangles[name].count if name in triangles else len(marker.points)
+                  for name, marker in markers.items()}
         self.gone = (self.gone | self.points.keys()) - markers.keys()
         if (self.is_fresh or len(self.gone) > MAX_GONE
-                or not self._can_stay(markers, textures)):
+                or not self._can_stay(points, textures)):
             self.is_fresh, self.textures, self.gone = False, {}, set()
             changed = markers.keys()
             deleted = [Marker(action=Marker.DELETEALL)]
@@ -76,22 +80,23 @@ class Viewed:
             is_known = name in self.textures
             markers[name].texture = CompressedImage() if is_known else texture
             markers[name].texture_resource = 'keep' if is_known else f'embedded://{name[1]}'
-        self.points = {name: len(marker.points) for name, marker in markers.items()}
+        self.points = points
         self.textures = {name: model for name, (model, _) in textures.items()}
-        return MarkerArray(markers=[
-            *deleted, *(marker for name, marker in markers.items() if name in changed)])
+        return [*((marker, None) for marker in deleted),
+                *((marker, triangles.get(name)) for name, marker in markers.items()
+                  if name in changed)]
 
     def _can_stay(
-        self, markers: dict[Name, Marker],
+        self, points: dict[Name, int],
         textures: dict[Name, tuple[ObjectModel, CompressedImage]],
     ) -> bool:
         """Tell whether no texture would be replaced."""
-        for name in self.points.keys() & markers.keys():
+        for name in self.points.keys() & points.keys():
             before = self.textures.get(name)
             after = textures[name][0] if name in textures else None
             if before is None and after is not None:
                 # RViz updates a marker of as many points in place, without the new texture.
-                if self.points[name] == len(markers[name].points):
+                if self.points[name] == points[name]:
                     return False
             elif before is not after:
                 return False

@@ -134,24 +134,6 @@ def transform_from_matrix(matrix: np.ndarray) -> Transform:
     return transform
 
 
-def marker_from_mesh(vertices: np.ndarray, faces: np.ndarray, colors: np.ndarray) -> Marker:
-    """
-    Make a TRIANGLE_LIST; header, name and pose are left to the caller.
-
-    Corners share their Point and ColorRGBA objects, which makes the message several times faster
-    to build.
-
-    :param vertices: (V, 3) metres
-    :param faces: (F, 3) indices of vertices
-    :param colors: (F, 3, 3) uint8, RGB of every corner; RViz draws them unlit
-    """
-    marker = _triangles(vertices, faces)
-    palette, indices = np.unique(_packed(colors).ravel(), return_inverse=True)
-    shades = [_color(packed) for packed in palette.tolist()]
-    marker.colors = [shades[index] for index in indices.ravel().tolist()]
-    return marker
-
-
 def marker_from_textured_mesh(
     vertices: np.ndarray, faces: np.ndarray, uv: np.ndarray,
 ) -> Marker:
@@ -162,11 +144,20 @@ def marker_from_textured_mesh(
     :param faces: (F, 3) indices of vertices
     :param uv: (F, 3, 2) where each corner lies in the texture, (0, 0) its upper left corner
     """
-    marker = _triangles(vertices, faces)
+    marker = triangle_marker()
+    points = [Point(x=x, y=y, z=z) for x, y, z in vertices.tolist()]
+    marker.points = [points[index] for index in faces.ravel().tolist()]
     corners = np.ascontiguousarray(uv, np.float32).reshape(-1, 2).view(np.uint64).ravel()
     distinct, indices = np.unique(corners, return_inverse=True)
     places = [UVCoordinate(u=u, v=v) for u, v in distinct.view(np.float32).reshape(-1, 2).tolist()]
     marker.uv_coordinates = [places[index] for index in indices.ravel().tolist()]
+    return marker
+
+
+def triangle_marker() -> Marker:
+    """Make an empty TRIANGLE_LIST; triangles, header, name and pose are left to the caller."""
+    marker = Marker(type=Marker.TRIANGLE_LIST, action=Marker.ADD, color=_WHITE)
+    marker.scale.x = marker.scale.y = marker.scale.z = 1.0
     return marker
 
 
@@ -207,14 +198,6 @@ _PNG_END = b'IEND\xaeB`\x82'
 _WHITE = ColorRGBA(r=1.0, g=1.0, b=1.0, a=1.0)
 
 
-def _triangles(vertices: np.ndarray, faces: np.ndarray) -> Marker:
-    marker = Marker(type=Marker.TRIANGLE_LIST, action=Marker.ADD, color=_WHITE)
-    marker.scale.x = marker.scale.y = marker.scale.z = 1.0
-    points = [Point(x=x, y=y, z=z) for x, y, z in vertices.tolist()]
-    marker.points = [points[index] for index in faces.ravel().tolist()]
-    return marker
-
-
 def _through_cv_bridge(message: Image, wanted: str) -> np.ndarray:
     try:
         from cv_bridge import CvBridge
@@ -247,8 +230,3 @@ def _bytes(values: np.ndarray) -> array:
 def _packed(colors: np.ndarray) -> np.ndarray:
     red, green, blue = np.moveaxis(colors.astype(np.uint32), -1, 0)
     return red << 16 | green << 8 | blue
-
-
-def _color(packed: int) -> ColorRGBA:
-    return ColorRGBA(
-        r=(packed >> 16) / 255.0, g=(packed >> 8 & 255) / 255.0, b=(packed & 255) / 255.0, a=1.0)

@@ -268,7 +268,8 @@ def test_messages_stay_small_however_many_objects_have_gone() -> None:
             ('egg', id): marker_from_text('passes by')}
         for (_, marker_id), marker in markers.items():
             marker.ns, marker.id = 'egg', marker_id
-        array = viewed.update(markers, {('egg', 1): (stays, texture)}, {('egg', id)})
+        array = MarkerArray(markers=[marker for marker, _ in viewed.update(
+            markers, {}, {('egg', 1): (stays, texture)}, {('egg', id)})])
         assert len(array.markers) <= 102
         viewer.show(array)
         assert set(viewer.shown) == set(markers)

@@ -28,6 +28,9 @@ from visualization_msgs.msg import Marker
 from visualization_msgs.msg import MarkerArray
 
 from img2scene_ros.errors import InputError
+from img2scene_ros.nodes.marker_bytes import Triangles
+from img2scene_ros.nodes.marker_bytes import array_bytes
+from img2scene_ros.nodes.marker_bytes import triangles_from_mesh
 from img2scene_ros.nodes.marker_messages import SUPPORT_NAME
 from img2scene_ros.nodes.marker_messages import TEXT_NAMESPACE
 from img2scene_ros.nodes.marker_messages import Name
@@ -40,11 +43,11 @@ from img2scene_ros.nodes.marker_messages import text_marker
 from img2scene_ros.nodes.mesh_places import MeshFiles
 from img2scene_ros.nodes.mesh_places import MeshFolder
 from img2scene_ros.nodes.mesh_places import MeshServer
-from img2scene_ros.nodes.messages import marker_from_mesh
 from img2scene_ros.nodes.messages import marker_from_resource
 from img2scene_ros.nodes.messages import marker_from_textured_mesh
 from img2scene_ros.nodes.messages import pose_from_matrix
 from img2scene_ros.nodes.messages import texture_from_png
+from img2scene_ros.nodes.messages import triangle_marker
 from img2scene_ros.nodes.published import PublishedFrame
 from img2scene_ros.nodes.published import has_moved
 from img2scene_ros.nodes.published import noticeable_motion
@@ -124,7 +127,7 @@ class MarkersOutput:
         self._files: MeshFiles | None = None  # with `file` and `http`, while active
         self._refusal = ''  # why there are none
         self._problem = ''  # of the latest scene
-        self._shaded: dict[int, tuple[ObjectModel, np.ndarray, Marker]] = {}
+        self._shaded: dict[int, tuple[ObjectModel, np.ndarray, Triangles]] = {}
         self._textured: dict[int, tuple[ObjectModel, Marker, CompressedImage | None]] = {}
         self._viewed = Viewed()
         self._sent: dict[Name, _Sent] = {}
@@ -196,14 +199,17 @@ class MarkersOutput:
         self._problem = ''
         frame = published_frame(scene.frame)
         markers: dict[Name, Marker] = {}
+        triangles: dict[Name, Triangles] = {}
         textures: dict[Name, tuple[ObjectModel, CompressedImage]] = {}
         sent: dict[Name, _Sent] = {}
         for item in scene.objects:
             name, pose = (item.detection.label, item.id), frame.pose(item)
             alpha = opacity(item)
-            markers[name], texture = self._mesh(item, alpha)
+            markers[name], mesh, texture = self._mesh(item, alpha)
             markers[name].pose = pose_from_matrix(pose[:3, 3], pose[:3, :3])
-            sent[name] = _Sent(frame.header.frame_id, pose, (markers[name], alpha))
+            sent[name] = _Sent(frame.header.frame_id, pose, (item.model, mesh, alpha))
+            if mesh:
+                triangles[name] = mesh
             if texture:
                 textures[name] = item.model, texture
             if self.options.show_labels:
@@ -227,7 +233,8 @@ class MarkersOutput:
         # What has not changed enough stays at the pose that viewers have.
         self._sent = {
             name: one if name in changed else self._sent[name] for name, one in sent.items()}
-        self._publisher.publish(self._viewed.update(markers, textures, changed))
+        self._publisher.publish(array_bytes(
+            self._viewed.update(markers, triangles, textures, changed)))
         self._forget({item.id for item in scene.objects})
         if self._files:
             self._files.keep({marker.mesh_resource for marker in markers.values()})
@@ -246,30 +253,28 @@ class MarkersOutput:
         self._shaded = {id: made for id, made in self._shaded.items() if id in kept}
         self._textured = {id: made for id, made in self._textured.items() if id in kept}
 
-    def _mesh(self, item: SceneObject, alpha: float) -> tuple[Marker, CompressedImage | None]:
-        """Return the object's mesh marker, and the texture that belongs into it, if one does."""
-        marker, texture = self._opaque_mesh(item)
+    def _mesh(
+        self, item: SceneObject, alpha: float,
+    ) -> tuple[Marker, Triangles | None, CompressedImage | None]:
+        """Return the object's mesh marker, and what belongs into it: triangles or a texture."""
+        model, textured = item.model, None
+        if model.texture is not None and self.options.mesh_transport != 'inline':
+            textured = self._textured.get(item.id)
+            if textured is None or textured[0] is not model:
+                try:
+                    textured = model, *self._texture(model, model.texture)
+                    self._textured[item.id] = textured
+                except InputError as error:
+                    textured = None
+                    self._problem = (
+                        f'{error}; {item.detection.label} {item.id} is shown inline instead')
+        marker, texture = textured[1:] if textured else (triangle_marker(), None)
         if marker.type == Marker.TRIANGLE_LIST:
             marker.color = ColorRGBA(r=1.0, g=1.0, b=1.0, a=alpha)
         else:  # a colour that is not zero throughout takes the place of the file's material
             marker.mesh_use_embedded_materials = alpha == 1.0
             marker.color = ColorRGBA() if alpha == 1.0 else ColorRGBA(r=0.6, g=0.6, b=0.6, a=alpha)
-        return marker, texture
-
-    def _opaque_mesh(self, item: SceneObject) -> tuple[Marker, CompressedImage | None]:
-        model = item.model
-        if model.texture is None or self.options.mesh_transport == 'inline':
-            return self._shade(item), None
-        known = self._textured.get(item.id)
-        if known is None or known[0] is not model:
-            try:
-                known = model, *self._texture(model, model.texture)
-            except InputError as error:
-                self._problem = (
-                    f'{error}; {item.detection.label} {item.id} is shown inline instead')
-                return self._shade(item), None
-            self._textured[item.id] = known
-        return known[1:]
+        return marker, None if textured else self._shade(item), texture
 
     def _texture(
         self, model: ObjectModel, texture: Texture,
@@ -287,16 +292,15 @@ class MarkersOutput:
         return (marker_from_textured_mesh(model.vertices, model.faces, texture.uv),
                 texture_from_png(texture.png))
 
-    def _shade(self, item: SceneObject) -> Marker:
-        """Return the object with coloured corners; it is made again when mesh or light differ."""
+    def _shade(self, item: SceneObject) -> Triangles:
+        """Return coloured corners of the object; made again when mesh or light differ."""
         to_camera = item.rotation.T @ -item.position
         to_camera = to_camera / max(np.linalg.norm(to_camera), 1e-9)
         known = self._shaded.get(item.id)
         if known is None or known[0] is not item.model or known[1] @ to_camera <= _TURNED:
             model = item.model
-            marker = marker_from_mesh(
+            known = self._shaded[item.id] = model, to_camera, triangles_from_mesh(
                 model.vertices, model.faces, shaded_colors(model, to_camera))
-            known = self._shaded[item.id] = model, to_camera, marker
         return known[2]
 
 
