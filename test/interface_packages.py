@@ -42,6 +42,8 @@ def make_importable() -> str:
         return "ROS's message generators are not installed, so no messages can be built"
     if not shutil.which('gcc') or not shutil.which('g++'):
         return 'there is no C++ compiler to build messages with (apt install g++)'
+    if not Path(sysconfig.get_paths()['include'], 'Python.h').is_file():
+        return 'there is no Python.h to build messages with (apt install python3-dev)'
     folder = CACHE / _key(packages)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / 'lock').open('w') as lock:

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from threading import active_count
+from time import monotonic
+from time import sleep
 from typing import Any
 
 import numpy as np
@@ -19,6 +22,7 @@ from harness import half_size
 from interface_packages import make_importable
 from output_stage import WORLD_FROM_CAMERA
 from output_stage import OutputStage
+from output_stage import frame_at
 from rclpy.node import Node
 from test_pose_outputs import matrix
 from test_pose_outputs import thing
@@ -28,6 +32,7 @@ from img2scene_ros.nodes.outputs.planning_scene import PlanningSceneOutput
 from img2scene_ros.nodes.support_box import support_box
 from img2scene_ros.types import Frame
 from img2scene_ros.types import ObjectModel
+from img2scene_ros.types import Scene
 from img2scene_ros.types import SceneObject
 from img2scene_ros.types import SupportPlane
 
@@ -301,6 +306,28 @@ def test_changes_are_limited_in_rate_and_the_last_one_counts(
     stage.spin_until(lambda: moveit.world
                      and moveit.world['img2scene_mug_1'].pose.position.x > 0.89)
     assert moveit.log == ['ADD img2scene_mug_1', 'MOVE img2scene_mug_1']
+
+
+def test_nothing_is_left_of_twenty_lives(stage: Callable[..., OutputStage]) -> None:
+    stage = stage(**FAST)
+    node, before = stage.node, active_count()
+    kept = [len(list(entities)) for entities in (node.publishers, node.clients, node.timers)]
+    moveit = started(stage)
+    for _ in range(20):
+        output = PlanningSceneOutput(node, PlanningSceneOptions(triangles=100))
+        output._publisher.on_activate(None)
+        output.activate()
+        output.show(Scene(frame_at(1), (sphere(1),)), True)
+        output.deactivate()
+        output.close()
+    stage.spin()
+    assert kept == [
+        len(list(entities)) for entities in (node.publishers, node.clients, node.timers)]
+    deadline = monotonic() + 60.0
+    while active_count() > before and monotonic() < deadline:
+        sleep(0.1)  # shapes that were begun are finished
+    assert active_count() <= before
+    assert not moveit.world
 
 
 def test_killed_node_leaves_a_scene_that_the_next_one_puts_right(
