@@ -17,6 +17,7 @@ from scipy.spatial import ConvexHull
 from img2scene_ros.camera import Camera
 from img2scene_ros.camera import box_edges
 from img2scene_ros.depth import DepthNoise
+from img2scene_ros.depth import measured
 from img2scene_ros.errors import InputError
 
 UNNAMED = 'object'  # the label from detectors that know no classes
@@ -63,13 +64,16 @@ class SupportPlane:
         """
         if self.hull is None:
             return np.isfinite(points).all(axis=-1)
-        axes = self.axes()
-        edges = ConvexHull(self.hull @ axes.T).equations.astype(points.dtype)
-        x, y = (points @ axis for axis in axes.astype(points.dtype))
+        x, y = (points @ axis for axis in self.axes().astype(points.dtype))
         is_over = np.ones(points.shape[:-1], bool)
-        for across, along, offset in edges:
+        for across, along, offset in self._edges.astype(points.dtype):
             is_over &= across * x + along * y <= margin - offset
         return is_over
+
+    @cached_property
+    def _edges(self) -> np.ndarray:
+        """Return the lines along the outline, (K, 3): a x + b y + c <= 0 inside, in `axes`."""
+        return ConvexHull(measured(self.hull) @ self.axes().T).equations
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +147,20 @@ class Frame:
         """Return the point seen at every pixel: (H, W, 3) float32, metres, NaN = no reading."""
         return None if self.depth is None else self.camera.rays * self.depth[..., None]
 
-    @property
+    def readings(self, mask: np.ndarray, most: int | None = None) -> np.ndarray:
+        """
+        Return the points that are read in a mask, (N, 3) float32 metres.
+
+        :param mask: (H, W) bool
+        :param most: how many pixels of it are looked at, about, evenly spread; None: all
+        """
+        x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
+        rows, columns = np.nonzero(mask[y:y + height, x:x + width])
+        part = np.s_[::1 if most is None else max(1, len(rows) // most)]
+        points = measured(self.points)[rows[part] + y, columns[part] + x]
+        return points[np.isfinite(points[:, 2])]
+
+    @cached_property
     def has_depth(self) -> bool:
         """Tell whether the depth image holds at least one reading."""
         return self.depth is not None and bool(np.isfinite(self.depth).any())

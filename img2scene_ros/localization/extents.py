@@ -12,6 +12,7 @@ import yaml
 from img2scene_ros.depth import measured
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection import box_iou
+from img2scene_ros.localization import quantiles
 from img2scene_ros.types import Sighting
 
 # What guesses sizes instead of measuring them: they prove nothing.
@@ -21,6 +22,7 @@ _GUESSES = ('size_prior', 'fixed')
 _SHAPE_STD = 0.1
 # ... of the end of a side that nobody sees, beyond the picture or behind the object's top.
 _UNSEEN_STD = 0.7
+_READINGS = 20000  # that are looked at, about
 # Readings show how large a thing is when the box around them has this IoU with its own.
 _SHOWN = 0.5
 # A thing that is taken for one of a class, but is none, has a size that spreads this many times
@@ -118,9 +120,9 @@ def size_ratio(extents: Extents | None, label: str) -> float:
 
 def _sides(sighting: Sighting) -> np.ndarray:
     """Return the sides of the outline in plan, first that towards the camera, (2,) metres."""
-    points = measured(sighting.frame.points)[sighting.detection.mask]
-    plan = points[np.isfinite(points).all(axis=1)] @ sighting.placement.rotation[:, :2]
-    return np.ptp(np.percentile(plan, (1, 99), axis=0), axis=0)
+    points = sighting.frame.readings(measured(sighting.detection.mask), _READINGS)
+    plan = sighting.placement.rotation[:, :2].T.astype(np.float32) @ points.T
+    return np.ptp(quantiles(plan, (0.01, 0.99)), axis=0)
 
 
 def is_cut(sighting: Sighting) -> bool:
