@@ -156,9 +156,11 @@ class Frame:
         """
         x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
         rows, columns = np.nonzero(mask[y:y + height, x:x + width])
-        part = np.s_[::1 if most is None else max(1, len(rows) // most)]
-        points = measured(self.points)[rows[part] + y, columns[part] + x]
-        return points[np.isfinite(points[:, 2])]
+        pixels = (rows + y) * mask.shape[1] + columns + x
+        if most is not None:
+            pixels = pixels[::max(1, len(pixels) // most)]
+        points = measured(self.points).reshape(-1, 3).take(pixels, axis=0)
+        return points.compress(np.isfinite(points[:, 2]), axis=0)
 
     @cached_property
     def has_depth(self) -> bool:
