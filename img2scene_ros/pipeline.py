@@ -192,11 +192,10 @@ class Pipeline:
             self._segmented(frame, found))
         detected = perf_counter()
         seen = self._each(
-            lambda detection: self._placed(frame, detection, support), detections)
-        if is_photo or is_free and frame.has_depth:
+            lambda detection: self._placed(frame, detection, support, notes), detections)
+        if is_photo:
             reasons = reasons_to_skip(
-                [one.detection for one, _ in seen], [one.placement for one, _ in seen],
-                frame.has_depth)
+                [one.detection for one, _ in seen], [one.placement for one, _ in seen])
             seen = [one for one, reason in zip(seen, reasons) if not reason]
             notes += filter(None, reasons)
         sightings, proxies = [one for one, _ in seen], [proxy for _, proxy in seen]
@@ -267,10 +266,14 @@ class Pipeline:
 
     def _placed(
         self, frame: Frame, detection: Detection, support: SupportPlane | None,
+        notes: list[str],
     ) -> tuple[Sighting, ObjectModel] | None:
         """Return an object at its place, and its proxy; None where no source can tell."""
         placement = place(self.distances, frame, detection, support)
         if placement is None:
+            if frame.has_depth:
+                notes.append(f"a '{detection.label}' is skipped: the depth image shows nothing of "
+                             'it, and its distance would only be guessed')
             return None
         sighting = Sighting(frame, detection, placement)
         return sighting, self._proxy.reconstruct(sighting)

@@ -48,6 +48,10 @@ class SupportPlane:
 
     def axes(self) -> np.ndarray:
         """Return two orthonormal directions in the plane, (2, 3)."""
+        return self._axes
+
+    @cached_property
+    def _axes(self) -> np.ndarray:
         x = np.cross(self.normal, (0.0, 0.0, 1.0))
         if np.linalg.norm(x) < 1e-3:
             x = np.cross(self.normal, (0.0, 1.0, 0.0))

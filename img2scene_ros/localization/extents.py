@@ -13,10 +13,10 @@ from img2scene_ros.depth import measured
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection import box_iou
 from img2scene_ros.localization import quantiles
+from img2scene_ros.localization.class_sizes import YAML_LOADER
+from img2scene_ros.localization.combine import GUESSES
 from img2scene_ros.types import Sighting
 
-# What guesses sizes instead of measuring them: they prove nothing.
-_GUESSES = ('size_prior', 'fixed')
 # Standard deviation of a measured side beyond its noise, as a share: masks cut edges off, and
 # the sides of a box are not quite those of the thing. Of drawn cans, boxes and bowls.
 _SHAPE_STD = 0.1
@@ -51,8 +51,8 @@ class Extents:
 @cache
 def usual_extents() -> dict[str, np.ndarray]:
     """Return the logarithms of the usual sides and their spreads, (2, 3), by class name."""
-    entries = yaml.safe_load(
-        files('img2scene_ros.localization').joinpath('extents.yaml').read_text())
+    entries = yaml.load(
+        files('img2scene_ros.localization').joinpath('extents.yaml').read_text(), YAML_LOADER)
     return {label: np.array([np.log(metres), spreads]) for label, (metres, spreads) in (
         (label, zip(*sides)) for label, sides in entries.items())}
 
@@ -71,7 +71,7 @@ def measured_extents(sighting: Sighting) -> Extents | None:
     """
     placement = sighting.placement
     sources = placement.depth_source.split('+')
-    if any(source in _GUESSES for source in sources):
+    if any(source in GUESSES for source in sources):  # which prove nothing
         return None
     least, noise, share = placement.size.copy(), 0.0, 0.0
     if 'sensor' in sources:
