@@ -90,10 +90,9 @@ class DepthNoise(Options):
         """
         apart = max(1, round(_APART * depth.shape[1] / 640))
         ratios = []
-        read = np.where(depth > 0, depth, np.float32(np.nan))
-        for image in (read[::max(1, read.shape[0] // _LINES)],
-                      read.T[::max(1, read.shape[1] // _LINES)]):
-            inverse = 1.0 / image
+        for image in (depth[::max(1, depth.shape[0] // _LINES)],
+                      depth.T[::max(1, depth.shape[1] // _LINES)]):
+            inverse = 1.0 / np.where(image > 0, image, np.float32(np.nan))
             ends = inverse[:, :-2 * apart] + inverse[:, 2 * apart:]
             bend, middle = ends - 2.0 * inverse[:, apart:-apart], image[:, apart:-apart]
             off = np.abs(bend) * middle ** 2 / self.std(middle, focal)

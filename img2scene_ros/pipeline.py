@@ -22,6 +22,7 @@ from img2scene_ros.depth import MeasuredNoise
 from img2scene_ros.detection import Detector
 from img2scene_ros.detection.masks import colored_pixels
 from img2scene_ros.detection.masks import object_mask
+from img2scene_ros.detection.scaled import reduced
 from img2scene_ros.detection.segmenter import Segmenter
 from img2scene_ros.detection.supports import HeldSupport
 from img2scene_ros.detection.supports import why_nothing
@@ -245,7 +246,7 @@ class Pipeline:
         frame = replace(
             frame, up=frame.up if told is None or frame.up is not None else told.normal,
             depth_noise=held.noise.of(frame.depth_noise, frame.depth, frame.camera.fx))
-        return frame, held.support.find(frame) or told
+        return frame, held.support.find(reduced(frame)[0]) or told
 
     def _each(
         self, step: Callable[[Detection], Result | None], detections: Sequence[Detection],

@@ -43,6 +43,9 @@ from img2scene_ros.detection.detr import DetrDetector
 from img2scene_ros.detection.detr import DetrOptions
 from img2scene_ros.detection.detr import require_detr_packages
 from img2scene_ros.detection.masks import object_mask
+from img2scene_ros.detection.scaled import enlarged
+from img2scene_ros.detection.scaled import reduced
+from img2scene_ros.detection.scaled import reduced_detection
 from img2scene_ros.detection.tabletop import TabletopDetector
 from img2scene_ros.detection.tabletop import TabletopOptions
 from img2scene_ros.errors import InputError
@@ -129,23 +132,28 @@ class AutoDetector:
         if network is None and not frame.has_depth:
             raise InputError("without a depth image the detector 'auto' needs a network, but has "
                              f'{self.status}')
-        named = self._named(network, frame, support) if network else []
+        small, step = reduced(frame)
+        named = self._named(network, frame, support, step) if network else []
         if not frame.has_depth:
             return named
-        return merged(self.parts['tabletop'].detect(frame, support), named, frame, support)
+        found = merged(self.parts['tabletop'].detect(small, support), named, small, support)
+        return enlarged(found, small, frame, step)
 
     def _named(
-        self, network: Detector, frame: Frame, support: SupportPlane | None,
+        self, network: Detector, frame: Frame, support: SupportPlane | None, step: int,
     ) -> list[Detection]:
-        """Ask the network, unless it saw this picture lately."""
+        """Ask the network, unless it saw this picture lately; in pixels of a reduced one."""
         small = cv2.resize(frame.color, (80, 60), interpolation=cv2.INTER_AREA)
         seen = self._seen
-        if (seen is None or seen.shape != frame.shape or seen.age + 1 >= self.options.network_every
+        shape = (*frame.shape, step)
+        if (seen is None or seen.shape != shape or seen.age + 1 >= self.options.network_every
                 or cv2.absdiff(seen.small, small).max() >= _CHANGE):
             named = network.detect(frame, support)
             if not named and not frame.has_depth and self._of_rendered_scenes:
                 named = self._of_rendered_scenes.detect(frame, support)
-            self._seen = seen = _Seen(frame.shape, small, named)
+            if step > 1:
+                named = [reduced_detection(one, frame, step) for one in named]
+            self._seen = seen = _Seen(shape, small, named)
         else:
             seen.age += 1
         return seen.named
@@ -165,9 +173,13 @@ class AutoDetector:
 
 @dataclass
 class _Seen:
-    """What the network found last, in which picture, and how many frames ago."""
+    """
+    What the network found last, in which picture, and how many frames ago.
 
-    shape: tuple[int, int]
+    - shape: height, width, and by how much the picture is reduced
+    """
+
+    shape: tuple[int, int, int]
     small: np.ndarray
     named: list[Detection]
     age: int = 0

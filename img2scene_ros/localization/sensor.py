@@ -52,7 +52,7 @@ class SensorDistance:
         :return: None without mask, with too few readings, or off the lens's view
         """
         ray = frame.camera.rays_at(detection.center)
-        if frame.points is None or detection.mask is None or not np.isfinite(ray).all():
+        if frame.depth is None or detection.mask is None or not np.isfinite(ray).all():
             return None
         readings = frame.readings(detection.mask, max(_READINGS, self.options.min_readings))
         if len(readings) < self.options.min_readings:
