@@ -133,26 +133,25 @@ class AutoDetector:
             raise InputError("without a depth image the detector 'auto' needs a network, but has "
                              f'{self.status}')
         small, step = reduced(frame)
-        named = self._named(network, frame, support, step) if network else []
+        named = self._named(network, frame, support, small) if network else []
         if not frame.has_depth:
             return named
         found = merged(self.parts['tabletop'].detect(small, support), named, small, support)
         return enlarged(found, small, frame, step)
 
     def _named(
-        self, network: Detector, frame: Frame, support: SupportPlane | None, step: int,
+        self, network: Detector, frame: Frame, support: SupportPlane | None, reduced_frame: Frame,
     ) -> list[Detection]:
-        """Ask the network, unless it saw this picture lately; in pixels of a reduced one."""
-        small = cv2.resize(frame.color, (80, 60), interpolation=cv2.INTER_AREA)
-        seen = self._seen
-        shape = (*frame.shape, step)
+        """Ask the network, unless it saw this picture lately; in pixels of the reduced frame."""
+        small = cv2.resize(reduced_frame.color, (80, 60), interpolation=cv2.INTER_AREA)
+        seen, shape = self._seen, (*frame.shape, *reduced_frame.shape)
         if (seen is None or seen.shape != shape or seen.age + 1 >= self.options.network_every
                 or cv2.absdiff(seen.small, small).max() >= _CHANGE):
             named = network.detect(frame, support)
             if not named and not frame.has_depth and self._of_rendered_scenes:
                 named = self._of_rendered_scenes.detect(frame, support)
-            if step > 1:
-                named = [reduced_detection(one, frame, step) for one in named]
+            if reduced_frame is not frame:
+                named = [reduced_detection(one, frame, reduced_frame) for one in named]
             self._seen = seen = _Seen(shape, small, named)
         else:
             seen.age += 1
@@ -176,10 +175,10 @@ class _Seen:
     """
     What the network found last, in which picture, and how many frames ago.
 
-    - shape: height, width, and by how much the picture is reduced
+    - shape: height and width of the frame and of the reduced one
     """
 
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     small: np.ndarray
     named: list[Detection]
     age: int = 0

@@ -8,6 +8,7 @@ Objects are found in the reduced frame, and the edges of their masks at full res
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
+from weakref import WeakKeyDictionary
 
 import cv2
 import numpy as np
@@ -20,6 +21,8 @@ from img2scene_ros.types import Frame
 _PIXELS = 640 * 480  # of a reduced picture, about; more show depth cameras' noise, not objects
 _JUMP = 0.01  # share of the depth between two sides of an edge from which depth tells where it is
 _REACH = 5  # reduced pixels across, over which the depth of a side is averaged
+# Several stages look at the reduced frame: it is made once.
+_REDUCED: WeakKeyDictionary[Frame, Frame] = WeakKeyDictionary()
 
 
 def reduced(frame: Frame) -> tuple[Frame, int]:
@@ -32,14 +35,20 @@ def reduced(frame: Frame) -> tuple[Frame, int]:
     step = max(1, round(np.sqrt(height * width / _PIXELS)))
     if frame.depth is None or step == 1:
         return frame, 1
+    if frame not in _REDUCED:
+        _REDUCED[frame] = _every(step, frame, frame.depth)
+    return _REDUCED[frame], step
+
+
+def _every(step: int, frame: Frame, depth: np.ndarray) -> Frame:
     camera, first = _reduced_camera(frame.camera, step), step // 2
     part = np.s_[first:first + camera.height * step:step, first:first + camera.width * step:step]
     color = cv2.resize(frame.color[:camera.height * step, :camera.width * step],
                        (camera.width, camera.height), interpolation=cv2.INTER_AREA)
     noise = replace(frame.depth_noise, disparity_std=frame.depth_noise.disparity_std / step)
     return replace(
-        frame, color=color, camera=camera, depth=frame.depth[part].copy(), depth_noise=noise,
-        robot=None if frame.robot is None else frame.robot[part].copy()), step
+        frame, color=color, camera=camera, depth=depth[part].copy(), depth_noise=noise,
+        robot=None if frame.robot is None else frame.robot[part].copy())
 
 
 @lru_cache(maxsize=4)
@@ -50,13 +59,13 @@ def _reduced_camera(camera: Camera, step: int) -> Camera:
         first, first, camera.width // step * step, camera.height // step * step).binned(step, step)
 
 
-def reduced_detection(one: Detection, frame: Frame, step: int) -> Detection:
-    """Return a detection of a frame in the pixels of the frame reduced by a step."""
+def reduced_detection(one: Detection, frame: Frame, small: Frame) -> Detection:
+    """Return a detection of a frame in the pixels of the reduced frame."""
+    (height, width), step = small.shape, frame.shape[0] // small.shape[0]
     part = np.s_[step // 2::step, step // 2::step]
-    height, width = frame.shape
-    limit = np.tile((width // step, height // step), 2)
-    mask = None if one.mask is None else one.mask[part][:limit[1], :limit[0]].copy()
-    return replace(one, bbox=np.minimum(one.bbox / step, limit), mask=mask)
+    mask = None if one.mask is None else one.mask[part][:height, :width].copy()
+    return replace(
+        one, bbox=np.minimum(one.bbox / step, (width, height, width, height)), mask=mask)
 
 
 def enlarged(

@@ -6,6 +6,7 @@ from functools import cache
 from importlib.resources import files
 from itertools import permutations
 
+import cv2
 import numpy as np
 import yaml
 
@@ -75,8 +76,7 @@ def measured_extents(sighting: Sighting) -> Extents | None:
         return None
     least, noise, share = placement.size.copy(), 0.0, 0.0
     if 'sensor' in sources:
-        readings = measured(sighting.detection.mask) & np.isfinite(measured(sighting.frame.depth))
-        if box_iou(bbox_of(readings)[None], sighting.detection.bbox[None])[0, 0] < _SHOWN:
+        if _share_read(sighting) < _SHOWN:
             return None
         least[:2] = _sides(sighting)
         noise = float(sighting.frame.depth_std(placement.position[2]))
@@ -116,6 +116,15 @@ def size_ratio(extents: Extents | None, label: str) -> float:
     ratios = _WIDER * np.exp(-0.5 * z ** 2 * (1.0 - _WIDER ** -2))
     best = np.minimum(ratios, 1.0).prod(axis=1).max()
     return float(_TOYS + (1.0 - _TOYS) * best)
+
+
+def _share_read(sighting: Sighting) -> float:
+    """Return the IoU of the object's box with the box around its readings."""
+    mask, box = measured(sighting.detection.mask), sighting.detection.bbox
+    x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
+    window = np.s_[y:y + height, x:x + width]
+    read = mask[window] & np.isfinite(measured(sighting.frame.depth)[window])
+    return float(box_iou(bbox_of(read)[None] + (x, y, x, y), box[None])[0, 0])
 
 
 def _sides(sighting: Sighting) -> np.ndarray:
