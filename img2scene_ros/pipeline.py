@@ -15,6 +15,7 @@ from time import perf_counter
 from typing import Any
 from typing import cast
 
+import cv2
 import numpy as np
 
 from img2scene_ros.depth import DepthNoise
@@ -36,6 +37,7 @@ from img2scene_ros.localization import DistanceSource
 from img2scene_ros.localization.combine import place
 from img2scene_ros.localization.combine import sources_of
 from img2scene_ros.localization.doubt import reasons_to_skip
+from img2scene_ros.localization.extents import usual_extents
 from img2scene_ros.localization.fixed import FixedDistance
 from img2scene_ros.localization.photo_plane import PicturedPlane
 from img2scene_ros.localization.size_prior import SizePriorDistance
@@ -165,6 +167,7 @@ class Pipeline:
         self._support: SupportPlane | None = None
         self._notes: tuple[str, ...] = ()
         self._timing: dict[str, float] = {}
+        _prepare()
 
     def perceive(self, frame: Frame) -> Scene:
         """
@@ -432,6 +435,12 @@ class Pipeline:
         scene = Scene(
             frame, self._tracker.objects(), self._support, dict(self._timing), self._notes)
         return turned_back(scene, self._held.quarters)
+
+
+def _prepare() -> None:
+    """Have computed what is computed at its first use, for the first frame to take no longer."""
+    usual_extents()
+    cv2.cvtColor(np.zeros((1, 1, 3), np.float32), cv2.COLOR_RGB2LAB)  # OpenCV's tables
 
 
 def parse_settings(

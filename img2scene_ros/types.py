@@ -136,11 +136,9 @@ class Frame:
             raise InputError(
                 f'the mask of the robot has {self.robot.shape[1]}x{self.robot.shape[0]} pixels, '
                 f'the picture {width}x{height}; publish the mask of this picture')
-        if self.depth is not None and self.camera.has_distortion:
-            has_ray = np.isfinite(self.camera.rays[..., 0])
-            if not has_ray.all():
-                object.__setattr__(
-                    self, 'depth', np.where(has_ray, self.depth, np.float32(np.nan)))
+        if self.depth is not None and self.camera.unseen is not None:
+            object.__setattr__(
+                self, 'depth', np.where(self.camera.unseen, np.float32(np.nan), self.depth))
 
     @property
     def shape(self) -> tuple[int, int]:
