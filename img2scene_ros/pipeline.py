@@ -23,7 +23,9 @@ from img2scene_ros.depth import MeasuredNoise
 from img2scene_ros.detection import Detector
 from img2scene_ros.detection.masks import colored_pixels
 from img2scene_ros.detection.masks import object_mask
+from img2scene_ros.detection.scaled import enlarged
 from img2scene_ros.detection.scaled import reduced
+from img2scene_ros.detection.scaled import reduced_detection
 from img2scene_ros.detection.segmenter import Segmenter
 from img2scene_ros.detection.supports import HeldSupport
 from img2scene_ros.detection.supports import why_nothing
@@ -532,4 +534,9 @@ def _with_mask(
 ) -> Detection:
     if detection.mask is not None and detection.mask.any():
         return detection
-    return replace(detection, mask=object_mask(frame, detection.bbox, support))
+    small, step = reduced(frame)
+    if step == 1:
+        return replace(detection, mask=object_mask(frame, detection.bbox, support))
+    there = reduced_detection(detection, frame, small)
+    there = replace(there, mask=object_mask(small, there.bbox, support))
+    return replace(detection, mask=enlarged([there], small, frame, step)[0].mask)

@@ -78,7 +78,8 @@ class SupportPlane:
     @cached_property
     def _edges(self) -> np.ndarray:
         """Return the lines along the outline, (K, 3): a x + b y + c <= 0 inside, in `axes`."""
-        return ConvexHull(measured(self.hull) @ self.axes().T).equations
+        assert self.hull is not None  # see above
+        return ConvexHull(self.hull @ self.axes().T).equations
 
 
 @dataclass(frozen=True, eq=False)

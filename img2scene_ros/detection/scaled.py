@@ -109,9 +109,9 @@ def _enlarged_mask(
     :param full_depth: (h step, w step) metres
     """
     share = cv2.resize(
-        mask.astype(np.float32), full_depth.shape[::-1], interpolation=cv2.INTER_LINEAR)
-    large = share > 0.5
-    rows, columns = np.nonzero((share > 0.0) & (share < 1.0))
+        mask * np.uint8(255), full_depth.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    large = share > 127
+    rows, columns = np.nonzero((share > 0) & (share < 255))
     own = full_depth[rows, columns]
     inside, outside = (_mean_depth(depth, side)[rows // step, columns // step]
                        for side in (mask, ~mask))

@@ -10,14 +10,18 @@ from synthetic import tabletop_frame
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.depth import DepthNoise
+from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection import mask_iou
 from img2scene_ros.detection.scaled import enlarged
 from img2scene_ros.detection.scaled import reduced
 from img2scene_ros.detection.scaled import reduced_detection
 from img2scene_ros.detection.supports import find_support
 from img2scene_ros.detection.tabletop import TabletopDetector
+from img2scene_ros.pipeline import Pipeline
+from img2scene_ros.pipeline import PipelineOptions
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
+from img2scene_ros.types import SupportPlane
 
 BENT = np.array([-0.2, 0.05, 0.001, -0.002, 0.0])
 
@@ -77,3 +81,24 @@ def test_what_the_border_cuts_reaches_the_border() -> None:
         small.shape[1] - 200, small.shape[0] - 100, *small.shape[::-1]], float), mask)
     back, = enlarged([cut], small, frame, step)
     assert back.mask[-1, -1] and tuple(back.bbox[2:]) == (2047, 1535)
+
+
+def test_boxes_of_large_frames_get_masks_as_those_of_clusters() -> None:
+    frame, ids = tabletop_frame(
+        [box(0.08, 0.06, 0.1).apply_translation((0.0, 0.0, 0.05))], camera_pose(35, 0.9),
+        camera=Camera.from_field_of_view(1280, 960, 57.0))
+    pipeline = Pipeline(PipelineOptions(detector='tabletop', reconstructor='box'))
+    pipeline.detector = _Boxes(Detection('thing', 0.5, bbox_of(ids == 1)))
+    one, = pipeline.perceive(frame).objects
+    assert mask_iou(one.detection.mask, ids == 1) > 0.96
+    np.testing.assert_allclose(one.model.size, (0.08, 0.06, 0.1), atol=0.006)
+
+
+class _Boxes:
+    """A detector without masks."""
+
+    def __init__(self, *found: Detection) -> None:
+        self.found = list(found)
+
+    def detect(self, frame: Frame, support: SupportPlane | None) -> list[Detection]:
+        return self.found
