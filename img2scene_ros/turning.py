@@ -7,9 +7,11 @@ things; what is found is turned back into the optical frame of the frame as it c
 """
 
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 
+from img2scene_ros.camera import Camera
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 from img2scene_ros.types import Scene
@@ -50,12 +52,18 @@ def turned_frame(frame: Frame, quarters: int) -> Frame:
         return frame
     rotation = turn(quarters)
     return replace(
-        frame, color=_turned(frame.color, quarters), camera=frame.camera.turned(quarters),
+        frame, color=_turned(frame.color, quarters), camera=_turned_camera(frame.camera, quarters),
         depth=None if frame.depth is None else _turned(frame.depth, quarters),
         support=turned_plane(frame.support, rotation),
         up=None if frame.up is None else rotation @ frame.up,
         world_from_camera=_camera_turned(frame.world_from_camera, rotation),
         robot=None if frame.robot is None else _turned(frame.robot, quarters))
+
+
+@lru_cache(maxsize=4)
+def _turned_camera(camera: Camera, quarters: int) -> Camera:
+    """Return one camera for all frames, which has its rays computed once."""
+    return camera.turned(quarters)
 
 
 def _camera_turned(pose: np.ndarray | None, rotation: np.ndarray) -> np.ndarray | None:
