@@ -16,6 +16,7 @@ from synthetic import tabletop_frame
 
 from img2scene_ros.reconstruction.box import BoxReconstructor
 from img2scene_ros.scene.tracks import Tracker
+from img2scene_ros.scene.world import World
 from img2scene_ros.types import UNNAMED
 from img2scene_ros.types import Detection
 from img2scene_ros.types import ObjectModel
@@ -35,12 +36,15 @@ class Scenery:
     :param objects: in table coordinates
     :param seed: of the errors
     :param pose: optical-to-table coordinates, (4, 4)
+    :param seconds: of its stamp
     """
 
     def __init__(
         self, *objects: trimesh.Trimesh, seed: int = 0, pose: np.ndarray = POSE,
+        seconds: float = 0.0,
     ) -> None:
-        self.frame, owners = tabletop_frame(list(objects), pose, seed, SMALL)
+        frame, owners = tabletop_frame(list(objects), pose, seed, SMALL)
+        self.frame = replace(frame, stamp_ns=round(seconds * 1e9))
         to_camera = np.linalg.inv(pose)
         self.support = _support(to_camera)
         random = np.random.default_rng(seed)
@@ -76,10 +80,12 @@ def mesh_of(sighting: Sighting) -> ObjectModel:
         'mesh')
 
 
-def perceive(tracker: Tracker, seen: Scenery) -> tuple[SceneObject, ...]:
+def perceive(
+    tracker: Tracker, seen: Scenery, is_alone: bool = True,
+) -> tuple[SceneObject, ...]:
     """Show a scenery to a tracker; return the objects."""
     proxies = [BoxReconstructor().reconstruct(sighting) for sighting in seen.sightings]
-    tracker.update(seen.frame, seen.support, seen.sightings, proxies)
+    tracker.update(seen.frame, seen.support, seen.sightings, proxies, is_alone)
     return tracker.objects()
 
 
@@ -168,13 +174,15 @@ def test_a_taken_object_goes_at_once() -> None:
 
 def test_a_hidden_object_stays_a_while() -> None:
     """Behind something else an object is still there, until it is forgotten."""
-    tracker = Tracker(forget_after=3)
-    before = run(tracker, Scenery(can(0.03, 0.06)))
+    tracker = Tracker(forget_after=5.0)
+    before, = run(tracker, Scenery(can(0.03, 0.06), seconds=100.0))
     screen = box(0.02, 0.3, 0.25).apply_translation((0.15, 0, 0))
-    counts = [len(run(tracker, Scenery(can(0.03, 0.06), screen, seed=seed)))
-              for seed in range(4)]
-    assert len(before) == 1
-    assert counts[:2] == [2, 2] and counts[-1] == 1
+    shown = [run(tracker, Scenery(can(0.03, 0.06), screen, seconds=seconds))
+             for seconds in (101.0, 102.0, 104.9, 106.0)]
+    assert [len(objects) for objects in shown] == [2, 2, 2, 1]
+    stds = [np.linalg.norm(objects[0].position_std) for objects in ((before,), *shown[:3])]
+    assert [objects[0].state for objects in shown[:3]] == ['hidden'] * 3
+    assert stds == sorted(stds) and stds[-1] > 0.005
 
 
 def test_a_returning_object_gets_its_id_back() -> None:
@@ -199,9 +207,14 @@ def test_a_different_object_at_the_same_place_is_new() -> None:
 @pytest.mark.parametrize('pose', [camera_pose(50, 0.8), camera_pose(39, 0.9)])
 def test_a_moved_camera_rebuilds_what_it_sees(pose: np.ndarray) -> None:
     """After the camera was moved, far or a little, meshes are rebuilt in the new frame."""
-    tracker = Tracker()
-    run(tracker, Scenery(mug(), crate()))
-    objects = run(tracker, Scenery(mug(), crate(), pose=pose))
+    tracker, world = Tracker(), World()
+    for seen in (Scenery(mug(), crate()), Scenery(mug(), crate(), pose=pose)):
+        located = world.locate(seen.frame, seen.support)
+        if not located.is_followed:
+            assert 'target_frame' in located.note
+            tracker.lose_all()
+        objects = run(tracker, seen)
+    assert not located.is_followed
     up = np.linalg.inv(pose)[:3, :3] @ (0, 0, 1)
     assert len(objects) == 2
     for found in objects:
