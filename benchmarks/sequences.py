@@ -2,7 +2,7 @@
 """
 How well objects keep their ids, places and meshes over sequences of frames.
 
-    OMP_NUM_THREADS=1 python benchmarks/sequences.py [--frames 120] [--only WORD] [--set NAME=VALUE]
+    OMP_NUM_THREADS=1 python benchmarks/sequences.py [--frames 120] [--only WORD] [--set X=Y]
 
 Recorded frames of `data/frames` with noise of 2 mm that differs from frame to frame, and rendered
 tables of boxes, cans, bottles and bowls whose poses are known, with the noise, holes and shadows
@@ -380,7 +380,7 @@ def measured(name: str, frames: int, settings: dict[str, object]) -> list[str]:
         name, str(count), f'{len(positions)} of {len(there) or 5}',
         str(len(ghosts)) if is_true else f'{len(positions) - 5}',
         str(switches) if is_true else ('' if last == 5 else f'{last} at the end'),
-        *(spread(1000 * drifts[:, 0]), spread(drifts[:, 1])) if is_true else ('', ''),
+        *((spread(1000 * drifts[:, 0]), spread(drifts[:, 1])) if is_true else ('', '')),
         f'{1000 * np.median(centers):.1f}' if centers else '',
         f'{max(stds):.1f}' if stds else '',
         str(max(map(len, meshes.values()), default=0)),

@@ -63,12 +63,14 @@ from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import Scene
 from img2scene_ros.types import Sighting
 from img2scene_ros.types import SupportPlane
+from img2scene_ros.types import depth_coverage
 
 _LOGGER = logging.getLogger(__name__)
 BACKEND_GROUPS = ('detectors', 'distances', 'reconstructors')
 OTHER_GROUPS = {'export': ExportOptions, 'depth_noise': DepthNoise}  # options of no backend
 _REMEMBERED = 100  # kinds of warnings that are not said again
 _ROBOT = 0.5  # share of a detection that shows the robot by which it is the robot
+_COVERED = 0.6  # share of an object's pixels with readings, below which its mesh is called a guess
 
 
 @dataclass(frozen=True)
@@ -249,7 +251,8 @@ class Pipeline:
         with self._lock:
             for (id, sighting), result in zip(jobs, results):
                 model = result if isinstance(result, ObjectModel) else None
-                self._tracker.finish(id, sighting, model, '' if model else str(result))
+                self._tracker.finish(
+                    id, sighting, model, _guessed(sighting) if model else str(result))
             self.rebuilt += len(jobs)
             self._timing['reconstruct'] = perf_counter() - start
             return None if self._frame is None else self._scene(self._frame)
@@ -546,6 +549,16 @@ def _beside_robot(frame: Frame, detection: Detection) -> Detection | None:
         return detection
     mask = detection.mask & ~frame.robot
     return replace(detection, mask=mask, bbox=bbox_of(mask))
+
+
+def _guessed(sighting: Sighting) -> str:
+    """Say how much of an object no reading shows, where that is much and readings placed it."""
+    mask, share = sighting.detection.mask, depth_coverage(sighting.frame, sighting.detection)
+    if mask is None or share is None or share >= _COVERED or 'sensor' not in (
+            sighting.placement.depth_source):
+        return ''
+    return (f'only {share:.0%} of its pixels have depth readings; its mesh is a guess where they '
+            'are missing')
 
 
 def _with_mask(

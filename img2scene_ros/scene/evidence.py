@@ -90,44 +90,46 @@ def state_of(surface: SurfacePoints, pose: np.ndarray, frame: Frame, std: float)
     return 'hidden' if is_hidden.mean() > 0.5 else 'visible'
 
 
-def floats(sighting: Sighting, support: SupportPlane | None) -> bool:
+def floats(
+    sighting: Sighting, own: np.ndarray, window: tuple[slice, slice],
+    support: SupportPlane | None,
+) -> bool:
     """
     Tell whether something is in the air: an arm, a hand, what they hold.
 
     Its lowest readings are above the support, and right below its lower edge the readings are far
     behind it; or it comes in over the lower border of the picture, high above the support.
+
+    :param own: (h, w) the depth of its readings in the window, else NaN
+    :param window: rows and columns
     """
-    frame, mask = sighting.frame, sighting.detection.mask
-    if support is None or frame.points is None or mask is None or frame.depth is None:
+    frame = sighting.frame
+    is_read = np.isfinite(own)
+    if support is None or frame.depth is None or np.count_nonzero(is_read) < _FEWEST:
         return False
-    readings = mask & np.isfinite(frame.depth)
-    if np.count_nonzero(readings) < _FEWEST:
-        return False
-    lowest = float(np.percentile(support.height(frame.points[readings]), 2))
+    points = frame.camera.rays[window][is_read] * own[is_read][:, None]
+    lowest = float(np.percentile(support.height(points), 2))
     noise = 3.0 * float(frame.depth_std(sighting.placement.position[2]))
     if lowest < _LIFTED + noise:
         return False
-    columns = np.flatnonzero(readings.any(axis=0))
-    own, bottom = _lower_edge(frame.depth, readings, columns)
+    columns = np.flatnonzero(is_read.any(axis=0))
+    edge, bottom = _lower_edge(own[:, columns])
     steps = np.maximum(1, np.round(_BELOW * frame.shape[0] / 480).astype(int))
-    rows = bottom[:, None] + steps
+    rows = window[0].start + bottom[:, None] + steps
     is_cut = rows[:, 0] >= frame.shape[0]
-    below = frame.depth[np.minimum(rows, frame.shape[0] - 1), columns[:, None]]
+    below = frame.depth[np.minimum(rows, frame.shape[0] - 1),
+                        window[1].start + columns[:, None]]
     below[rows >= frame.shape[0]] = np.nan
     first = np.argmax(np.isfinite(below), axis=1)  # the edge itself may have no readings
-    jump = below[np.arange(len(below)), first] - own
+    jump = below[np.arange(len(below)), first] - edge
     is_air, touches = jump > _JUMP + noise, np.abs(jump) <= _JUMP + noise  # not where NaN
     if touches.mean() > _TOUCH:
         return False
     return bool(is_air.mean() > _AIR or is_cut.mean() > _AIR and lowest > _CUT_LIFTED)
 
 
-def _lower_edge(
-    depth: np.ndarray, readings: np.ndarray, columns: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the depth at the lower end of a mask in each column, and its row there."""
-    height = len(depth)
-    bottom = height - 1 - np.argmax(readings[::-1, columns], axis=0)
+def _lower_edge(own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the depth at the lower end of each column of readings (h, n), and its row there."""
+    bottom = len(own) - 1 - np.argmax(np.isfinite(own)[::-1], axis=0)
     rows = np.maximum(bottom[:, None] - np.arange(4), 0)
-    near = np.where(readings[rows, columns[:, None]], depth[rows, columns[:, None]], np.nan)
-    return np.nanmedian(near, axis=1), bottom
+    return np.nanmedian(own[rows, np.arange(own.shape[1])[:, None]], axis=1), bottom

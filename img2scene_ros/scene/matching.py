@@ -3,14 +3,12 @@
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from img2scene_ros.scene.track import Look
 from img2scene_ros.scene.track import Track
 from img2scene_ros.types import UNNAMED
-from img2scene_ros.types import Sighting
 
 # How far apart in place (a share of the diagonal), size (a factor along an axis) and mean colour
 # (CIELAB) a sighting and an object may be that is tracked, that comes back to its old place, and
@@ -80,18 +78,6 @@ def is_explained(tracks: Sequence[Track], look: Look) -> bool:
     label = look.sighting.detection.label
     tracks = [track for track in tracks if label in (track.detection.label, UNNAMED)]
     return bool(is_within(tracks, look).mean() > _INSIDE)
-
-
-def mean_color(sighting: Sighting) -> np.ndarray:
-    """Return the object's mean colour, (3,) CIELAB."""
-    color, detection = sighting.frame.color, sighting.detection
-    xmin, ymin = np.maximum(np.floor(detection.bbox[:2]).astype(int), 0)
-    xmax, ymax = np.ceil(detection.bbox[2:]).astype(int)
-    patch = color[ymin:ymax, xmin:xmax]
-    if detection.mask is not None:
-        patch = patch[detection.mask[ymin:ymax, xmin:xmax]]
-    mean = patch.reshape(-1, 3).mean(axis=0, dtype=np.float32) / 255.0
-    return cv2.cvtColor(mean.reshape(1, 1, 3).astype(np.float32), cv2.COLOR_RGB2LAB).ravel()
 
 
 def _cost(

@@ -8,10 +8,12 @@ from dataclasses import field
 from dataclasses import replace
 from functools import cached_property
 
+import cv2
 import numpy as np
 
 from img2scene_ros.localization.extents import is_cut
 from img2scene_ros.scene.evidence import SurfacePoints
+from img2scene_ros.scene.evidence import floats
 from img2scene_ros.scene.evidence import pixels_of
 from img2scene_ros.scene.evidence import sampled
 from img2scene_ros.scene.evidence import visible_points
@@ -24,6 +26,7 @@ from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import Placement
 from img2scene_ros.types import SceneObject
 from img2scene_ros.types import Sighting
+from img2scene_ros.types import SupportPlane
 
 _READINGS = 200  # of a sighting that are looked at
 _WITHOUT_READING = 0.1  # what a pixel without a reading is worth beside one that has one
@@ -39,15 +42,11 @@ class Look:
 
     - proxy: a box for it
     - world: (4, 4) world from the optical frame of its frame
-    - color: (3,) mean, CIELAB
-    - floats: whether it is in the air
     """
 
     sighting: Sighting
     proxy: ObjectModel
     world: np.ndarray
-    color: np.ndarray
-    floats: bool = False
 
     @property
     def position(self) -> np.ndarray:
@@ -61,17 +60,60 @@ class Look:
         return turned_covariance(np.diag(stds ** 2), self.world[:3, :3])
 
     @cached_property
+    def window(self) -> tuple[slice, slice]:
+        """Return the part of the picture that shows it."""
+        height, width = self.sighting.frame.shape
+        xmin, ymin = np.floor(self.sighting.detection.bbox[:2]).astype(int)
+        xmax, ymax = np.ceil(self.sighting.detection.bbox[2:]).astype(int)
+        return slice(max(ymin, 0), min(ymax, height)), slice(max(xmin, 0), min(xmax, width))
+
+    @cached_property
+    def mask(self) -> np.ndarray:
+        """Return its pixels in the window, (h, w) bool; all of them where there is no mask."""
+        mask = self.sighting.detection.mask
+        if mask is None:
+            rows, columns = self.window
+            return np.ones((rows.stop - rows.start, columns.stop - columns.start), bool)
+        return mask[self.window]
+
+    @cached_property
+    def depth(self) -> np.ndarray:
+        """Return the depth in the window where it is read on the object, else NaN, (h, w)."""
+        depth = self.sighting.frame.depth
+        if depth is None:
+            return np.full(self.mask.shape, np.nan, np.float32)
+        return np.where(self.mask, depth[self.window], np.float32(np.nan))
+
+    @cached_property
     def points(self) -> np.ndarray:
         """Return some of its readings in the world, (N, 3) metres; its middle without any."""
-        frame, mask = self.sighting.frame, self.sighting.detection.mask
-        if frame.points is not None and mask is not None:
-            rows, columns = np.nonzero(mask)
-            step = max(1, len(rows) // _READINGS)
-            points = frame.points[rows[::step], columns[::step]].astype(float)
-            points = points[np.isfinite(points).all(axis=1)]
-            if len(points):
-                return points @ self.world[:3, :3].T + self.world[:3, 3]
-        return self.position[None]
+        rows, columns = np.nonzero(np.isfinite(self.depth))
+        if not len(rows):
+            return self.position[None]
+        some = np.s_[::len(rows) // _READINGS + 1]
+        rays = self.sighting.frame.camera.rays[self.window][rows[some], columns[some]]
+        points = rays * self.depth[rows[some], columns[some], None]
+        return points.astype(float) @ self.world[:3, :3].T + self.world[:3, 3]
+
+    @cached_property
+    def color(self) -> np.ndarray:
+        """Return its mean colour, (3,) CIELAB."""
+        pixels = self.sighting.frame.color[self.window][self.mask]
+        mean = pixels.mean(axis=0, dtype=np.float32) / np.float32(255.0)
+        return cv2.cvtColor(mean.reshape(1, 1, 3), cv2.COLOR_RGB2LAB).ravel()
+
+    @property
+    def quality(self) -> float:
+        """Tell how well it is seen: its readings, half of them when the border cuts it."""
+        seen = float(np.count_nonzero(self.mask))
+        if self.sighting.detection.mask is not None and self.sighting.frame.depth is not None:
+            read = np.count_nonzero(np.isfinite(self.depth))
+            seen = read + _WITHOUT_READING * (seen - read)
+        return max(seen, 1.0) * (0.5 if is_cut(self.sighting) else 1.0)
+
+    def floats(self, support: SupportPlane | None) -> bool:
+        """Tell whether it is in the air: an arm, a hand, what they hold."""
+        return floats(self.sighting, self.depth, self.window, support)
 
 
 @dataclass(eq=False)
@@ -171,12 +213,12 @@ class Track:
         pose[:3, 3] = look.position - pose[:3, :3] @ self.offset
         return pose
 
-    def consider(self, sighting: Sighting, better_view: float) -> None:
-        """Keep its latest sighting for the next reconstruction when it is clearly better."""
-        quality = quality_of(sighting)
+    def consider(self, look: Look, better_view: float) -> None:
+        """Keep its latest look for the next reconstruction when it is clearly better."""
+        quality = look.quality
         known = max(self.modelled_quality, self.best_quality if self.best else 0.0)
         if quality > better_view * known:
-            self.best, self.best_quality = sighting, quality
+            self.best, self.best_quality = look.sighting, quality
             self.best_pose = self.motion.pose
 
     def take_over(self, before: 'Track', is_at_its_place: bool) -> None:
@@ -250,20 +292,6 @@ class Track:
     def _local(self, point: np.ndarray) -> np.ndarray:
         pose = self.motion.pose
         return pose[:3, :3].T @ (point - pose[:3, 3])
-
-
-def quality_of(sighting: Sighting) -> float:
-    """Tell how well an object is seen: its readings, half of them when the border cuts it."""
-    frame, detection = sighting.frame, sighting.detection
-    if detection.mask is None:
-        size = detection.bbox[2:] - detection.bbox[:2]
-        seen = float(size[0] * size[1])
-    else:
-        seen = float(np.count_nonzero(detection.mask))
-        if frame.depth is not None:
-            unread = np.count_nonzero(detection.mask & np.isnan(frame.depth))
-            seen -= (1.0 - _WITHOUT_READING) * unread
-    return max(seen, 1.0) * (0.5 if is_cut(sighting) else 1.0)
 
 
 def pose_of(model: ObjectModel) -> np.ndarray:

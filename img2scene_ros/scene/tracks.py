@@ -7,11 +7,9 @@ from itertools import count
 import numpy as np
 
 from img2scene_ros.scene.clock import StampClock
-from img2scene_ros.scene.evidence import floats
 from img2scene_ros.scene.evidence import state_of
 from img2scene_ros.scene.matching import is_explained
 from img2scene_ros.scene.matching import matched
-from img2scene_ros.scene.matching import mean_color
 from img2scene_ros.scene.matching import returned
 from img2scene_ros.scene.matching import same_size
 from img2scene_ros.scene.track import Look
@@ -64,9 +62,8 @@ class Tracker:
         """
         seconds = self._clock.advance(frame.stamp_ns)
         self._world = np.eye(4) if frame.world_from_camera is None else frame.world_from_camera
-        looks = [
-            Look(sighting, proxy, self._world, mean_color(sighting), floats(sighting, support))
-            for sighting, proxy in zip(sightings, proxies)]
+        looks = [Look(sighting, proxy, self._world)
+                 for sighting, proxy in zip(sightings, proxies)]
         present = [track for track in self._tracks if track.state in ('visible', 'hidden',
                                                                       'out_of_view')]
         pairs = matched(present, looks, seconds)
@@ -76,8 +73,8 @@ class Tracker:
         for track in present:
             if track.id not in seen:
                 self._miss(track, frame, [looks[index] for index in pairs])
-        self._begin([look for index, look in enumerate(looks) if index not in pairs], seconds,
-                    is_alone)
+        self._begin([look for index, look in enumerate(looks)
+                     if index not in pairs and not look.floats(support)], seconds, is_alone)
         self._forget()
 
     def next_jobs(self, count: int) -> list[tuple[int, Sighting]]:
@@ -142,7 +139,7 @@ class Tracker:
             track.motion.add(track.placed(look), look.error, seconds)
         track.see(look, self._clock.now, is_whole)
         if not track.is_tentative:
-            track.consider(look.sighting, self.better_view)
+            track.consider(look, self.better_view)
 
     def _miss(self, track: Track, frame: Frame, others: list[Look]) -> None:
         """Find out what became of an object that was not detected."""
@@ -161,7 +158,6 @@ class Tracker:
 
     def _begin(self, looks: list[Look], seconds: float, is_alone: bool) -> None:
         """Keep what is no known object as tentative ones, until it has been seen often enough."""
-        looks = [look for look in looks if not look.floats]
         tentative = [track for track in self._tracks if track.is_tentative]
         pairs = matched(tentative, looks, seconds)
         shown = [track for track in self._shown if track.state == 'visible']
@@ -200,7 +196,7 @@ class Tracker:
         else:
             track.take_over(before, is_at_its_place)
             self._tracks.remove(before)
-        track.consider(look.sighting, self.better_view)
+        track.consider(look, self.better_view)
 
     def _forget(self) -> None:
         """Drop tentative objects that turned out to be nothing, and the oldest lost ones."""
