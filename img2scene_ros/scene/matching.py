@@ -97,12 +97,12 @@ def _cost(
 
 def _growth(one: np.ndarray, other: np.ndarray) -> float:
     """
-    Return the logarithm of by how much a size differs from another along an axis.
+    Return the logarithm of by how much two sizes differ, in height or in diameter in plan.
 
-    Which of the horizontal sides is x depends on where the camera is.
+    Which of the horizontal sides is x depends on where the camera is, which does not see how far
+    the object goes behind.
     """
-    both = [np.log(np.maximum(np.append(np.sort(size[:2]), size[2]), 1e-3))
-            for size in (one, other)]
+    both = [np.log(np.maximum((np.hypot(*size[:2]), size[2]), 1e-3)) for size in (one, other)]
     return float(np.abs(both[0] - both[1]).max())
 
 

@@ -31,7 +31,7 @@ from img2scene_ros.types import SupportPlane
 _READINGS = 200  # of a sighting that are looked at
 _WITHOUT_READING = 0.1  # what a pixel without a reading is worth beside one that has one
 _ROTATION_STD = 0.1  # radians, of axes that a box around readings has
-_COVERED = 0.6  # share of what is seen of an object by which another one has taken its place
+_COVERED = 0.5  # share of what is seen of an object by which another one has taken its place
 _KEPT_SHARE = 0.8  # of the colour and size so far, beside those of the newest sighting
 
 
