@@ -227,8 +227,8 @@ def turning(frames: int) -> Iterator[Moment]:
 def conveyor(frames: int) -> Iterator[Moment]:
     """Yield things that go along at 5 cm/s after a second."""
     for number in range(min(frames, 90)):
-        along = 0.05 * PERIOD * max(number - 10, 0) - 0.2
-        yield drawn({0: placed(0.1, along, 30.0), 2: placed(-0.1, along + 0.05)}, view(), number)
+        along = 0.05 * PERIOD * max(number - 10, 0) - 0.3
+        yield drawn({0: placed(0.1, along, 30.0), 2: placed(0.0, along + 0.2)}, view(), number)
 
 
 def circling(has_tf: bool) -> Callable[[int], Iterator[Moment]]:

@@ -17,6 +17,9 @@ _LEARNED = 0.05  # share of the newest second difference
 # An object has moved when a measurement is this many deviations off, or the mean of the latest
 # ones, in which the newest counts half, this many.
 _JUMP, _DRIFT = 5.0, 2.5
+# Gains of place and velocity while it moves (an alpha-beta filter), and the speed below which it
+# rests again: metres per second, or deviations from frame to frame.
+_ALPHA, _BETA, _RESTING, _CALM = 0.7, 0.3, 0.01, 0.3
 _WALK = np.array([0.003, 0.02])  # how uncertain a place gets unseen, metres and radians per root s
 _COAST = 0.5  # seconds for which a moving object is expected to go on
 
@@ -28,13 +31,14 @@ class PoseFilter:
 
     - pose: (4, 4) world from object
     - error: (6, 6) covariance of what all measurements have in common
-    - velocity: (3,) metres per second
+    - velocity: (3,) metres per second, 0 while it rests
     """
 
     pose: np.ndarray
     error: np.ndarray
     velocity: np.ndarray = field(default_factory=lambda: np.zeros(3))
     _count: int = 1
+    _learned: int = 0
     _scatter: np.ndarray = field(default_factory=_FIRST.copy)
     _drift: np.ndarray = field(default_factory=lambda: np.zeros(6))
     _last: np.ndarray | None = None  # the latest measurement
@@ -49,26 +53,25 @@ class PoseFilter:
         :param seconds: since the one before
         """
         self._learn(measured)
+        self.error = error
+        if self.velocity.any():
+            self._follow(measured, seconds)
+            return
         off = difference(measured, self.pose)
         self._drift = 0.5 * self._drift + 0.5 * off
-        has_moved = (_lengths(off) > _JUMP * self._scatter) | (
-            _lengths(self._drift) > _DRIFT * self._scatter)
-        before = self.pose[:3, 3]
-        if has_moved.any():
-            self.pose, self._count = measured, 1
-            self._drift = np.zeros(6)
-            self.velocity = 0.5 * self.velocity + 0.5 * (measured[:3, 3] - before) / seconds
+        if ((_lengths(off) > _JUMP * self._scatter)
+                | (_lengths(self._drift) > _DRIFT * self._scatter)).any():
+            self.velocity = 0.5 * off[:3] / seconds
+            self._stand(measured)
         else:
             self._count = min(self._count + 1, _AVERAGED)
             self.pose = _moved(self.pose, off / self._count)
-            self.velocity = 0.5 * self.velocity
-        self.error = error
 
     def restart(self, pose: np.ndarray) -> None:
         """Go on from another pose, as that of a new mesh; it goes where the old one went."""
-        self.pose, self._count = pose, 1
+        self._stand(pose)
         self._last = self._step = None
-        self._drift = np.zeros(6)
+        self._scatter, self._learned = _FIRST.copy(), 0
 
     def predicted(self, seconds: float) -> np.ndarray:
         """Return by how far it has gone on so many seconds after it was seen, (3,) metres."""
@@ -83,13 +86,29 @@ class PoseFilter:
         variances = self._scatter ** 2 / self._count + _WALK ** 2 * seconds
         return self.error + np.diag(np.repeat(variances, 3))
 
+    def _follow(self, measured: np.ndarray, seconds: float) -> None:
+        """Take in the measurement of an object that moves."""
+        off = measured[:3, 3] - self.pose[:3, 3] - self.predicted(seconds)
+        pose = measured.copy()
+        pose[:3, 3] -= (1.0 - _ALPHA) * off
+        self._stand(pose)
+        self.velocity = self.velocity + _BETA * off / seconds
+        speed = np.linalg.norm(self.velocity)
+        if speed < max(_RESTING, _CALM * self._scatter[0] / seconds):
+            self.velocity = np.zeros(3)
+
+    def _stand(self, pose: np.ndarray) -> None:
+        """Begin to average anew."""
+        self.pose, self._count, self._drift = pose, 1, np.zeros(6)
+
     def _learn(self, measured: np.ndarray) -> None:
         step = None if self._last is None else difference(measured, self._last)
         if step is not None and self._step is not None:
             # The second difference of noise has 6 times its variance, along each of three axes.
-            found = _lengths(step - self._step) / np.sqrt(18.0)
-            variance = (1.0 - _LEARNED) * self._scatter ** 2 + _LEARNED * np.minimum(
-                found, 2.0 * _MOST) ** 2
+            found = np.minimum(_lengths(step - self._step) / np.sqrt(18.0), 2.0 * _MOST)
+            self._learned += 1
+            share = max(_LEARNED, 1.0 / (self._learned + 2))
+            variance = (1.0 - share) * self._scatter ** 2 + share * found ** 2
             self._scatter = np.clip(np.sqrt(variance), _LEAST, _MOST)
         self._last, self._step = measured, step
 
