@@ -13,6 +13,7 @@ import numpy as np
 
 from img2scene_ros.localization.extents import is_cut
 from img2scene_ros.scene.evidence import SurfacePoints
+from img2scene_ros.scene.evidence import expected
 from img2scene_ros.scene.evidence import floats
 from img2scene_ros.scene.evidence import pixels_of
 from img2scene_ros.scene.evidence import sampled
@@ -32,6 +33,9 @@ _READINGS = 200  # of a sighting that are looked at
 _WITHOUT_READING = 0.1  # what a pixel without a reading is worth beside one that has one
 _ROTATION_STD = 0.1  # radians, of axes that a box around readings has
 _COVERED = 0.5  # share of what is seen of an object by which another one has taken its place
+_BOX_MARGIN = 0.01  # metres, or a tenth, by which its box is widened to hold its readings
+# Share of what should be seen of it that something nearer hides, by metres, when it is not whole.
+_PART, _NEARER = 0.1, 0.02
 _KEPT_SHARE = 0.8  # of the colour and size so far, beside those of the newest sighting
 
 
@@ -91,9 +95,13 @@ class Look:
         if not len(rows):
             return self.position[None]
         some = np.s_[::len(rows) // _READINGS + 1]
-        rays = self.sighting.frame.camera.rays[self.window][rows[some], columns[some]]
-        points = rays * self.depth[rows[some], columns[some], None]
-        return points.astype(float) @ self.world[:3, :3].T + self.world[:3, 3]
+        return self.at(rows[some], columns[some])
+
+    def at(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Return what is read at pixels of the window, (N, 3) metres, world."""
+        rays = self.sighting.frame.camera.rays[self.window][rows, columns]
+        points = (rays * self.depth[rows, columns, None]).astype(float)
+        return points @ self.world[:3, :3].T + self.world[:3, 3]
 
     @cached_property
     def color(self) -> np.ndarray:
@@ -111,9 +119,23 @@ class Look:
             seen = read + _WITHOUT_READING * (seen - read)
         return max(seen, 1.0) * (0.5 if is_cut(self.sighting) else 1.0)
 
-    def floats(self, support: SupportPlane | None) -> bool:
-        """Tell whether it is in the air: an arm, a hand, what they hold."""
-        return floats(self.sighting, self.depth, self.window, support)
+    def floats(self, support: SupportPlane | None, known: Sequence['Track'] = ()) -> bool:
+        """
+        Tell whether it is in the air: an arm, a hand, what they hold.
+
+        :param known: objects of which it may show parts: they are not what floats, nor what it
+            stands on
+        """
+        rows, columns = np.nonzero(np.isfinite(self.depth))
+        points, own = self.at(rows, columns), self.depth.copy()
+        for track in known:
+            inside = track.holds(points)
+            own[rows[inside], columns[inside]] = np.nan
+        if known:  # what is left of their rims is no evidence
+            solid = cv2.morphologyEx(
+                np.isfinite(own).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+            own[solid == 0] = np.nan
+        return floats(self.sighting, own, self.window, support)
 
 
 @dataclass(eq=False)
@@ -188,6 +210,12 @@ class Track:
         pose = self.motion.pose
         return pose[:3, :3] @ self.offset + pose[:3, 3]
 
+    def holds(self, points: np.ndarray) -> np.ndarray:
+        """Tell which points, (N, 3) metres, world, lie in the box around it, (N,) bool."""
+        pose, half = self.motion.pose, self.shown.size / 2.0
+        local = (points - pose[:3, 3]) @ pose[:3, :3]
+        return (np.abs(local) < half + np.maximum(_BOX_MARGIN, 0.1 * half)).all(axis=1)
+
     def see(self, look: Look, now: float, is_whole: bool) -> None:
         """
         Take in a sighting, but for the pose that it shows.
@@ -235,6 +263,12 @@ class Track:
             pose = self.motion.pose.copy()
             pose[:3, 3] += center - self.center
             self.motion.restart(pose)
+
+    def is_hidden_in(self, look: Look) -> bool:
+        """Tell whether something nearer hides a part of it."""
+        seen = expected(self.surface, np.linalg.inv(look.world) @ self.motion.pose,
+                        look.sighting.frame, _NEARER)
+        return bool(seen.nearer.mean() > _PART)
 
     def is_covered(self, frame: Frame, others: Sequence[Look]) -> bool:
         """Tell whether most of what should be seen of it now belongs to another object."""

@@ -7,11 +7,11 @@ from itertools import count
 import numpy as np
 
 from img2scene_ros.scene.clock import StampClock
-from img2scene_ros.scene.evidence import state_of
+from img2scene_ros.scene.evidence import expected
 from img2scene_ros.scene.matching import is_explained
 from img2scene_ros.scene.matching import matched
 from img2scene_ros.scene.matching import returned
-from img2scene_ros.scene.matching import same_size
+from img2scene_ros.scene.matching import shows_all
 from img2scene_ros.scene.track import Look
 from img2scene_ros.scene.track import Track
 from img2scene_ros.types import Frame
@@ -24,6 +24,7 @@ _MAX_LOST = 100  # objects that may still come back
 # Seconds after which what lies within a known object is an object of its own, and after which one
 # that should be in view is lost where no depth can tell.
 _PERSISTENT, _UNSEEN = 2.0, 2.0
+_MOST_OFF = 0.02  # metres by which the place of an object is in doubt at most, when looked for
 
 
 class Tracker:
@@ -73,8 +74,8 @@ class Tracker:
         for track in present:
             if track.id not in seen:
                 self._miss(track, frame, [looks[index] for index in pairs])
-        self._begin([look for index, look in enumerate(looks)
-                     if index not in pairs and not look.floats(support)], seconds, is_alone)
+        new = [look for index, look in enumerate(looks) if index not in pairs]
+        self._begin(new, [look.floats(support, self._shown) for look in new], seconds, is_alone)
         self._forget()
 
     def next_jobs(self, count: int) -> list[tuple[int, Sighting]]:
@@ -134,7 +135,7 @@ class Tracker:
 
     def _see(self, track: Track, look: Look, seconds: float) -> None:
         """Take in a sighting of a known object."""
-        is_whole = same_size(track, look)
+        is_whole = shows_all(track, look)
         if is_whole:
             track.motion.add(track.placed(look), look.error, seconds)
         track.see(look, self._clock.now, is_whole)
@@ -145,10 +146,9 @@ class Tracker:
         """Find out what became of an object that was not detected."""
         camera_from_world = np.linalg.inv(self._world)
         track.detection = track.unseen(frame, camera_from_world)
-        std = float(np.sqrt(track.motion.covariance(self._clock.now - track.seen[-1])
-                            .diagonal()[:3].max()))
-        track.state = state_of(
-            track.surface, camera_from_world @ track.motion.pose, frame, min(std, 0.02))
+        std = track.motion.covariance(self._clock.now - track.seen[-1]).diagonal()[:3].max()
+        track.state = expected(track.surface, camera_from_world @ track.motion.pose, frame,
+                               min(np.sqrt(std), _MOST_OFF)).state
         since = self._clock.now - track.seen[-1]
         is_measured = frame.depth is not None and 'sensor' in track.placement.depth_source
         if (track.state == 'lost' or since > self.forget_after
@@ -156,13 +156,23 @@ class Tracker:
                 or not is_measured and track.state != 'out_of_view' and since > _UNSEEN):
             _lose(track)
 
-    def _begin(self, looks: list[Look], seconds: float, is_alone: bool) -> None:
-        """Keep what is no known object as tentative ones, until it has been seen often enough."""
+    def _begin(
+        self, looks: list[Look], floating: list[bool], seconds: float, is_alone: bool,
+    ) -> None:
+        """
+        Keep what is no known object as tentative ones, until it has been seen often enough.
+
+        :param floating: which looks show something in the air, which is none
+        """
         tentative = [track for track in self._tracks if track.is_tentative]
         pairs = matched(tentative, looks, seconds)
         shown = [track for track in self._shown if track.state == 'visible']
-        for index, look in enumerate(looks):
+        for index, (look, floats) in enumerate(zip(looks, floating)):
             track = pairs.get(index)
+            if floats:
+                if track is not None:
+                    self._tracks.remove(track)
+                continue
             if track is None:
                 track = Track.begun(look, self._clock.now)
                 self._tracks.append(track)
