@@ -17,7 +17,7 @@ TRACKED = (0.35, 1.6, 35.0)
 BACK = (0.2, 1.3, 12.5)
 ELSEWHERE = (np.inf, 1.2, 8.0)
 _RENAMED = 0.3  # cost of another name, beside up to 1 each for place, size and colour
-_SAME = 1.1  # factor of a size up to which all of an object is seen, whatever is before it
+_SAME = 1.05  # factor of a size up to which all of an object is seen, whatever is before it
 _INSIDE = 0.8  # share of its readings by which a sighting lies within objects that are known
 _NO_MATCH = 1e6
 

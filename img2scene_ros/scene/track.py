@@ -35,7 +35,7 @@ _ROTATION_STD = 0.1  # radians, of axes that a box around readings has
 _COVERED = 0.5  # share of what is seen of an object by which another one has taken its place
 _BOX_MARGIN = 0.01  # metres, or a tenth, by which its box is widened to hold its readings
 # Share of what should be seen of it that something nearer hides, by metres, when it is not whole.
-_PART, _NEARER = 0.1, 0.02
+_PART, _NEARER = 0.03, 0.02
 _KEPT_SHARE = 0.8  # of the colour and size so far, beside those of the newest sighting
 
 
@@ -145,6 +145,7 @@ class Track:
 
     - id: 0 while it is tentative
     - state: 'tentative', 'visible', 'hidden', 'out_of_view' or 'lost'
+    - is_whole: its latest sighting shows as much of it as others did
     - detection: of its latest sighting, with the name that fits all of them best
     - placement: of its latest sighting; size: (3,) metres, of views of the whole
     - color: (3,) mean, CIELAB
@@ -166,6 +167,7 @@ class Track:
     id: int = 0
     state: str = 'tentative'
     seen_always: bool = True
+    is_whole: bool = True
     is_stale: bool = False
     model: ObjectModel | None = None
     best: Sighting | None = None
@@ -222,7 +224,7 @@ class Track:
 
         :param is_whole: it shows as much of the object as was seen before
         """
-        self.placement = look.sighting.placement
+        self.placement, self.is_whole = look.sighting.placement, is_whole
         self.names.add(look.sighting)
         self.detection = replace(
             look.sighting.detection, label=self.names.label, hypotheses=self.names.hypotheses)

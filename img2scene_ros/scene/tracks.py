@@ -145,6 +145,7 @@ class Tracker:
     def _miss(self, track: Track, frame: Frame, others: list[Look]) -> None:
         """Find out what became of an object that was not detected."""
         camera_from_world = np.linalg.inv(self._world)
+        track.is_whole = False
         track.detection = track.unseen(frame, camera_from_world)
         std = track.motion.covariance(self._clock.now - track.seen[-1]).diagonal()[:3].max()
         track.state = expected(track.surface, camera_from_world @ track.motion.pose, frame,
@@ -162,14 +163,17 @@ class Tracker:
         """
         Keep what is no known object as tentative ones, until it has been seen often enough.
 
+        What hides a part of an object may leave several pieces of it, which are none.
+
         :param floating: which looks show something in the air, which is none
         """
         tentative = [track for track in self._tracks if track.is_tentative]
         pairs = matched(tentative, looks, seconds)
-        shown = [track for track in self._shown if track.state == 'visible']
+        shown = [track for track in self._shown if track.state != 'out_of_view']
+        broken = [track for track in shown if not track.is_whole]
         for index, (look, floats) in enumerate(zip(looks, floating)):
             track = pairs.get(index)
-            if floats:
+            if floats or is_explained(broken, look):
                 if track is not None:
                     self._tracks.remove(track)
                 continue
