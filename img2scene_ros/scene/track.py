@@ -20,6 +20,8 @@ from img2scene_ros.scene.evidence import sampled
 from img2scene_ros.scene.evidence import visible_points
 from img2scene_ros.scene.names import NameEvidence
 from img2scene_ros.scene.poses import PoseFilter
+from img2scene_ros.scene.registration import Registered
+from img2scene_ros.scene.registration import register
 from img2scene_ros.turning import turned_covariance
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
@@ -36,6 +38,9 @@ _COVERED = 0.5  # share of what is seen of an object by which another one has ta
 _BOX_MARGIN = 0.01  # metres, or a tenth, by which its box is widened to hold its readings
 # Share of what should be seen of it that something nearer hides, by metres, when it is not whole.
 _PART, _NEARER = 0.03, 0.02
+# Share of the readings that a mesh explains, below which they contradict it, for how many seconds
+# until it is stale; share of the newest difference between the middles of mesh and box.
+_LEAST_FIT, _STALE, _OFFSET_SHARE = 0.5, 0.3, 0.2
 _KEPT_SHARE = 0.8  # of the colour and size so far, beside those of the newest sighting
 
 
@@ -243,6 +248,44 @@ class Track:
         pose[:3, 3] = look.position - pose[:3, :3] @ self.offset
         return pose
 
+    def follow(
+        self, look: Look, support: SupportPlane | None, seconds: float, is_whole: bool, now: float,
+    ) -> None:
+        """
+        Go where a look shows it: where its mesh fits the readings, else where its box is.
+
+        While they contradict the mesh for long, it is stale and will be rebuilt.
+
+        :param seconds: since the frame before
+        :param is_whole: it shows as much of the object as was seen before
+        """
+        found = self._registered(look, support, seconds)
+        if found is not None and found.fit >= _LEAST_FIT:
+            self.bad_since = None
+            error = turned_covariance(found.covariance, look.world[:3, :3])
+            self.motion.add(look.world @ found.pose, error, seconds)
+            self.offset += _OFFSET_SHARE * (self._local(look.position) - self.offset)
+            return
+        if found is not None:
+            self.bad_since = now if self.bad_since is None else self.bad_since
+            if now - self.bad_since > _STALE and not self.is_stale:
+                self.is_stale = True
+                self.modelled_quality, self.best = 0.0, None
+        if is_whole:
+            self.motion.add(self.placed(look), look.error, seconds)
+
+    def _registered(
+        self, look: Look, support: SupportPlane | None, seconds: float,
+    ) -> Registered | None:
+        """Return where the mesh fits the readings; None without a mesh or readings."""
+        frame, mask = look.sighting.frame, look.sighting.detection.mask
+        if self.model is None or frame.depth is None or mask is None:
+            return None
+        start = self.motion.pose.copy()
+        start[:3, 3] += self.motion.predicted(seconds)
+        found = register(self.model, frame, mask, np.linalg.inv(look.world) @ start, support)
+        return found if np.isfinite(found.residual) else None
+
     def consider(self, look: Look, better_view: float) -> None:
         """Keep its latest look for the next reconstruction when it is clearly better."""
         quality = look.quality
@@ -279,10 +322,6 @@ class Track:
         masks = [look.sighting.detection.mask for look in others]
         return any(mask is not None and len(rows) > 0
                    and mask[rows, columns].mean() > _COVERED for mask in masks)
-
-    def rebuild(self) -> None:
-        """Ask for a mesh of what is seen from now on, however good the present one is."""
-        self.modelled_quality, self.best = 0.0, None
 
     def wear(self, model: ObjectModel, world: np.ndarray) -> None:
         """

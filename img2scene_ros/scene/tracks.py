@@ -50,6 +50,7 @@ class Tracker:
         self._ids = count(1)
         self._clock = StampClock()
         self._world = np.eye(4)  # from the optical frame of the latest frame
+        self._support: SupportPlane | None = None
 
     def update(
         self, frame: Frame, support: SupportPlane | None, sightings: list[Sighting],
@@ -61,7 +62,7 @@ class Tracker:
         :param frame: with the camera's pose in the world, else that of the world's axes
         :param is_alone: the frame is not one of a stream: all that it shows is there
         """
-        seconds = self._clock.advance(frame.stamp_ns)
+        seconds, self._support = self._clock.advance(frame.stamp_ns), support
         self._world = np.eye(4) if frame.world_from_camera is None else frame.world_from_camera
         looks = [Look(sighting, proxy, self._world)
                  for sighting, proxy in zip(sightings, proxies)]
@@ -136,8 +137,7 @@ class Tracker:
     def _see(self, track: Track, look: Look, seconds: float) -> None:
         """Take in a sighting of a known object."""
         is_whole = shows_all(track, look)
-        if is_whole:
-            track.motion.add(track.placed(look), look.error, seconds)
+        track.follow(look, self._support, seconds, is_whole, self._clock.now)
         track.see(look, self._clock.now, is_whole)
         if not track.is_tentative:
             track.consider(look, self.better_view)
