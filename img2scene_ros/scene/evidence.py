@@ -17,6 +17,8 @@ _MARGIN = 0.005  # metres beyond the noise by which a reading is nearer or farth
 # above which it is seen through; of those in view, that have to be unhidden to tell.
 _IN_VIEW, _THROUGH, _UNHIDDEN = 0.5, 0.6, 0.3
 _FEWEST = 10  # points that tell anything
+# Change of a reading by which it is of something else [m]; least cosine of surface and view.
+_OUTLIER, _GRAZING = 0.1, 0.2
 # What floats: height of its lowest readings above the support, and of those of what the border
 # cuts [m]; depth jump below its lower edge [m]; share of its columns that show air there.
 _LIFTED, _CUT_LIFTED, _JUMP, _AIR = 0.03, 0.1, 0.03, 0.6
@@ -44,15 +46,15 @@ def sampled(model: ObjectModel) -> SurfacePoints:
     return SurfacePoints(points, across[face] / np.maximum(areas[face, None], 1e-12))
 
 
-def visible_points(surface: SurfacePoints, pose: np.ndarray) -> np.ndarray:
+def seen_points(surface: SurfacePoints, pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
-    Return the points on the side towards the camera, (N, 3) metres, optical frame.
+    Return all points, (S, 3) metres, optical frame, and which are on the side to the camera.
 
     :param pose: (4, 4) camera from object
     """
     points = surface.points @ pose[:3, :3].T + pose[:3, 3]
     normals = surface.normals @ pose[:3, :3].T
-    return points[(normals * points).sum(axis=1) < 0.0]
+    return points, (normals * points).sum(axis=1) < 0.0
 
 
 def pixels_of(points: np.ndarray, frame: Frame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -73,12 +75,15 @@ class Expected:
     - hidden: (N,) bool, those in the picture with something nearer, the robot, or no reading
     - nearer: (N,) bool, those with something nearer
     - through: (N,) bool, those with readings behind them
+    - behind: (S,) metres by which readings are behind all points of the surface; NaN for those
+      that are hidden, not in the picture or on the far side
     """
 
     in_view: float
     hidden: np.ndarray
     nearer: np.ndarray
     through: np.ndarray
+    behind: np.ndarray
 
     @property
     def state(self) -> str:
@@ -104,9 +109,9 @@ def expected(surface: SurfacePoints, pose: np.ndarray, frame: Frame, std: float)
     :param pose: (4, 4) camera from object
     :param std: metres by which the place may be off
     """
-    points = visible_points(surface, pose)
-    inside, rows, columns = pixels_of(points, frame)
-    depth = points[inside, 2]
+    points, faces = seen_points(surface, pose)
+    inside, rows, columns = pixels_of(points[faces], frame)
+    depth = points[faces][inside, 2]
     read = np.full(len(depth), np.nan) if frame.depth is None else frame.depth[rows, columns]
     margin = _MARGIN + 3.0 * frame.depth_std(depth) + std
     nearer = read < depth - margin
@@ -114,7 +119,37 @@ def expected(surface: SurfacePoints, pose: np.ndarray, frame: Frame, std: float)
         nearer |= frame.robot[rows, columns]
     hidden = nearer | ~np.isfinite(read)
     in_view = float(inside.mean()) if len(inside) else 0.0
-    return Expected(in_view, hidden, nearer, ~hidden & (read > depth + margin))
+    behind = np.full(len(points), np.nan)
+    behind[np.flatnonzero(faces)[inside]] = np.where(hidden, np.nan, read - depth)
+    return Expected(in_view, hidden, nearer, ~hidden & (read > depth + margin), behind)
+
+
+def moved_by(
+    surface: SurfacePoints, pose: np.ndarray, change: np.ndarray, std: float,
+) -> float:
+    """
+    Tell how much of what changed in the readings is a motion of the object.
+
+    :param pose: (4, 4) camera from object
+    :param change: (S,) metres by which readings went back at the points of the surface, or NaN
+    :param std: metres, of one reading
+    :return: chi-squared of the best small motion, of six degrees of freedom; infinite where too
+        little is seen at both times
+    """
+    seen = np.isfinite(change) & (np.abs(change) < _OUTLIER)
+    if np.count_nonzero(seen) < 2 * _FEWEST:
+        return np.inf
+    points = surface.points[seen] @ pose[:3, :3].T + pose[:3, 3]
+    normals = surface.normals[seen] @ pose[:3, :3].T
+    rays = points / points[:, 2:]
+    slope = (normals * rays).sum(axis=1)
+    slope = np.minimum(slope, -_GRAZING * np.linalg.norm(rays, axis=1))
+    arms = points - points.mean(axis=0)
+    motion = np.column_stack([normals, np.cross(arms, normals)]) / slope[:, None]
+    weights = 1.0 / (1.0 + (change[seen] / (3.0 * std)) ** 2)  # Cauchy's, against edges
+    step = np.linalg.lstsq(motion * weights[:, None], change[seen] * weights, rcond=1e-2)[0]
+    explained = (change[seen] ** 2 - (change[seen] - motion @ step) ** 2) * weights
+    return float(explained.sum() / (2.0 * std ** 2))
 
 
 def floats(

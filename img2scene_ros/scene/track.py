@@ -15,9 +15,10 @@ from img2scene_ros.localization.extents import is_cut
 from img2scene_ros.scene.evidence import SurfacePoints
 from img2scene_ros.scene.evidence import expected
 from img2scene_ros.scene.evidence import floats
+from img2scene_ros.scene.evidence import moved_by
 from img2scene_ros.scene.evidence import pixels_of
 from img2scene_ros.scene.evidence import sampled
-from img2scene_ros.scene.evidence import visible_points
+from img2scene_ros.scene.evidence import seen_points
 from img2scene_ros.scene.names import NameEvidence
 from img2scene_ros.scene.poses import PoseFilter
 from img2scene_ros.scene.registration import Registered
@@ -38,6 +39,10 @@ _COVERED = 0.5  # share of what is seen of an object by which another one has ta
 _BOX_MARGIN = 0.01  # metres, or a tenth, by which its box is widened to hold its readings
 # Share of what should be seen of it that something nearer hides, by metres, when it is not whole.
 _PART, _NEARER = 0.03, 0.02
+# An object rests that was registered so often, and again after so many frames, while the readings
+# show no motion: a chi-squared of six degrees of freedom, whose readings are not independent.
+_REGISTERED, _MOVED = 10, 25.0
+_FIRST_SHIFT = 0.003  # metres by which the middle of sightings scatters, before it is known
 # Share of the readings that a mesh explains, below which they contradict it, for how many seconds
 # until it is stale; share of the newest difference between the middles of mesh and box.
 _LEAST_FIT, _STALE, _OFFSET_SHARE = 0.5, 0.3, 0.2
@@ -190,6 +195,8 @@ class Track:
         self.size = self.placement.size
         self.surface: SurfacePoints = sampled(self.proxy)
         self.offset = np.zeros(3)
+        self._behind: np.ndarray | None = None
+        self._looks, self._until_next, self._shift = 0, 0, _FIRST_SHIFT
 
     @classmethod
     def begun(cls, look: Look, now: float) -> 'Track':
@@ -259,11 +266,14 @@ class Track:
         :param seconds: since the frame before
         :param is_whole: it shows as much of the object as was seen before
         """
+        if self._rests(look, is_whole):
+            return
         found = self._registered(look, support, seconds)
         if found is not None and found.fit >= _LEAST_FIT:
-            self.bad_since = None
+            self.bad_since, self._looks = None, self._looks + 1
             error = turned_covariance(found.covariance, look.world[:3, :3])
-            self.motion.add(look.world @ found.pose, error, seconds)
+            if self.motion.add(look.world @ found.pose, error, seconds):
+                self._looks = 0  # it may go on
             self.offset += _OFFSET_SHARE * (self._local(look.position) - self.offset)
             return
         if found is not None:
@@ -273,6 +283,29 @@ class Track:
                 self.modelled_quality, self.best = 0.0, None
         if is_whole:
             self.motion.add(self.placed(look), look.error, seconds)
+
+    def _rests(self, look: Look, is_whole: bool) -> bool:
+        """
+        Tell whether nothing shows that it has moved since its mesh was last registered.
+
+        Neither do readings lie elsewhere before or behind the mesh than then, nor has the middle
+        of its sightings moved. Of what rests, one in some frames is registered all the same.
+        """
+        if self.model is None or self.motion.velocity.any() or self.bad_since is not None:
+            return False
+        pose = np.linalg.inv(look.world) @ self.motion.pose
+        frame = look.sighting.frame
+        behind = expected(self.surface, pose, frame, _NEARER).behind
+        shift = float(np.linalg.norm(look.position - self.center))
+        usual, self._shift = self._shift, 0.8 * self._shift + 0.2 * min(shift, 2 * self._shift)
+        is_still = self._behind is not None and (not is_whole or shift < 3.0 * usual) and (
+            moved_by(self.surface, pose, behind - self._behind,
+                     float(frame.depth_std(pose[2, 3]))) < _MOVED)
+        self._until_next -= 1
+        if is_still and (self._looks >= _REGISTERED and self._until_next > 0 or not is_whole):
+            return True
+        self._behind, self._until_next = behind, _REGISTERED
+        return False
 
     def _registered(
         self, look: Look, support: SupportPlane | None, seconds: float,
@@ -318,7 +351,8 @@ class Track:
     def is_covered(self, frame: Frame, others: Sequence[Look]) -> bool:
         """Tell whether most of what should be seen of it now belongs to another object."""
         pose = np.linalg.inv(others[0].world) @ self.motion.pose if others else np.eye(4)
-        _, rows, columns = pixels_of(visible_points(self.surface, pose), frame)
+        points, faces = seen_points(self.surface, pose)
+        _, rows, columns = pixels_of(points[faces], frame)
         masks = [look.sighting.detection.mask for look in others]
         return any(mask is not None and len(rows) > 0
                    and mask[rows, columns].mean() > _COVERED for mask in masks)
@@ -335,6 +369,7 @@ class Track:
         self.motion.restart(since @ world @ pose_of(model))
         self.offset = self._local(center)
         self.is_stale, self.bad_since = False, None
+        self._looks, self._behind = 0, None
 
     def move(self, new_from_old: np.ndarray) -> None:
         """Go on in another world."""
@@ -343,8 +378,8 @@ class Track:
 
     def unseen(self, frame: Frame, camera_from_world: np.ndarray) -> Detection:
         """Return the detection of an object that was not detected: a box where it should be."""
-        points = visible_points(self.surface, camera_from_world @ self.motion.pose)
-        _, rows, columns = pixels_of(points, frame)
+        points, faces = seen_points(self.surface, camera_from_world @ self.motion.pose)
+        _, rows, columns = pixels_of(points[faces], frame)
         bbox = np.zeros(4) if not len(rows) else np.array(
             [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], float)
         return replace(self.detection, bbox=bbox, mask=None)
