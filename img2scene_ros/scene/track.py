@@ -310,10 +310,11 @@ class Track:
     def _registered(
         self, look: Look, support: SupportPlane | None, seconds: float,
     ) -> Registered | None:
-        """Return where the mesh fits the readings; None without a mesh or readings."""
+        """Return where the mesh fits the readings; None without either."""
         frame, mask = look.sighting.frame, look.sighting.detection.mask
-        if self.model is None or frame.depth is None or mask is None:
-            return None
+        if self.model is None or self.model.reconstructor == 'box' or (
+                frame.depth is None or mask is None):
+            return None  # a box around an object is not its shape
         start = self.motion.pose.copy()
         start[:3, 3] += self.motion.predicted(seconds)
         found = register(self.model, frame, mask, np.linalg.inv(look.world) @ start, support)
