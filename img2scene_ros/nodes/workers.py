@@ -210,5 +210,6 @@ def _object_differs(
         old.id != new.id
         or old.detection.label != new.detection.label
         or old.model is not new.model
+        or (old.state, old.is_stale) != (new.state, new.is_stale)
         or bool(np.linalg.norm(new.position - old.position) > distance)
         or bool(np.arccos(np.clip(cosine, -1.0, 1.0)) > angle))
