@@ -136,7 +136,7 @@ class Workers:
         if frame is None:
             return
         started = monotonic()
-        self._pipeline.perceive(frame)
+        self._pipeline.perceive(frame, is_streamed=True)
         self._perceived.add(monotonic() - started)
         self._show()
         self._latency.add(monotonic() - pair.arrived)
@@ -210,5 +210,6 @@ def _object_differs(
         old.id != new.id
         or old.detection.label != new.detection.label
         or old.model is not new.model
+        or (old.state, old.is_stale) != (new.state, new.is_stale)
         or bool(np.linalg.norm(new.position - old.position) > distance)
         or bool(np.arccos(np.clip(cosine, -1.0, 1.0)) > angle))

@@ -238,7 +238,7 @@ def test_parameters_describe_themselves(robot: Robot, replay: NodeProcess) -> No
     ('tabletop.min_height', 5.0, 'tabletop.min_height'),
     ('tabletop.min_height', float('nan'), 'tabletop.min_height'),
     ('tabletop.min_height', 'low', 'type'),
-    ('forget_after', 0, 'forget_after'),
+    ('forget_after', -1.0, 'forget_after'),
     ('detector', 'detr', "'detector' only changes while the node is unconfigured"),
     ('depth_noise.model', 'sonar', "'depth_noise.model'.*stereo"),
     ('image_transport', 'pigeon', "'image_transport'.*raw, compressed|unconfigured"),
@@ -253,9 +253,10 @@ def test_bad_parameter_values_are_refused(
 
 def test_parameters_take_effect_while_running(robot: Robot, replay: NodeProcess) -> None:
     assert meshes(next_markers(robot))
-    assert not robot.set_parameter('forget_after', 1)
+    assert not robot.set_parameter('forget_after', 1.0)
     assert not robot.set_parameter('tabletop.max_distance', 0.2)
     assert not robot.set_parameter('markers.show_labels', False)
+    assert robot.call(Trigger, '/img2scene/clear').success, 'else they are still seen there'
     robot.spin_until(
         lambda: not meshes(robot.markers[-1]), 'nothing is within 0.2 m of the camera')
     assert len(robot.markers[-1].markers) == 1, 'what was shown is deleted'
@@ -323,7 +324,7 @@ def test_bad_start_is_mended_without_a_restart(tmp_path: Path) -> None:
     refused('(?=.*tabletop.min_height.*7.0)(?=.*forget_after.*soon)'
             "(?=.*'image_transport' is 'pigeon'; it must be one of raw, compressed)")
     assert not robot.set_parameter('tabletop.min_height', 0.01)
-    assert not robot.set_parameter('forget_after', 5)
+    assert not robot.set_parameter('forget_after', 5.0)
     assert 'one of raw' in robot.set_parameter('image_transport', 'dove')
     assert not robot.set_parameter('image_transport', 'raw')
     assert not robot.change_state('configure')
