@@ -112,7 +112,6 @@ PACKAGES = (
     Package('tf2_ros', ('tf2_ros_py', 'tf2_ros'), 'the parameter support_frame cannot be used',
             FROM_ROS.replace('{package}', 'tf2-ros-py')),
     _ros('launch_ros', 'there is no `ros2 launch`; start the nodes one by one'),
-    _ros('cv_bridge', 'pictures in rare encodings (Bayer, YUV, ...) are refused'),
 )
 
 

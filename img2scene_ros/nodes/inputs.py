@@ -18,8 +18,8 @@ from img2scene_ros.depth import DepthNoise
 from img2scene_ros.errors import InputError
 from img2scene_ros.io.ros_images import camera_from_info
 from img2scene_ros.io.ros_images import color_from_compressed
-from img2scene_ros.nodes.messages import color_from_image
-from img2scene_ros.nodes.messages import depth_from_image
+from img2scene_ros.io.ros_images import color_from_image
+from img2scene_ros.io.ros_images import depth_from_image
 from img2scene_ros.nodes.messages import nanoseconds
 from img2scene_ros.nodes.pairing import Pair
 from img2scene_ros.nodes.pairing import Pairing

@@ -17,8 +17,8 @@ from sensor_msgs.msg import Image
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.errors import InputError
+from img2scene_ros.io.ros_images import color_from_image
 from img2scene_ros.nodes.diagnostics import Problems
-from img2scene_ros.nodes.messages import color_from_image
 from img2scene_ros.nodes.messages import nanoseconds
 from img2scene_ros.nodes.outputs.overlay import OverlayOutput
 from img2scene_ros.nodes.pairing import Pair
