@@ -126,6 +126,21 @@ def depth_from_image(message: Any) -> np.ndarray:
     return _in_metres(_pixels(message, DEPTH[message.encoding], 1, message.height), message)
 
 
+def mask_from_image(message: Any) -> np.ndarray:
+    """
+    Read a mask, as filters publish it that know where the robot is in the picture.
+
+    :param message: sensor_msgs/Image
+    :return: (H, W) bool
+    :raises InputError: another encoding than one of 8 bits, or data that do not fill the image
+    """
+    if message.encoding not in ('mono8', '8UC1'):
+        raise InputError(
+            f"the mask has the encoding '{message.encoding}'; publish it in mono8, where it is 0 "
+            'beside the robot')
+    return _pixels(message, np.uint8, 1, message.height) > 0
+
+
 def depth_from_compressed(message: Any) -> np.ndarray:
     """
     Read a depth image of image_transport's compressedDepth, or a PNG of its `compressed`.

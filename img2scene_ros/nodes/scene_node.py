@@ -37,6 +37,7 @@ from img2scene_ros.errors import OptionError
 from img2scene_ros.nodes.diagnostics import Problems
 from img2scene_ros.nodes.diagnostics import diagnostics
 from img2scene_ros.nodes.diagnostics import resident_memory
+from img2scene_ros.nodes.inputs import InputOptions
 from img2scene_ros.nodes.inputs import Inputs
 from img2scene_ros.nodes.logs import forward_logging
 from img2scene_ros.nodes.outputs import ManagedOutput
@@ -48,7 +49,6 @@ from img2scene_ros.nodes.transforms import Transforms
 from img2scene_ros.nodes.transforms import in_world
 from img2scene_ros.nodes.transforms import support_at
 from img2scene_ros.nodes.workers import Workers
-from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.pipeline import PipelineOptions
@@ -70,20 +70,11 @@ Result = TypeVar('Result')
 
 
 @dataclass(frozen=True)
-class NodeOptions(Options):
+class NodeOptions(InputOptions):
     """What the node listens to, and what it publishes when."""
 
     autostart: bool = option(
         True, 'Configure and activate by itself; false waits for a life-cycle manager',
-        read_only=True)
-    image_transport: str = option(
-        'raw', 'Transport of the picture; compressed listens to image/compressed',
-        choices=('raw', 'compressed'), read_only=True)
-    use_depth: bool = option(
-        True, 'Wait for the depth image of every picture, if somebody publishes depth images',
-        read_only=True)
-    rectified: bool = option(
-        False, "The picture is rectified: camera_info's P holds instead of K and D",
         read_only=True)
     target_frame: str = option(
         '', 'TF frame of the world, z up: objects stay in it while the camera moves, and it tells '
@@ -264,7 +255,7 @@ class SceneNode(LifecycleNode):
                 self._transforms.listen(
                     f"the parameter '{name}' is '{getattr(options, name)}'")
         self._inputs = Inputs(
-            self, self._pairing, options.image_transport, options.use_depth, options.rectified,
+            self, self._pairing, options, self._transforms,
             self._depth_noise_group.read(self))
         undo.callback(self._inputs.destroy)
         for output in self._outputs.values():
@@ -439,6 +430,10 @@ class SceneNode(LifecycleNode):
                 self._problems.solved('camera')
             elif monotonic() - self._active_since > GRACE:
                 self._problems.report('camera', missing)
+            if doubts := self._inputs.doubts():
+                self._problems.report('input', '; '.join(doubts))
+            else:
+                self._problems.solved('input')
         self._publish_diagnostics()
 
     def _present_problems(self) -> list[str]:
