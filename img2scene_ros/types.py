@@ -129,16 +129,18 @@ class Frame:
                 f'the mask of the robot has {self.robot.shape[1]}x{self.robot.shape[0]} pixels, '
                 f'the picture {width}x{height}; publish the mask of this picture')
         if self.depth is not None:
-            if self.camera.has_distortion:
-                self._leave_out(~np.isfinite(self.camera.rays[..., 0]))
-            if self.robot is not None:
-                self._leave_out(self.robot)
+            is_read = self._is_read
+            if not is_read.all():
+                object.__setattr__(
+                    self, 'depth', np.where(is_read, self.depth, np.float32(np.nan)))
 
-    def _leave_out(self, pixels: np.ndarray) -> None:
-        """Count readings as not read."""
-        if pixels.any():
-            object.__setattr__(
-                self, 'depth', np.where(pixels, np.float32(np.nan), self.depth))
+    @property
+    def _is_read(self) -> np.ndarray:
+        """Tell which pixels may have readings: those that a ray reaches, beside the robot."""
+        is_read = np.ones(self.shape, bool)
+        if self.camera.has_distortion:
+            is_read &= np.isfinite(self.camera.rays[..., 0])
+        return is_read if self.robot is None else is_read & ~self.robot
 
     @property
     def shape(self) -> tuple[int, int]:
