@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import Field
 from dataclasses import dataclass
 from dataclasses import fields
+from difflib import get_close_matches
 from typing import Any
 from typing import Generic
 from typing import TypeVar
@@ -106,6 +107,18 @@ class ParameterGroup(Generic[Kind]):
 
     def _naming_parameter(self, error: OptionError) -> str:
         return str(error).replace("option '", f"parameter '{self.prefix}", 1)
+
+
+def warn_of_unknown(node: Node) -> None:
+    """Warn of start-up values for parameters that the node did not declare: misspelt ones."""
+    for name in sorted(node._parameter_overrides):  # rclpy has no other way to ask
+        if node.has_parameter(name) or name.startswith('qos_overrides.'):
+            continue
+        near = get_close_matches(name, node._parameters, 1)
+        node.get_logger().warning(
+            f"there is no parameter '{name}', so its value is not used; " + (
+                f"did you mean '{near[0]}'?" if near else
+                f'`ros2 param list {node.get_fully_qualified_name()}` lists them all'))
 
 
 def _declare(node: Node, name: str, declared: Field[Any], ignore_override: bool = False) -> None:

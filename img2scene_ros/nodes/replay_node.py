@@ -27,6 +27,7 @@ from img2scene_ros.nodes.messages import image_from_color
 from img2scene_ros.nodes.messages import image_from_depth
 from img2scene_ros.nodes.messages import info_from_camera
 from img2scene_ros.nodes.parameters import ParameterGroup
+from img2scene_ros.nodes.parameters import warn_of_unknown
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.types import Frame
@@ -72,6 +73,7 @@ class ReplayNode(Node):
         self.is_done = False
         group = ParameterGroup(ReplayOptions)
         wrong = group.declare(self)
+        warn_of_unknown(self)
         if wrong:
             raise OptionError('; '.join(wrong.values()))
         self._options = group.read(self)

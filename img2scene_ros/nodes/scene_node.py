@@ -43,6 +43,7 @@ from img2scene_ros.nodes.outputs import Output
 from img2scene_ros.nodes.pairing import Pair
 from img2scene_ros.nodes.pairing import Pairing
 from img2scene_ros.nodes.parameters import ParameterGroup
+from img2scene_ros.nodes.parameters import warn_of_unknown
 from img2scene_ros.nodes.transforms import SupportFrame
 from img2scene_ros.nodes.workers import Workers
 from img2scene_ros.options import Options
@@ -146,6 +147,7 @@ class SceneNode(LifecycleNode):
         self._wrong: dict[str, str] = {}  # start-up values that are not allowed
         for group in self._groups:
             self._wrong |= group.declare(self)
+        warn_of_unknown(self)
         self.add_on_set_parameters_callback(self._on_parameters)
 
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)

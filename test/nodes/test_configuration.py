@@ -61,6 +61,33 @@ def test_parameter_file_is_as_it_is_generated() -> None:
     assert FILE.read_text() == parameter_file(), 'run make config'
 
 
+def test_misspelt_parameters_are_said_with_the_nearest_name(
+    tmp_path: Path, frames_folder: Path,
+) -> None:
+    """From YAML and the command line, of both nodes; right ones and QoS overrides are not."""
+    file = tmp_path / 'parameters.yaml'
+    file.write_text(
+        '/**: {ros__parameters: {tabletop.min_hight: 0.01, tabletop.gap: 0.01, xyz: 1,'
+        ' qos_overrides./clock.subscription.depth: 3}}')
+    robot = Robot(free_domain())
+    scene = NodeProcess(
+        'scene_node', robot.domain, tmp_path, '-p', 'autostart:=false', '-p', 'detectr:=tabletop',
+        '--params-file', str(file))
+    replay = NodeProcess(
+        'replay_node', robot.domain, tmp_path, '-p', f'folder:={frames_folder / "ycb_3"}',
+        '-p', 'rte:=3.0')
+    robot.spin_until(lambda: 'waiting to be configured' in scene.log, 'the scene node runs')
+    robot.spin_until(lambda: 'playing' in replay.log, 'the replay node runs')
+    one, two, three = scene.complaints()
+    assert "'detectr'" in one and "'detector'" in one
+    assert "'tabletop.min_hight'" in two and "'tabletop.min_height'" in two
+    assert "'xyz'" in three and 'param list /img2scene' in three
+    replayed, = replay.complaints()
+    assert "'rte'" in replayed and "'rate'" in replayed
+    robot.close()
+    assert scene.stop() == replay.stop() == 0
+
+
 @pytest.fixture
 def layout() -> dict[str, Any]:
     return yaml.safe_load((ROOT / 'config' / 'img2scene.rviz').read_text())
