@@ -75,12 +75,12 @@ class PipelineOptions(Options):
         'auto', 'What finds the objects: auto (a network that gives names and, with a depth '
         'camera, tabletop, merged), tabletop (whatever stands on a plane, without names; needs no '
         'torch), coco (a bundled network of 80 classes) or detr (a transformers model)',
-        read_only=True)
+        group='detectors', read_only=True)
     distance: str = option(
         'auto', 'Where distances come from: sensor (the depth image), plane (where an object '
         'stands), size_prior (how large such things are), monocular (a network), fixed, or auto '
         '(the sensor where it sees the object, else all others, weighted by certainty)',
-        read_only=True)
+        group='distances', read_only=True)
     segmenter: str = option(
         'none', "What segments the boxes of detectors without masks: 'none' (depth, "
         'else colour), or a checkpoint on the Hugging Face Hub (OWNER/NAME) or in a folder: SAM '
@@ -91,7 +91,7 @@ class PipelineOptions(Options):
         'voxel', 'What rebuilds the objects: voxel (a network, with depth or without; where torch '
         'is missing depth_shell takes its place), depth_shell (the seen surface, completed; needs '
         'depth), triposr, shap_e (large networks, from the picture alone), remote (a server; '
-        'pictures leave the machine) or box', read_only=True)
+        'pictures leave the machine) or box', group='reconstructors', read_only=True)
     forget_after: int = option(
         10, 'Frames after which an object that is not seen any more is no longer shown; one whose '
         'place is seen to be empty goes at once',

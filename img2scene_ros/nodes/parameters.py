@@ -20,6 +20,7 @@ from rclpy.parameter import Parameter
 
 from img2scene_ros.errors import OptionError
 from img2scene_ros.options import Options
+from img2scene_ros.registry import backends
 
 Kind = TypeVar('Kind', bound=Options)
 
@@ -151,6 +152,8 @@ def _constraints(declared: Field[Any]) -> list[str]:
         constraints.append(f"at most {rules['high']}")
     if rules['choices']:
         constraints.append('one of ' + ', '.join(rules['choices']))
+    if rules['group']:
+        constraints.append(f"{rules['group']}: {', '.join(sorted(backends(rules['group'])))}")
     if rules['read_only']:
         # Not ROS's read_only: a bad start-up value could then never be fixed.
         constraints.append('changed only while the node is unconfigured')

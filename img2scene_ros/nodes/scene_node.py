@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The scene node: camera topics in, objects with poses and meshes out."""
 
+import json
 import os
 import traceback
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.task import Future
 from std_msgs.msg import Header
+from std_srvs.srv import SetBool
 from std_srvs.srv import Trigger
 
 from img2scene_ros.depth import DepthNoise
@@ -55,6 +57,7 @@ from img2scene_ros.registry import backend
 from img2scene_ros.registry import backends
 from img2scene_ros.scene.export import ExportOptions
 from img2scene_ros.scene.export import export_scene
+from img2scene_ros.scene.export import summary
 from img2scene_ros.types import Frame
 from img2scene_ros.types import Scene
 
@@ -90,7 +93,8 @@ class NodeOptions(Options):
         0.02, 'Greatest difference of the stamps of a picture and its depth image [s]',
         low=0.0, high=1.0)
     outputs: tuple[str, ...] = option(
-        ('markers', 'overlay', 'cloud', 'labels'), 'What to publish, by name', read_only=True)
+        ('markers', 'overlay', 'cloud', 'labels'), 'What to publish, by name', group='outputs',
+        read_only=True)
     republish_distance: float = option(
         0.002, 'The scene is published when an object has moved by so much [m]',
         low=0.0, high=1.0)
@@ -102,6 +106,8 @@ class NodeOptions(Options):
         'do not reach back further [s]', low=0.1, high=3600.0)
     save_directory: str = option(
         '~/.ros/img2scene', 'Where ~/save_scene writes the scene; it replaces the one before')
+    look_timeout: float = option(
+        30.0, 'How long ~/look waits for pictures and meshes [s]', low=0.1, high=3600.0)
 
 
 class SceneNode(LifecycleNode):
@@ -151,10 +157,11 @@ class SceneNode(LifecycleNode):
         self.add_on_set_parameters_callback(self._on_parameters)
 
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
-        # A group of its own: saving one scene at a time holds up nothing but another saving.
-        self.create_service(
-            Trigger, '~/save_scene', self._on_save,
-            callback_group=MutuallyExclusiveCallbackGroup())
+        # Groups of their own: what takes long holds up nothing but another call of the same.
+        for name, callback in (('save_scene', self._on_save), ('look', self._on_look)):
+            self.create_service(
+                Trigger, f'~/{name}', callback, callback_group=MutuallyExclusiveCallbackGroup())
+        self.create_service(SetBool, '~/enable', self._on_enable)
         self.create_service(Trigger, '~/clear', self._on_clear)
         self._change_state_aside()
         # Steady time: a simulation whose clock stands still must not silence the diagnostics.
@@ -395,6 +402,33 @@ class SceneNode(LifecycleNode):
         self.get_logger().error(f'cannot save the scene: {reason}')
         return False, reason
 
+    async def _on_look(
+        self, _: Trigger.Request, response: Trigger.Response,
+    ) -> Trigger.Response:
+        workers, timeout = self._workers, self._node_group.read(self).look_timeout
+        if not workers or not self._inputs:
+            response.message = f'cannot look: the node is {self._state}, not active'
+            return response
+        scene = await _aside(lambda: workers.look(timeout))
+        if scene is None:
+            response.message = (
+                f'no pictures came, or not all meshes were ready, within {timeout:g} s '
+                '(look_timeout)' + ''.join(f'; {line}' for line in self._present_problems()))
+            return response
+        response.success, response.message = True, json.dumps(summary(scene))
+        return response
+
+    def _on_enable(
+        self, request: SetBool.Request, response: SetBool.Response,
+    ) -> SetBool.Response:
+        if not self._workers:
+            response.message = f'the node is {self._state}; configure it first'
+            return response
+        self._workers.is_enabled = request.data
+        response.success = True
+        response.message = 'perceiving' if request.data else 'paused; ~/look still works'
+        return response
+
     def _on_clear(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         workers = self._workers
         if workers:
@@ -419,8 +453,10 @@ class SceneNode(LifecycleNode):
 
     def _publish_diagnostics(self) -> None:
         header = Header(stamp=self.get_clock().now().to_msg())
+        is_paused = self._inputs and self._workers and not self._workers.is_enabled
         self._diagnostics.publish(diagnostics(
-            header, self.get_fully_qualified_name(), self._state, self._present_problems(),
+            header, self.get_fully_qualified_name(),
+            'paused by ~/enable' if is_paused else self._state, self._present_problems(),
             self._measured()))
 
     def _measured(self) -> dict[str, object]:

@@ -169,7 +169,7 @@ def _write(folder: Path, scene: Scene, options: ExportOptions) -> None:
         summaries.append(summary)
     scene = replace(scene, objects=tuple(kept))
     (folder / 'scene.glb').write_bytes(_scene_glb(scene))
-    (folder / 'objects.json').write_text(json.dumps(_summary(scene, summaries), indent=2) + '\n')
+    (folder / 'objects.json').write_text(json.dumps(summary(scene, summaries), indent=2) + '\n')
     (folder / 'overlay.png').write_bytes(_png(draw_overlay(scene)))
     picture = attempt(draw_scene, scene)
     if isinstance(picture, Img2SceneError):
@@ -218,7 +218,14 @@ def _fit(item: SceneObject) -> dict[str, Any]:
                     'depth_residual_m': fit.depth_residual and round(fit.depth_residual, 5)}}
 
 
-def _summary(scene: Scene, objects: list[dict[str, Any]]) -> dict[str, Any]:
+def summary(scene: Scene, objects: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    """
+    Return what objects.json holds.
+
+    :param objects: the objects' entries; None makes them, without the names of files
+    """
+    if objects is None:
+        objects = [_object_summary(item) for item in scene.objects]
     return {
         'frame_id': scene.frame.frame_id,
         'stamp': scene.frame.stamp_ns * 1e-9,
