@@ -21,6 +21,7 @@ setup(
         (f'share/{package_name}', ['package.xml']),
         (f'share/{package_name}/launch', glob('launch/*.launch.py')),
         (f'share/{package_name}/config', glob('config/*.*')),
+        (f'share/{package_name}/config/cameras', glob('config/cameras/*.yaml')),
         (f'share/{package_name}/config/train', glob('config/train/*.yaml')),
         (f'share/{package_name}/scripts', glob('scripts/*')),
         *((f'share/{package_name}/frames/{name}', glob(f'data/frames/{name}/*'))

@@ -89,6 +89,8 @@ class NodeOptions(Options):
     support_frame: str = option(
         '', 'TF frame whose plane z = 0 objects stand on, used where the depth image shows no '
         'plane; empty: none', read_only=True)
+    driver: str = option(
+        '', "The command that starts the camera's driver, said when its topics are missing")
     sync_tolerance: float = option(
         0.02, 'Greatest difference of the stamps of a picture and its depth image [s]',
         low=0.0, high=1.0)
@@ -440,12 +442,22 @@ class SceneNode(LifecycleNode):
         missing = ''
         if self._inputs:
             self._inputs.follow()
-            missing = self._inputs.missing()
+            missing = self._missing(self._inputs)
             if not missing:
                 self._problems.solved('camera')
             elif monotonic() - self._active_since > GRACE:
                 self._problems.report('camera', missing)
         self._publish_diagnostics()
+
+    def _missing(self, inputs: Inputs) -> str:
+        """Return what does not arrive; of a camera whose driver is known also depth images."""
+        options, depth = self._node_group.read(self), self.resolve_topic_name('depth')
+        missing = inputs.missing()
+        if not options.driver:
+            return missing
+        if not missing and options.use_depth and not self.count_publishers(depth):
+            missing = f"nobody publishes depth images on '{depth}', so distances are less exact"
+        return missing and f'{missing}. This camera publishes all with `{options.driver}`'
 
     def _present_problems(self) -> list[str]:
         failure = [self._failure] if self._failure else []
