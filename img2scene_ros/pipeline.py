@@ -60,11 +60,13 @@ from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import Scene
 from img2scene_ros.types import Sighting
 from img2scene_ros.types import SupportPlane
+from img2scene_ros.types import depth_coverage
 
 _LOGGER = logging.getLogger(__name__)
 BACKEND_GROUPS = ('detectors', 'distances', 'reconstructors')
 OTHER_GROUPS = {'export': ExportOptions, 'depth_noise': DepthNoise}  # options of no backend
 _REMEMBERED = 100  # kinds of warnings that are not said again
+_COVERED = 0.6  # share of an object's pixels with readings, below which its mesh is called a guess
 
 
 @dataclass(frozen=True)
@@ -230,7 +232,8 @@ class Pipeline:
         with self._lock:
             for (id, sighting), result in zip(jobs, results):
                 model = result if isinstance(result, ObjectModel) else None
-                self._tracker.finish(id, sighting, model, '' if model else str(result))
+                self._tracker.finish(
+                    id, sighting, model, _guessed(sighting) if model else str(result))
             self.rebuilt += len(jobs)
             self._timing['reconstruct'] = perf_counter() - start
             return None if self._frame is None else self._scene(self._frame)
@@ -499,6 +502,16 @@ def _check_mesh(model: ObjectModel, reconstructor: str) -> None:
         raise ReconstructionError(
             f"the mesh of the reconstructor '{reconstructor}' is damaged: no faces, values that "
             'are not finite, or faces and colours that do not fit its vertices')
+
+
+def _guessed(sighting: Sighting) -> str:
+    """Say how much of an object no reading shows, where that is much and readings placed it."""
+    mask, share = sighting.detection.mask, depth_coverage(sighting.frame, sighting.detection)
+    if mask is None or share is None or share >= _COVERED or 'sensor' not in (
+            sighting.placement.depth_source):
+        return ''
+    return (f'only {share:.0%} of its pixels have depth readings; its mesh is a guess where they '
+            'are missing')
 
 
 def _with_mask(

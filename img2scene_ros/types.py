@@ -181,6 +181,13 @@ class Detection:
         return (edges[:2] + edges[2:]) / 2.0
 
 
+def depth_coverage(frame: Frame, detection: Detection) -> float | None:
+    """Return the share of an object's pixels that have readings; None without depth or mask."""
+    if frame.depth is None or detection.mask is None or not detection.mask.any():
+        return None
+    return float(np.isfinite(frame.depth[detection.mask]).mean())
+
+
 @dataclass(frozen=True, eq=False)
 class Placement:
     """

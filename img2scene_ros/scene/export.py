@@ -46,8 +46,10 @@ from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.rendering.pictures import draw_overlay
 from img2scene_ros.rendering.pictures import draw_scene
+from img2scene_ros.types import Frame
 from img2scene_ros.types import Scene
 from img2scene_ros.types import SceneObject
+from img2scene_ros.types import depth_coverage
 
 # What is in an export; the file that names the others is first.
 ENTRIES = ('objects.json', 'scene.glb', 'scene.png', 'overlay.png', 'meshes', 'collision')
@@ -158,7 +160,7 @@ def _write(folder: Path, scene: Scene, options: ExportOptions) -> None:
     (folder / 'collision').mkdir()
     kept, summaries = [], []
     for item in scene.objects:
-        written = attempt(_object_files, item, options)
+        written = attempt(_object_files, item, scene.frame, options)
         if isinstance(written, Img2SceneError):
             log.warning('%s is not exported: %s', file_stem(item), written)
             continue
@@ -179,7 +181,7 @@ def _write(folder: Path, scene: Scene, options: ExportOptions) -> None:
 
 
 def _object_files(
-    item: SceneObject, options: ExportOptions,
+    item: SceneObject, frame: Frame, options: ExportOptions,
 ) -> tuple[dict[str, bytes], dict[str, Any]]:
     """Return an object's files by their place in the export, and its entry in objects.json."""
     stem = file_stem(item)
@@ -189,7 +191,7 @@ def _object_files(
     names = [f'collision/{stem}.stl'] if len(parts) == 1 else [
         f'collision/{stem}_{number}.stl' for number in range(1, len(parts) + 1)]
     files |= {name: part.export(file_type='stl') for name, part in zip(names, parts)}
-    return files, _object_summary(item) | {
+    return files, _object_summary(item, frame) | {
         'mesh': f'meshes/{stem}.{options.formats[0]}', 'collision': names}
 
 
@@ -235,10 +237,10 @@ def summary(scene: Scene, objects: list[dict[str, Any]] | None = None) -> dict[s
     }
 
 
-def _object_summary(item: SceneObject) -> dict[str, Any]:
+def _object_summary(item: SceneObject, frame: Frame) -> dict[str, Any]:
     import trimesh
 
-    model = item.model
+    model, coverage = item.model, depth_coverage(frame, item.detection)
     mesh = trimesh.Trimesh(model.vertices, model.faces, process=False)
     return {
         'id': item.id,
@@ -252,9 +254,11 @@ def _object_summary(item: SceneObject) -> dict[str, Any]:
         'size_m': np.round(model.size.astype(float), 5).tolist(),
         'position_std_m': np.round(item.position_std, 5).tolist(),
         'depth_source': item.depth_source,
+        'depth_coverage': None if coverage is None else round(coverage, 3),
         'reconstructor': model.reconstructor,
         'triangles': len(model.faces),
         'watertight': bool(mesh.is_watertight),
+        'note': item.note,
     } | _fit(item)
 
 
