@@ -8,6 +8,7 @@ import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Point
 from geometry_msgs.msg import Pose
+from geometry_msgs.msg import Transform
 from PIL import Image as Picture
 from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo
@@ -115,6 +116,16 @@ def pose_from_matrix(position: np.ndarray, rotation: np.ndarray) -> Pose:
     x, y, z, w = Rotation.from_matrix(rotation).as_quat().tolist()
     pose.orientation.x, pose.orientation.y, pose.orientation.z, pose.orientation.w = x, y, z, w
     return pose
+
+
+def transform_from_matrix(matrix: np.ndarray) -> Transform:
+    """Make a transform of a (4, 4) matrix in metres."""
+    pose, transform = pose_from_matrix(matrix[:3, 3], matrix[:3, :3]), Transform()
+    place = pose.position
+    transform.translation.x, transform.translation.y, transform.translation.z = (
+        place.x, place.y, place.z)
+    transform.rotation = pose.orientation
+    return transform
 
 
 def marker_from_mesh(vertices: np.ndarray, faces: np.ndarray, colors: np.ndarray) -> Marker:

@@ -34,6 +34,7 @@ from std_srvs.srv import Trigger
 
 from img2scene_ros.depth import DepthNoise
 from img2scene_ros.errors import Img2SceneError
+from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import OptionError
 from img2scene_ros.nodes.diagnostics import Problems
 from img2scene_ros.nodes.diagnostics import diagnostics
@@ -95,8 +96,8 @@ class NodeOptions(Options):
         0.02, 'Greatest difference of the stamps of a picture and its depth image [s]',
         low=0.0, high=1.0)
     outputs: tuple[str, ...] = option(
-        ('markers', 'overlay', 'cloud', 'labels'), 'What to publish, by name', group='outputs',
-        read_only=True)
+        ('markers', 'overlay', 'cloud', 'labels', 'objects', 'detections', 'tf'),
+        'What to publish, by name; planning_scene is one more', group='outputs', read_only=True)
     republish_distance: float = option(
         0.002, 'The scene is published when an object has moved by so much [m]',
         low=0.0, high=1.0)
@@ -243,7 +244,11 @@ class SceneNode(LifecycleNode):
         if self._pipeline.detector_status:
             self.get_logger().info(f'the detector takes {self._pipeline.detector_status}')
         for name, output in outputs.items():
-            self._outputs[name] = output(self, self._output_groups[name].read(self))
+            try:
+                self._outputs[name] = output(self, self._output_groups[name].read(self))
+            except MissingDependencyError as error:
+                self.get_logger().info(str(error))
+                continue
             self._configured.callback(self._outputs[name].close)
         self._workers = Workers(
             self._pipeline, self._outputs, self._pairing, self._read, self._problems,

@@ -11,7 +11,6 @@ from threading import Lock
 from threading import Thread
 from time import monotonic
 
-import numpy as np
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
 from img2scene_ros.errors import Img2SceneError
@@ -19,6 +18,8 @@ from img2scene_ros.nodes.diagnostics import Problems
 from img2scene_ros.nodes.outputs import Output
 from img2scene_ros.nodes.pairing import Pair
 from img2scene_ros.nodes.pairing import Pairing
+from img2scene_ros.nodes.published import has_moved
+from img2scene_ros.nodes.published import published_poses
 from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.types import Frame
 from img2scene_ros.types import Scene
@@ -234,26 +235,25 @@ class Workers:
 
 def differs(old: Scene | None, new: Scene, distance: float, angle: float) -> bool:
     """
-    Tell whether a scene differs noticeably from another.
+    Tell whether a scene differs noticeably from another, in the frame they are published in.
 
     :param distance: metres an object has moved
     :param angle: radians an object has turned
     """
-    if (old is None or old.frame.frame_id != new.frame.frame_id
-            or len(old.objects) != len(new.objects)):
+    if (old is None or len(old.objects) != len(new.objects)
+            or old.frame.frame_id != new.frame.frame_id
+            or old.frame.world_id != new.frame.world_id):
         return True
+    before, after = published_poses(old), published_poses(new)
     return any(
-        _object_differs(before, after, distance, angle)
-        for before, after in zip(old.objects, new.objects))
+        _looks_different(one, other) or has_moved(before[one.id], after[other.id], distance, angle)
+        for one, other in zip(old.objects, new.objects))
 
 
-def _object_differs(
-    old: SceneObject, new: SceneObject, distance: float, angle: float,
-) -> bool:
-    cosine = (np.trace(old.rotation.T @ new.rotation) - 1.0) / 2.0
+def _looks_different(old: SceneObject, new: SceneObject) -> bool:
     return (
         old.id != new.id
         or old.detection.label != new.detection.label
         or old.model is not new.model
-        or bool(np.linalg.norm(new.position - old.position) > distance)
-        or bool(np.arccos(np.clip(cosine, -1.0, 1.0)) > angle))
+        or old.state != new.state
+        or old.is_stale != new.is_stale)

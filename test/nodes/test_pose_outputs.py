@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Poses, sizes and names of objects as other nodes read them, in the camera's frame or a world."""
+
+import sys
+from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import trimesh
+from harness import LATCHED
+from interface_packages import make_importable
+from output_stage import WORLD_FROM_CAMERA
+from output_stage import OutputStage
+from rclpy.lifecycle import LifecycleNode
+from scipy.spatial.transform import Rotation
+
+from img2scene_ros.errors import MissingDependencyError
+from img2scene_ros.nodes.messages import nanoseconds
+from img2scene_ros.nodes.outputs import importing_messages
+from img2scene_ros.nodes.outputs.detections import DetectionsOptions
+from img2scene_ros.nodes.outputs.detections import DetectionsOutput
+from img2scene_ros.nodes.outputs.objects import ObjectsOptions
+from img2scene_ros.nodes.outputs.objects import ObjectsOutput
+from img2scene_ros.nodes.outputs.tf import TfOptions
+from img2scene_ros.nodes.outputs.tf import TfOutput
+from img2scene_ros.types import Detection
+from img2scene_ros.types import ObjectModel
+from img2scene_ros.types import SceneObject
+
+vision_msgs = pytest.importorskip('vision_msgs.msg', reason=make_importable())
+tf2_msgs = pytest.importorskip('tf2_msgs.msg', reason=make_importable())
+
+
+def thing(id: int, position: Any = (0.1, 0.2, 1.0), label: str = 'mug', **known: Any) -> Any:
+    box = trimesh.creation.box((0.1, 0.2, 0.3))
+    model = ObjectModel(
+        box.vertices.astype(np.float32), box.faces.astype(np.int32),
+        np.full((8, 3), 100, np.uint8), np.zeros(3), np.eye(3), 'test')
+    # x of the camera is known to 1 mm, y to 2 mm, ..., the turn about its z to .06.
+    known = {'covariance': np.diag([0.001, 0.002, 0.003, 0.04, 0.05, 0.06]) ** 2, **known}
+    return SceneObject(
+        id, Detection(label, 0.9, np.array([2.0, 1, 5, 4])), np.array(position), np.eye(3),
+        depth_source='sensor', model=model, **known)
+
+
+@pytest.fixture
+def stage() -> Iterator[Callable[..., OutputStage]]:
+    stages = []
+
+    def make(output: Callable, options: Any) -> OutputStage:
+        stages.append(OutputStage(output, options))
+        return stages[-1]
+    yield make
+    for one in stages:
+        one.close()
+
+
+def matrix(pose: Any) -> np.ndarray:
+    """Return the matrix of a pose or transform message."""
+    place = getattr(pose, 'position', None) or pose.translation
+    turn = getattr(pose, 'orientation', None) or pose.rotation
+    made = np.eye(4)
+    made[:3, :3] = Rotation.from_quat([turn.x, turn.y, turn.z, turn.w]).as_matrix()
+    made[:3, 3] = place.x, place.y, place.z
+    return made
+
+
+def test_objects_have_pose_covariance_size_and_names(stage: Callable[..., OutputStage]) -> None:
+    stage = stage(ObjectsOutput, ObjectsOptions())
+    received = stage.listen(vision_msgs.Detection3DArray, '/img2scene/objects')
+    mug = thing(7)
+    named = replace(mug.detection, hypotheses=(('mug', 0.7), ('bowl', 0.3)))
+    scene = stage.show(replace(mug, detection=named), thing(9, label='egg', state='hidden'))
+    stage.spin_until(lambda: received)
+    message, = received
+    assert message.header.frame_id == 'camera'
+    assert nanoseconds(message.header.stamp) == scene.frame.stamp_ns
+    first, second = message.detections
+    assert (first.id, second.id) == ('7', '9')
+    assert [(one.hypothesis.class_id, one.hypothesis.score) for one in first.results] == [
+        ('mug', 0.7), ('bowl', 0.3)]
+    assert [(one.hypothesis.class_id, one.hypothesis.score) for one in second.results] == [
+        ('egg', 0.9)]
+    np.testing.assert_allclose(matrix(first.bbox.center), mug.pose)
+    size = first.bbox.size
+    np.testing.assert_allclose([size.x, size.y, size.z], [0.1, 0.2, 0.3], atol=1e-6)
+    np.testing.assert_allclose(
+        np.reshape(first.results[0].pose.covariance, (6, 6)), mug.covariance)
+
+
+def test_objects_are_in_the_world_when_it_is_known(stage: Callable[..., OutputStage]) -> None:
+    stage = stage(ObjectsOutput, ObjectsOptions())
+    received = stage.listen(vision_msgs.Detection3DArray, '/img2scene/objects')
+    stage.show(thing(7, (0.1, 0.2, 1.5)), world=WORLD_FROM_CAMERA)
+    stage.spin_until(lambda: received)
+    found, = received[0].detections
+    assert found.header.frame_id == received[0].header.frame_id == 'map'
+    # The camera looks along x from (1, 2, 3): to the right y is less, downwards z is.
+    place = found.bbox.center.position
+    np.testing.assert_allclose([place.x, place.y, place.z], [1 + 1.5, 2 - 0.1, 3 - 0.2])
+    # The world's x is the camera's z, and so on: its variances change places.
+    covariance = np.reshape(found.results[0].pose.covariance, (6, 6))
+    np.testing.assert_allclose(
+        np.sqrt(np.diag(covariance)), [0.003, 0.001, 0.002, 0.06, 0.04, 0.05])
+    np.testing.assert_allclose(covariance, np.diag(np.diag(covariance)), atol=1e-12)
+
+
+def test_detections_are_what_the_picture_shows(stage: Callable[..., OutputStage]) -> None:
+    stage = stage(DetectionsOutput, DetectionsOptions())
+    boxes = stage.listen(vision_msgs.Detection2DArray, '/img2scene/detections')
+    infos = stage.listen(vision_msgs.LabelInfo, '/img2scene/label_info', LATCHED)
+    for _ in range(2):
+        stage.show(thing(7), thing(9, label='egg', state='hidden'), world=WORLD_FROM_CAMERA)
+    stage.spin_until(lambda: len(boxes) == 2)
+    found, = boxes[0].detections
+    assert found.id == '7' and found.header.frame_id == 'camera', 'boxes are in the picture'
+    assert found.results[0].hypothesis.class_id == 'mug'
+    place = found.bbox.center.position
+    assert (place.x, place.y, found.bbox.size_x, found.bbox.size_y) == (3.5, 2.5, 3.0, 3.0)
+    assert len(infos) == 1, 'names are sent when they change'
+    late = stage.listen(vision_msgs.LabelInfo, '/img2scene/label_info', LATCHED)
+    stage.spin_until(lambda: late)
+    assert {one.class_id: one.class_name for one in late[0].class_map} == {7: 'mug', 9: 'egg'}
+
+
+def test_every_object_has_a_tf_frame_once_per_picture(stage: Callable[..., OutputStage]) -> None:
+    stage = stage(TfOutput, TfOptions())
+    received = stage.listen(tf2_msgs.TFMessage, '/tf')
+    mug, book = thing(7), thing(9, (0.0, 0.0, 2.0), 'pocket book')
+    scene = stage.show(mug, book, world=WORLD_FROM_CAMERA)
+    stage.output.show(scene, True)  # as when a mesh has been rebuilt
+    stage.show()
+    stage.show(mug)
+    stage.spin_until(lambda: len(received) >= 2)
+    stage.spin()
+    first, second = received
+    assert [one.child_frame_id for one in first.transforms] == [
+        'img2scene/mug_7', 'img2scene/pocket_book_9']
+    assert {one.header.frame_id for one in first.transforms} == {'map'}
+    assert {nanoseconds(one.header.stamp) for one in first.transforms} == {scene.frame.stamp_ns}
+    np.testing.assert_allclose(
+        matrix(first.transforms[1].transform)[:3, 3], [1 + 2.0, 2, 3], atol=1e-12)
+    np.testing.assert_allclose(
+        matrix(first.transforms[1].transform)[:3, :3], WORLD_FROM_CAMERA[:3, :3], atol=1e-12)
+    assert [one.header.frame_id for one in second.transforms] == ['camera']
+    stage.output.options = TfOptions(publish_tf=False)
+    stage.show(mug)
+    stage.spin()
+    assert len(received) == 2
+
+
+@pytest.mark.parametrize('output, options, package', [
+    (ObjectsOutput, ObjectsOptions, 'vision_msgs'),
+    (DetectionsOutput, DetectionsOptions, 'vision_msgs'),
+    (TfOutput, TfOptions, 'tf2_msgs')])
+def test_missing_messages_are_named(
+    monkeypatch: pytest.MonkeyPatch, output: Callable, options: type, package: str,
+) -> None:
+    monkeypatch.setitem(sys.modules, f'{package}.msg', None)
+    with pytest.raises(MissingDependencyError, match=f'{package}.*outputs'):
+        output(LifecycleNode, options())
+
+
+def test_other_errors_of_an_import_are_not_hidden() -> None:
+    with pytest.raises(ZeroDivisionError), importing_messages('objects', 'vision_msgs'):
+        raise ZeroDivisionError
