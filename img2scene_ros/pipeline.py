@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import fields
 from dataclasses import replace
+from functools import partial
 from threading import Lock
 from time import perf_counter
 from typing import Any
@@ -20,6 +21,7 @@ import numpy as np
 from img2scene_ros.depth import DepthNoise
 from img2scene_ros.depth import MeasuredNoise
 from img2scene_ros.detection import Detector
+from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection.masks import colored_pixels
 from img2scene_ros.detection.masks import object_mask
 from img2scene_ros.detection.segmenter import Segmenter
@@ -49,6 +51,7 @@ from img2scene_ros.registry import backend
 from img2scene_ros.registry import backends
 from img2scene_ros.scene.export import ExportOptions
 from img2scene_ros.scene.tracks import Tracker
+from img2scene_ros.scene.world import World
 from img2scene_ros.turning import quarters_to_upright
 from img2scene_ros.turning import turn
 from img2scene_ros.turning import turned_back
@@ -66,6 +69,7 @@ _LOGGER = logging.getLogger(__name__)
 BACKEND_GROUPS = ('detectors', 'distances', 'reconstructors')
 OTHER_GROUPS = {'export': ExportOptions, 'depth_noise': DepthNoise}  # options of no backend
 _REMEMBERED = 100  # kinds of warnings that are not said again
+_ROBOT = 0.5  # share of a detection that shows the robot by which it is the robot
 _COVERED = 0.6  # share of an object's pixels with readings, below which its mesh is called a guess
 
 
@@ -94,10 +98,16 @@ class PipelineOptions(Options):
         'is missing depth_shell takes its place), depth_shell (the seen surface, completed; needs '
         'depth), triposr, shap_e (large networks, from the picture alone), remote (a server; '
         'pictures leave the machine) or box', group='reconstructors', read_only=True)
-    forget_after: int = option(
-        10, 'Frames after which an object that is not seen any more is no longer shown; one whose '
-        'place is seen to be empty goes at once',
-        low=1, high=10000)
+    birth_sightings: int = option(
+        3, 'Sightings within birth_time that make an object, in a stream of frames; where they '
+        'come more slowly, one in every frame over that time', low=1, high=1000)
+    birth_time: float = option(1.0, 'See birth_sightings [s]', low=0.0, high=60.0)
+    birth_score: float = option(
+        0.3, "Least mean score of an object's first sightings", low=0.0, high=1.0)
+    forget_after: float = option(
+        60.0, 'Seconds, by the stamps of the pictures, for which an object that is hidden or out '
+        'of view is remembered; one whose place is seen to be empty goes at once [s]',
+        low=0.0, high=1e6)
     better_view: float = option(
         1.5, 'An object is rebuilt when this many times more of it is seen than before',
         low=1.05, high=100.0)
@@ -121,6 +131,7 @@ class _Held:
     """
 
     noise: MeasuredNoise = field(default_factory=MeasuredNoise)
+    world: World = field(default_factory=World)
     support: HeldSupport = field(default_factory=HeldSupport)
     plane: PicturedPlane = field(default_factory=PicturedPlane)
     quarters: int = 0
@@ -158,26 +169,32 @@ class Pipeline:
         self._said: deque[str] = deque(maxlen=_REMEMBERED)  # warnings are said once
         self.rebuilt = 0
         self._lock = Lock()
-        self._tracker = Tracker(options.forget_after, options.better_view)
+        self._tracker = Tracker()
+        self._tell_tracker()
         self._frame: Frame | None = None  # the latest, as it came
         self._held = _Held()
         self._support: SupportPlane | None = None
         self._notes: tuple[str, ...] = ()
         self._timing: dict[str, float] = {}
 
-    def perceive(self, frame: Frame) -> Scene:
+    def perceive(self, frame: Frame, is_streamed: bool = False) -> Scene:
         """
         Detect, localize and track; return the scene with the meshes there are so far.
 
+        :param is_streamed: more frames follow soon: an object is shown when it was seen often
+            enough, so that what noise makes of one frame is none; else at once
         :raises Img2SceneError: the frame lacks what the detector needs
         """
         start = perf_counter()
         as_it_came, held = frame, self._held
-        frame, support = self._supported(frame, held)
+        frame, support = self._supported(_without_robot(frame), held)
+        located = held.world.locate(frame, support)
+        frame, notes = located.frame, [located.note] if located.note else []
         up = frame.up if support is None else support.normal
         quarters = held.quarters if up is None else quarters_to_upright(up, held.quarters)
         frame, support = turned_frame(frame, quarters), turned_plane(support, turn(quarters))
-        found, notes = self.detector.detect(frame, support), []
+        found = [one for one in map(
+            partial(_beside_robot, frame), self.detector.detect(frame, support)) if one]
         is_free = self.options.distance == 'auto'  # distances may come from anything
         is_photo = is_free and support is None and not frame.has_depth
         if not found and frame.depth is not None:
@@ -202,9 +219,11 @@ class Pipeline:
         sightings, proxies = [one for one, _ in seen], [proxy for _, proxy in seen]
         localized = perf_counter()
         with self._lock:
-            if quarters != held.quarters:
-                self._tracker.clear()  # their poses are in the axes of the other turn
-            self._tracker.update(frame, support, sightings, proxies)
+            if located.new_from_old is not None:
+                self._tracker.move(located.new_from_old)
+            if not located.is_followed:
+                self._tracker.lose_all()
+            self._tracker.update(frame, support, sightings, proxies, not is_streamed)
             held.quarters = quarters
             self._frame, self._support, self._notes = as_it_came, support, tuple(notes)
             self._timing.update(detect=detected - start, localize=localized - detected)
@@ -385,7 +404,8 @@ class Pipeline:
     def restart(self) -> None:
         """Begin with another scene, whose ids start at 1 again."""
         with self._lock:
-            self._tracker = Tracker(self.options.forget_after, self.options.better_view)
+            self._tracker = Tracker()
+            self._tell_tracker()
             self._held, self._frame = _Held(), None
 
     def configure(self, settings: dict[str, Any]) -> None:
@@ -411,8 +431,13 @@ class Pipeline:
         for owner, values in changes.items():
             self._used()[owner].options = replace(self._used()[owner].options, **values)
         self.options = options
+        self._tell_tracker()
+
+    def _tell_tracker(self) -> None:
+        options = self.options
         self._tracker.forget_after = options.forget_after
         self._tracker.better_view = options.better_view
+        self._tracker.birth = options.birth_sightings, options.birth_time, options.birth_score
 
     def _used(self) -> dict[str, Any]:
         """Return the backends in use by name."""
@@ -502,6 +527,28 @@ def _check_mesh(model: ObjectModel, reconstructor: str) -> None:
         raise ReconstructionError(
             f"the mesh of the reconstructor '{reconstructor}' is damaged: no faces, values that "
             'are not finite, or faces and colours that do not fit its vertices')
+
+
+def _without_robot(frame: Frame) -> Frame:
+    """Return a frame whose depth has no readings of the robot itself."""
+    if frame.robot is None or frame.depth is None:
+        return frame
+    return replace(frame, depth=np.where(frame.robot, np.float32(np.nan), frame.depth))
+
+
+def _beside_robot(frame: Frame, detection: Detection) -> Detection | None:
+    """Return what a detection shows beside the robot itself; None for the robot."""
+    if frame.robot is None:
+        return detection
+    xmin, ymin, xmax, ymax = np.rint(detection.bbox).astype(int)
+    box = np.s_[ymin:ymax, xmin:xmax]
+    robot = frame.robot[box] if detection.mask is None else frame.robot[detection.mask]
+    if robot.size and robot.mean() > _ROBOT:
+        return None
+    if detection.mask is None or not robot.any():
+        return detection
+    mask = detection.mask & ~frame.robot
+    return replace(detection, mask=mask, bbox=bbox_of(mask))
 
 
 def _guessed(sighting: Sighting) -> str:

@@ -179,7 +179,7 @@ class Workers:
         if frame is None:
             return
         started = monotonic()
-        self._pipeline.perceive(frame)
+        self._pipeline.perceive(frame, is_streamed=True)
         self._perceived.add(monotonic() - started)
         self._show()
         self._latency.add(monotonic() - pair.arrived)
