@@ -46,6 +46,7 @@ setup(
         'console_scripts': [
             'img2scene = img2scene_ros.cli:main',
             'scene_node = img2scene_ros.nodes.process:scene_node',
+            'detector_node = img2scene_ros.nodes.process:detector_node',
             'replay_node = img2scene_ros.nodes.process:replay_node',
         ],
     },

@@ -37,6 +37,8 @@ _TO_RGB = {
     'mono8': cv2.COLOR_GRAY2RGB,
     'mono16': cv2.COLOR_GRAY2RGB,
 }
+LABELS = {'mono8': np.uint8, '8UC1': np.uint8, 'mono16': np.uint16, '16UC1': np.uint16,
+          '32SC1': np.int32}
 
 
 def refuse(message: Any, wanted: str) -> np.ndarray:
@@ -111,6 +113,19 @@ def depth_from_image(
     if message.encoding not in DEPTH:
         return metric_depth(convert(message, 'passthrough'))
     return metric_depth(_pixels(message, *DEPTH[message.encoding]))
+
+
+def labels_from_image(message: Any) -> np.ndarray:
+    """
+    Read an image whose pixels name things: (H, W), whole numbers.
+
+    :raises InputError: an encoding that holds no such numbers, or data that do not fill the image
+    """
+    if message.encoding not in LABELS:
+        raise InputError(
+            f"the label image has the encoding '{message.encoding}'; publish one of "
+            f"{', '.join(LABELS)}")
+    return _pixels(message, LABELS[message.encoding], 1)
 
 
 def camera_from_info(message: Any, rectified: bool = False) -> Camera:

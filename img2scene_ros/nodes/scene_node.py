@@ -33,9 +33,15 @@ from std_srvs.srv import SetBool
 from std_srvs.srv import Trigger
 
 from img2scene_ros.depth import DepthNoise
+from img2scene_ros.detection.topic import TopicDetector
 from img2scene_ros.errors import Img2SceneError
+from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import OptionError
+from img2scene_ros.errors import attempt
+from img2scene_ros.nodes.detection_inputs import DetectedPair
+from img2scene_ros.nodes.detection_inputs import DetectionInputs
+from img2scene_ros.nodes.detection_inputs import DetectionPairing
 from img2scene_ros.nodes.diagnostics import Problems
 from img2scene_ros.nodes.diagnostics import diagnostics
 from img2scene_ros.nodes.diagnostics import resident_memory
@@ -59,6 +65,7 @@ from img2scene_ros.registry import backends
 from img2scene_ros.scene.export import ExportOptions
 from img2scene_ros.scene.export import export_scene
 from img2scene_ros.scene.export import summary
+from img2scene_ros.scene.saved import load_scene
 from img2scene_ros.types import Frame
 from img2scene_ros.types import Scene
 
@@ -108,7 +115,8 @@ class NodeOptions(Options):
         5.0, 'An unchanged scene is published again after so long, for viewers whose transforms '
         'do not reach back further [s]', low=0.1, high=3600.0)
     save_directory: str = option(
-        '~/.ros/img2scene', 'Where ~/save_scene writes the scene; it replaces the one before')
+        '~/.ros/img2scene', 'Where ~/save_scene writes the scene, in place of the one before, and '
+        '~/load_scene reads it')
     look_timeout: float = option(
         30.0, 'How long ~/look waits for pictures and meshes [s]', low=0.1, high=3600.0)
 
@@ -137,6 +145,7 @@ class SceneNode(LifecycleNode):
         # While active:
         self._activated = ExitStack()  # how to undo it
         self._inputs: Inputs | None = None
+        self._detections: DetectionInputs | None = None
         self._support_frame: SupportFrame | None = None
         self._active_since = 0.0
 
@@ -161,7 +170,8 @@ class SceneNode(LifecycleNode):
 
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         # Groups of their own: what takes long holds up nothing but another call of the same.
-        for name, callback in (('save_scene', self._on_save), ('look', self._on_look)):
+        for name, callback in (('save_scene', self._on_save), ('load_scene', self._on_load),
+                               ('look', self._on_look)):
             self.create_service(
                 Trigger, f'~/{name}', callback, callback_group=MutuallyExclusiveCallbackGroup())
         self.create_service(SetBool, '~/enable', self._on_enable)
@@ -250,6 +260,8 @@ class SceneNode(LifecycleNode):
                 self.get_logger().info(str(error))
                 continue
             self._configured.callback(self._outputs[name].close)
+        self._pairing = DetectionPairing() if isinstance(
+            self._pipeline.detector, TopicDetector) else Pairing()
         self._workers = Workers(
             self._pipeline, self._outputs, self._pairing, self._read, self._problems,
             self.get_logger())
@@ -268,6 +280,9 @@ class SceneNode(LifecycleNode):
             self, self._pairing, options.image_transport, options.use_depth, options.rectified,
             self._depth_noise_group.read(self))
         undo.callback(self._inputs.destroy)
+        if isinstance(self._pairing, DetectionPairing):
+            self._detections = DetectionInputs(self, self._pairing)
+            undo.callback(self._detections.destroy)
         for output in self._outputs.values():
             if isinstance(output, ManagedOutput):
                 output.activate()
@@ -276,7 +291,7 @@ class SceneNode(LifecycleNode):
         self.get_logger().info(f'active; listening to {self._inputs.topics}')
 
     def _deactivate(self) -> None:
-        self._inputs = self._support_frame = None
+        self._inputs = self._support_frame = self._detections = None
         self._undo(self._activated)
 
     def _clean_up(self) -> None:
@@ -367,7 +382,10 @@ class SceneNode(LifecycleNode):
         if not inputs.has_camera:
             self._pairing.drop('no camera_info yet')
             return None
-        return self._on_support(inputs.frame(pair))
+        frame = self._on_support(inputs.frame(pair))
+        if self._detections and isinstance(pair, DetectedPair):
+            frame = self._detections.add(frame, pair)
+        return frame
 
     def _on_support(self, frame: Frame) -> Frame:
         """Add the plane that TF knows; without it the frame still shows something."""
@@ -385,29 +403,42 @@ class SceneNode(LifecycleNode):
     async def _on_save(
         self, _: Trigger.Request, response: Trigger.Response,
     ) -> Trigger.Response:
+        # Rendering the pictures takes seconds.
+        return await self._with_scene(response, self._save)
+
+    async def _on_load(
+        self, _: Trigger.Request, response: Trigger.Response,
+    ) -> Trigger.Response:
+        return await self._with_scene(response, self._load)
+
+    async def _with_scene(
+        self, response: Trigger.Response, action: Callable[[Path, Scene], str],
+    ) -> Trigger.Response:
+        """Answer with what an action makes of the directory and the present scene."""
         scene = self._pipeline and self._pipeline.scene
         if not scene:
             response.message = 'there is no scene yet: ' + (
                 '; '.join(self._present_problems()) or f'no frame has arrived ({self._state})')
             return response
         folder = Path(os.path.expanduser(self._node_group.read(self).save_directory))
-        # Rendering the pictures takes seconds.
-        response.success, response.message = await _aside(lambda: self._save(folder, scene))
+        result = await _aside(lambda: attempt(action, folder, scene))
+        response.success, response.message = isinstance(result, str), str(result)
+        if response.success:
+            self.get_logger().info(response.message)
+        else:
+            self.get_logger().error(response.message)
         return response
 
-    def _save(self, folder: Path, scene: Scene) -> tuple[bool, str]:
-        try:
-            export_scene(folder, scene, self._export_group.read(self))
-            message = f'{len(scene.objects)} objects in {folder.resolve()}'
-            self.get_logger().info(f'saved {message}')
-            return True, message
-        except Img2SceneError as error:
-            reason = str(error)
-        except Exception as error:
-            reason = f'unexpected {type(error).__name__}: {error}'
-            self.get_logger().debug(traceback.format_exc())
-        self.get_logger().error(f'cannot save the scene: {reason}')
-        return False, reason
+    def _save(self, folder: Path, scene: Scene) -> str:
+        export_scene(folder, scene, self._export_group.read(self))
+        return f'saved {len(scene.objects)} objects in {folder.resolve()}'
+
+    def _load(self, folder: Path, scene: Scene) -> str:
+        objects, workers = load_scene(folder, scene.frame), self._workers
+        if workers is None:
+            raise InputError(f'the node is {self._state} now')
+        workers.remember(objects)
+        return f'loaded {len(objects)} objects of {folder.resolve()}'
 
     async def _on_look(
         self, _: Trigger.Request, response: Trigger.Response,
@@ -447,6 +478,8 @@ class SceneNode(LifecycleNode):
         missing = ''
         if self._inputs:
             self._inputs.follow()
+            if self._detections:
+                self._detections.follow()
             missing = self._missing(self._inputs)
             if not missing:
                 self._problems.solved('camera')
@@ -457,7 +490,7 @@ class SceneNode(LifecycleNode):
     def _missing(self, inputs: Inputs) -> str:
         """Return what does not arrive; of a camera whose driver is known also depth images."""
         options, depth = self._node_group.read(self), self.resolve_topic_name('depth')
-        missing = inputs.missing()
+        missing = inputs.missing() or (self._detections.missing() if self._detections else '')
         if not options.driver:
             return missing
         if not missing and options.use_depth and not self.count_publishers(depth):

@@ -4,6 +4,7 @@
 import traceback
 from collections import deque
 from collections.abc import Callable
+from collections.abc import Sequence
 from functools import partial
 from threading import Condition
 from threading import Event
@@ -26,7 +27,7 @@ from img2scene_ros.types import Scene
 from img2scene_ros.types import SceneObject
 
 IDLE = 0.2  # seconds between two checks whether to stop
-LOOKS = 3  # pictures that a look takes, so that one with a fault in it does not decide
+MOST_LOOKS = 1000  # as many pictures as `birth_sightings` may ask for
 
 
 class Meter:
@@ -88,7 +89,7 @@ class Workers:
         self._shown_at = 0.0
         self._showing = Lock()
         self._looking = 0  # looks under way
-        self._arrivals: deque[float] = deque(maxlen=LOOKS)  # of the latest pictures perceived
+        self._arrivals: deque[float] = deque(maxlen=MOST_LOOKS)  # of the latest pictures perceived
         self._progress = Condition()  # a picture was perceived, or objects rebuilt
         self._stopping, self._new_work = Event(), Event()
         self._threads = [
@@ -117,6 +118,11 @@ class Workers:
         self._pipeline.clear()
         self._show()
 
+    def remember(self, objects: Sequence[SceneObject]) -> None:
+        """Show objects of another time, in the latest frame, in place of those known now."""
+        self._pipeline.remember(objects)
+        self._show()
+
     def look(self, timeout: float) -> Scene | None:
         """
         Perceive some new pictures, also while disabled, and wait for the meshes of what is seen.
@@ -138,9 +144,9 @@ class Workers:
 
     def _has_looked(self, since: float) -> bool:
         """Tell whether enough pictures have come since, and what they show has its meshes."""
-        scene = self._pipeline.scene
-        return (scene is not None and len(self._arrivals) == LOOKS
-                and self._arrivals[0] >= since
+        scene, looks = self._pipeline.scene, self._pipeline.options.birth_sightings
+        return (scene is not None
+                and sum(arrived >= since for arrived in list(self._arrivals)) >= looks
                 and all(item.is_final for item in scene.objects if item.state == 'visible'))
 
     def _tell_progress(self) -> None:

@@ -227,14 +227,23 @@ def summary(scene: Scene, objects: list[dict[str, Any]] | None = None) -> dict[s
     :param objects: the objects' entries; None makes them, without the names of files
     """
     if objects is None:
-        objects = [_object_summary(item) for item in scene.objects]
+        objects = [_object_summary(item, scene.frame) for item in scene.objects]
     return {
         'frame_id': scene.frame.frame_id,
         'stamp': scene.frame.stamp_ns * 1e-9,
+        **_world(scene.frame),
         'objects': objects,
         'notes': list(scene.notes),
         'timing_s': {stage: round(seconds, 4) for stage, seconds in scene.timing.items()},
     }
+
+
+def _world(frame: Frame) -> dict[str, Any]:
+    """Return where the camera is in the world; nothing where that is not known."""
+    if frame.world_from_camera is None or not frame.world_id:
+        return {}
+    return {'world': {'frame_id': frame.world_id,
+                      'from_camera': np.asarray(frame.world_from_camera, float).tolist()}}
 
 
 def _object_summary(item: SceneObject, frame: Frame) -> dict[str, Any]:

@@ -4,6 +4,7 @@
 import json
 from collections.abc import Callable
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -97,6 +98,36 @@ def test_a_paused_node_leaves_pictures_alone_until_it_is_asked_to_look(
     assert len(robot.markers) == before
     assert enable(robot, True).success
     robot.spin_until(lambda: len(robot.markers) > before, 'it goes on', camera.send)
+
+
+def test_a_saved_scene_comes_back_with_its_ids_and_meshes(
+    robot: Robot, camera: FakeCamera, save_directory: Path,
+) -> None:
+    """What is where it was is known again, and what is not there any more is found out."""
+    before = {item['id']: item for item in look(robot, camera)}
+    assert robot.call(Trigger, '/img2scene/save_scene').success
+    shown = meshes(robot.markers[-1])
+    assert robot.call(Trigger, '/img2scene/clear').success
+    assert {item['id'] for item in look(robot, camera)}.isdisjoint(before)
+    answer = robot.call(Trigger, '/img2scene/load_scene')
+    assert answer.success and str(save_directory) in answer.message
+    after = {item['id']: item for item in look(robot, camera)}
+    assert set(after) == set(before)
+    for id, item in after.items():
+        assert item['triangles'] == before[id]['triangles']
+        np.testing.assert_allclose(item['position_m'], before[id]['position_m'], atol=0.005)
+    assert set(meshes(robot.markers[-1])) == set(shown)
+
+
+def test_a_directory_that_holds_no_scene_is_named(
+    robot: Robot, camera: FakeCamera, save_directory: Path, tmp_path: Path,
+) -> None:
+    before = {item['id'] for item in look(robot, camera)}
+    assert not robot.set_parameter('save_directory', str(tmp_path / 'nothing'))
+    answer = robot.call(Trigger, '/img2scene/load_scene')
+    assert not answer.success and str(tmp_path / 'nothing') in answer.message
+    assert {item['id'] for item in look(robot, camera)} == before
+    assert not robot.set_parameter('save_directory', str(save_directory))
 
 
 def test_services_of_a_node_that_is_not_active_say_so(
