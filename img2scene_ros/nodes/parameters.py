@@ -23,6 +23,7 @@ from img2scene_ros.options import Options
 from img2scene_ros.registry import backends
 
 Kind = TypeVar('Kind', bound=Options)
+UNCONFIGURED = 'changed only while the node is unconfigured'
 
 _TYPES = {
     bool: Parameter.Type.BOOL,
@@ -133,7 +134,7 @@ def _declare(node: Node, name: str, declared: Field[Any], ignore_override: bool 
 def _descriptor(declared: Field[Any]) -> ParameterDescriptor:
     low, high = declared.metadata['low'], declared.metadata['high']
     descriptor = ParameterDescriptor(description=declared.metadata['description'])
-    descriptor.additional_constraints = '; '.join(_constraints(declared))
+    descriptor.additional_constraints = '; '.join(constraints(declared))
     if low is not None and high is not None:
         if type(declared.default) is float:
             descriptor.floating_point_range = [
@@ -143,18 +144,19 @@ def _descriptor(declared: Field[Any]) -> ParameterDescriptor:
     return descriptor
 
 
-def _constraints(declared: Field[Any]) -> list[str]:
+def constraints(declared: Field[Any]) -> list[str]:
+    """Return what an option's value must be, beside its type and a range with two ends."""
     rules = declared.metadata
-    constraints = []
+    found = []
     if rules['low'] is not None and rules['high'] is None:
-        constraints.append(f"at least {rules['low']}")
+        found.append(f"at least {rules['low']}")
     if rules['high'] is not None and rules['low'] is None:
-        constraints.append(f"at most {rules['high']}")
+        found.append(f"at most {rules['high']}")
     if rules['choices']:
-        constraints.append('one of ' + ', '.join(rules['choices']))
+        found.append('one of ' + ', '.join(rules['choices']))
     if rules['group']:
-        constraints.append(f"{rules['group']}: {', '.join(sorted(backends(rules['group'])))}")
+        found.append(f"{rules['group']}: {', '.join(sorted(backends(rules['group'])))}")
     if rules['read_only']:
         # Not ROS's read_only: a bad start-up value could then never be fixed.
-        constraints.append('changed only while the node is unconfigured')
-    return constraints
+        found.append(UNCONFIGURED)
+    return found

@@ -164,11 +164,11 @@ def _write(folder: Path, scene: Scene, options: ExportOptions) -> None:
         if isinstance(written, Img2SceneError):
             log.warning('%s is not exported: %s', file_stem(item), written)
             continue
-        files, summary = written
+        files, entry = written
         for name, content in files.items():
             (folder / name).write_bytes(content)
         kept.append(item)
-        summaries.append(summary)
+        summaries.append(entry)
     scene = replace(scene, objects=tuple(kept))
     (folder / 'scene.glb').write_bytes(_scene_glb(scene))
     (folder / 'objects.json').write_text(json.dumps(summary(scene, summaries), indent=2) + '\n')
@@ -268,6 +268,7 @@ def _object_summary(item: SceneObject, frame: Frame) -> dict[str, Any]:
         'triangles': len(model.faces),
         'watertight': bool(mesh.is_watertight),
         'note': item.note,
+        'state': item.state,
     } | _fit(item)
 
 

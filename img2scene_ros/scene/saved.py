@@ -80,7 +80,7 @@ def _object(folder: Path, entry: dict[str, Any], camera_from_saved: np.ndarray) 
             entry['label'], float(entry['score']), np.array(entry['bbox_xyxy_px'], float),
             hypotheses=names),
         covariance=axes @ np.diag(deviations ** 2) @ axes.T, depth_source=entry['depth_source'],
-        state='out_of_view')
+        note=entry.get('note', ''), state='out_of_view')
 
 
 def _fit(entry: dict[str, Any] | None) -> Fit | None:

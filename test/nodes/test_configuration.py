@@ -18,6 +18,7 @@ from synthetic import GEOMETRIC
 
 from img2scene_ros.nodes.demo_nodes import free_domain
 from img2scene_ros.nodes.parameter_file import parameter_file
+from img2scene_ros.nodes.parameter_tables import with_tables
 from img2scene_ros.nodes.replay_node import OPTICAL
 from img2scene_ros.nodes.replay_node import ReplayOptions
 from img2scene_ros.pipeline import Pipeline
@@ -26,6 +27,7 @@ from img2scene_ros.types import Frame
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / 'config' / 'img2scene.yaml'
+PAGE = ROOT / 'docs' / 'nodes.md'
 
 
 def flat(values: dict[str, Any], prefix: str = '') -> dict[str, Any]:
@@ -67,6 +69,28 @@ def test_a_node_takes_the_parameter_file(tmp_path: Path) -> None:
 
 def test_parameter_file_is_as_it_is_generated() -> None:
     assert FILE.read_text() == parameter_file(), 'run make config'
+
+
+@pytest.mark.parametrize('name, parameters', (
+    ('detector_node', ('-p', 'detector:=tabletop')), ('replay_node', ('-p', 'folder:={frame}'))))
+def test_the_page_of_a_node_has_all_its_parameters(
+    frames_folder: Path, tmp_path: Path, name: str, parameters: tuple[str, ...],
+) -> None:
+    robot = Robot(free_domain())
+    node = NodeProcess(name, robot.domain, tmp_path, *(
+        part.format(frame=frames_folder / 'ycb_3') for part in parameters))
+    service = f"/{name.removesuffix('_node')}/list_parameters"
+    declared = set(robot.call(ListParameters, service).result.names)
+    table = PAGE.read_text().split(f'<!-- parameters of {name} -->')[1].split('<!-- end -->')[0]
+    listed = set(re.findall(r'^\| `([\w.]+)` \|', table, re.MULTILINE))
+    own = {'use_sim_time', 'start_type_description_service'}  # rclpy's
+    assert listed == {one for one in declared if not one.startswith('qos_overrides')} - own
+    assert node.stop() == 0
+    robot.close()
+
+
+def test_tables_of_parameters_are_as_they_are_generated() -> None:
+    assert PAGE.read_text() == with_tables(PAGE.read_text()), 'run make config'
 
 
 def test_misspelt_parameters_are_said_with_the_nearest_name(
