@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The shipped parameter file, RViz layout and launch file fit the nodes."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -139,6 +140,21 @@ def test_rviz_shows_what_the_nodes_publish(layout: dict[str, Any]) -> None:
         assert displays[name]['Topic']['Durability Policy'] == 'Transient Local'
     assert {name for name, display in displays.items() if not display['Enabled']} == {
         'Labels', 'Cloud', 'Frames'}
+
+
+def test_foxglove_shows_what_the_nodes_publish() -> None:
+    layout = json.loads((ROOT / 'config' / 'foxglove.json').read_text())
+    panels = layout['configById']
+
+    def shown(part: Any) -> set[str]:
+        return {part} if isinstance(part, str) else shown(part['first']) | shown(part['second'])
+
+    assert shown(layout['layout']) == set(panels)
+    assert panels['3D!scene']['topics']['/img2scene/markers']['visible']
+    assert panels['3D!scene']['followTf'] == ReplayOptions().body_frame
+    assert panels['Image!overlay']['imageMode']['imageTopic'] == '/img2scene/overlay'
+    assert {panel['serviceName'] for panel in panels.values() if 'serviceName' in panel} == {
+        '/img2scene/look', '/img2scene/clear'}
 
 
 def docks(layout: dict[str, Any]) -> dict[str, bool]:

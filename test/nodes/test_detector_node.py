@@ -44,7 +44,8 @@ def detection(
 ) -> Any:
     """Return a Detection2D of centre, size, and names with scores."""
     one = vision_msgs.Detection2D(id=id)
-    one.bbox.center.position.x, one.bbox.center.position.y, one.bbox.size_x, one.bbox.size_y = box
+    x, y, one.bbox.size_x, one.bbox.size_y = map(float, box)
+    one.bbox.center.position.x, one.bbox.center.position.y = x, y
     one.bbox.center.theta = theta
     for name, score in names:
         result = vision_msgs.ObjectHypothesisWithPose()
