@@ -100,7 +100,7 @@ def _mesh(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, Texture | Non
     if path.suffix != '.glb':
         raise InputError(
             f"the mesh '{path}' is no GLB file; save scenes with glb among export.formats")
-    mesh = trimesh.load_mesh(path, process=False)
+    mesh, = trimesh.load_scene(path, process=False).geometry.values()
     if not np.isfinite(mesh.vertices).all() or not len(mesh.faces):
         raise InputError(f"the mesh '{path}' is empty or damaged; save the scene again")
     # Vertices on the edges of charts were split.
@@ -111,8 +111,7 @@ def _mesh(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, Texture | Non
     faces = joined.reshape(-1)[mesh.faces].astype(np.int32)
     picture = getattr(getattr(mesh.visual, 'material', None), 'baseColorTexture', None)
     if picture is None:
-        light = mesh.visual.vertex_colors[first, :3] / 255.0
-        return vertices, faces, srgb(light), None
+        return vertices, faces, srgb(mesh.visual.vertex_attributes['color'][first, :3]), None
     image, uv = np.array(picture.convert('RGB')), mesh.visual.uv[mesh.faces]
     uv = np.stack([uv[..., 0], 1.0 - uv[..., 1]], axis=-1)  # trimesh counts from the lower edge
     size = np.array(image.shape[1::-1]) - 1

@@ -157,6 +157,29 @@ def test_without_rviz_it_says_so_and_goes_on(launch: Launch, frames_folder: Path
     assert 'Traceback' not in launched.log and 'no parameter' not in launched.log
 
 
+def test_rviz_gets_the_frame_and_topics_of_the_camera(
+    launch: Launch, prefix: Path, tmp_path: Path,
+) -> None:
+    """With a program in RViz's place that writes down its arguments."""
+    (prefix / 'share/ament_index/resource_index/packages/rviz2').touch()
+    (prefix / 'lib/rviz2').mkdir()
+    written = tmp_path / 'arguments'
+    program = prefix / 'lib/rviz2/rviz2'
+    program.write_text(f'#!/bin/sh\necho "$@" > {written}.part\nmv {written}.part {written}\n')
+    program.chmod(0o755)
+    robot = Robot(free_domain())
+    launched = launch(
+        robot.domain, 'camera:=oak', 'namespace:=arm', 'detector:=tabletop',
+        'reconstructor:=depth_shell')
+    robot.spin_until(written.exists, 'RViz is started')
+    robot.close()
+    launched.stop()
+    arguments = written.read_text()
+    assert '-f oak-d-base-frame' in arguments
+    assert 'img2scene.rviz' in arguments and 'image:=oak/rgb/image_rect' in arguments
+    assert '/camera_info:=oak/rgb/camera_info' in arguments, "the Camera display's"
+
+
 def test_camera_sets_topics_under_the_namespace_and_names_its_driver(launch: Launch) -> None:
     robot = Robot(free_domain(), '/arm/img2scene')
     launched = launch(

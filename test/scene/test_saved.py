@@ -56,7 +56,7 @@ def test_objects_come_back_as_they_were(
             np.testing.assert_allclose(item.model.texture.uv, saved.model.texture.uv, atol=1e-5)
         else:
             colors = item.model.colors[item.model.faces].astype(int)
-            assert np.abs(colors - saved.model.colors[saved.model.faces]).max() < 16
+            assert np.abs(colors - saved.model.colors[saved.model.faces]).max() <= 1
 
 
 def test_objects_of_a_world_stay_there_when_the_camera_has_moved(
