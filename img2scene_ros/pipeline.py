@@ -27,6 +27,9 @@ from img2scene_ros.detection.masks import object_mask
 from img2scene_ros.detection.segmenter import Segmenter
 from img2scene_ros.detection.supports import HeldSupport
 from img2scene_ros.detection.supports import why_nothing
+from img2scene_ros.detection.workspace import EVERYWHERE
+from img2scene_ros.detection.workspace import Workspace
+from img2scene_ros.detection.workspace import check_workspace
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import OptionError
@@ -111,6 +114,10 @@ class PipelineOptions(Options):
         60.0, 'Seconds, by the stamps of the pictures, for which an object that is hidden or out '
         'of view is remembered; one whose place is seen to be empty goes at once [s]',
         low=0.0, high=1e6)
+    workspace: tuple[float, ...] = option(
+        EVERYWHERE, 'Box in which objects are: least x, y, z, then greatest x, y, z, in the '
+        'target_frame where TF tells the camera in it, else in the optical frame; all 0: '
+        'everywhere [m]')
     better_view: float = option(
         1.5, 'An object is rebuilt when this many times more of it is seen than before',
         low=1.05, high=100.0)
@@ -123,6 +130,11 @@ class PipelineOptions(Options):
     texture_size: int = option(
         512, 'Greatest side of a texture [pixels]; it has no more than the picture', low=32,
         high=8192)
+
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_workspace(self.workspace)
 
 
 @dataclass(eq=False)
@@ -204,12 +216,14 @@ class Pipeline:
             guess = self.distances.get('fixed', FixedDistance()).options.distance
             support, said = held.plane.find(frame, found, sizes, guess)
             notes.append(said)
-        detections = self._each(
+        workspace = Workspace(self.options.workspace, frame, turn(quarters), as_it_came)
+        detections = self._each(workspace.part_inside, self._each(
             lambda detection: _with_mask(frame, detection, support),
-            self._segmented(frame, found))
+            self._segmented(frame, found)))
         detected = perf_counter()
         seen = self._each(
             lambda detection: self._placed(frame, detection, support), detections)
+        seen = [one for one in seen if workspace.holds(one[0].placement.position)]
         if is_photo or is_free and frame.has_depth:
             reasons = reasons_to_skip(
                 [one.detection for one, _ in seen], [one.placement for one, _ in seen],

@@ -89,7 +89,8 @@ class Frame:
     - depth_noise: how far off readings of the depth sensor may be
     - world_from_camera: (4, 4) pose of the optical frame in the world, where TF or a user tells it
     - world_id: the name of that world, TF's frame
-    - robot: (H, W) bool, pixels that show the robot itself: never an object, but in front of some
+    - robot: (H, W) bool, pixels that show the robot itself: never an object, but in front of some;
+      its readings count as not read
     - detections: what another program detected in the picture; None where none was asked
 
     :raises InputError: arrays whose shape, type or size do not fit each other or the camera
@@ -129,11 +130,17 @@ class Frame:
             raise InputError(
                 f'the mask of the robot has {self.robot.shape[1]}x{self.robot.shape[0]} pixels, '
                 f'the picture {width}x{height}; publish the mask of this picture')
-        if self.depth is not None and self.camera.has_distortion:
-            has_ray = np.isfinite(self.camera.rays[..., 0])
-            if not has_ray.all():
-                object.__setattr__(
-                    self, 'depth', np.where(has_ray, self.depth, np.float32(np.nan)))
+        if self.depth is not None:
+            if self.camera.has_distortion:
+                self._leave_out(~np.isfinite(self.camera.rays[..., 0]))
+            if self.robot is not None:
+                self._leave_out(self.robot)
+
+    def _leave_out(self, pixels: np.ndarray) -> None:
+        """Count readings as not read."""
+        if pixels.any():
+            object.__setattr__(
+                self, 'depth', np.where(pixels, np.float32(np.nan), self.depth))
 
     @property
     def shape(self) -> tuple[int, int]:

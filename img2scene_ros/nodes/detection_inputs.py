@@ -14,10 +14,10 @@ from sensor_msgs.msg import Image
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.io.ros_images import labels_from_image
-from img2scene_ros.nodes.inputs import FollowingSubscription
 from img2scene_ros.nodes.messages import nanoseconds
 from img2scene_ros.nodes.pairing import Pair
 from img2scene_ros.nodes.pairing import Pairing
+from img2scene_ros.nodes.topics import FollowingSubscription
 from img2scene_ros.types import Frame
 
 # Pictures that wait for their detections, as detectors are slower than cameras: 2 s at 30 Hz.
@@ -82,7 +82,7 @@ class DetectionPairing(Pairing):
             if pair is None or labels is None and self.has_labels:
                 continue
             super()._offer(DetectedPair(
-                pair.color, pair.depth, pair.arrived, detections, labels))
+                pair.color, pair.depth, pair.arrived, pair.mask, detections, labels))
             for messages, used in ((self._waiting, pair), (self._detections, detections),
                                    (self._labels, labels)):
                 while used is not None and messages.popleft() is not used:

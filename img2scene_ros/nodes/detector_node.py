@@ -22,6 +22,7 @@ from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import OptionError
 from img2scene_ros.nodes.diagnostics import Problems
 from img2scene_ros.nodes.diagnostics import diagnostics
+from img2scene_ros.nodes.inputs import InputOptions
 from img2scene_ros.nodes.inputs import Inputs
 from img2scene_ros.nodes.logs import forward_logging
 from img2scene_ros.nodes.messages import header_of
@@ -29,8 +30,8 @@ from img2scene_ros.nodes.messages import image_from_labels
 from img2scene_ros.nodes.pairing import Pairing
 from img2scene_ros.nodes.parameters import ParameterGroup
 from img2scene_ros.nodes.parameters import warn_of_unknown
+from img2scene_ros.nodes.transforms import Transforms
 from img2scene_ros.nodes.workers import Meter
-from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.pipeline import PipelineOptions
@@ -40,12 +41,13 @@ from img2scene_ros.types import Frame
 
 TICK = 1.0  # seconds between two diagnostics
 GRACE = 3.0  # seconds a camera may need before its silence is logged
+TF_TIMEOUT = 0.2  # seconds to wait for where a depth camera is that is not the picture's
 IDLE = 0.2  # seconds between two checks whether to stop
 HISTORY = 10  # detections kept for subscribers that are still being connected
 
 
 @dataclass(frozen=True)
-class DetectorNodeOptions(Options):
+class DetectorNodeOptions(InputOptions):
     """What the detector looks at, and which one it is."""
 
     detector: str = option(
@@ -53,15 +55,6 @@ class DetectorNodeOptions(Options):
     segmenter: str = option(
         'none', "What segments the boxes of detectors without masks: 'none', or a checkpoint on "
         'the Hugging Face Hub (OWNER/NAME) or in a folder', read_only=True)
-    image_transport: str = option(
-        'raw', 'Transport of the picture; compressed listens to image/compressed',
-        choices=('raw', 'compressed'), read_only=True)
-    use_depth: bool = option(
-        True, 'Wait for the depth image of every picture, if somebody publishes depth images',
-        read_only=True)
-    rectified: bool = option(
-        False, "The picture is rectified: camera_info's P holds instead of K and D",
-        read_only=True)
     sync_tolerance: float = option(
         0.02, 'Greatest difference of the stamps of a picture and its depth image [s]',
         low=0.0, high=1.0, read_only=True)
@@ -104,8 +97,7 @@ class DetectorNode(Node):
         self._problems = Problems(self.get_logger())
         self._pairing = Pairing(options.sync_tolerance)
         self._inputs = Inputs(
-            self, self._pairing, options.image_transport, options.use_depth, options.rectified,
-            noise.read(self))
+            self, self._pairing, options, Transforms(self, TF_TIMEOUT), noise.read(self))
         self._meter, self._since, self._stopping = Meter(), monotonic(), Event()
         self._worker = Thread(target=self._run, daemon=True)
         self._worker.start()
@@ -169,7 +161,7 @@ class DetectorNode(Node):
 
     def _on_tick(self) -> None:
         self._inputs.follow()
-        missing = self._inputs.missing()
+        missing = '; '.join(filter(None, [self._inputs.missing(), *self._inputs.doubts()]))
         if not missing:
             self._problems.solved('camera')
         elif monotonic() - self._since > GRACE:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Between Options dataclasses and ROS parameters: one parameter per option, declared once."""
 
+from array import array
 from collections.abc import Mapping
 from dataclasses import Field
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from rclpy.parameter import Parameter
 
 from img2scene_ros.errors import OptionError
 from img2scene_ros.options import Options
+from img2scene_ros.options import is_numbers
 from img2scene_ros.registry import backends
 
 Kind = TypeVar('Kind', bound=Options)
@@ -65,7 +67,7 @@ class ParameterGroup(Generic[Kind]):
             name = self.prefix + declared.name
             try:
                 _declare(node, name, declared)
-                self.options(**{declared.name: node.get_parameter(name).value})
+                self.options(**{declared.name: _plain(node.get_parameter(name).value)})
             except (InvalidParameterTypeException, InvalidParameterValueException) as error:
                 reason = str(error).removesuffix(f': {name}')
                 if type(declared.default) is float and 'INTEGER' in reason:
@@ -86,7 +88,7 @@ class ParameterGroup(Generic[Kind]):
         :raises OptionError: a value that is not allowed; the sentence names the parameter
         """
         values = {
-            option: (changes or {}).get(name, node.get_parameter(name).value)
+            option: _plain((changes or {}).get(name, node.get_parameter(name).value))
             for name, option in self.names.items()}
         try:
             return self.options(**values)
@@ -123,9 +125,15 @@ def warn_of_unknown(node: Node) -> None:
                 f'`ros2 param list {node.get_fully_qualified_name()}` lists them all'))
 
 
+def _plain(value: Any) -> Any:
+    """Return a value of a parameter in Python's own types."""
+    return value.tolist() if isinstance(value, array) else value
+
+
 def _declare(node: Node, name: str, declared: Field[Any], ignore_override: bool = False) -> None:
     # By type and not by value: rclpy takes an empty list for an array of bytes.
-    kind = _TYPES[type(declared.default)]
+    kind = (Parameter.Type.DOUBLE_ARRAY if is_numbers(declared.default)
+            else _TYPES[type(declared.default)])
     node.declare_parameter(name, kind, _descriptor(declared), ignore_override)
     if node.get_parameter_or(name).type_ == Parameter.Type.NOT_SET:
         node.set_parameters([Parameter(name, kind, declared.default)])

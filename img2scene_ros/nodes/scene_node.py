@@ -45,6 +45,7 @@ from img2scene_ros.nodes.detection_inputs import DetectionPairing
 from img2scene_ros.nodes.diagnostics import Problems
 from img2scene_ros.nodes.diagnostics import diagnostics
 from img2scene_ros.nodes.diagnostics import resident_memory
+from img2scene_ros.nodes.inputs import InputOptions
 from img2scene_ros.nodes.inputs import Inputs
 from img2scene_ros.nodes.logs import forward_logging
 from img2scene_ros.nodes.outputs import ManagedOutput
@@ -53,9 +54,10 @@ from img2scene_ros.nodes.pairing import Pair
 from img2scene_ros.nodes.pairing import Pairing
 from img2scene_ros.nodes.parameters import ParameterGroup
 from img2scene_ros.nodes.parameters import warn_of_unknown
-from img2scene_ros.nodes.transforms import SupportFrame
+from img2scene_ros.nodes.transforms import Transforms
+from img2scene_ros.nodes.transforms import in_world
+from img2scene_ros.nodes.transforms import support_at
 from img2scene_ros.nodes.workers import Workers
-from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.pipeline import PipelineOptions
@@ -79,20 +81,18 @@ Result = TypeVar('Result')
 
 
 @dataclass(frozen=True)
-class NodeOptions(Options):
+class NodeOptions(InputOptions):
     """What the node listens to, and what it publishes when."""
 
     autostart: bool = option(
         True, 'Configure and activate by itself; false waits for a life-cycle manager',
         read_only=True)
-    image_transport: str = option(
-        'raw', 'Transport of the picture; compressed listens to image/compressed',
-        choices=('raw', 'compressed'), read_only=True)
-    use_depth: bool = option(
-        True, 'Wait for the depth image of every picture, if somebody publishes depth images',
-        read_only=True)
-    rectified: bool = option(
-        False, "The picture is rectified: camera_info's P holds instead of K and D",
+    target_frame: str = option(
+        '', 'TF frame of the world, z up: objects stay in it while the camera moves, and it tells '
+        'what is up; a picture at whose stamp TF does not know the camera in it is skipped; '
+        'empty: none', read_only=True)
+    tf_timeout: float = option(
+        0.2, "How long to wait for the transform of a picture's stamp [s]", low=0.0, high=10.0,
         read_only=True)
     support_frame: str = option(
         '', 'TF frame whose plane z = 0 objects stand on, used where the depth image shows no '
@@ -146,7 +146,8 @@ class SceneNode(LifecycleNode):
         self._activated = ExitStack()  # how to undo it
         self._inputs: Inputs | None = None
         self._detections: DetectionInputs | None = None
-        self._support_frame: SupportFrame | None = None
+        self._transforms: Transforms | None = None
+        self._options = NodeOptions()
         self._active_since = 0.0
 
         self._node_group = ParameterGroup(NodeOptions)
@@ -271,13 +272,17 @@ class SceneNode(LifecycleNode):
 
     def _activate(self) -> None:
         options, undo = self._node_group.read(self), self._activated
+        self._options = options
         undo.callback(self._problems.clear)
         undo.callback(self._pairing.clear)
-        if options.support_frame:
-            self._support_frame = SupportFrame(self, options.support_frame)
-            undo.callback(self._support_frame.close)
+        self._transforms = Transforms(self, options.tf_timeout)
+        undo.callback(self._transforms.close)
+        for name in ('target_frame', 'support_frame'):
+            if getattr(options, name):
+                self._transforms.listen(
+                    f"the parameter '{name}' is '{getattr(options, name)}'")
         self._inputs = Inputs(
-            self, self._pairing, options.image_transport, options.use_depth, options.rectified,
+            self, self._pairing, options, self._transforms,
             self._depth_noise_group.read(self))
         undo.callback(self._inputs.destroy)
         if isinstance(self._pairing, DetectionPairing):
@@ -291,7 +296,7 @@ class SceneNode(LifecycleNode):
         self.get_logger().info(f'active; listening to {self._inputs.topics}')
 
     def _deactivate(self) -> None:
-        self._inputs = self._support_frame = self._detections = None
+        self._inputs = self._transforms = self._detections = None
         self._undo(self._activated)
 
     def _clean_up(self) -> None:
@@ -382,23 +387,38 @@ class SceneNode(LifecycleNode):
         if not inputs.has_camera:
             self._pairing.drop('no camera_info yet')
             return None
-        frame = self._on_support(inputs.frame(pair))
+        frame = inputs.frame(pair)
         if self._detections and isinstance(pair, DetectedPair):
             frame = self._detections.add(frame, pair)
-        return frame
+        return self._in_world(frame)
 
-    def _on_support(self, frame: Frame) -> Frame:
-        """Add the plane that TF knows; without it the frame still shows something."""
-        support_frame = self._support_frame
-        if support_frame is None:
+    def _in_world(self, frame: Frame) -> Frame | None:
+        """
+        Add what TF knows; without the plane the frame still shows something.
+
+        Without the camera's pose nothing is shown, as it would be at a wrong place in the world.
+
+        :raises InputError: TF does not know the camera in `target_frame`
+        """
+        transforms, options = self._transforms, self._options
+        if transforms is None:
+            return None
+        if options.target_frame:
+            try:
+                frame = in_world(frame, transforms, options.target_frame)
+            except InputError:
+                self._pairing.drop('TF does not know the camera')
+                if monotonic() - self._active_since < GRACE:  # TF has only begun to arrive
+                    return None
+                raise
+        if not options.support_frame:
             return frame
         try:
-            support = support_frame.support(frame)
+            frame = replace(frame, support=support_at(frame, transforms, options.support_frame))
+            self._problems.solved('support_frame')
         except Img2SceneError as error:
             self._problems.report('support_frame', str(error))
-            return frame
-        self._problems.solved('support_frame')
-        return replace(frame, support=support)
+        return frame
 
     async def _on_save(
         self, _: Trigger.Request, response: Trigger.Response,
@@ -485,6 +505,10 @@ class SceneNode(LifecycleNode):
                 self._problems.solved('camera')
             elif monotonic() - self._active_since > GRACE:
                 self._problems.report('camera', missing)
+            if doubts := self._inputs.doubts():
+                self._problems.report('input', '; '.join(doubts))
+            else:
+                self._problems.solved('input')
         self._publish_diagnostics()
 
     def _missing(self, inputs: Inputs) -> str:

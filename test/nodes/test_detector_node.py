@@ -93,7 +93,7 @@ def test_pictures_wait_for_detections_of_their_stamp_and_the_newest_counts() -> 
     pairing = DetectionPairing()
     for second in range(1, 6):
         header = header_of('lens', second * SECOND)
-        pairing.add_color(float(second), Image(header=header), alone=True)
+        pairing.add_color(float(second), Image(header=header), partners=())
     assert pairing.take(0.0) is None, 'nobody has looked at them yet'
 
     def detected(second: int) -> Any:

@@ -27,8 +27,8 @@ from std_srvs.srv import Trigger
 from visualization_msgs.msg import Marker
 from visualization_msgs.msg import MarkerArray
 
+from img2scene_ros.io.ros_images import color_from_image
 from img2scene_ros.nodes.demo_nodes import free_domain
-from img2scene_ros.nodes.messages import color_from_image
 from img2scene_ros.registry import backends
 from img2scene_ros.types import Frame
 
