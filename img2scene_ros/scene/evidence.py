@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a depth image says of an object that was not detected, and of what floats before it."""
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +17,11 @@ _MARGIN = 0.005  # metres beyond the noise by which a reading is nearer or farth
 # above which it is seen through; of those in view, that have to be unhidden to tell.
 _IN_VIEW, _THROUGH, _UNHIDDEN = 0.5, 0.6, 0.3
 _FEWEST = 10  # points that tell anything
+# Change of a reading by which it is of something else [m]; least cosine of surface and view.
+_OUTLIER, _GRAZING = 0.1, 0.2
 # What floats: height of its lowest readings above the support, and of those of what the border
-# cuts [m]; depth jump below its lower edge [m]; shares of its columns that show air, or a touch.
-_LIFTED, _CUT_LIFTED, _JUMP, _AIR, _TOUCH = 0.03, 0.1, 0.03, 0.5, 0.1
+# cuts [m]; depth jump below its lower edge [m]; share of its columns that show air there.
+_LIFTED, _CUT_LIFTED, _JUMP, _AIR = 0.03, 0.1, 0.03, 0.6
 _BELOW = np.arange(3, 25, 3)  # pixels below the lower edge, at a picture height of 480
 
 
@@ -43,15 +46,15 @@ def sampled(model: ObjectModel) -> SurfacePoints:
     return SurfacePoints(points, across[face] / np.maximum(areas[face, None], 1e-12))
 
 
-def visible_points(surface: SurfacePoints, pose: np.ndarray) -> np.ndarray:
+def seen_points(surface: SurfacePoints, pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
-    Return the points on the side towards the camera, (N, 3) metres, optical frame.
+    Return all points, (S, 3) metres, optical frame, and which are on the side to the camera.
 
     :param pose: (4, 4) camera from object
     """
     points = surface.points @ pose[:3, :3].T + pose[:3, 3]
     normals = surface.normals @ pose[:3, :3].T
-    return points[(normals * points).sum(axis=1) < 0.0]
+    return points, (normals * points).sum(axis=1) < 0.0
 
 
 def pixels_of(points: np.ndarray, frame: Frame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -63,31 +66,90 @@ def pixels_of(points: np.ndarray, frame: Frame) -> tuple[np.ndarray, np.ndarray,
     return inside, rows[inside], columns[inside]
 
 
-def state_of(surface: SurfacePoints, pose: np.ndarray, frame: Frame, std: float) -> str:
+@dataclass(frozen=True, eq=False)
+class Expected:
     """
-    Tell what a frame shows at the place of an object: 'visible', 'hidden', 'out_of_view', 'lost'.
+    What a frame shows where points on an object should be seen.
 
-    It is lost where the readings see through it. Behind something nearer, the robot, or missing
-    readings it is hidden. Where the readings lie on it, it is there, detected or not.
+    - in_view: share of them in the picture
+    - hidden: (N,) bool, those in the picture with something nearer, the robot, or no reading
+    - nearer: (N,) bool, those with something nearer
+    - through: (N,) bool, those with readings behind them
+    - behind: (S,) metres by which readings are behind all points of the surface; NaN for those
+      that are hidden, not in the picture or on the far side
+    """
+
+    in_view: float
+    hidden: np.ndarray
+    nearer: np.ndarray
+    through: np.ndarray
+    behind: np.ndarray
+
+    @property
+    def state(self) -> str:
+        """
+        Tell what became of the object: 'visible', 'hidden', 'out_of_view' or 'lost'.
+
+        It is lost where the readings see through it. Where they lie on it, it is there, whether
+        it was detected or not.
+        """
+        count, unhidden = len(self.hidden), np.count_nonzero(~self.hidden)
+        if unhidden >= max(_FEWEST, _UNHIDDEN * count) and (
+                np.count_nonzero(self.through) > _THROUGH * unhidden):
+            return 'lost'
+        if self.in_view < _IN_VIEW or count == 0:
+            return 'out_of_view'
+        return 'hidden' if unhidden < 0.5 * count else 'visible'
+
+
+def expected(surface: SurfacePoints, pose: np.ndarray, frame: Frame, std: float) -> Expected:
+    """
+    Look for an object where it should be.
 
     :param pose: (4, 4) camera from object
     :param std: metres by which the place may be off
     """
-    points = visible_points(surface, pose)
-    inside, rows, columns = pixels_of(points, frame)
-    if frame.depth is None or np.count_nonzero(inside) < _FEWEST:
-        return 'hidden' if inside.mean() > _IN_VIEW else 'out_of_view'
-    expected, read = points[inside, 2], frame.depth[rows, columns]
-    margin = _MARGIN + 3.0 * frame.depth_std(expected) + std
-    is_hidden = ~np.isfinite(read) | (read < expected - margin)
+    points, faces = seen_points(surface, pose)
+    inside, rows, columns = pixels_of(points[faces], frame)
+    depth = points[faces][inside, 2]
+    read = np.full(len(depth), np.nan) if frame.depth is None else frame.depth[rows, columns]
+    margin = _MARGIN + 3.0 * frame.depth_std(depth) + std
+    nearer = read < depth - margin
     if frame.robot is not None:
-        is_hidden |= frame.robot[rows, columns]
-    unhidden = read[~is_hidden] > (expected + margin)[~is_hidden]
-    if (len(unhidden) >= max(_FEWEST, _UNHIDDEN * len(read)) and unhidden.mean() > _THROUGH):
-        return 'lost'
-    if inside.mean() < _IN_VIEW:
-        return 'out_of_view'
-    return 'hidden' if is_hidden.mean() > 0.5 else 'visible'
+        nearer |= frame.robot[rows, columns]
+    hidden = nearer | ~np.isfinite(read)
+    in_view = float(inside.mean()) if len(inside) else 0.0
+    behind = np.full(len(points), np.nan)
+    behind[np.flatnonzero(faces)[inside]] = np.where(hidden, np.nan, read - depth)
+    return Expected(in_view, hidden, nearer, ~hidden & (read > depth + margin), behind)
+
+
+def moved_by(
+    surface: SurfacePoints, pose: np.ndarray, change: np.ndarray, std: float,
+) -> float:
+    """
+    Tell how much of what changed in the readings is a motion of the object.
+
+    :param pose: (4, 4) camera from object
+    :param change: (S,) metres by which readings went back at the points of the surface, or NaN
+    :param std: metres, of one reading
+    :return: chi-squared of the best small motion, of six degrees of freedom; infinite where too
+        little is seen at both times
+    """
+    seen = np.isfinite(change) & (np.abs(change) < _OUTLIER)
+    if np.count_nonzero(seen) < 2 * _FEWEST:
+        return np.inf
+    points = surface.points[seen] @ pose[:3, :3].T + pose[:3, 3]
+    normals = surface.normals[seen] @ pose[:3, :3].T
+    rays = points / points[:, 2:]
+    slope = (normals * rays).sum(axis=1)
+    slope = np.minimum(slope, -_GRAZING * np.linalg.norm(rays, axis=1))
+    arms = points - points.mean(axis=0)
+    motion = np.column_stack([normals, np.cross(arms, normals)]) / slope[:, None]
+    weights = 1.0 / (1.0 + (change[seen] / (3.0 * std)) ** 2)  # Cauchy's, against edges
+    step = np.linalg.lstsq(motion * weights[:, None], change[seen] * weights, rcond=1e-2)[0]
+    explained = (change[seen] ** 2 - (change[seen] - motion @ step) ** 2) * weights
+    return float(explained.sum() / (2.0 * std ** 2))
 
 
 def floats(
@@ -120,11 +182,9 @@ def floats(
     below = frame.depth[np.minimum(rows, frame.shape[0] - 1),
                         window[1].start + columns[:, None]]
     below[rows >= frame.shape[0]] = np.nan
-    first = np.argmax(np.isfinite(below), axis=1)  # the edge itself may have no readings
-    jump = below[np.arange(len(below)), first] - edge
-    is_air, touches = jump > _JUMP + noise, np.abs(jump) <= _JUMP + noise  # not where NaN
-    if touches.mean() > _TOUCH:
-        return False
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', RuntimeWarning)  # a column without readings is no air
+        is_air = np.nanmedian(below, axis=1) - edge > _JUMP + noise
     return bool(is_air.mean() > _AIR or is_cut.mean() > _AIR and lowest > _CUT_LIFTED)
 
 

@@ -17,8 +17,8 @@ TRACKED = (0.35, 1.6, 35.0)
 BACK = (0.2, 1.3, 12.5)
 ELSEWHERE = (np.inf, 1.2, 8.0)
 _RENAMED = 0.3  # cost of another name, beside up to 1 each for place, size and colour
+_SAME = 1.05  # factor of a size up to which all of an object is seen, whatever is before it
 _INSIDE = 0.8  # share of its readings by which a sighting lies within objects that are known
-_MARGIN = 0.01  # metres by which their boxes are widened
 _NO_MATCH = 1e6
 
 
@@ -37,19 +37,23 @@ def matched(
 def tracked_cost(track: Track, look: Look, seconds: float) -> float:
     """Return how far a look differs from an object; `_NO_MATCH` when it is another one."""
     place = look.position - track.center - track.motion.predicted(seconds)
-    cost = _cost(track, look, float(np.linalg.norm(place)), TRACKED)
+    apart = float(np.linalg.norm(place))
+    if apart > np.linalg.norm(track.size) + np.linalg.norm(look.sighting.placement.size):
+        return _NO_MATCH
+    cost = _cost(track, look, apart, TRACKED)
     if cost == _NO_MATCH and not track.is_tentative:
         # What hides it in part, or the border, leaves less of it to be seen.
-        inside = float(is_within([track], look).mean())
+        inside = float(track.holds(look.points).mean())
         same_name = look.sighting.detection.label in (track.detection.label, UNNAMED)
         if inside > _INSIDE and same_name:
             return 4.0 - inside
     return cost
 
 
-def same_size(track: Track, look: Look) -> bool:
-    """Tell whether a look shows about as much of an object as was seen of it before."""
-    return _growth(track.size, look.sighting.placement.size) < np.log(TRACKED[1])
+def shows_all(track: Track, look: Look) -> bool:
+    """Tell whether a look shows as much of an object as others did: its box tells its place."""
+    growth = _growth(track.size, look.sighting.placement.size)
+    return growth < np.log(_SAME) or growth < np.log(TRACKED[1]) and not track.is_hidden_in(look)
 
 
 def returned(lost: Sequence[Track], look: Look) -> tuple[Track | None, bool]:
@@ -62,22 +66,14 @@ def returned(lost: Sequence[Track], look: Look) -> tuple[Track | None, bool]:
     return None, False
 
 
-def is_within(tracks: Sequence[Track], look: Look) -> np.ndarray:
-    """Tell which readings of a look lie in the boxes around some objects, (N,) bool."""
-    inside = np.zeros(len(look.points), bool)
-    for track in tracks:
-        pose = track.motion.pose
-        local = (look.points - pose[:3, 3]) @ pose[:3, :3]
-        half = track.shown.size / 2.0
-        inside |= (np.abs(local) < half + np.maximum(_MARGIN, 0.1 * half)).all(axis=1)
-    return inside
-
-
 def is_explained(tracks: Sequence[Track], look: Look) -> bool:
     """Tell whether a look that no object was assigned to shows parts of known ones."""
     label = look.sighting.detection.label
     tracks = [track for track in tracks if label in (track.detection.label, UNNAMED)]
-    return bool(is_within(tracks, look).mean() > _INSIDE)
+    inside = np.zeros(len(look.points), bool)
+    for track in tracks:
+        inside |= track.holds(look.points)
+    return bool(inside.mean() > _INSIDE)
 
 
 def _cost(
@@ -87,6 +83,8 @@ def _cost(
     share, factor, change = limits
     reach = share * np.linalg.norm(placement.size) + 3.0 * np.linalg.norm(placement.position_std)
     place = apart / reach
+    if place > 1.0:
+        return _NO_MATCH
     size = _growth(track.size, placement.size) / np.log(factor)
     color = float(np.linalg.norm(look.color - track.color)) / change
     if max(place, size, color) > 1.0:

@@ -44,28 +44,30 @@ class PoseFilter:
     _last: np.ndarray | None = None  # the latest measurement
     _step: np.ndarray | None = None  # from the one before to it
 
-    def add(self, measured: np.ndarray, error: np.ndarray, seconds: float) -> None:
+    def add(self, measured: np.ndarray, error: np.ndarray, seconds: float) -> bool:
         """
         Take in a measurement.
 
         :param measured: (4, 4) world from object
         :param error: (6, 6), in the axes of the world
         :param seconds: since the one before
+        :return: it has moved
         """
         self._learn(measured)
         self.error = error
         if self.velocity.any():
             self._follow(measured, seconds)
-            return
+            return True
         off = difference(measured, self.pose)
         self._drift = 0.5 * self._drift + 0.5 * off
         if ((_lengths(off) > _JUMP * self._scatter)
                 | (_lengths(self._drift) > _DRIFT * self._scatter)).any():
             self.velocity = 0.5 * off[:3] / seconds
             self._stand(measured)
-        else:
-            self._count = min(self._count + 1, _AVERAGED)
-            self.pose = _moved(self.pose, off / self._count)
+            return True
+        self._count = min(self._count + 1, _AVERAGED)
+        self.pose = _moved(self.pose, off / self._count)
+        return False
 
     def restart(self, pose: np.ndarray) -> None:
         """Go on from another pose, as that of a new mesh; it goes where the old one went."""

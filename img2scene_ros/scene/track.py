@@ -13,12 +13,16 @@ import numpy as np
 
 from img2scene_ros.localization.extents import is_cut
 from img2scene_ros.scene.evidence import SurfacePoints
+from img2scene_ros.scene.evidence import expected
 from img2scene_ros.scene.evidence import floats
+from img2scene_ros.scene.evidence import moved_by
 from img2scene_ros.scene.evidence import pixels_of
 from img2scene_ros.scene.evidence import sampled
-from img2scene_ros.scene.evidence import visible_points
+from img2scene_ros.scene.evidence import seen_points
 from img2scene_ros.scene.names import NameEvidence
 from img2scene_ros.scene.poses import PoseFilter
+from img2scene_ros.scene.registration import Registered
+from img2scene_ros.scene.registration import register
 from img2scene_ros.turning import turned_covariance
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
@@ -32,6 +36,16 @@ _READINGS = 200  # of a sighting that are looked at
 _WITHOUT_READING = 0.1  # what a pixel without a reading is worth beside one that has one
 _ROTATION_STD = 0.1  # radians, of axes that a box around readings has
 _COVERED = 0.5  # share of what is seen of an object by which another one has taken its place
+_BOX_MARGIN = 0.01  # metres, or a tenth, by which its box is widened to hold its readings
+# Share of what should be seen of it that something nearer hides, by metres, when it is not whole.
+_PART, _NEARER = 0.03, 0.02
+# An object rests that was registered so often, and again after so many frames, while the readings
+# show no motion: a chi-squared of six degrees of freedom, whose readings are not independent.
+_REGISTERED, _MOVED = 10, 25.0
+_FIRST_SHIFT = 0.003  # metres by which the middle of sightings scatters, before it is known
+# Share of the readings that a mesh explains, below which they contradict it, for how many seconds
+# until it is stale; share of the newest difference between the middles of mesh and box.
+_LEAST_FIT, _STALE, _OFFSET_SHARE = 0.5, 0.3, 0.2
 _KEPT_SHARE = 0.8  # of the colour and size so far, beside those of the newest sighting
 
 
@@ -91,9 +105,13 @@ class Look:
         if not len(rows):
             return self.position[None]
         some = np.s_[::len(rows) // _READINGS + 1]
-        rays = self.sighting.frame.camera.rays[self.window][rows[some], columns[some]]
-        points = rays * self.depth[rows[some], columns[some], None]
-        return points.astype(float) @ self.world[:3, :3].T + self.world[:3, 3]
+        return self.at(rows[some], columns[some])
+
+    def at(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Return what is read at pixels of the window, (N, 3) metres, world."""
+        rays = self.sighting.frame.camera.rays[self.window][rows, columns]
+        points = (rays * self.depth[rows, columns, None]).astype(float)
+        return points @ self.world[:3, :3].T + self.world[:3, 3]
 
     @cached_property
     def color(self) -> np.ndarray:
@@ -111,9 +129,23 @@ class Look:
             seen = read + _WITHOUT_READING * (seen - read)
         return max(seen, 1.0) * (0.5 if is_cut(self.sighting) else 1.0)
 
-    def floats(self, support: SupportPlane | None) -> bool:
-        """Tell whether it is in the air: an arm, a hand, what they hold."""
-        return floats(self.sighting, self.depth, self.window, support)
+    def floats(self, support: SupportPlane | None, known: Sequence['Track'] = ()) -> bool:
+        """
+        Tell whether it is in the air: an arm, a hand, what they hold.
+
+        :param known: objects of which it may show parts: they are not what floats, nor what it
+            stands on
+        """
+        rows, columns = np.nonzero(np.isfinite(self.depth))
+        points, own = self.at(rows, columns), self.depth.copy()
+        for track in known:
+            inside = track.holds(points)
+            own[rows[inside], columns[inside]] = np.nan
+        if known:  # what is left of their rims is no evidence
+            solid = cv2.morphologyEx(
+                np.isfinite(own).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+            own[solid == 0] = np.nan
+        return floats(self.sighting, own, self.window, support)
 
 
 @dataclass(eq=False)
@@ -123,6 +155,7 @@ class Track:
 
     - id: 0 while it is tentative
     - state: 'tentative', 'visible', 'hidden', 'out_of_view' or 'lost'
+    - is_whole: its latest sighting shows as much of it as others did
     - detection: of its latest sighting, with the name that fits all of them best
     - placement: of its latest sighting; size: (3,) metres, of views of the whole
     - color: (3,) mean, CIELAB
@@ -144,6 +177,7 @@ class Track:
     id: int = 0
     state: str = 'tentative'
     seen_always: bool = True
+    is_whole: bool = True
     is_stale: bool = False
     model: ObjectModel | None = None
     best: Sighting | None = None
@@ -161,6 +195,8 @@ class Track:
         self.size = self.placement.size
         self.surface: SurfacePoints = sampled(self.proxy)
         self.offset = np.zeros(3)
+        self._behind: np.ndarray | None = None
+        self._looks, self._until_next, self._shift = 0, 0, _FIRST_SHIFT
 
     @classmethod
     def begun(cls, look: Look, now: float) -> 'Track':
@@ -211,13 +247,19 @@ class Track:
         pose = self.motion.pose
         return pose[:3, :3] @ self.offset + pose[:3, 3]
 
+    def holds(self, points: np.ndarray) -> np.ndarray:
+        """Tell which points, (N, 3) metres, world, lie in the box around it, (N,) bool."""
+        pose, half = self.motion.pose, self.shown.size / 2.0
+        local = (points - pose[:3, 3]) @ pose[:3, :3]
+        return (np.abs(local) < half + np.maximum(_BOX_MARGIN, 0.1 * half)).all(axis=1)
+
     def see(self, look: Look, now: float, is_whole: bool) -> None:
         """
         Take in a sighting, but for the pose that it shows.
 
         :param is_whole: it shows as much of the object as was seen before
         """
-        self.placement = look.sighting.placement
+        self.placement, self.is_whole = look.sighting.placement, is_whole
         self.names.add(look.sighting)
         self.detection = replace(
             look.sighting.detection, label=self.names.label, hypotheses=self.names.hypotheses)
@@ -235,6 +277,70 @@ class Track:
         pose = self.motion.pose.copy()
         pose[:3, 3] = look.position - pose[:3, :3] @ self.offset
         return pose
+
+    def follow(
+        self, look: Look, support: SupportPlane | None, seconds: float, is_whole: bool, now: float,
+    ) -> None:
+        """
+        Go where a look shows it: where its mesh fits the readings, else where its box is.
+
+        While they contradict the mesh for long, it is stale and will be rebuilt.
+
+        :param seconds: since the frame before
+        :param is_whole: it shows as much of the object as was seen before
+        """
+        if self._rests(look, is_whole):
+            return
+        found = self._registered(look, support, seconds)
+        if found is not None and found.fit >= _LEAST_FIT:
+            self.bad_since, self._looks = None, self._looks + 1
+            error = turned_covariance(found.covariance, look.world[:3, :3])
+            if self.motion.add(look.world @ found.pose, error, seconds):
+                self._looks = 0  # it may go on
+            self.offset += _OFFSET_SHARE * (self._local(look.position) - self.offset)
+            return
+        if found is not None:
+            self.bad_since = now if self.bad_since is None else self.bad_since
+            if now - self.bad_since > _STALE and not self.is_stale:
+                self.is_stale = True
+                self.modelled_quality, self.best = 0.0, None
+        if is_whole:
+            self.motion.add(self.placed(look), look.error, seconds)
+
+    def _rests(self, look: Look, is_whole: bool) -> bool:
+        """
+        Tell whether nothing shows that it has moved since its mesh was last registered.
+
+        Neither do readings lie elsewhere before or behind the mesh than then, nor has the middle
+        of its sightings moved. Of what rests, one in some frames is registered all the same.
+        """
+        if self.model is None or self.motion.velocity.any() or self.bad_since is not None:
+            return False
+        pose = np.linalg.inv(look.world) @ self.motion.pose
+        frame = look.sighting.frame
+        behind = expected(self.surface, pose, frame, _NEARER).behind
+        shift = float(np.linalg.norm(look.position - self.center))
+        usual, self._shift = self._shift, 0.8 * self._shift + 0.2 * min(shift, 2 * self._shift)
+        is_still = self._behind is not None and (not is_whole or shift < 3.0 * usual) and (
+            moved_by(self.surface, pose, behind - self._behind,
+                     float(frame.depth_std(pose[2, 3]))) < _MOVED)
+        self._until_next -= 1
+        if is_still and (self._looks >= _REGISTERED and self._until_next > 0 or not is_whole):
+            return True
+        self._behind, self._until_next = behind, _REGISTERED
+        return False
+
+    def _registered(
+        self, look: Look, support: SupportPlane | None, seconds: float,
+    ) -> Registered | None:
+        """Return where the mesh fits the readings; None without a mesh or readings."""
+        frame, mask = look.sighting.frame, look.sighting.detection.mask
+        if self.model is None or frame.depth is None or mask is None:
+            return None
+        start = self.motion.pose.copy()
+        start[:3, 3] += self.motion.predicted(seconds)
+        found = register(self.model, frame, mask, np.linalg.inv(look.world) @ start, support)
+        return found if np.isfinite(found.residual) else None
 
     def consider(self, look: Look, better_view: float) -> None:
         """Keep its latest look for the next reconstruction when it is clearly better."""
@@ -259,17 +365,20 @@ class Track:
             pose[:3, 3] += center - self.center
             self.motion.restart(pose)
 
+    def is_hidden_in(self, look: Look) -> bool:
+        """Tell whether something nearer hides a part of it."""
+        seen = expected(self.surface, np.linalg.inv(look.world) @ self.motion.pose,
+                        look.sighting.frame, _NEARER)
+        return bool(seen.nearer.mean() > _PART)
+
     def is_covered(self, frame: Frame, others: Sequence[Look]) -> bool:
         """Tell whether most of what should be seen of it now belongs to another object."""
         pose = np.linalg.inv(others[0].world) @ self.motion.pose if others else np.eye(4)
-        _, rows, columns = pixels_of(visible_points(self.surface, pose), frame)
+        points, faces = seen_points(self.surface, pose)
+        _, rows, columns = pixels_of(points[faces], frame)
         masks = [look.sighting.detection.mask for look in others]
         return any(mask is not None and len(rows) > 0
                    and mask[rows, columns].mean() > _COVERED for mask in masks)
-
-    def rebuild(self) -> None:
-        """Ask for a mesh of what is seen from now on, however good the present one is."""
-        self.modelled_quality, self.best = 0.0, None
 
     def wear(self, model: ObjectModel, world: np.ndarray) -> None:
         """
@@ -283,6 +392,7 @@ class Track:
         self.motion.restart(since @ world @ pose_of(model))
         self.offset = self._local(center)
         self.is_stale, self.bad_since = False, None
+        self._looks, self._behind = 0, None
 
     def move(self, new_from_old: np.ndarray) -> None:
         """Go on in another world."""
@@ -291,8 +401,8 @@ class Track:
 
     def unseen(self, frame: Frame, camera_from_world: np.ndarray) -> Detection:
         """Return the detection of an object that was not detected: a box where it should be."""
-        points = visible_points(self.surface, camera_from_world @ self.motion.pose)
-        _, rows, columns = pixels_of(points, frame)
+        points, faces = seen_points(self.surface, camera_from_world @ self.motion.pose)
+        _, rows, columns = pixels_of(points[faces], frame)
         bbox = np.zeros(4) if not len(rows) else np.array(
             [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], float)
         return replace(self.detection, bbox=bbox, mask=None)

@@ -8,11 +8,11 @@ from itertools import count
 import numpy as np
 
 from img2scene_ros.scene.clock import StampClock
-from img2scene_ros.scene.evidence import state_of
+from img2scene_ros.scene.evidence import expected
 from img2scene_ros.scene.matching import is_explained
 from img2scene_ros.scene.matching import matched
 from img2scene_ros.scene.matching import returned
-from img2scene_ros.scene.matching import same_size
+from img2scene_ros.scene.matching import shows_all
 from img2scene_ros.scene.track import Look
 from img2scene_ros.scene.track import Track
 from img2scene_ros.types import Frame
@@ -25,6 +25,7 @@ _MAX_LOST = 100  # objects that may still come back
 # Seconds after which what lies within a known object is an object of its own, and after which one
 # that should be in view is lost where no depth can tell.
 _PERSISTENT, _UNSEEN = 2.0, 2.0
+_MOST_OFF = 0.02  # metres by which the place of an object is in doubt at most, when looked for
 
 
 class Tracker:
@@ -50,6 +51,7 @@ class Tracker:
         self._ids = count(1)
         self._clock = StampClock()
         self._world = np.eye(4)  # from the optical frame of the latest frame
+        self._support: SupportPlane | None = None
 
     def update(
         self, frame: Frame, support: SupportPlane | None, sightings: list[Sighting],
@@ -61,7 +63,7 @@ class Tracker:
         :param frame: with the camera's pose in the world, else that of the world's axes
         :param is_alone: the frame is not one of a stream: all that it shows is there
         """
-        seconds = self._clock.advance(frame.stamp_ns)
+        seconds, self._support = self._clock.advance(frame.stamp_ns), support
         self._world = np.eye(4) if frame.world_from_camera is None else frame.world_from_camera
         looks = [Look(sighting, proxy, self._world)
                  for sighting, proxy in zip(sightings, proxies)]
@@ -74,8 +76,8 @@ class Tracker:
         for track in present:
             if track.id not in seen:
                 self._miss(track, frame, [looks[index] for index in pairs])
-        self._begin([look for index, look in enumerate(looks)
-                     if index not in pairs and not look.floats(support)], seconds, is_alone)
+        new = [look for index, look in enumerate(looks) if index not in pairs]
+        self._begin(new, [look.floats(support, self._shown) for look in new], seconds, is_alone)
         self._forget()
 
     def next_jobs(self, count: int) -> list[tuple[int, Sighting]]:
@@ -145,9 +147,8 @@ class Tracker:
 
     def _see(self, track: Track, look: Look, seconds: float) -> None:
         """Take in a sighting of a known object."""
-        is_whole = same_size(track, look)
-        if is_whole:
-            track.motion.add(track.placed(look), look.error, seconds)
+        is_whole = shows_all(track, look)
+        track.follow(look, self._support, seconds, is_whole, self._clock.now)
         track.see(look, self._clock.now, is_whole)
         if not track.is_tentative:
             track.consider(look, self.better_view)
@@ -155,11 +156,11 @@ class Tracker:
     def _miss(self, track: Track, frame: Frame, others: list[Look]) -> None:
         """Find out what became of an object that was not detected."""
         camera_from_world = np.linalg.inv(self._world)
+        track.is_whole = False
         track.detection = track.unseen(frame, camera_from_world)
-        std = float(np.sqrt(track.motion.covariance(self._clock.now - track.seen[-1])
-                            .diagonal()[:3].max()))
-        track.state = state_of(
-            track.surface, camera_from_world @ track.motion.pose, frame, min(std, 0.02))
+        std = track.motion.covariance(self._clock.now - track.seen[-1]).diagonal()[:3].max()
+        track.state = expected(track.surface, camera_from_world @ track.motion.pose, frame,
+                               min(np.sqrt(std), _MOST_OFF)).state
         since = self._clock.now - track.seen[-1]
         is_measured = frame.depth is not None and 'sensor' in track.placement.depth_source
         if (track.state == 'lost' or since > self.forget_after
@@ -167,13 +168,26 @@ class Tracker:
                 or not is_measured and track.state != 'out_of_view' and since > _UNSEEN):
             _lose(track)
 
-    def _begin(self, looks: list[Look], seconds: float, is_alone: bool) -> None:
-        """Keep what is no known object as tentative ones, until it has been seen often enough."""
+    def _begin(
+        self, looks: list[Look], floating: list[bool], seconds: float, is_alone: bool,
+    ) -> None:
+        """
+        Keep what is no known object as tentative ones, until it has been seen often enough.
+
+        What hides a part of an object may leave several pieces of it, which are none.
+
+        :param floating: which looks show something in the air, which is none
+        """
         tentative = [track for track in self._tracks if track.is_tentative]
         pairs = matched(tentative, looks, seconds)
-        shown = [track for track in self._shown if track.state == 'visible']
-        for index, look in enumerate(looks):
+        shown = [track for track in self._shown if track.state != 'out_of_view']
+        broken = [track for track in shown if not track.is_whole]
+        for index, (look, floats) in enumerate(zip(looks, floating)):
             track = pairs.get(index)
+            if floats or is_explained(broken, look):
+                if track is not None:
+                    self._tracks.remove(track)
+                continue
             if track is None:
                 track = Track.begun(look, self._clock.now)
                 self._tracks.append(track)
