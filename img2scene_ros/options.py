@@ -26,6 +26,7 @@ def option(
     low: float | None = None,
     high: float | None = None,
     choices: tuple[str, ...] = (),
+    group: str = '',
     read_only: bool = False,
 ) -> Any:
     """
@@ -37,11 +38,12 @@ def option(
     :param low: least allowed number
     :param high: greatest allowed number
     :param choices: the allowed strings; empty means any
+    :param group: the backends that it names, as a key of `registry.FOLDERS`; '' if it names none
     :param read_only: cannot be changed while running (it would mean loading a model again)
     """
     return field(default=default, metadata={
         'description': description, 'low': low, 'high': high,
-        'choices': choices, 'read_only': read_only,
+        'choices': choices, 'group': group, 'read_only': read_only,
     })
 
 

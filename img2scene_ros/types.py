@@ -101,6 +101,7 @@ class Frame:
     - world_id: the name of that world, TF's frame
     - robot: (H, W) bool, pixels that show the robot itself: never an object, but in front of some;
       its readings count as not read
+    - detections: what another program detected in the picture; None where none was asked
 
     :raises InputError: arrays whose shape, type or size do not fit each other or the camera
     """
@@ -116,6 +117,7 @@ class Frame:
     world_from_camera: np.ndarray | None = None
     world_id: str = ''
     robot: np.ndarray | None = None
+    detections: 'tuple[Detection, ...] | None' = None
 
     def __post_init__(self) -> None:
         if self.color.ndim != 3 or self.color.shape[2] != 3 or self.color.dtype != np.uint8:

@@ -56,6 +56,8 @@ COLOR: dict[str, tuple[type, int, int | None]] = {
 }
 DEPTH: dict[str, type] = {
     '16UC1': np.uint16, 'mono16': np.uint16, '32FC1': np.float32, '64FC1': np.float64}
+LABELS = {'mono8': np.uint8, '8UC1': np.uint8, 'mono16': np.uint16, '16UC1': np.uint16,
+          '32SC1': np.int32}
 GREY = ('mono8', 'mono16', '8UC1')
 _PLANAR = ('nv12', 'nv21')  # a plane of brightness, then one of colour with half as many rows
 _IN_PAIRS = ('uyvy', 'yuv422', 'yuyv', 'yuv422_yuy2', *_PLANAR)  # columns share a colour
@@ -206,6 +208,19 @@ def from_rvl(data: Any) -> np.ndarray:
     changes = values[np.repeat(sources, lengths) + within]
     image[np.repeat(targets, lengths) + within] = np.cumsum(changes >> 1 ^ -(changes & 1))
     return image.reshape(rows, columns)
+
+
+def labels_from_image(message: Any) -> np.ndarray:
+    """
+    Read an image whose pixels name things: (H, W), whole numbers.
+
+    :raises InputError: an encoding that holds no such numbers, or data that do not fill the image
+    """
+    if message.encoding not in LABELS:
+        raise InputError(
+            f"the label image has the encoding '{message.encoding}'; publish one of "
+            f"{', '.join(LABELS)}")
+    return _pixels(message, LABELS[message.encoding], 1, message.height)
 
 
 def camera_from_info(message: Any, rectified: bool = False) -> Camera:
