@@ -27,8 +27,9 @@ from std_srvs.srv import Trigger
 from visualization_msgs.msg import Marker
 from visualization_msgs.msg import MarkerArray
 
+from img2scene_ros.io.ros_images import color_from_image
 from img2scene_ros.nodes.demo_nodes import free_domain
-from img2scene_ros.nodes.messages import color_from_image
+from img2scene_ros.registry import backends
 from img2scene_ros.types import Frame
 
 FRAME = 'ycb_3'
@@ -233,6 +234,8 @@ def test_parameters_describe_themselves(robot: Robot, replay: NodeProcess) -> No
     assert 'raw, compressed' in transport.additional_constraints
     assert 'unconfigured' in detector.additional_constraints
     assert outputs.type == 9, 'an array of strings'
+    assert set(backends('outputs')) <= set(re.findall(r'\w+', outputs.additional_constraints))
+    assert set(backends('detectors')) <= set(re.findall(r'\w+', detector.additional_constraints))
     assert forget.integer_range[0].from_value == 1
 
 
@@ -240,7 +243,7 @@ def test_parameters_describe_themselves(robot: Robot, replay: NodeProcess) -> No
     ('tabletop.min_height', 5.0, 'tabletop.min_height'),
     ('tabletop.min_height', float('nan'), 'tabletop.min_height'),
     ('tabletop.min_height', 'low', 'type'),
-    ('forget_after', 0, 'forget_after'),
+    ('forget_after', -1.0, 'forget_after'),
     ('detector', 'detr', "'detector' only changes while the node is unconfigured"),
     ('depth_noise.model', 'sonar', "'depth_noise.model'.*stereo"),
     ('image_transport', 'pigeon', "'image_transport'.*raw, compressed|unconfigured"),
@@ -255,9 +258,10 @@ def test_bad_parameter_values_are_refused(
 
 def test_parameters_take_effect_while_running(robot: Robot, replay: NodeProcess) -> None:
     assert meshes(next_markers(robot))
-    assert not robot.set_parameter('forget_after', 1)
+    assert not robot.set_parameter('forget_after', 1.0)
     assert not robot.set_parameter('tabletop.max_distance', 0.2)
     assert not robot.set_parameter('markers.show_labels', False)
+    assert robot.call(Trigger, '/img2scene/clear').success, 'else they are still seen there'
     robot.spin_until(
         lambda: not meshes(robot.markers[-1]), 'nothing is within 0.2 m of the camera')
     assert {marker.ns for marker in robot.markers[-1].markers if marker.action == Marker.ADD} <= {
@@ -328,7 +332,7 @@ def test_bad_start_is_mended_without_a_restart(tmp_path: Path) -> None:
     refused('(?=.*tabletop.min_height.*7.0)(?=.*forget_after.*soon)'
             "(?=.*'image_transport' is 'pigeon'; it must be one of raw, compressed)")
     assert not robot.set_parameter('tabletop.min_height', 0.01)
-    assert not robot.set_parameter('forget_after', 5)
+    assert not robot.set_parameter('forget_after', 5.0)
     assert 'one of raw' in robot.set_parameter('image_transport', 'dove')
     assert not robot.set_parameter('image_transport', 'raw')
     assert not robot.change_state('configure')
