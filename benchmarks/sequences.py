@@ -56,7 +56,7 @@ CAMERA = Camera(320, 240, 300.0, 300.0, 159.5, 119.5)
 NOISE = SimulatedNoise(scale=0.0, shift=0.0, blobs=0.3, disparity_step=0.04)
 PERIOD = 0.1  # seconds
 NEAR = 0.07  # metres from an object's middle within which what is shown is that object
-SETTINGS = {'detector': 'tabletop', 'reconstructor': 'box', 'texture': 'none'}
+SETTINGS = {'detector': 'tabletop', 'reconstructor': 'depth_shell', 'texture': 'none'}
 COLUMNS = ('sequence', 'frames', 'ids', 'ghosts', 'switches', 'position [mm]', 'turn [degrees]',
            'center [mm]', 'std [mm]', 'rebuilt', 'tracker [ms]', 'notes')
 

@@ -104,7 +104,8 @@ def _checked(declared: Field[Any], value: Any) -> Any:
 
 
 def _numbers(declared: Field[Any], value: Any) -> tuple[float, ...]:
-    count = len(declared.default)
+    default: Any = declared.default
+    count = len(default)
     if (isinstance(value, str) or not isinstance(value, Sequence) or len(value) != count
             or not all(isinstance(item, (int, float)) and type(item) is not bool
                        and isfinite(item) for item in value)):

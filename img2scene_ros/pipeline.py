@@ -16,6 +16,7 @@ from time import perf_counter
 from typing import Any
 from typing import cast
 
+import cv2
 import numpy as np
 
 from img2scene_ros.depth import DepthNoise
@@ -24,6 +25,9 @@ from img2scene_ros.detection import Detector
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection.masks import colored_pixels
 from img2scene_ros.detection.masks import object_mask
+from img2scene_ros.detection.scaled import enlarged
+from img2scene_ros.detection.scaled import reduced
+from img2scene_ros.detection.scaled import reduced_detection
 from img2scene_ros.detection.segmenter import Segmenter
 from img2scene_ros.detection.supports import HeldSupport
 from img2scene_ros.detection.supports import why_nothing
@@ -40,6 +44,7 @@ from img2scene_ros.localization import DistanceSource
 from img2scene_ros.localization.combine import place
 from img2scene_ros.localization.combine import sources_of
 from img2scene_ros.localization.doubt import reasons_to_skip
+from img2scene_ros.localization.extents import usual_extents
 from img2scene_ros.localization.fixed import FixedDistance
 from img2scene_ros.localization.photo_plane import PicturedPlane
 from img2scene_ros.localization.size_prior import SizePriorDistance
@@ -191,6 +196,7 @@ class Pipeline:
         self._support: SupportPlane | None = None
         self._notes: tuple[str, ...] = ()
         self._timing: dict[str, float] = {}
+        _prepare()
 
     def perceive(self, frame: Frame, is_streamed: bool = False) -> Scene:
         """
@@ -222,12 +228,11 @@ class Pipeline:
             self._segmented(frame, found)))
         detected = perf_counter()
         seen = self._each(
-            lambda detection: self._placed(frame, detection, support), detections)
+            lambda detection: self._placed(frame, detection, support, notes), detections)
         seen = [one for one in seen if workspace.holds(one[0].placement.position)]
-        if is_photo or is_free and frame.has_depth:
+        if is_photo:
             reasons = reasons_to_skip(
-                [one.detection for one, _ in seen], [one.placement for one, _ in seen],
-                frame.has_depth)
+                [one.detection for one, _ in seen], [one.placement for one, _ in seen])
             seen = [one for one, reason in zip(seen, reasons) if not reason]
             notes += filter(None, reasons)
         sightings, proxies = [one for one, _ in seen], [proxy for _, proxy in seen]
@@ -295,7 +300,7 @@ class Pipeline:
         frame = replace(
             frame, up=frame.up if told is None or frame.up is not None else told.normal,
             depth_noise=held.noise.of(frame.depth_noise, frame.depth, frame.camera.fx))
-        return frame, held.support.find(frame) or told
+        return frame, held.support.find(reduced(frame)[0]) or told
 
     def _each(
         self, step: Callable[[Detection], Result | None], detections: Sequence[Detection],
@@ -316,10 +321,14 @@ class Pipeline:
 
     def _placed(
         self, frame: Frame, detection: Detection, support: SupportPlane | None,
+        notes: list[str],
     ) -> tuple[Sighting, ObjectModel] | None:
         """Return an object at its place, and its proxy; None where no source can tell."""
         placement = place(self.distances, frame, detection, support)
         if placement is None:
+            if frame.has_depth:
+                notes.append(f"a '{detection.label}' is skipped: the depth image shows nothing of "
+                             'it, and its distance would only be guessed')
             return None
         sighting = Sighting(frame, detection, placement)
         return sighting, self._proxy.reconstruct(sighting)
@@ -496,6 +505,12 @@ class Pipeline:
         return turned_back(scene, self._held.quarters)
 
 
+def _prepare() -> None:
+    """Have computed what is computed at its first use, for the first frame to take no longer."""
+    usual_extents()
+    cv2.cvtColor(np.zeros((1, 1, 3), np.float32), cv2.COLOR_RGB2LAB)  # OpenCV's tables
+
+
 def parse_settings(
     settings: dict[str, Any], base: PipelineOptions = PipelineOptions(),
 ) -> tuple[PipelineOptions, dict[str, Any]]:
@@ -616,4 +631,9 @@ def _with_mask(
 ) -> Detection:
     if detection.mask is not None and detection.mask.any():
         return detection
-    return replace(detection, mask=object_mask(frame, detection.bbox, support))
+    small, step = reduced(frame)
+    if step == 1:
+        return replace(detection, mask=object_mask(frame, detection.bbox, support))
+    there = reduced_detection(detection, frame, small)
+    there = replace(there, mask=object_mask(small, there.bbox, support))
+    return replace(detection, mask=enlarged([there], small, frame, step)[0].mask)

@@ -7,9 +7,11 @@ things; what is found is turned back into the optical frame of the frame as it c
 """
 
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 
+from img2scene_ros.camera import Camera
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 from img2scene_ros.types import Scene
@@ -51,7 +53,7 @@ def turned_frame(frame: Frame, quarters: int) -> Frame:
     rotation = turn(quarters)
     shape = frame.shape if quarters % 2 == 0 else frame.shape[::-1]
     return replace(
-        frame, color=_turned(frame.color, quarters), camera=frame.camera.turned(quarters),
+        frame, color=_turned(frame.color, quarters), camera=_turned_camera(frame.camera, quarters),
         depth=None if frame.depth is None else _turned(frame.depth, quarters),
         support=turned_plane(frame.support, rotation),
         up=None if frame.up is None else rotation @ frame.up,
@@ -59,6 +61,12 @@ def turned_frame(frame: Frame, quarters: int) -> Frame:
         robot=None if frame.robot is None else _turned(frame.robot, quarters),
         detections=None if frame.detections is None else tuple(
             detection_turned_back(one, shape, -quarters) for one in frame.detections))
+
+
+@lru_cache(maxsize=4)
+def _turned_camera(camera: Camera, quarters: int) -> Camera:
+    """Return one camera for all frames, which has its rays computed once."""
+    return camera.turned(quarters)
 
 
 def _camera_turned(pose: np.ndarray | None, rotation: np.ndarray) -> np.ndarray | None:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFINITIONS = ROOT / 'test' / 'interfaces'
+CACHE = ROOT / '.cache' / 'interfaces'
 TYPE_SUPPORTS = ('rosidl_typesupport_fastrtps_c', 'rosidl_typesupport_introspection_c')
 LIBRARIES = ('rosidl_generator_c', 'rosidl_generator_py', 'rosidl_typesupport_c', *TYPE_SUPPORTS)
 USED = ('builtin_interfaces', 'geometry_msgs', 'sensor_msgs', 'service_msgs', 'std_msgs')
@@ -41,7 +42,9 @@ def make_importable() -> str:
         return "ROS's message generators are not installed, so no messages can be built"
     if not shutil.which('gcc') or not shutil.which('g++'):
         return 'there is no C++ compiler to build messages with (apt install g++)'
-    folder = ROOT / '.cache' / 'interfaces' / _key(packages)
+    if not Path(sysconfig.get_paths()['include'], 'Python.h').is_file():
+        return 'there is no Python.h to build messages with (apt install python3-dev)'
+    folder = CACHE / _key(packages)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / 'lock').open('w') as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # tests run in several processes

@@ -14,7 +14,10 @@ import cv2
 import numpy as np
 
 from img2scene_ros.depth import measured
+from img2scene_ros.devices import autocast
+from img2scene_ros.devices import quick_dtype
 from img2scene_ros.devices import torch_device
+from img2scene_ros.packages import require_packages
 from img2scene_ros.types import Frame
 from img2scene_ros.types import SupportPlane
 
@@ -23,7 +26,10 @@ if TYPE_CHECKING:
 
 PIXELS = 320 * 240  # of the picture the network looks at, as in its training
 MULTIPLE = 16  # of its sides
-SAME_SURFACE = 0.02  # share of the depth by which neighbouring readings of one surface differ
+# Pixels take the label of a coarse pixel near by: share of the depth that counts as much as one's
+# width, the most that a jump of the depth counts, and what it counts where one was not read.
+SAME_SURFACE, FAR, UNREAD = 0.01, 6.0, 2.0
+NEIGHBOURS = ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1))
 
 
 class InstanceSegmenter:
@@ -37,6 +43,8 @@ class InstanceSegmenter:
     """
 
     def __init__(self, folder: Path, device: str = 'cpu') -> None:
+        require_packages("the network of 'tabletop'", ('torch', 'safetensors'),
+                         "set 'tabletop.network' to none")
         import torch
 
         from img2scene_ros.models.instances import InstanceNetwork
@@ -50,16 +58,13 @@ class InstanceSegmenter:
         """
         Label the pixels of a frame by object.
 
-        :return: (H, W) int32, 0 = no object, 1, 2, ...; their scores (N,), the network's mean
-            probability that the pixels are an object's
+        :return: (H, W) int32, 0 = no object, 1, 2, ...; and how probably each pixel is one of an
+            object, (H, W) float32
         """
-        rows, columns = _coarse_grid(frame.shape)
-        coarse, probability = self._coarse(frame, support, rows, columns)
-        labels = _at_full_resolution(coarse, frame, rows, columns)
-        count = int(coarse.max())
-        areas = np.bincount(coarse.ravel(), minlength=count + 1)[1:]
-        sums = np.bincount(coarse.ravel(), probability.ravel(), count + 1)[1:]
-        return labels, sums / np.maximum(areas, 1)
+        rows, columns = coarse_grid(frame.shape)
+        labels, probability = self._coarse(frame, support, rows, columns)
+        return (at_full_resolution(labels, frame, rows, columns),
+                cv2.resize(probability, frame.shape[::-1], interpolation=cv2.INTER_LINEAR))
 
     def _coarse(
         self, frame: Frame, support: SupportPlane, rows: np.ndarray, columns: np.ndarray,
@@ -74,13 +79,15 @@ class InstanceSegmenter:
         color = cv2.resize(frame.color, size, interpolation=cv2.INTER_AREA)
         depth = measured(frame.depth)[np.ix_(rows, columns)]
         rays = frame.camera.rays[np.ix_(rows, columns)]
-        parts = (color.transpose(2, 0, 1), depth, rays.transpose(2, 0, 1), support.normal,
-                 np.array(support.offset))
+        parts = (color.transpose(2, 0, 1), depth, rays.transpose(2, 0, 1), support.normal)
         tensors = [torch.from_numpy(np.ascontiguousarray(part, dtype))[None].to(self._device)
-                   for part, dtype in zip(parts, (np.uint8, *4 * [np.float32]))]
+                   for part, dtype in zip(parts, (np.uint8, *3 * [np.float32]))]
+        offset = torch.tensor([support.offset], dtype=torch.float32, device=self._device)
         with torch.inference_mode():
-            channels = scene_channels(*tensors)
-            outputs = self._network(_padded(channels)).float()[..., :size[1], :size[0]]
+            channels = scene_channels(*tensors, offset)
+            with autocast(self._device, quick_dtype(self._device)):
+                outputs = self._network(_padded(channels))
+            outputs = outputs.float()[..., :size[1], :size[0]]
             labels = group_instances(outputs)[0].numpy()
             return labels, outputs[0, 0].sigmoid().cpu().numpy()
 
@@ -93,7 +100,7 @@ def _padded(channels: 'Tensor') -> 'Tensor':
     return functional.pad(channels, (0, -width % MULTIPLE, 0, -height % MULTIPLE))
 
 
-def _coarse_grid(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def coarse_grid(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows and columns of a picture of a shape that the network looks at."""
     step = max(1.0, np.sqrt(shape[0] * shape[1] / PIXELS))
     rows, columns = (((np.arange(round(side / step)) + 0.5) * step).astype(int).clip(max=side - 1)
@@ -101,38 +108,36 @@ def _coarse_grid(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     return rows, columns
 
 
-def _at_full_resolution(
+def at_full_resolution(
     coarse: np.ndarray, frame: Frame, rows: np.ndarray, columns: np.ndarray,
 ) -> np.ndarray:
     """
     Give every pixel the label of the coarse neighbour whose depth is most like its own.
 
     Kopf et al., "Joint bilateral upsampling", SIGGRAPH 2007, with the nearest neighbours alone.
+
+    :param coarse: (h, w) int, labels of the frame's pixels at these rows and columns
+    :return: (H, W) int32
     """
-    height, width = frame.shape
-    full = cv2.resize(coarse.astype(np.int32).astype(np.float32), (width, height),
-                      interpolation=cv2.INTER_NEAREST).astype(np.int32)
-    kernel = np.ones((3, 3), np.uint8)
-    label = coarse.astype(np.float32)
-    at_border = cv2.dilate(label, kernel) != cv2.erode(label, kernel)
-    border = cv2.resize(at_border.astype(np.uint8), (width, height),
-                        interpolation=cv2.INTER_NEAREST) > 0
-    v, u = np.nonzero(border)
+    row_of, column_of = (
+        np.abs(np.arange(side)[:, None] - places).argmin(axis=1)
+        for side, places in zip(frame.shape, (rows, columns)))
+    coarse = coarse.astype(np.int32)
+    full = coarse[np.ix_(row_of, column_of)]
+    label, cross = coarse.astype(np.float32), np.ones((3, 3), np.uint8)
+    at_border = cv2.dilate(label, cross) != cv2.erode(label, cross)
+    v, u = np.nonzero(at_border[np.ix_(row_of, column_of)])
     depth = measured(frame.depth)
-    own = depth[v, u]
-    coarse_depth = depth[np.ix_(rows, columns)]
-    at_row = np.clip((v * len(rows)) // height, 1, len(rows) - 2)
-    at_column = np.clip((u * len(columns)) // width, 1, len(columns) - 2)
-    best = np.full(len(v), np.inf, np.float32)
-    chosen = full[v, u]
-    for down in (0, -1, 1):
-        for right in (0, -1, 1):
-            row, column = at_row + down, at_column + right
-            away = np.hypot(v - rows[row], u - columns[column]) / (rows[1] - rows[0])
-            jump = np.abs(coarse_depth[row, column] - own) / (SAME_SURFACE * own)
-            cost = away + np.where(np.isnan(jump), 2.0, np.minimum(jump, 4.0))
-            better = cost < best
-            best = np.where(better, cost, best)
-            chosen = np.where(better, coarse[row, column], chosen)
-    full[v, u] = chosen
+    own, coarse_depth = depth[v, u], depth[np.ix_(rows, columns)]
+    step = (len(depth) / len(rows), depth.shape[1] / len(columns))
+    least = np.full(len(v), np.inf, np.float32)
+    for down, right in NEIGHBOURS:
+        row = np.clip(row_of[v] + down, 0, len(rows) - 1)
+        column = np.clip(column_of[u] + right, 0, len(columns) - 1)
+        away = np.abs(v - rows[row]) / step[0] + np.abs(u - columns[column]) / step[1]
+        jump = np.abs(coarse_depth[row, column] - own) / (SAME_SURFACE * own)
+        cost = (away + np.where(np.isnan(jump), UNREAD, np.minimum(jump, FAR))).astype(np.float32)
+        better = np.flatnonzero(cost < least)
+        least[better] = cost[better]
+        full[v[better], u[better]] = coarse[row[better], column[better]]
     return full

@@ -6,6 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
+from img2scene_ros.depth import measured
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.errors import OptionError
 from img2scene_ros.types import Detection
@@ -56,9 +57,9 @@ class Workspace:
 
     def part_inside(self, detection: Detection) -> Detection | None:
         """Return a detection without the pixels whose readings are outside; None if none is in."""
-        if self._box == EVERYWHERE or self._frame.points is None or detection.mask is None:
+        if self._box == EVERYWHERE or self._frame.depth is None or detection.mask is None:
             return detection
-        is_read = np.isfinite(self._frame.points[..., 2])
+        is_read = np.isfinite(self._frame.depth)
         mask = detection.mask & self._inside
         if (detection.mask & is_read).any() and not (mask & is_read).any():
             return None
@@ -66,4 +67,4 @@ class Workspace:
 
     @cached_property
     def _inside(self) -> np.ndarray:
-        return self.holds(self._frame.points)
+        return self.holds(measured(self._frame.points))

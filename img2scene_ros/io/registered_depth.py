@@ -33,11 +33,12 @@ def registered_depth(
     with np.errstate(invalid='ignore', divide='ignore'):
         inverse = np.where(z > 0, 1.0 / z, np.float32(np.nan))
     pixels = _projected(x, y, z, inverse, camera)
-    nominal = np.float32((camera.fx / depth_camera.fx, camera.fy / depth_camera.fy))
+    nominal = np.array(
+        [[camera.fx / depth_camera.fx], [camera.fy / depth_camera.fy]], np.float32)
     across, along = (_changes(inverse, pixels, axis) for axis in (1, 0))
     is_read = np.isfinite(inverse) & np.isfinite(pixels[0]) & np.isfinite(pixels[1])
     extent = np.nan_to_num(np.abs(across[1]) + np.abs(along[1]), nan=0.0)[:, is_read]
-    extent = np.clip(extent, nominal[:, None], STRETCH * nominal[:, None])
+    extent = np.clip(extent, nominal, STRETCH * nominal)
     return _drawn(pixels[:, is_read], inverse[is_read], _slope(across, along)[:, is_read],
                   extent, camera)
 

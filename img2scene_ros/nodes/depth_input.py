@@ -116,8 +116,8 @@ class DepthInput:
                 "the driver's registered depth (RealSense: align_depth.enable:=true and "
                 'depth_topic:=/camera/camera/aligned_depth_to_color/image_raw)') from error
         # The disparity's error is in pixels of the depth image.
-        noise = replace(
-            self._noise, disparity_std=self._noise.disparity_std * camera.fx / own.fx)
+        noise = replace(self._noise, disparity_std=float(
+            self._noise.disparity_std * camera.fx / own.fx))
         return registered_depth(depth, own, camera, shift), noise
 
     def _shift(self, picture: Header, frame: str) -> np.ndarray:

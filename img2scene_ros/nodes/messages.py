@@ -24,13 +24,16 @@ from visualization_msgs.msg import UVCoordinate
 from img2scene_ros.camera import Camera
 from img2scene_ros.errors import InputError
 
-TEXT_HEIGHT = 0.03  # metres
+TEXT_HEIGHT = 0.02  # metres
+# Share of the height; without it RViz makes a space as wide as for text of 1 m (rviz#1336).
+TEXT_SPACE = 0.3
 
 _CLOUD = {
     'x': PointField.FLOAT32, 'y': PointField.FLOAT32, 'z': PointField.FLOAT32,
-    'rgb': PointField.FLOAT32, 'id': PointField.UINT32,
+    'rgb': PointField.FLOAT32, 'id': PointField.UINT32, 'label': PointField.UINT32,
+    'source': PointField.UINT32,
 }
-_CLOUD_ROW = np.dtype([(name, '<u4' if name in ('rgb', 'id') else '<f4') for name in _CLOUD])
+_CLOUD_ROW = np.dtype([(name, '<f4' if name in 'xyz' else '<u4') for name in _CLOUD])
 
 
 def nanoseconds(stamp: Time) -> int:
@@ -73,19 +76,22 @@ def info_from_camera(header: Header, camera: Camera) -> CameraInfo:
 
 
 def cloud_from_points(
-    header: Header, points: np.ndarray, colors: np.ndarray, ids: np.ndarray,
+    header: Header, points: np.ndarray, colors: np.ndarray, ids: np.ndarray, labels: np.ndarray,
+    sources: np.ndarray,
 ) -> PointCloud2:
     """
-    Make a cloud with the fields x, y, z, rgb (as PCL packs it) and id.
+    Make a cloud with the fields x, y, z, rgb (as PCL packs it), id, label and source.
 
     :param points: (N, 3) metres
     :param colors: (N, 3) uint8, RGB
     :param ids: (N,) the object each point belongs to
+    :param labels: (N,) its value in `~/labels`, as PCL names the segment of a point
+    :param sources: (N,) 0 on its mesh, 1 measured
     """
     rows = np.empty(len(points), _CLOUD_ROW)
     rows['x'], rows['y'], rows['z'] = points.T
     rows['rgb'] = _packed(colors)
-    rows['id'] = ids
+    rows['id'], rows['label'], rows['source'] = ids, labels, sources
     message = PointCloud2(header=header, height=1, width=len(rows), is_dense=True)
     message.fields = [
         PointField(name=name, offset=4 * place, datatype=kind, count=1)
@@ -115,24 +121,6 @@ def transform_from_matrix(matrix: np.ndarray) -> Transform:
     return transform
 
 
-def marker_from_mesh(vertices: np.ndarray, faces: np.ndarray, colors: np.ndarray) -> Marker:
-    """
-    Make a TRIANGLE_LIST; header, name and pose are left to the caller.
-
-    Corners share their Point and ColorRGBA objects, which makes the message several times faster
-    to build.
-
-    :param vertices: (V, 3) metres
-    :param faces: (F, 3) indices of vertices
-    :param colors: (F, 3, 3) uint8, RGB of every corner; RViz draws them unlit
-    """
-    marker = _triangles(vertices, faces)
-    palette, indices = np.unique(_packed(colors).ravel(), return_inverse=True)
-    shades = [_color(packed) for packed in palette.tolist()]
-    marker.colors = [shades[index] for index in indices.ravel().tolist()]
-    return marker
-
-
 def marker_from_textured_mesh(
     vertices: np.ndarray, faces: np.ndarray, uv: np.ndarray,
 ) -> Marker:
@@ -143,11 +131,20 @@ def marker_from_textured_mesh(
     :param faces: (F, 3) indices of vertices
     :param uv: (F, 3, 2) where each corner lies in the texture, (0, 0) its upper left corner
     """
-    marker = _triangles(vertices, faces)
+    marker = triangle_marker()
+    points = [Point(x=x, y=y, z=z) for x, y, z in vertices.tolist()]
+    marker.points = [points[index] for index in faces.ravel().tolist()]
     corners = np.ascontiguousarray(uv, np.float32).reshape(-1, 2).view(np.uint64).ravel()
     distinct, indices = np.unique(corners, return_inverse=True)
     places = [UVCoordinate(u=u, v=v) for u, v in distinct.view(np.float32).reshape(-1, 2).tolist()]
     marker.uv_coordinates = [places[index] for index in indices.ravel().tolist()]
+    return marker
+
+
+def triangle_marker() -> Marker:
+    """Make an empty TRIANGLE_LIST; triangles, header, name and pose are left to the caller."""
+    marker = Marker(type=Marker.TRIANGLE_LIST, action=Marker.ADD, color=_WHITE)
+    marker.scale.x = marker.scale.y = marker.scale.z = 1.0
     return marker
 
 
@@ -180,20 +177,12 @@ def texture_from_png(png: bytes) -> CompressedImage:
 def marker_from_text(text: str) -> Marker:
     """Make a white TEXT_VIEW_FACING; header, name and pose are left to the caller."""
     marker = Marker(type=Marker.TEXT_VIEW_FACING, action=Marker.ADD, color=_WHITE, text=text)
-    marker.scale.z = TEXT_HEIGHT
+    marker.scale.x, marker.scale.z = TEXT_SPACE * TEXT_HEIGHT, TEXT_HEIGHT
     return marker
 
 
 _PNG_END = b'IEND\xaeB`\x82'
 _WHITE = ColorRGBA(r=1.0, g=1.0, b=1.0, a=1.0)
-
-
-def _triangles(vertices: np.ndarray, faces: np.ndarray) -> Marker:
-    marker = Marker(type=Marker.TRIANGLE_LIST, action=Marker.ADD, color=_WHITE)
-    marker.scale.x = marker.scale.y = marker.scale.z = 1.0
-    points = [Point(x=x, y=y, z=z) for x, y, z in vertices.tolist()]
-    marker.points = [points[index] for index in faces.ravel().tolist()]
-    return marker
 
 
 def _image(header: Header, encoding: str, pixels: np.ndarray) -> Image:
@@ -212,8 +201,3 @@ def _bytes(values: np.ndarray) -> array:
 def _packed(colors: np.ndarray) -> np.ndarray:
     red, green, blue = np.moveaxis(colors.astype(np.uint32), -1, 0)
     return red << 16 | green << 8 | blue
-
-
-def _color(packed: int) -> ColorRGBA:
-    return ColorRGBA(
-        r=(packed >> 16) / 255.0, g=(packed >> 8 & 255) / 255.0, b=(packed & 255) / 255.0, a=1.0)

@@ -112,7 +112,8 @@ class Pairing:
     def clear(self) -> None:
         """Forget all messages."""
         with self._changed:
-            for messages in (self._pictures, *self._others.values()):
+            self._pictures.clear()
+            for messages in self._others.values():
                 messages.clear()
             self._newest = None
             self.unpaired_in_a_row = 0
@@ -121,8 +122,9 @@ class Pairing:
         """Offer the newest picture that has all its partners; older ones are too late then."""
         for i in reversed(range(len(self._pictures))):
             picture = self._pictures[i]
-            found = {kind: self._nearest(kind, picture.stamp) for kind in picture.partners}
-            if None in found.values():
+            found = {kind: j for kind in picture.partners
+                     if (j := self._nearest(kind, picture.stamp)) is not None}
+            if len(found) < len(picture.partners):
                 continue
             messages = {kind: self._others[kind][j][1] for kind, j in found.items()}
             self._offer(Pair(picture.message, messages.get('depth'), picture.arrived,

@@ -92,7 +92,7 @@ class Transforms:
             cure = (
                 'raise tf_timeout, or check that what publishes it has the clock of the camera '
                 '(use_sim_time)' if isinstance(error, ExtrapolationException) else
-                f'publish the transform, or correct {purpose}')
+                f'publish the transform that {purpose} needs')
             raise InputError(
                 f"TF does not tell where '{source}' is in '{target}' ({purpose}) at the stamp of "
                 f"the picture ({' '.join(str(error).split())}); {cure}") from error

@@ -133,12 +133,12 @@ def moved_by(
     :param pose: (4, 4) camera from object
     :param change: (S,) metres by which readings went back at the points of the surface, or NaN
     :param std: metres, of one reading
-    :return: chi-squared of the best small motion, of six degrees of freedom; infinite where too
-        little is seen at both times
+    :return: chi-squared of the best small motion, of six degrees of freedom; NaN where too little
+        is seen at both times
     """
     seen = np.isfinite(change) & (np.abs(change) < _OUTLIER)
     if np.count_nonzero(seen) < 2 * _FEWEST:
-        return np.inf
+        return np.nan
     points = surface.points[seen] @ pose[:3, :3].T + pose[:3, 3]
     normals = surface.normals[seen] @ pose[:3, :3].T
     rays = points / points[:, 2:]

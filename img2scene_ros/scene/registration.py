@@ -17,7 +17,7 @@ import numpy as np
 import trimesh
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from img2scene_ros.depth import measured
 from img2scene_ros.detection import bbox_of
@@ -141,7 +141,7 @@ class _Surface:
     def rim(self, pose: np.ndarray) -> np.ndarray:
         """Return the points between what faces the camera and what does not, (R, 3) optical."""
         faces = np.einsum('efi,ei->ef', self.edge_normals, _eye(pose) - self.edges) > 0
-        return _moved(pose, self.edges[faces[:, 0] != faces[:, 1]])
+        return moved_points(pose, self.edges[faces[:, 0] != faces[:, 1]])
 
 
 @lru_cache(maxsize=64)
@@ -193,13 +193,13 @@ def _readings(frame: Frame, mask: np.ndarray) -> _Readings:
     return _Readings(points, frame.depth_std(z), _LATERAL_STD * z / frame.camera.fx)
 
 
-_Equations = tuple[np.ndarray, np.ndarray]  # information (6, 6) and its vector (6,)
-_NOTHING: _Equations = (np.zeros((6, 6)), np.zeros(6))
+Equations = tuple[np.ndarray, np.ndarray]  # information (6, 6) and its vector (6,)
+NOTHING: Equations = (np.zeros((6, 6)), np.zeros(6))
 
 
-def _equations(
+def equations(
     jacobian: np.ndarray, error: np.ndarray, std: np.ndarray, share: float | None = None,
-) -> _Equations:
+) -> Equations:
     """
     Return what linear equations say about the motion of the model that removes errors.
 
@@ -209,13 +209,13 @@ def _equations(
     """
     off = np.abs(error / std)
     scale = 1.0 if share is None else max(
-        1.0, np.quantile(off, share) / norm.ppf((1.0 + share) / 2.0))
+        1.0, np.quantile(off, share) / ndtri((1.0 + share) / 2.0))
     weight = np.clip(1.0 - (off / (_TUKEY * scale)) ** 2, 0.0, None) ** 2
     weighted = jacobian * (weight / (scale * std) ** 2)[:, None]
     return weighted.T @ jacobian, weighted.T @ error
 
 
-def _along(arms: np.ndarray, directions: np.ndarray) -> np.ndarray:
+def along(arms: np.ndarray, directions: np.ndarray) -> np.ndarray:
     """Return the Jacobian (N, 6) of errors along directions, at arms from the origin."""
     x, y, z = arms.T
     a, b, c = directions.T
@@ -234,11 +234,11 @@ class _Depth:
         self.facing = self.surface.facing(pose, facing)
         self.tree = cKDTree(self.surface.points[self.facing])
 
-    def equations(self, pose: np.ndarray, share: float) -> _Equations:
+    def equations(self, pose: np.ndarray, share: float) -> Equations:
         distance, normals, error, std = self._matched(pose)
         near = distance < 3.0 * np.quantile(distance, share) + 2.0 * self.surface.spacing
         arms = self.readings.points - pose[:3, 3]
-        return _equations(_along(arms[near], normals[near]), error[near], std[near], share)
+        return equations(along(arms[near], normals[near]), error[near], std[near], share)
 
     def explained(self, pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return metres of readings from the model along its normals, and which it explains."""
@@ -277,16 +277,16 @@ class _Outline:
         rim = self.surface.rim(pose)
         self.rim = (rim - pose[:3, 3]) @ pose[:3, :3]
 
-    def equations(self, pose: np.ndarray, share: float) -> _Equations:
-        rim = _moved(pose, self.rim)
+    def equations(self, pose: np.ndarray, share: float) -> Equations:
+        rim = moved_points(pose, self.rim)
         rim = rim[rim[:, 2] > 0]
         if not len(rim) or not len(self.places):
-            return _NOTHING
+            return NOTHING
         seen = rim[:, :2] / rim[:, 2:]
         distance, nearest = cKDTree(seen).query(self.places)
         near = distance * self.focal < _OUTLINE_REACH
         if not near.any():
-            return _NOTHING
+            return NOTHING
         nearest, outward = nearest[near], self.outward[near]
         apart = self.places[near] - seen[nearest]
         error = self.focal * np.einsum('ni,ni->n', outward, apart)
@@ -294,7 +294,7 @@ class _Outline:
         toward = -np.einsum('ni,ni->n', outward, seen[nearest])
         directions = self.focal * np.column_stack([outward, toward]) / rim[nearest, 2:]
         std = np.full(len(error), _OUTLINE_STD * np.sqrt(_OUTLINE_RUN))
-        return _equations(_along(rim[nearest] - pose[:3, 3], directions), error, std, share)
+        return equations(along(rim[nearest] - pose[:3, 3], directions), error, std, share)
 
 
 def _outline(frame: Frame, mask: np.ndarray, z: float) -> tuple[np.ndarray, np.ndarray]:
@@ -356,15 +356,15 @@ class _Standing:
     def begin(self, pose: np.ndarray, facing: float) -> None:
         pass
 
-    def equations(self, pose: np.ndarray, share: float) -> _Equations:
+    def equations(self, pose: np.ndarray, share: float) -> Equations:
         if not self.stands:
-            return _NOTHING
+            return NOTHING
         normal, axes = self.support.normal, self.support.axes()
         jacobian = np.zeros((3, 6))
         jacobian[0, :3], jacobian[1:, 3:] = normal, axes
         lean = axes @ np.cross(pose[:3, :3] @ self.up, normal)
         error = np.array([-self._height(pose), *lean])
-        return _equations(jacobian, error, np.array([_HEIGHT_STD, _TILT_STD, _TILT_STD]))
+        return equations(jacobian, error, np.array([_HEIGHT_STD, _TILT_STD, _TILT_STD]))
 
     def _height(self, pose: np.ndarray) -> float:
         """Return metres of the lowest vertex over the support."""
@@ -395,20 +395,20 @@ def _solved(
             told, toward = source.equations(pose, share)
             told, toward = scale @ told @ scale, scale @ toward
             if source.leaves_noise:
-                known, clear = (_determined(told, unknown, s)
+                known, clear = (determined(told, unknown, s)
                                 for s in (_LEAST_SHARE, _CLEAR_SHARE))
                 told, toward, unknown = known @ told @ known, known @ toward, unknown - clear
             information, vector = information + told, vector + toward
         values, axes = np.linalg.eigh(information)
         known = values > surface.least_information
         step = axes[:, known] @ (axes[:, known].T @ vector / values[known])
-        pose = _stepped(pose, scale @ step)
+        pose = stepped(pose, scale @ step)
         if np.linalg.norm(step) < _SMALL_STEP:
             break
     return pose, information
 
 
-def _determined(information: np.ndarray, unknown: np.ndarray, share: float) -> np.ndarray:
+def determined(information: np.ndarray, unknown: np.ndarray, share: float) -> np.ndarray:
     """
     Return the projection onto what information determines of the directions still unknown.
 
@@ -442,7 +442,7 @@ def _covariance(information: np.ndarray, scale: np.ndarray, surface: _Surface) -
 def _confirmed(surface: _Surface, frame: Frame, pose: np.ndarray) -> float:
     """Return the share of the model, as far as it is seen, that is not seen through."""
     facing = surface.facing(pose, 0.2)
-    points = _moved(pose, surface.points[facing])
+    points = moved_points(pose, surface.points[facing])
     points = points[points[:, 2] > 0]
     column, row = np.rint(np.nan_to_num(frame.camera.project(points), nan=-1.0)).astype(int).T
     height, width = frame.shape
@@ -455,7 +455,7 @@ def _confirmed(surface: _Surface, frame: Frame, pose: np.ndarray) -> float:
     return 1.0 - through / seen if seen else 0.0
 
 
-def _stepped(pose: np.ndarray, step: np.ndarray) -> np.ndarray:
+def stepped(pose: np.ndarray, step: np.ndarray) -> np.ndarray:
     """Return a pose moved by (6,): its origin translated, itself turned about its origin."""
     moved = pose.copy()
     moved[:3, :3] = Rotation.from_rotvec(step[3:]).as_matrix() @ pose[:3, :3]
@@ -463,7 +463,8 @@ def _stepped(pose: np.ndarray, step: np.ndarray) -> np.ndarray:
     return moved
 
 
-def _moved(pose: np.ndarray, points: np.ndarray) -> np.ndarray:
+def moved_points(pose: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Return points (N, 3) where a pose (4, 4) takes them."""
     return points @ pose[:3, :3].T + pose[:3, 3]
 
 

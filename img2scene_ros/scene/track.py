@@ -23,6 +23,7 @@ from img2scene_ros.scene.names import NameEvidence
 from img2scene_ros.scene.poses import PoseFilter
 from img2scene_ros.scene.registration import Registered
 from img2scene_ros.scene.registration import register
+from img2scene_ros.scene.views import Views
 from img2scene_ros.turning import turned_covariance
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
@@ -195,6 +196,7 @@ class Track:
         self.size = self.placement.size
         self.surface: SurfacePoints = sampled(self.proxy)
         self.offset = np.zeros(3)
+        self.views = Views()
         self._behind: np.ndarray | None = None
         self._looks, self._until_next, self._shift = 0, 0, _FIRST_SHIFT
 
@@ -321,11 +323,13 @@ class Track:
         behind = expected(self.surface, pose, frame, _NEARER).behind
         shift = float(np.linalg.norm(look.position - self.center))
         usual, self._shift = self._shift, 0.8 * self._shift + 0.2 * min(shift, 2 * self._shift)
-        is_still = self._behind is not None and (not is_whole or shift < 3.0 * usual) and (
-            moved_by(self.surface, pose, behind - self._behind,
-                     float(frame.depth_std(pose[2, 3]))) < _MOVED)
+        change = np.nan if self._behind is None else moved_by(
+            self.surface, pose, behind - self._behind, float(frame.depth_std(pose[2, 3])))
         self._until_next -= 1
-        if is_still and (self._looks >= _REGISTERED and self._until_next > 0 or not is_whole):
+        if not is_whole and not change >= _MOVED:
+            return True  # too little is seen of it to tell more
+        if (change < _MOVED and shift < 3.0 * usual
+                and self._looks >= _REGISTERED and self._until_next > 0):
             return True
         self._behind, self._until_next = behind, _REGISTERED
         return False
@@ -333,10 +337,11 @@ class Track:
     def _registered(
         self, look: Look, support: SupportPlane | None, seconds: float,
     ) -> Registered | None:
-        """Return where the mesh fits the readings; None without a mesh or readings."""
+        """Return where the mesh fits the readings; None without either."""
         frame, mask = look.sighting.frame, look.sighting.detection.mask
-        if self.model is None or frame.depth is None or mask is None:
-            return None
+        if self.model is None or self.model.reconstructor == 'box' or (
+                frame.depth is None or mask is None):
+            return None  # a box around an object is not its shape
         start = self.motion.pose.copy()
         start[:3, 3] += self.motion.predicted(seconds)
         found = register(self.model, frame, mask, np.linalg.inv(look.world) @ start, support)
@@ -345,6 +350,8 @@ class Track:
     def consider(self, look: Look, better_view: float) -> None:
         """Keep its latest look for the next reconstruction when it is clearly better."""
         quality = look.quality
+        self.views.consider(
+            look.sighting, np.linalg.inv(look.world) @ self.motion.pose, quality)
         known = max(self.modelled_quality, self.best_quality if self.best else 0.0)
         if quality > better_view * known:
             self.best, self.best_quality = look.sighting, quality
@@ -386,10 +393,11 @@ class Track:
 
         :param world: (4, 4) world from the optical frame of that view
         """
-        center = self.center
-        since = self.motion.pose @ np.linalg.inv(self.best_pose)
+        center, before = self.center, self.motion.pose
+        since = before @ np.linalg.inv(self.best_pose)
         self.model, self.surface = model, sampled(model)
         self.motion.restart(since @ world @ pose_of(model))
+        self.views.turn(np.linalg.inv(before) @ self.motion.pose)
         self.offset = self._local(center)
         self.is_stale, self.bad_since = False, None
         self._looks, self._behind = 0, None

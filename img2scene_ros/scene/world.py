@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from img2scene_ros.scene.odometry import Odometry
 from img2scene_ros.types import Frame
 from img2scene_ros.types import SupportPlane
 
-# A camera without TF rests while its height and tilt over the support change by less than this.
+# Change of tilt and height over the support by which a camera has moved that nothing else tells.
 _TILT, _HEIGHT = np.cos(np.radians(3.0)), 0.03
-_LOST = ("the camera has moved and nothing tells how; its objects are found anew: set "
-         "'target_frame' to a frame that rests, such as base_link, so that TF tells")
+_RESTING = 0.002  # metres, and radians, from frame to frame by which it rests
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,10 +39,15 @@ class World:
         self._id = ''
         self._pose: np.ndarray | None = None
         self._support: SupportPlane | None = None
+        self._odometry: Odometry | None = None
+        self._origin = np.eye(4)  # of the odometry
+        self._is_moving = False
 
     def locate(self, frame: Frame, support: SupportPlane | None) -> Located:
         """
         Find out where a frame was taken.
+
+        A camera that rested goes on to rest while something before it hides what could tell.
 
         :param support: in the frame's optical frame
         """
@@ -50,17 +55,25 @@ class World:
         self._support = support or self._support
         if frame.world_from_camera is not None:
             return self._told(frame, frame.world_from_camera, before)
-        if before is None or has_moved:
-            self._pose = np.eye(4) if before is None else before
+        if self._odometry is None or before is None:
+            self._odometry = Odometry()
+            self._origin = before = np.eye(4) if before is None else before
+        motion = self._odometry.update(frame, support, frame.robot)
+        is_followed, self._pose = True, before
+        if motion.is_known:
+            self._pose = self._origin @ motion.world_from_camera
+            self._is_moving = not np.allclose(self._pose, before, atol=_RESTING)
+        else:
+            is_followed = not (has_moved or self._is_moving and frame.has_depth)
         located = replace(frame, world_from_camera=self._pose, world_id=self._id)
-        return Located(located, not has_moved, None, _LOST if has_moved else '')
+        return Located(located, is_followed, None, '' if is_followed else motion.why)
 
     def _told(self, frame: Frame, pose: np.ndarray, before: np.ndarray | None) -> Located:
         """Take the pose that TF tells; a world of another name is where the camera rested."""
         moved = None
         if before is not None and frame.world_id != self._id:
             moved = pose @ np.linalg.inv(before)
-        self._pose, self._id = pose, frame.world_id
+        self._pose, self._id, self._odometry = pose, frame.world_id, None
         return Located(frame, True, moved)
 
 

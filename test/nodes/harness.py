@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 from time import monotonic
 from time import time_ns
@@ -39,6 +40,7 @@ from img2scene_ros.types import Frame
 
 TIMEOUT = 90.0  # seconds; only a failing test waits so long
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+QUEUED = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 TRANSITIONS = {'configure': 1, 'cleanup': 2, 'activate': 3, 'deactivate': 4}
 
 
@@ -110,9 +112,26 @@ class Robot:
         self.node = rclpy.create_node('robot', context=self._context)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
-        self.subscribe(MarkerArray, f'{scene}/markers', self.markers.append)
+        self._shown: dict[tuple[str, int], Marker] = {}
+        self.node.create_subscription(MarkerArray, f'{scene}/markers', self._on_markers, QUEUED)
         self.node.create_subscription(
             DiagnosticArray, '/diagnostics', self.diagnostics.append, 10)
+
+    def _on_markers(self, message: MarkerArray) -> None:
+        """Note all that is shown now, as of the message's stamp, after what it deletes."""
+        deleted = []
+        for marker in message.markers:
+            name = marker.ns, marker.id
+            if marker.action == Marker.ADD:
+                self._shown[name] = marker
+                continue
+            deleted.append(marker)
+            for gone in list(self._shown) if marker.action == Marker.DELETEALL else [name]:
+                self._shown.pop(gone, None)
+        for name, marker in self._shown.items():
+            self._shown[name] = copy(marker)  # those of before stay
+            self._shown[name].header = message.markers[-1].header
+        self.markers.append(MarkerArray(markers=[*deleted, *self._shown.values()]))
 
     def close(self) -> None:
         self._executor.remove_node(self.node)

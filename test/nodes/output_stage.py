@@ -40,9 +40,13 @@ class OutputStage:
 
     :param make: the output's class
     :param options: of it
+    :param domain, robot: as of another stage, which was killed
     """
 
-    def __init__(self, make: Callable[..., Any], options: Any, domain: int = 0) -> None:
+    def __init__(
+        self, make: Callable[..., Any], options: Any, domain: int = 0,
+        robot: Robot | None = None,
+    ) -> None:
         self.domain = domain or free_domain()
         self._context = Context()
         rclpy.init(context=self._context, domain_id=self.domain)
@@ -54,7 +58,7 @@ class OutputStage:
         self.node.trigger_activate()
         if isinstance(self.output, ManagedOutput):
             self.output.activate()
-        self.robot = Robot(self.domain)
+        self.robot = robot or Robot(self.domain)
         self._stamp_ns = 10**12
 
     def listen(self, kind: type, topic: str, qos: Any = 10) -> list:

@@ -11,12 +11,15 @@ from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import Image
 from sensor_msgs.msg import PointCloud2
 from sensor_msgs.msg import RegionOfInterest
+from std_msgs.msg import ColorRGBA
 from std_msgs.msg import Header
 from visualization_msgs.msg import Marker
+from visualization_msgs.msg import MarkerArray
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.errors import InputError
 from img2scene_ros.io import ros_images
+from img2scene_ros.nodes import marker_bytes
 from img2scene_ros.nodes import messages
 
 
@@ -92,7 +95,8 @@ def test_cloud_is_read_back_by_its_fields() -> None:
     random = np.random.default_rng(2)
     points = random.normal(size=(11, 3)).astype(np.float32)
     colors = random.integers(0, 256, (11, 3), np.uint8)
-    message = messages.cloud_from_points(Header(), points, colors, np.arange(11) + 70000)
+    message = messages.cloud_from_points(
+        Header(), points, colors, np.arange(11) + 70000, np.arange(11), np.arange(11) % 2)
     message = deserialize_message(serialize_message(message), PointCloud2)
     kinds = {7: '<f4', 6: '<u4'}
     rows = np.frombuffer(message.data, np.dtype({
@@ -103,6 +107,8 @@ def test_cloud_is_read_back_by_its_fields() -> None:
     assert (message.width, message.height) == (len(rows), 1) == (11, 1)
     np.testing.assert_array_equal(np.stack([rows['x'], rows['y'], rows['z']], 1), points)
     np.testing.assert_array_equal(rows['id'], np.arange(11) + 70000)
+    np.testing.assert_array_equal(rows['label'], np.arange(11))
+    np.testing.assert_array_equal(rows['source'], np.arange(11) % 2)
     # PCL: a float whose bytes are blue, green, red and one that is unused.
     unpacked = rows['rgb'].copy().view(np.uint8).reshape(-1, 4)[:, 2::-1]
     np.testing.assert_array_equal(unpacked, colors)
@@ -111,8 +117,8 @@ def test_cloud_is_read_back_by_its_fields() -> None:
 
 def test_empty_cloud_is_a_cloud() -> None:
     message = messages.cloud_from_points(
-        Header(), np.zeros((0, 3)), np.zeros((0, 3), np.uint8), np.zeros(0, int))
-    assert message.width == 0 and len(message.data) == 0 and len(message.fields) == 5
+        Header(), np.zeros((0, 3)), np.zeros((0, 3), np.uint8), *np.zeros((3, 0), int))
+    assert message.width == 0 and len(message.data) == 0 and len(message.fields) == 7
 
 
 def test_pose_turns_like_its_matrix() -> None:
@@ -126,16 +132,28 @@ def test_pose_turns_like_its_matrix() -> None:
     np.testing.assert_allclose(turned, rotation @ vector, atol=1e-12)
 
 
-def test_mesh_marker_holds_every_corner() -> None:
-    vertices = np.array([[0, 0, 0], [1, 0, 0], [0, 2, 0], [0, 0, 3]], np.float32)
-    faces = np.array([[0, 2, 1], [0, 1, 3]])
-    colors = np.random.default_rng(3).integers(0, 256, (2, 3, 3), np.uint8)
-    marker = messages.marker_from_mesh(vertices, faces, colors)
-    marker = deserialize_message(serialize_message(marker), Marker)
-    corners = np.array([[p.x, p.y, p.z] for p in marker.points]).reshape(2, 3, 3)
-    np.testing.assert_array_equal(corners, vertices[faces])
-    drawn = np.array([[c.r, c.g, c.b] for c in marker.colors]).reshape(2, 3, 3)
-    np.testing.assert_allclose(drawn * 255, colors, atol=1e-3)
-    assert all(c.a == 1 for c in marker.colors) and marker.color.a == 1
-    assert (marker.scale.x, marker.scale.y, marker.scale.z) == (1, 1, 1)
-    assert marker.type == Marker.TRIANGLE_LIST and not marker.frame_locked
+@pytest.mark.parametrize('names', [
+    ('mug', 'a', 'ab'), ('abc', 'abcd', 'abcde'), ('größe', 'Ø', ''), ('', '日本', 'x' * 9)])
+@pytest.mark.parametrize('frame_id', ['camera', 'map', ''])
+def test_marker_arrays_are_serialized_as_ros_does(frame_id: str, names: tuple[str, ...]) -> None:
+    random, array, parts = np.random.default_rng(3), MarkerArray(), []
+    for id, name in enumerate(names):
+        count = id + 1
+        vertices = random.random((4, 3)).astype(np.float32)
+        faces = random.integers(0, 4, (count, 3))
+        colors = random.integers(0, 256, (count, 3, 3), np.uint8)
+        marker = messages.triangle_marker()
+        marker.header, marker.ns, marker.id = messages.header_of(frame_id, 5), name, id
+        text = messages.marker_from_text(name)
+        text.header = marker.header
+        triangles = marker_bytes.triangles_from_mesh(vertices, faces, colors)
+        parts += [(marker, triangles), (text, None)]
+        slow = deserialize_message(serialize_message(marker), Marker)
+        slow.points = [Point(x=x, y=y, z=z) for x, y, z in vertices[faces.ravel()].tolist()]
+        slow.colors = [ColorRGBA(r=r, g=g, b=b, a=1.0) for r, g, b in (
+            colors.reshape(-1, 3) / np.float32(255)).tolist()]
+        array.markers += [slow, text]
+    made = marker_bytes.array_bytes(parts)
+    assert deserialize_message(made, MarkerArray) == array
+    assert len(made) == len(serialize_message(array)), 'of which some bytes between are any'
+    assert deserialize_message(marker_bytes.array_bytes([]), MarkerArray) == MarkerArray()

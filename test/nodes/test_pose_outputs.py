@@ -1,25 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
 """Poses, sizes and names of objects as other nodes read them, in the camera's frame or a world."""
 
+import os
+import re
 import sys
 from collections.abc import Callable
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import trimesh
+from harness import GEOMETRIC
 from harness import LATCHED
+from harness import NodeProcess
+from harness import Robot
+from interface_packages import CACHE
 from interface_packages import make_importable
 from output_stage import WORLD_FROM_CAMERA
 from output_stage import OutputStage
+from output_stage import frame_at
 from rclpy.lifecycle import LifecycleNode
 from scipy.spatial.transform import Rotation
+from sensor_msgs.msg import PointCloud2
 
 from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.nodes.messages import nanoseconds
 from img2scene_ros.nodes.outputs import importing_messages
+from img2scene_ros.nodes.outputs.cloud import CloudOptions
+from img2scene_ros.nodes.outputs.cloud import CloudOutput
 from img2scene_ros.nodes.outputs.detections import DetectionsOptions
 from img2scene_ros.nodes.outputs.detections import DetectionsOutput
 from img2scene_ros.nodes.outputs.objects import ObjectsOptions
@@ -28,6 +39,7 @@ from img2scene_ros.nodes.outputs.tf import TfOptions
 from img2scene_ros.nodes.outputs.tf import TfOutput
 from img2scene_ros.types import Detection
 from img2scene_ros.types import ObjectModel
+from img2scene_ros.types import Scene
 from img2scene_ros.types import SceneObject
 
 vision_msgs = pytest.importorskip('vision_msgs.msg', reason=make_importable())
@@ -152,6 +164,41 @@ def test_every_object_has_a_tf_frame_once_per_picture(stage: Callable[..., Outpu
     assert len(received) == 2
 
 
+@pytest.mark.parametrize('points, sources', [
+    ('model', {0}), ('measured', {1}), ('both', {0, 1})])
+def test_cloud_has_points_of_meshes_and_readings(
+    stage: Callable[..., OutputStage], points: str, sources: set[int],
+) -> None:
+    stage = stage(CloudOutput, CloudOptions(points=points, points_per_object=500))
+    received = stage.listen(PointCloud2, '/img2scene/cloud')
+    mug = thing(70000, (0.0, 0.0, 1.0))
+    mask = np.zeros((6, 8), bool)
+    mask[2:4, 2:6] = True
+    mug = replace(mug, detection=replace(mug.detection, mask=mask))
+    depth = np.full((6, 8), 0.85, np.float32)
+    depth[2, 2] = np.nan
+    frame = replace(frame_at(5, WORLD_FROM_CAMERA), depth=depth)
+    stage.output.show(Scene(frame, (mug, replace(mug, id=4, state='hidden'))), True)
+    stage.spin_until(lambda: received)
+    message, = received
+    rows = np.frombuffer(message.data, np.dtype(
+        [('xyz', '<f4', 3), ('rgb', '<u4'), ('id', '<u4'), ('label', '<u4'), ('source', '<u4')]))
+    assert message.header.frame_id == 'map' and set(rows['source']) == sources
+    assert set(rows['label'][rows['id'] == 70000]) == {70000 - 65535}, 'as in ~/labels'
+    seen = rows[(rows['source'] == 1)]
+    assert set(seen['id']) <= {70000}, 'what is hidden is not measured'
+    if 1 in sources:
+        assert len(seen) == 7
+        # .85 m in front of the camera, which is at 1, 2, 3 and looks along x.
+        np.testing.assert_allclose(seen['xyz'][:, 0], 1.85, rtol=1e-6)
+    for id in {70000, 4} if 0 in sources else ():
+        of_mesh = rows['xyz'][(rows['source'] == 0) & (rows['id'] == id)]
+        assert len(of_mesh) == 500
+        # The box's sides along the camera's x, y, z are .1, .2, .3.
+        off = np.abs(of_mesh - [2.0, 2.0, 3.0]) / [0.15, 0.05, 0.1]
+        np.testing.assert_allclose(off.max(axis=1), 1.0, atol=1e-5)
+
+
 @pytest.mark.parametrize('output, options, package', [
     (ObjectsOutput, ObjectsOptions, 'vision_msgs'),
     (DetectionsOutput, DetectionsOptions, 'vision_msgs'),
@@ -167,3 +214,22 @@ def test_missing_messages_are_named(
 def test_other_errors_of_an_import_are_not_hidden() -> None:
     with pytest.raises(ZeroDivisionError), importing_messages('objects', 'vision_msgs'):
         raise ZeroDivisionError
+
+
+def test_node_goes_on_without_outputs_whose_messages_are_missing(
+    robot: Robot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    paths = os.environ.get('PYTHONPATH', '').split(os.pathsep)
+    built = [path for path in paths if str(CACHE) in path]
+    if not built:
+        pytest.skip('the messages are installed for good')
+    monkeypatch.setenv('PYTHONPATH', os.pathsep.join(set(paths) - set(built)))
+    node = NodeProcess(
+        'scene_node', robot.domain, tmp_path, *GEOMETRIC, '-p', 'outputs:=[objects, cloud]')
+    robot.spin_until(lambda: 'active; listening' in node.log, 'the node is active')
+    assert re.search("'objects' is skipped.*vision_msgs", node.log)
+    assert not node.complaints()
+    robot.spin_until(
+        lambda: robot.node.get_publishers_info_by_topic('/img2scene/cloud'), 'there is a cloud')
+    assert not robot.node.get_publishers_info_by_topic('/img2scene/objects')
+    assert node.stop() == 0

@@ -61,7 +61,7 @@ class SlowPipeline:
         self._model = ObjectModel(
             mesh.vertices, mesh.faces, np.zeros((8, 3), np.uint8), np.zeros(3), np.eye(3), 'box')
 
-    def perceive(self, frame: Frame) -> Scene:
+    def perceive(self, frame: Frame, is_streamed: bool = False) -> Scene:
         with self._lock:
             detection = Detection('cup', 1.0, np.zeros(4))
             self.scene = Scene(frame, (SceneObject(
