@@ -2,71 +2,71 @@
 """
 The support plane: the table or floor that objects stand on.
 
-Planes are found one after another by RANSAC over oriented points, in a coarse picture. Those that
-are parallel are one hypothesis of where up is; the one whose planes carry most wins. A plane
-carries what touches it: objects before a wall do not, and what stands on a book stands on the
-table, too.
+The surfaces of a coarse picture are grouped by the direction that they face. Those of one
+direction are a hypothesis of where up is; what stands on them, how far they extend and how
+cameras are usually held decide which. Of its surfaces the tops of objects are none that things
+stand on; of the others the one that carries most is the support.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
+from itertools import chain
 
 import cv2
 import numpy as np
 
 from img2scene_ros.depth import measured
+from img2scene_ros.detection.carrying import depth_jumps
+from img2scene_ros.detection.carrying import things
+from img2scene_ros.detection.planes import ALIGNED
+from img2scene_ros.detection.planes import FlatSurface
+from img2scene_ros.detection.planes import Readings
+from img2scene_ros.detection.planes import directions
+from img2scene_ros.detection.planes import least_squares
+from img2scene_ros.detection.planes import outlined
+from img2scene_ros.detection.planes import readings
+from img2scene_ros.detection.planes import surfaces
 from img2scene_ros.types import Frame
 from img2scene_ros.types import SupportPlane
 
-# Search: width of the coarse picture in pixels, points and hypotheses of RANSAC, planes at most,
-# and the least share of the picture that each has.
-_WIDTH, _SAMPLES, _HYPOTHESES, _MAX_PLANES, _MIN_SHARE = 320, 12000, 200, 8, 0.02
-# Normals of one plane agree by this angle, planes of one direction and a given up by that.
-_ALIGNED = np.cos(np.radians(25.0))
-_PARALLEL = np.cos(np.radians(15.0))
-# Without a given up, cameras are mostly held level: roll below 40 degrees, no plane seen head-on.
-# Other directions have to carry so many times more; of level ones a share of the extent counts.
-_LEVEL_ROLL, _HEAD_ON, _UNUSUAL = np.sin(np.radians(40.0)), np.sin(np.radians(15.0)), 4.0
-_EXTENT = 0.02
-# What is carried: least pixels of the coarse picture, of these in touch with the plane, and the
-# greatest share of the picture's border that it takes; lowest and greatest height, height above
-# the noise up to which it is in touch, and greatest extent [m].
-_MIN_CARRIED, _MIN_TOUCHING, _MOST_AT_BORDER = 40, 5, 0.2
-_LOWEST, _HIGHEST, _TOUCHING, _LARGEST = 0.01, 1.3, 0.02, 1.2
-_HIDDEN_FOOT = 0.2  # metres above a plane of what stands on it and hides its own foot, at most
-_DEVIATIONS = 4.0  # standard deviations of the depth that stand out of a plane
-# A plane that ends within the picture, is narrower than this and no higher above another one than
-# that is the top of an object [m].
-_NARROW, _LOW = 0.45, 0.35
-# A carrying plane above another one is the support (a table above the floor) when it has at least
-# this share of the other's pixels.
-_MIN_SHARE_OF_LOWER = 0.2
+_WIDTH = 213  # pixels, of the coarse picture
+_LEAST_READ = 0.01  # share of its pixels that have readings
+# The top of an object is no higher above what it stands on than this [m], and its area is less
+# than such a share of that. Larger surfaces of other directions are no parts of things [m].
+_LOW, _SMALLER, _WALL = 0.35, 0.5, 0.4
+_BARE = 0.2  # of the largest surface's pixels: where nothing stands, the lowest one with more wins
+# Weights of logarithms, fitted by logistic regression to 210 rendered scenes: what touches the
+# surfaces of a direction, how far they extend, how cameras are held; what hides its own foot.
+_CARRIED, _EXTENT, _HELD_LEVEL, _HIDDEN = 2.0, 2.5, 0.8, 2.0
+# How cameras are held: so many are level rather than rolled anyhow, by that standard deviation
+# [degrees]; a plane seen head-on is the ground rather than a wall so often.
+_LEVEL, _ROLL_STD, _DOWN, _HEAD_ON = 13.0, 8.0, 0.15, np.sin(np.radians(15.0))
 _FEW_READINGS = 0.05  # share of the picture; with less nothing can be found
 # From frame to frame: a plane is held while this share of the pixels that showed it still does,
-# and searched anew after so many frames. A fit takes so many readings at most.
-_STILL_SEEN, _HELD, _FITTED = 0.9, 30, 40000
+# and searched anew after so many frames. A fit takes so many readings and rounds at most.
+_STILL_SEEN, _HELD, _FITTED, _ROUNDS = 0.9, 30, 20000, 8
 
 
 @dataclass(frozen=True, eq=False)
 class _Candidate:
     """
-    A plane of the coarse picture.
+    A surface that things may stand on.
 
     - seen: (H, W) bool, the pixels on it
-    - carried: how many pixels of things it carries, in touch with it
-    - above: how many of things over it whose foot they hide themselves, as bowls do
+    - carried: what is seen to stand on it, the sum of the square roots of the pixels of each
+    - hidden: likewise what is over it, but hides its own foot
     """
 
     plane: SupportPlane
     seen: np.ndarray
-    carried: int
-    above: int
+    carried: float
+    hidden: float
 
     @property
-    def carries(self) -> bool:
-        """Tell whether something stands on it, if it is horizontal."""
-        return self.carried + self.above > 0
+    def load(self) -> float:
+        """Return a logarithm of how much stands on it."""
+        return float(np.log1p(self.carried) + _HIDDEN * np.log1p(self.hidden))
 
 
 class HeldSupport:
@@ -103,7 +103,7 @@ def _is_still_seen(frame: Frame, held: _Candidate) -> bool:
     part = _every_nth(frame)
     depth = measured(frame.depth)[part]
     if depth.shape != held.seen.shape or (
-            frame.up is not None and held.plane.normal @ frame.up <= _ALIGNED):
+            frame.up is not None and held.plane.normal @ frame.up <= ALIGNED):
         return False
     off = np.abs(held.plane.height(measured(frame.points)[part][held.seen]))
     is_on_plane = off < 3.0 * frame.depth_std(depth[held.seen])
@@ -113,14 +113,29 @@ def _is_still_seen(frame: Frame, held: _Candidate) -> bool:
 def _found(frame: Frame) -> _Candidate | None:
     """Search the support in a coarse picture, and fit it to all readings."""
     coarse = _coarse(frame)
-    normals = surface_normals(coarse)
-    if np.count_nonzero(np.isfinite(normals[..., 0])) < 125:
+    read = readings(coarse)
+    if read.count < _LEAST_READ * read.std.size:
         return None
-    candidates = _candidates(coarse, normals)
-    if frame.up is not None:
-        candidates = [one for one in candidates if one.plane.normal @ frame.up > _ALIGNED]
-    best = _lowest_that_carries(_of_one_direction(candidates, frame.up))
-    return None if best is None else replace(best, plane=_at_full_resolution(frame, best))
+    groups = _groups(read, frame.up)
+    best = max(groups, key=lambda group: _evidence(group, frame.up), default=None)
+    if best is None:
+        return None
+    chosen = _chosen(best)
+    return replace(chosen, plane=_at_full_resolution(frame, chosen))
+
+
+def _groups(read: Readings, up: np.ndarray | None) -> list[list[_Candidate]]:
+    """Return for each direction that may be up what things may stand on."""
+    found = [surfaces(read, one) for one in directions(read, up)]
+    jumps = depth_jumps(read)
+    groups = []
+    for group in found:
+        walls = np.zeros(jumps.shape, bool)
+        for one in chain.from_iterable(other for other in found if other is not group):
+            if _extent(one.plane) > _WALL:
+                walls |= one.seen
+        groups.append(_candidates(read, group, walls, jumps))
+    return [group for group in groups if group]
 
 
 def _every_nth(frame: Frame) -> tuple[slice, slice]:
@@ -142,10 +157,7 @@ def why_nothing(frame: Frame, support: SupportPlane | None) -> str:
         return ('no object: the depth image shows no plane that things may stand on '
                 f'({distance}); point the camera at a table or floor, and check the unit of the '
                 'depth')
-    area = 0.0
-    if support.hull is not None:
-        area = float(cv2.contourArea(
-            (support.hull @ support.axes().T).astype(np.float32).reshape(-1, 1, 2)))
+    area = 0.0 if support.hull is None else _area(support)
     return (f'no object: a support of {area:.2f} square metres is seen, but nothing stands out '
             f'of it ({distance}); move the camera closer, or lower tabletop.min_height or '
             'tabletop.min_size')
@@ -159,142 +171,74 @@ def _coarse(frame: Frame) -> Frame:
                    camera=frame.camera.binned(part[0].step, part[1].step))
 
 
-def _candidates(coarse: Frame, normals: np.ndarray) -> list[_Candidate]:
-    """
-    Return planes of any direction, largest first.
-
-    A plane does not carry a larger one: the side of a tote not its bottom.
-    """
-    jumps = _depth_jumps(coarse)
-    larger = np.zeros(coarse.shape, bool)
-    found = []
-    for plane, seen in sorted(
-            _planes(coarse, normals), key=lambda one: -np.count_nonzero(one[1])):
-        found.append(_Candidate(
-            plane, seen, *_pixels_carried(coarse, plane, jumps | larger)))
-        larger |= seen
-    return found
-
-
-def _of_one_direction(
-    candidates: Sequence[_Candidate], up: np.ndarray | None,
+def _candidates(
+    read: Readings, group: Sequence[FlatSurface], walls: np.ndarray, jumps: np.ndarray,
 ) -> list[_Candidate]:
-    """Return the candidates of the direction that carries most; without any, of level ones."""
-    groups = [[other for other in candidates
-               if other.plane.normal @ one.plane.normal > _PARALLEL] for one in candidates]
-    evidence = [_evidence(group, up is not None) for group in groups]
-    if any(evidence):
-        return groups[int(np.argmax(evidence))]
-    return [one for one in candidates if _is_seen_head_on(one.plane.normal)]
+    """Return the surfaces of one direction but for tops of objects, with what stands on them."""
+    carried, hidden = np.zeros(len(group)), np.zeros(len(group))
+    bases = [_base(one, group) for one in group]
+    for thing in things(read, group, walls, jumps):
+        is_leg = thing.top is not None and bases[thing.top] is None  # of a table
+        if not is_leg:
+            (carried if thing.touches else hidden)[thing.surface] += np.sqrt(thing.pixels)
+    for i in sorted(range(len(group)), key=lambda i: group[i].plane.offset):  # the highest first
+        if bases[i] is not None:
+            carried[bases[i]] += carried[i] + np.sqrt(np.count_nonzero(group[i].seen))
+            hidden[bases[i]] += hidden[i]
+    return [_Candidate(one.plane, one.seen, *loads)
+            for one, base, *loads in zip(group, bases, carried, hidden) if base is None]
 
 
-def _evidence(group: Sequence[_Candidate], is_up: bool) -> float:
-    """
-    Return how much speaks for a direction: what its planes carry, and how far they extend.
-
-    The extent of planes that no camera held level takes for horizontal says nothing: walls.
-    """
-    carried = sum(one.carried for one in group)
-    if is_up or _is_usual(group[0].plane.normal):
-        return carried + _EXTENT * sum(np.count_nonzero(one.seen) for one in group)
-    return carried / _UNUSUAL
-
-
-def _is_usual(normal: np.ndarray) -> bool:
-    """Tell whether a plane is horizontal before a camera that is held level."""
-    return bool(abs(normal[0]) < _LEVEL_ROLL and normal[1] < -_HEAD_ON)
-
-
-def _is_seen_head_on(normal: np.ndarray) -> bool:
-    return bool(abs(normal[0]) < _LEVEL_ROLL and abs(normal[1]) <= _HEAD_ON)
-
-
-def _lowest_that_carries(candidates: list[_Candidate]) -> _Candidate | None:
-    """
-    Choose among parallel planes, largest first.
-
-    The largest wins, unless a large one above it carries objects (a table before the floor), or
-    it carries nothing and there is one below it (the floor before a bed). A bed whose headboard
-    stands on its mattress carries something, too, and is taken for the support.
-    """
-    candidates = [one for one in candidates if not _is_top_of_an_object(one, candidates)]
-    if not candidates:
-        return None
-    best = candidates[0]
-    for one in candidates:
-        if not best.carries and _is_above(best.plane, one.plane):
-            best = one
-    for one in candidates:
-        is_large = one.seen.sum() > _MIN_SHARE_OF_LOWER * best.seen.sum()
-        if one.carries and _is_above(one.plane, best.plane) and (is_large or not best.carries):
-            best = one
-    return best
-
-
-def _is_top_of_an_object(one: _Candidate, others: Sequence[_Candidate]) -> bool:
-    """Tell whether a plane is small, seen to its end, and stands over one that carries."""
-    rows, columns = np.nonzero(one.seen)
-    height, width = one.seen.shape
-    margin = max(2, width // 40)
-    is_cut = bool(rows.min() < margin or rows.max() >= height - margin
-                  or columns.min() < margin or columns.max() >= width - margin)
+def _base(one: FlatSurface, group: Sequence[FlatSurface]) -> int | None:
+    """Return the position of the surface on which an object stands whose top one is, if it is."""
     hull = measured(one.plane.hull)
-    extent = np.ptp(hull @ one.plane.axes().T, axis=0).max()
-    return not is_cut and extent < _NARROW and any(
-        other.carries and _is_above(one.plane, other.plane)
-        and other.plane.height(hull).mean() < _LOW
-        and other.plane.is_over(hull).mean() > 0.5 for other in others)
+    found = [(i, other.plane.height(hull).mean()) for i, other in enumerate(group)
+             if other is not one and _is_above(one.plane, other.plane)
+             and _area(one.plane) < _SMALLER * _area(other.plane)
+             and other.plane.height(hull).mean() < _LOW
+             and other.plane.is_over(hull, 0.02).mean() > 0.5]
+    return min(found, key=lambda one: one[1])[0] if found else None
+
+
+def _area(plane: SupportPlane) -> float:
+    """Return the area within the outline of a plane, square metres."""
+    return float(cv2.contourArea(
+        (measured(plane.hull) @ plane.axes().T).astype(np.float32).reshape(-1, 1, 2)))
+
+
+def _extent(plane: SupportPlane) -> float:
+    """Return the greatest width of the outline of a plane, metres."""
+    return float(np.ptp(measured(plane.hull) @ plane.axes().T, axis=0).max())
+
+
+def _evidence(group: Sequence[_Candidate], up: np.ndarray | None) -> float:
+    """Return the logarithm of the odds that the planes of a direction are horizontal."""
+    carried = max(one.carried for one in group)
+    extent = max(_extent(one.plane) for one in group)
+    evidence = _CARRIED * np.log1p(carried) + _EXTENT * np.log(extent)
+    return evidence if up is not None else evidence + _HELD_LEVEL * _prior(group[0].plane.normal)
+
+
+def _prior(normal: np.ndarray) -> float:
+    """Return the logarithm of how likely a camera is held so that this is up."""
+    sideways = np.degrees(np.arcsin(np.clip(normal[0], -1.0, 1.0)))
+    level = _LEVEL * np.exp(-0.5 * (sideways / _ROLL_STD) ** 2)
+    if normal[1] > -_HEAD_ON:
+        level *= _DOWN if normal[1] < _HEAD_ON else 0.0
+    return float(np.log(0.25 + level))
+
+
+def _chosen(candidates: Sequence[_Candidate]) -> _Candidate:
+    """Choose the support among surfaces of one direction: what carries most."""
+    if any(one.load for one in candidates):
+        return max(candidates, key=lambda one: one.load)
+    largest = max(np.count_nonzero(one.seen) for one in candidates)
+    return max((one for one in candidates if np.count_nonzero(one.seen) > _BARE * largest),
+               key=lambda one: one.plane.offset)
 
 
 def _is_above(plane: SupportPlane, other: SupportPlane) -> bool:
     return plane.height(measured(other.hull)).mean() < -0.02
-
-
-def _depth_jumps(frame: Frame) -> np.ndarray:
-    """Return the pixels whose right or lower neighbour is on another surface, (H, W) bool."""
-    depth = measured(frame.depth)
-    reach = 0.01 + 3.0 * depth / frame.camera.fx + 3.0 * frame.depth_std(depth)
-    jumps = np.zeros(depth.shape, bool)
-    jumps[:, :-1] |= np.abs(np.diff(depth, axis=1)) > reach[:, :-1]
-    jumps[:-1] |= np.abs(np.diff(depth, axis=0)) > reach[:-1]
-    return jumps
-
-
-def _pixels_carried(
-    frame: Frame, plane: SupportPlane, cut: np.ndarray,
-) -> tuple[int, int]:
-    """
-    Count the pixels of what stands on a plane and touches it, and of what is over it.
-
-    :param cut: (H, W) bool, pixels that are no part of anything that may stand there
-    """
-    points = measured(frame.points)
-    height = plane.height(points)
-    least = np.maximum(_LOWEST, _DEVIATIONS * frame.depth_std(measured(frame.depth)))
-    is_over = np.zeros(height.shape, bool)
-    near = height < _HIGHEST
-    is_over[near] = plane.is_over(points[near])
-    standing = (is_over & (height > least) & ~cut).astype(np.uint8)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(standing, connectivity=4)
-    on_plane = is_over & (np.abs(height) < least) & ~cut
-    beside = cv2.dilate(on_plane.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
-    touching = np.bincount(labels[beside & (height < least + _TOUCHING)], minlength=count)
-    at_border = np.bincount(np.concatenate(
-        [labels[0], labels[-1], labels[:, 0], labels[:, -1]]), minlength=count)
-    carried, above = 0, 0
-    for part in range(1, count):
-        pixels = int(stats[part, cv2.CC_STAT_AREA])
-        if (pixels < _MIN_CARRIED
-                or at_border[part] > _MOST_AT_BORDER * 2 * sum(labels.shape)):
-            continue
-        low, high = np.percentile(points[labels == part], (1, 99), axis=0)
-        if np.linalg.norm(high - low) > _LARGEST:
-            continue
-        if touching[part] >= _MIN_TOUCHING:
-            carried += pixels
-        elif np.percentile(height[labels == part], 5) < _HIDDEN_FOOT:
-            above += pixels
-    return carried, above
 
 
 def surface_normals(
@@ -344,89 +288,11 @@ def _suitable_step(frame: Frame) -> int:
     return max(least, round(float(np.sqrt(5.0 * frame.depth_std(distance) / pitch))))
 
 
-def _planes(frame: Frame, normals: np.ndarray) -> list[tuple[SupportPlane, np.ndarray]]:
-    """Return planes with the (H, W) pixels that lie on them."""
-    known = np.isfinite(normals[..., 0])
-    points, free = measured(frame.points), known.copy()
-    tolerance = 3.0 * frame.depth_std(measured(frame.depth))
-    rng = np.random.default_rng(0)
-    planes = []
-    for _ in range(_MAX_PLANES):
-        pixels = np.flatnonzero(free)
-        if len(pixels) < _MIN_SHARE * known.sum():
-            break
-        pixels = rng.choice(pixels, min(_SAMPLES, len(pixels)), replace=False)
-        fit = _ransac(points.reshape(-1, 3)[pixels], normals.reshape(-1, 3)[pixels],
-                      tolerance.ravel()[pixels], rng)
-        if fit is None:
-            break
-        normal, offset = fit
-        free &= ~(np.abs(SupportPlane(normal, offset).height(points)) < 1.5 * tolerance)
-        plane, seen = _refined(frame, normals, normal, offset, tolerance)
-        if plane is not None and seen.sum() > _MIN_SHARE * known.sum():
-            planes.append((plane, seen))
-    return planes
-
-
-def _ransac(
-    points: np.ndarray, normals: np.ndarray, tolerance: np.ndarray, rng: np.random.Generator,
-) -> tuple[np.ndarray, float] | None:
-    """Return normal and offset of the plane with the most inliers, normal to the camera."""
-    picks = rng.choice(len(points), min(_HYPOTHESES, len(points)), replace=False)
-    some = rng.choice(len(points), min(1500, len(points)), replace=False)
-    candidates = normals[picks]
-    offsets = -(candidates * points[picks]).sum(axis=1)
-    distances = np.abs(points[some] @ candidates.T + offsets)
-    aligned = np.abs(normals[some] @ candidates.T) > _ALIGNED
-    votes = (aligned & (distances < 2.0 * tolerance[some, None])).sum(axis=0)
-    best = int(np.argmax(votes))
-    normal, offset = candidates[best], offsets[best]
-    for width in (3.0, 2.0, 1.0, 1.0):
-        inliers = np.abs(SupportPlane(normal, offset).height(points)) < width * tolerance
-        if inliers.sum() < 50:
-            return None
-        normal, offset = _least_squares(points[inliers], tolerance[inliers])
-    return normal, offset
-
-
-def _least_squares(points: np.ndarray, deviation: np.ndarray) -> tuple[np.ndarray, float]:
-    weights = 1.0 / deviation.astype(float) ** 2
-    center = weights @ points / weights.sum()
-    away = points - center
-    normal = np.linalg.eigh((away.T * weights) @ away)[1][:, 0]
-    if normal @ center > 0:
-        normal = -normal
-    return normal, float(-normal @ center)
-
-
-def _refined(
-    frame: Frame, normals: np.ndarray, normal: np.ndarray, offset: float, tolerance: np.ndarray,
-) -> tuple[SupportPlane | None, np.ndarray]:
-    """Fit all pixels of the plane's largest connected part, and outline it."""
-    points = measured(frame.points)
-    for _ in range(3):
-        height = SupportPlane(normal, offset).height(points)
-        on_plane = ((np.abs(height) < tolerance)
-                    & (np.abs(normals @ normal.astype(normals.dtype)) > _ALIGNED))
-        on_plane = _main_part(on_plane, (height > tolerance) & (height < 0.3))
-        if on_plane.sum() < 50:
-            return None, on_plane
-        normal, offset = _least_squares(points[on_plane], tolerance[on_plane])
-    return _outlined(SupportPlane(normal, offset), points[on_plane]), on_plane
-
-
-def _outlined(plane: SupportPlane, points: np.ndarray) -> SupportPlane:
-    """Return a plane with the outline of points on it, (N, 3) metres."""
-    plan = np.column_stack([points @ axis for axis in plane.axes().astype(np.float32)])
-    corners = points[cv2.convexHull(plan, returnPoints=False)[:, 0]].astype(float)
-    return replace(plane, hull=corners - plane.height(corners)[:, None] * plane.normal)
-
-
 def _at_full_resolution(frame: Frame, coarse: _Candidate) -> SupportPlane:
     """Fit a plane of the coarse picture to the readings where it was seen, and outline it."""
     points, tolerance = _readings(frame, coarse)
     plane = _fitted(coarse.plane, points, tolerance)
-    return _outlined(plane, points[np.abs(plane.height(points)) < tolerance])
+    return outlined(plane, points[np.abs(plane.height(points)) < tolerance])
 
 
 def _fitted_again(frame: Frame, held: _Candidate) -> SupportPlane:
@@ -446,22 +312,10 @@ def _readings(frame: Frame, coarse: _Candidate) -> tuple[np.ndarray, np.ndarray]
 def _fitted(plane: SupportPlane, points: np.ndarray, tolerance: np.ndarray) -> SupportPlane:
     """Fit a plane to so many as `_FITTED` of the points that are near it."""
     some = np.s_[::len(points) // _FITTED + 1]
-    points, tolerance = points[some], tolerance[some]
-    for _ in range(2):
+    points, tolerance, last = points[some], tolerance[some], None
+    for _ in range(_ROUNDS):
         on_plane = np.abs(plane.height(points)) < tolerance
-        plane = SupportPlane(*_least_squares(points[on_plane], tolerance[on_plane]))
+        if last is not None and (on_plane == last).all():
+            break
+        plane, last = SupportPlane(*least_squares(points[on_plane], tolerance[on_plane])), on_plane
     return plane
-
-
-def _main_part(on_plane: np.ndarray, above: np.ndarray) -> np.ndarray:
-    """Keep the largest part of a plane, with the parts that objects on it cut off."""
-    kernel = np.ones((5, 5), np.uint8)
-    opened = cv2.morphologyEx(on_plane.astype(np.uint8), cv2.MORPH_OPEN, kernel)
-    gap = max(3, on_plane.shape[1] // 24)
-    shadow = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (gap, gap))
-    objects = cv2.morphologyEx(above.astype(np.uint8), cv2.MORPH_OPEN, kernel)
-    _, parts = cv2.connectedComponents(np.bitwise_or(cv2.dilate(opened, shadow), objects))
-    parts[opened == 0] = 0
-    sizes = np.bincount(parts.ravel())
-    sizes[0] = 0
-    return parts == np.argmax(sizes) if sizes.any() else np.zeros_like(on_plane)

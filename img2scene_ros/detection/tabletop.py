@@ -1,48 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-Class-agnostic RGB-D detection: whatever stands on the support plane. Needs no weights.
+"""Class-agnostic RGB-D detection: whatever stands on the support plane."""
 
-Points above the plane are linked to their neighbours in the image where the surface goes on;
-linked points are one object. Two corrections follow: a sharp concave crease all along a seam
-separates objects that touch and both reach down to the support; and parts that end at another part
-and hardly widen it, seen from above, are joined to it (the inside of a mug, the neck of a bottle).
-So what is stacked on something counts as part of it.
-"""
-
-from collections.abc import Sequence
+import logging
 from dataclasses import dataclass
-from itertools import combinations
 
 import cv2
 import numpy as np
-from scipy import ndimage
-from scipy.spatial import ConvexHull
-from scipy.spatial.distance import pdist
 
 from img2scene_ros.depth import measured
 from img2scene_ros.detection import bbox_of
-from img2scene_ros.detection.supports import surface_normals
+from img2scene_ros.detection.clusters import agreed
+from img2scene_ros.detection.clusters import clusters
+from img2scene_ros.detection.clusters import square
+from img2scene_ros.detection.clusters import widened
+from img2scene_ros.detection.clusters import windows_of
+from img2scene_ros.detection.instance_masks import InstanceSegmenter
+from img2scene_ros.detection.scaled import enlarged
+from img2scene_ros.detection.scaled import reduced
 from img2scene_ros.detection.surfaces import Window
 from img2scene_ros.detection.surfaces import heights_above
-from img2scene_ros.detection.surfaces import linked_surfaces
+from img2scene_ros.devices import device_option
 from img2scene_ros.errors import InputError
+from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.types import UNNAMED
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 from img2scene_ros.types import SupportPlane
+from img2scene_ros.weights import weights_folder
 
-# Set by hand; tests hold them to the recorded frames and to rendered bodies that touch.
-_LINK_STEPS = (2, 4, 8)  # pixels over which holes are bridged
-_CREASE_REACH = 0.0075  # metres to either side over which a surface's bend is taken
-_CUT_CREASE = 22.0  # degrees; a surface is cut where it bends inwards by more
-_SHARP_SEAM = 48.0  # degrees, median of a seam: bodies touch in sharper ones, fillets are softer
-_MIN_SEAM = 0.6  # of the smaller body's width in the image; shorter seams are necks of one body
-_MIN_PIXELS = 60  # solid pixels of a surface, at a picture width of 640
-_SOLID = 0.95  # share of solid pixels; missing readings fray surfaces with less
-_STANDING_HEIGHT = 0.025  # metres above the support; what comes nearer stands on it
+_LOGGER = logging.getLogger(__name__)
 _DEVIATIONS = 3.0  # of bare support by which objects stand out of it
+_LEAST_READINGS = 20  # of an object
+_SAMPLE = 500  # readings that tell an object's size and place
+# Logistic regression of what `evidence` returns, without and with a network.
+_WEIGHTS = {4: np.array([-9.0, 3.0, 1.0, 0.5]), 6: np.array([-9.0, 3.0, 0.5, 0.5, 4.0, 2.0])}
+_BARE = 2.0  # deviations of bare support within which readings are taken for it
 
 
 @dataclass(frozen=True)
@@ -63,15 +57,28 @@ class TabletopOptions(Options):
         0.006, 'Distance between two objects; from afar that of three pixels, if it is '
         'more; noise comes on top [m]', low=0.001, high=0.1)
     max_detections: int = option(50, 'Greatest number of objects, largest first', low=1, high=500)
+    network: str = option(
+        'bundled', "What tells objects apart: 'bundled' (the network that comes with the package; "
+        "where torch is missing, geometry), 'none' (geometry alone: gaps and creases) or the "
+        'folder of a network', read_only=True)
+    device: str = device_option()
 
 
 class TabletopDetector:
-    """Finds the objects that stand on the support plane."""
+    """
+    Finds the objects that stand on the support plane.
+
+    - network: what tells them apart; None is geometry alone
+
+    :raises InputError: the network's weights are damaged or another network's
+    :raises OptionError: a device that is not there
+    """
 
     Options = TabletopOptions
 
     def __init__(self, options: TabletopOptions = TabletopOptions()) -> None:
         self.options = options
+        self.network = _network(options)
 
     def detect(self, frame: Frame, support: SupportPlane | None) -> list[Detection]:
         """
@@ -84,57 +91,76 @@ class TabletopDetector:
                 "the detector 'tabletop' needs a depth image; give one or use the detector 'detr'")
         if support is None:
             return []
+        small, step = reduced(frame)
+        if step > 1:
+            return enlarged(self.detect(small, support), small, frame, step)
         height, noise = heights_above(frame, support)
         least = np.maximum(self.options.min_height, _DEVIATIONS * noise)
-        above = self._above(frame, support, height, least)
-        labels = linked_surfaces(frame, _opened(above | _lines_unread(frame)) & above,
-                                 self.options.gap, _LINK_STEPS)
-        labels = _without_fringes(labels, _opened(above), frame)
-        labels = _split_at_creases(labels, frame, height)
-        labels = _floating_joined(labels, frame, support, height)
+        above = self._in_reach(frame, support, height, height > least)
+        labels = clusters(frame, support, above, height, self.options.gap)
+        instances, probability = None, None
+        if self.network is not None:
+            instances, probability = self._instances(frame, support, height, noise)
+            labels = agreed(labels, instances)
         found = [_filled(labels, label, window, frame, height, least)
-                 for label, window in _windows(labels).items()]
+                 for label, window in windows_of(labels).items()]
         found = [one for one in found if self._is_object(*one, frame, support, height)]
         found.sort(key=lambda one: np.count_nonzero(one[0]), reverse=True)
-        return [_detection(*one, frame) for one in found[:self.options.max_detections]]
+        return [_detection(*one, frame, evidence(*one, height / noise, instances, probability))
+                for one in found[:self.options.max_detections]]
 
-    def _above(
-        self, frame: Frame, support: SupportPlane, height: np.ndarray, least: np.ndarray,
+    def _instances(
+        self, frame: Frame, support: SupportPlane, height: np.ndarray, noise: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return what the network takes for objects, (H, W) int, 0 = none, and how probably."""
+        assert self.network is not None
+        labels, probability = self.network.labels(frame, support)
+        read = np.isfinite(height) & (labels > 0)
+        labels[read & ~self._in_reach(frame, support, height, read)] = 0
+        # The support beside a foot is none of the object; what is flat is bare all over.
+        bare = np.abs(height) < _BARE * noise
+        areas = np.bincount(labels.ravel())
+        is_flat = np.bincount(labels[bare], minlength=len(areas)) > 0.5 * areas
+        labels[bare & ~is_flat[labels]] = 0
+        return labels, probability
+
+    def _in_reach(
+        self, frame: Frame, support: SupportPlane, height: np.ndarray, pixels: np.ndarray,
     ) -> np.ndarray:
-        """Return the pixels clearly above the support, (H, W) bool."""
-        above = ((height > least) & (height < self.options.max_height)
-                 & (measured(frame.depth) < self.options.max_distance))
-        above[above] = _is_over(
-            frame, support, measured(frame.points)[above], height[above], margin=0.08)
-        return above
+        """Return those of the pixels that are near enough, and over the support, (H, W) bool."""
+        near = (pixels & (height < self.options.max_height)
+                & (measured(frame.depth) < self.options.max_distance))
+        near[near] = _is_over(
+            frame, support, measured(frame.points)[near], height[near], margin=0.08)
+        return near
 
     def _is_object(
         self, mask: np.ndarray, window: Window, frame: Frame, support: SupportPlane,
         height: np.ndarray,
     ) -> bool:
-        if not cv2.erode(mask.astype(np.uint8), _square(frame, 5)).any():
+        if not cv2.erode(mask.astype(np.uint8), square(frame, 5)).any():
             return False
-        readings = mask & np.isfinite(measured(frame.depth)[window])
-        points = measured(frame.points)[window][readings]
+        rows, columns = np.nonzero(mask & np.isfinite(measured(frame.depth)[window]))
+        if len(rows) < _LEAST_READINGS:
+            return False
+        some = rows[::len(rows) // _SAMPLE + 1], columns[::len(rows) // _SAMPLE + 1]
+        points = measured(frame.points)[window][some]
         low, high = np.percentile(points, (1, 99), axis=0)
         if not self.options.min_size <= np.linalg.norm(high - low) <= self.options.max_size:
             return False
-        is_over = _is_over(frame, support, points, height[window][readings], margin=-0.005)
+        is_over = _is_over(frame, support, points, height[window][some], margin=-0.005)
         return bool(is_over.mean() > 0.4)
 
 
-def _windows(labels: np.ndarray) -> dict[int, Window]:
-    """Return the part of the picture that each label takes."""
-    return {label: window for label, window in enumerate(ndimage.find_objects(labels), 1)
-            if window is not None}
-
-
-def _widened(windows: Sequence[Window], margin: int, shape: tuple[int, int]) -> Window:
-    """Return the part of the picture that holds some others and what is around them."""
-    rows, columns = (slice(max(0, min(part.start for part in parts) - margin),
-                           min(size, max(part.stop for part in parts) + margin))
-                     for parts, size in zip(zip(*windows), shape))
-    return rows, columns
+def _network(options: TabletopOptions) -> InstanceSegmenter | None:
+    """Load the network; None where it is not wanted, or its packages are missing."""
+    if options.network == 'none':
+        return None
+    try:
+        return InstanceSegmenter(weights_folder(options.network, 'instances'), options.device)
+    except MissingDependencyError as error:
+        _LOGGER.warning("'tabletop' tells objects apart by geometry alone, because %s", error)
+        return None
 
 
 def _is_over(
@@ -162,209 +188,6 @@ def _is_over(
     return is_over
 
 
-def _opened(pixels: np.ndarray) -> np.ndarray:
-    """Return the pixels that are solid: part of a square of them; (H, W) bool."""
-    return cv2.morphologyEx(pixels.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3))) > 0
-
-
-def _lines_unread(frame: Frame) -> np.ndarray:
-    """Return the pixels without a reading that form no patches, (H, W) bool."""
-    unread = np.isnan(measured(frame.depth))
-    return unread & ~_opened(unread)
-
-
-def _without_fringes(labels: np.ndarray, solid: np.ndarray, frame: Frame) -> np.ndarray:
-    """
-    Drop surfaces with few solid pixels, and the rims of those that are solid but for them.
-
-    Readings between an object and what is behind it fray its rim. Thin or far objects have
-    missing readings all over instead, and what is not solid belongs to them.
-    """
-    sizes = np.bincount(labels.ravel())
-    of_solid = np.bincount(labels[solid], minlength=len(sizes))
-    few = of_solid < _MIN_PIXELS * (frame.shape[1] / 640) ** 2
-    rim = ~solid & (of_solid >= _SOLID * sizes)[labels]
-    return np.where(few[labels] | rim, 0, labels)
-
-
-def _without_specks(labels: np.ndarray, min_pixels: float) -> np.ndarray:
-    sizes = np.bincount(labels.ravel())
-    return np.where(sizes[labels] >= min_pixels, labels, 0)
-
-
-def _split_at_creases(labels: np.ndarray, frame: Frame, height: np.ndarray) -> np.ndarray:
-    """Split surfaces that a sharp concave seam crosses from end to end."""
-    if not labels.any():
-        return labels
-    pitch = np.nanmedian(measured(frame.depth)[labels > 0]) / frame.camera.fx
-    step = int(np.clip(round(_CREASE_REACH / pitch), 3, 40))
-    windows = _windows(labels)
-    around = _widened(list(windows.values()), 2 * step, frame.shape)
-    crease = np.zeros(frame.shape, np.float32)
-    crease[around] = _crease_angles(frame, step, around)
-    # Everything meets its support in a crease; that one separates nothing.
-    crease[(height < 0.02) | (labels == 0)] = 0.0
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (step, step))
-    cut = cv2.dilate((crease > _CUT_CREASE).astype(np.uint8), disc) > 0
-    sharpness = cv2.dilate(crease, _square(frame, 7))
-    split = labels.copy()
-    for label, window in windows.items():
-        window = _widened([window], 1, frame.shape)
-        mask = labels[window] == label
-        cores = cv2.erode((mask & ~cut[window]).astype(np.uint8), np.ones((3, 3)))
-        _, cores = cv2.connectedComponents(cores, connectivity=4)
-        cores = _without_specks(cores, max(300 * (frame.shape[1] / 640) ** 2, 0.08 * mask.sum()))
-        if len(np.unique(cores)) < 3:
-            continue
-        parts = np.where(mask, _nearest_label(cores), 0)
-        parts = _soft_seams_closed(parts, sharpness[window], height[window])
-        split[window][mask] = split.max() + parts[mask]
-    return split
-
-
-def _square(frame: Frame, pixels: int) -> np.ndarray:
-    """Return a kernel of that many pixels at a picture width of 640, of an odd size."""
-    size = 2 * round(pixels * frame.shape[1] / 640 / 2 - 0.5) + 1
-    return np.ones((max(3, size),) * 2, np.uint8)
-
-
-def _crease_angles(frame: Frame, step: int, window: Window) -> np.ndarray:
-    """Return by how many degrees the surface bends inwards at a window's pixels, float32."""
-    points, depth = measured(frame.points)[window], measured(frame.depth)[window]
-    normals = surface_normals(frame, max(2, step // 2), window)
-    rows, columns = depth.shape
-    crease = np.zeros(depth.shape, np.float32)
-    for down, right in ((0, step), (step, 0)):
-        one = np.s_[:rows - 2 * down, :columns - 2 * right]
-        other = np.s_[2 * down:, 2 * right:]
-        middle = np.s_[down:rows - down, right:columns - right]
-        across = points[other] - points[one]
-        length = np.sqrt(np.einsum('...i,...i', across, across))
-        rise = [np.arcsin(np.clip(np.einsum('...i,...i', normals[end], across) / length, -1, 1))
-                for end in (one, other)]
-        # Across a depth jump there is no surface to bend.
-        pitch = 2 * step * depth[middle] / frame.camera.fx
-        angle = np.degrees(rise[0] - rise[1])
-        angle[~(np.isfinite(angle) & (length < 4 * pitch))] = 0.0
-        crease[middle] = np.maximum(crease[middle], angle)
-    return crease
-
-
-def _nearest_label(labels: np.ndarray) -> np.ndarray:
-    nearest = ndimage.distance_transform_edt(
-        labels == 0, return_distances=False, return_indices=True)
-    return labels[tuple(nearest)]
-
-
-def _soft_seams_closed(
-    parts: np.ndarray, sharpness: np.ndarray, height: np.ndarray,
-) -> np.ndarray:
-    """
-    Join parts again, the softest seam first, until all seams that are left are sharp.
-
-    Parts that do not reach down to the support stand on the other part, as a goblet's bowl does.
-    """
-    parts = parts.copy()
-    while True:
-        standing = {part for part in np.unique(parts[parts > 0])
-                    if np.percentile(height[parts == part], 3) < _STANDING_HEIGHT}
-        seams = {pair: _seam_sharpness(parts, pair, sharpness, standing.issuperset(pair))
-                 for pair in combinations(np.unique(parts[parts > 0]), 2)}
-        softest = min(seams, key=lambda pair: seams[pair], default=None)
-        if softest is None or seams[softest] >= _SHARP_SEAM:
-            return parts
-        parts[parts == softest[0]] = softest[1]
-
-
-def _seam_sharpness(
-    parts: np.ndarray, pair: tuple[int, int], sharpness: np.ndarray, both_stand: bool,
-) -> float:
-    """Return the median crease along the seam of two parts, degrees; 0 for those of one body."""
-    one, other = (parts == label for label in pair)
-    seam = (cv2.dilate(one.astype(np.uint8), np.ones((3, 3))) > 0) & other
-    length = np.count_nonzero(seam)
-    if not length:
-        return np.inf
-    width = np.sqrt(min(np.count_nonzero(one), np.count_nonzero(other)))
-    is_neck = length < _MIN_SEAM * width
-    return float(np.median(sharpness[seam])) if both_stand and not is_neck else 0.0
-
-
-def _floating_joined(
-    labels: np.ndarray, frame: Frame, support: SupportPlane, height: np.ndarray,
-) -> np.ndarray:
-    """
-    Join parts that cannot stand alone to the object they belong to.
-
-    The inside of a mug, the lid of a can or the neck of a bottle is seen apart from the rest when
-    the depth image has no readings between them. Such a part ends at the other one below, not on
-    the support (or is but a sliver beside it). Seen from above it hardly widens the other one when
-    it is as high; else it lies within its outline: what stands on something belongs to it.
-    """
-    labels, axes = labels.copy(), support.axes()
-    gap = len(_square(frame, 15))
-    windows = _windows(labels)
-    masks = {label: labels[window] == label for label, window in windows.items()}
-    plans = {label: measured(frame.points)[windows[label]][mask] @ axes.T
-             for label, mask in masks.items()}
-    heights = {label: height[windows[label]][mask] for label, mask in masks.items()}
-    outlines = {label: _outline(plan) for label, plan in plans.items()}
-    ids = sorted(windows, key=lambda label: -len(plans[label]))
-    for i, small in reversed(list(enumerate(ids))):
-        for large in ids[:i]:
-            if not _are_near(windows[small], windows[large], gap):
-                continue
-            window = _widened([windows[small], windows[large]], gap, frame.shape)
-            part, whole = (labels[window] == label for label in (small, large))
-            if not _belong_together(part, whole, gap):
-                continue
-            tops = [np.percentile(heights[label], 98) for label in (small, large)]
-            is_level = abs(tops[0] - tops[1]) < 0.01 + 0.15 * max(tops)
-            joined = np.concatenate([outlines[small], outlines[large]])
-            growth = pdist(joined).max() / max(
-                pdist(outlines[label]).max() for label in (small, large))
-            if growth < 1.25 if is_level else _share_inside(plans[small], outlines[large]) > 0.8:
-                labels[window][part] = large
-                windows[large] = _widened([windows[small], windows[large]], 0, frame.shape)
-                heights[large] = np.concatenate([heights[small], heights[large]])
-                plans[large] = np.concatenate([plans[small], plans[large]])
-                outlines[large] = _outline(joined)
-                break
-    return labels
-
-
-def _are_near(one: Window, other: Window, gap: int) -> bool:
-    return all(part.start - gap <= of.stop and of.start - gap <= part.stop
-               for part, of in zip(one, other))
-
-
-def _belong_together(part: np.ndarray, whole: np.ndarray, gap: int) -> bool:
-    if max(_share_ending_at(part, whole, gap), _share_ending_at(whole, part, gap)) > 0.6:
-        return True
-    beside = cv2.dilate(part.astype(np.uint8), np.ones((2 * gap + 1,) * 2)) > 0
-    is_sliver = np.count_nonzero(part) < 0.1 * np.count_nonzero(whole)
-    return is_sliver and bool((beside & whole).any())
-
-
-def _share_inside(plan: np.ndarray, other: np.ndarray) -> float:
-    """Return the share of points that lie in the convex outline of others, (N, 2) metres."""
-    edges = ConvexHull(other, qhull_options='QJ').equations
-    return float((plan @ edges[:, :2].T + edges[:, 2] < 0.005).all(axis=1).mean())
-
-
-def _share_ending_at(part: np.ndarray, whole: np.ndarray, gap: int) -> float:
-    """Return the share of a part's columns whose lower end has the other within `gap` pixels."""
-    columns = np.flatnonzero(part.any(axis=0))
-    ends = part.shape[0] - 1 - np.argmax(part[::-1, columns], axis=0)
-    below = np.minimum(ends + 1 + np.arange(gap)[:, None], part.shape[0] - 1)
-    return float(whole[below, columns].any(axis=0).mean())
-
-
-def _outline(plan: np.ndarray) -> np.ndarray:
-    """Return the corners of the convex outline of points, (N, 2) metres."""
-    return plan[cv2.convexHull(plan.astype(np.float32), returnPoints=False)[:, 0]]
-
-
 def _filled(
     labels: np.ndarray, label: int, window: Window, frame: Frame, height: np.ndarray,
     least_height: np.ndarray,
@@ -374,7 +197,7 @@ def _filled(
 
     :return: the mask in a window, bool, and this
     """
-    window = _widened([window], len(_square(frame, 43)), frame.shape)
+    window = widened([window], len(square(frame, 43)), frame.shape)
     return _holes_filled(
         labels[window] == label, frame, height[window], least_height[window]), window
 
@@ -383,18 +206,18 @@ def _holes_filled(
     mask: np.ndarray, frame: Frame, height: np.ndarray, least_height: np.ndarray,
 ) -> np.ndarray:
     unread = np.isnan(height)
-    mask = _closed(mask, _square(frame, 5))
+    mask = _closed(mask, square(frame, 5))
     _, holes = cv2.connectedComponents((~mask).astype(np.uint8), connectivity=4)
     mask |= np.bincount(holes.ravel())[holes] < 4e-5 * frame.camera.width * frame.camera.height
-    mask |= _without_holes(_closed(mask, _square(frame, 11))) & unread
+    mask |= _without_holes(_closed(mask, square(frame, 11))) & unread
     # The rim of a bowl may be broken where the depth image has no readings.
-    near = cv2.dilate(mask.astype(np.uint8), _square(frame, 43)) > 0
-    ring = _closed(mask | (unread & near), _square(frame, 19))
+    near = cv2.dilate(mask.astype(np.uint8), square(frame, 43)) > 0
+    ring = _closed(mask | (unread & near), square(frame, 19))
     count, gaps = cv2.connectedComponents(
         (_without_holes(ring) & ~ring).astype(np.uint8), connectivity=4)
     for gap in range(1, count):
         inside = gaps == gap
-        around = cv2.dilate(inside.astype(np.uint8), _square(frame, 11)) > 0
+        around = cv2.dilate(inside.astype(np.uint8), square(frame, 11)) > 0
         rim = height[around & mask & ~unread]
         drop = np.percentile(rim, 10) - np.nanmedian(height[inside]) if rim.size else 0.0
         if drop < np.nanmedian(least_height[around]):
@@ -414,13 +237,40 @@ def _closed(mask: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     return cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, kernel) > 0
 
 
-def _detection(part: np.ndarray, window: Window, frame: Frame) -> Detection:
-    """Score an object by its share of pixels with a reading, less when it has few pixels."""
-    readings = np.count_nonzero(part & np.isfinite(measured(frame.depth)[window]))
-    score = readings / np.count_nonzero(part) * readings / (readings + 200.0)
+def evidence(
+    mask: np.ndarray, window: Window, height: np.ndarray, instances: np.ndarray | None,
+    probability: np.ndarray | None,
+) -> np.ndarray:
+    """
+    Return what tells whether a mask is one object, for its score.
+
+    :param mask: bool, in the window
+    :param height: (H, W) above the support, in standard deviations, NaN = no reading
+    :param instances, probability: of the network, (H, W); None without one
+    :return: 1, share of pixels with readings, logarithms of their number and of how many
+        deviations the upper ones stand out; with a network its mean probability, and the share of
+        the pixels that it takes for one object
+    """
+    readings = height[window][mask]
+    readings = readings[np.isfinite(readings)]
+    upper = float(np.percentile(readings, 90)) if len(readings) else 0.0
+    values = [1.0, len(readings) / np.count_nonzero(mask), np.log(len(readings) + 1.0),
+              np.log(max(upper, 1.0))]
+    if instances is not None and probability is not None:
+        seen = instances[window][mask]
+        values += [float(probability[window][mask].mean()),
+                   np.bincount(seen)[1:].max(initial=0) / len(seen)]
+    return np.array(values)
+
+
+def _detection(
+    part: np.ndarray, window: Window, frame: Frame, found: np.ndarray,
+) -> Detection:
+    """Make a detection whose score is the probability that it is one object."""
     mask = np.zeros(frame.shape, bool)
     mask[window] = part
-    return Detection(UNNAMED, float(score), bbox_of(mask), mask)
+    score = 1.0 / (1.0 + np.exp(-float(_WEIGHTS[len(found)] @ found)))
+    return Detection(UNNAMED, score, bbox_of(mask), mask)
 
 
 BACKEND = TabletopDetector

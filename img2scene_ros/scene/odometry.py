@@ -171,8 +171,7 @@ class _Thumbnail:
 def _small(frame: Frame, ignore: np.ndarray | None) -> Frame:
     """Return every n-th pixel of a frame, without depth where something moves."""
     depth = measured(frame.depth)
-    if ignore is not None:
-        depth = np.where(ignore, np.float32(np.nan), depth)
+    depth = depth if ignore is None else np.where(ignore, np.float32(np.nan), depth)
     n = max(1, frame.shape[1] // _WIDTH)
     camera = frame.camera.binned(n, n)
     part = np.s_[:camera.height * n:n, :camera.width * n:n]
@@ -185,10 +184,10 @@ def _small(frame: Frame, ignore: np.ndarray | None) -> Frame:
 def _thumbnail(small: Frame) -> _Thumbnail:
     height, width = (side // 4 for side in small.shape)
     grey = cv2.cvtColor(small.color, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    read = measured(small.depth)
-    is_read = np.isfinite(read)
+    readings = measured(small.depth)
+    is_read = np.isfinite(readings)
     share, total = (cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-                    for image in (is_read.astype(np.float32), np.nan_to_num(read)))
+                    for image in (is_read.astype(np.float32), np.nan_to_num(readings)))
     depth = np.where(share > 0.9, total / np.maximum(share, 0.9), np.nan)
     return _Thumbnail(cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA), depth,
                       small.depth_std(depth) / 4.0 * np.sqrt(2.0))
@@ -206,11 +205,12 @@ class _View:
         self.frame = small
         grey = cv2.cvtColor(small.color, cv2.COLOR_RGB2GRAY).astype(np.float32)
         self.images = {blur: cv2.GaussianBlur(grey, (0, 0), blur) for blur, _ in (_COARSE, _FINE)}
-        part = np.s_[_SPACING // 2::_SPACING, _SPACING // 2::_SPACING]
         depth = measured(small.depth)
+        part = np.s_[_SPACING // 2::_SPACING, _SPACING // 2::_SPACING]
         row, column = (_SPACING * place + _SPACING // 2
                        for place in np.nonzero(np.isfinite(depth[part])))
-        self.points = small.camera.unproject(np.column_stack([column, row]), depth[row, column])
+        self.points = small.camera.unproject(
+            np.column_stack([column, row]), depth[row, column])
         self.std = small.depth_std(self.points[:, 2])
         self.greys = {blur: image[row, column] for blur, image in self.images.items()}
         self.distance = float(np.median(self.points[:, 2])) if len(self.points) else 1.0

@@ -9,9 +9,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import trimesh
 from synthetic import CAMERA
 from synthetic import box
 from synthetic import camera_pose
+from synthetic import can
 from synthetic import tabletop_frame
 
 from img2scene_ros.camera import Camera
@@ -215,3 +217,78 @@ def test_a_held_plane_is_given_up_when_the_depth_image_shows_none() -> None:
     assert held.find(frame) is not None
     depth = np.random.default_rng(0).uniform(0.5, 3.0, frame.shape).astype(np.float32)
     assert held.find(Frame(frame.color, frame.camera, depth)) is None
+
+
+def container(length: float, width: float, height: float) -> list[trimesh.Trimesh]:
+    """Return the bottom and the walls of a bin that stands on z = 0, metres."""
+    wall = 0.01
+    sides = [box(length, wall, height).apply_translation((0, side * width / 2, 0))
+             for side in (-1, 1)]
+    ends = [box(wall, width, height).apply_translation((side * length / 2, 0, 0))
+            for side in (-1, 1)]
+    return [box(length, width, 0.004), *sides, *ends]
+
+
+def test_the_bottom_of_a_bin_over_a_larger_floor() -> None:
+    """What lies between the walls of a bin on a stool stands on its bottom, not on the floor."""
+    pose = camera_pose(55, 1.9)
+    stand = [part.apply_translation((0, 0, 0.7)) for part in (
+        *container(0.4, 0.3, 0.12), box(0.06, 0.09, 0.07), box(0.1, 0.05, 0.1).apply_translation(
+            (0.1, 0.06, 0)), box(0.05, 0.05, 0.08).apply_translation((-0.12, -0.05, 0)))]
+    stool = box(0.5, 0.4, 0.7)
+    floor = box(6.0, 6.0, 0.1).apply_translation((0, 0, -0.1))
+    frame, truth = tabletop_frame([*stand, stool, floor], pose)
+    assert (truth == 0).sum() + (truth == len(stand) + 2).sum() > 5 * (truth == 1).sum()
+    assert_is_plane(find_support(frame), pose, 0.704)
+
+
+def test_a_small_dark_table_over_a_larger_floor() -> None:
+    """A table that carries is the support, though every other stripe of it gives no readings."""
+    pose = camera_pose(35, 2.2)
+    table = box(0.6, 0.6, 0.7)
+    things = [box(0.08, 0.08, 0.2).apply_translation((x, y, 0.7))
+              for x, y in ((0.1, 0.15), (-0.1, -0.1), (0.15, -0.15))]
+    floor = box(6.0, 6.0, 0.1).apply_translation((0, 0, -0.1))
+    frame, truth = tabletop_frame([table, *things, floor], pose)
+    depth = measured(frame.depth).copy()
+    stripes = np.arange(depth.shape[1]) // 8 % 2 == 0
+    depth[(truth == 1) & stripes] = np.nan
+    assert_is_plane(find_support(replace(frame, depth=depth)), pose, 0.7)
+
+
+@pytest.mark.parametrize('roll', [0, 130])
+def test_a_book_that_the_border_cuts_is_no_table(roll: float) -> None:
+    """A large book with a cup on it lies on the table, of which little is seen."""
+    turn = np.eye(4)
+    turn[:3, :3] = cv2.Rodrigues(np.array([0.0, 0.0, np.radians(roll)]))[0]
+    pose = camera_pose(70, 0.62) @ turn
+    book = box(0.3, 0.4, 0.04).apply_translation((0.0, -0.12, 0))
+    cup = can(0.035, 0.09).apply_translation((0.05, -0.1, 0.04))
+    frame, truth = tabletop_frame([book, cup], pose)
+    assert (truth == 1)[[0, -1]].any() or (truth == 1)[:, [0, -1]].any()
+    assert_is_plane(find_support(frame), pose, 0.0)
+
+
+@pytest.mark.parametrize('roll', [0, 77])
+def test_a_camera_that_looks_straight_down(roll: float) -> None:
+    """Things on a table seen from above, with floor around it, whatever the roll."""
+    turn = np.eye(4)
+    turn[:3, :3] = cv2.Rodrigues(np.array([0.0, 0.0, np.radians(roll)]))[0]
+    pose = camera_pose(89.5, 1.9) @ turn
+    floor = box(6.0, 6.0, 0.1).apply_translation((0, 0, -0.8))
+    things = [box(0.1, 0.1, 0.12).apply_translation((0.2, 0.1, 0)),
+              box(0.06, 0.2, 0.2).apply_translation((-0.1, 0.25, 0))]
+    frame, _ = tabletop_frame([*things, floor], pose)
+    assert_is_plane(find_support(frame), pose, 0.0)
+
+
+def test_a_shelf_board_before_the_wall_and_over_the_floor() -> None:
+    """Of shelf, wall and floor the board that carries is the support, seen nearly level."""
+    pose = camera_pose(14, 1.0)
+    board = box(0.3, 0.9, 0.03).apply_translation((0, 0, 0.57))
+    things = [box(0.08, 0.08, 0.2).apply_translation((0.05, y, 0.6)) for y in (-0.2, 0.1)]
+    wall = box(0.02, 4.0, 3.0).apply_translation((-0.17, 0, -0.5))
+    floor = box(6.0, 6.0, 0.1).apply_translation((0, 0, -0.1))
+    pose[2, 3] += 0.55
+    frame, _ = tabletop_frame([board, *things, wall, floor], pose)
+    assert_is_plane(find_support(frame), pose, 0.6)

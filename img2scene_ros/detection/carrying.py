@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What stands on which surface, if a direction is up."""
+
+from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from scipy import ndimage
+
+from img2scene_ros.detection.planes import FlatSurface
+from img2scene_ros.detection.planes import Readings
+from img2scene_ros.types import SupportPlane
+
+# Things: least pixels; height above a surface where they begin, that up to which they touch it,
+# and by which they stand on it though they hide their own foot [m].
+_LEAST_PIXELS, _LEAST_CONTACT, _LOWEST, _TOUCHING, _HIDDEN_FOOT = 12, 2, 0.01, 0.03, 0.5
+# Standard deviations of the depth that stand out of a surface, and jump from one to another.
+_DEVIATIONS, _JUMP_DEVIATIONS, _JUMP = 4.0, 3.0, 0.01
+# Nothing that stands on something is larger than this [m], or wider than such a share of it.
+_LARGEST, _WIDEST = 2.5, 0.9
+_OVER = 0.5  # share of a thing that is over what it stands on
+
+
+@dataclass(frozen=True, eq=False)
+class Thing:
+    """
+    Something that stands on a surface.
+
+    - surface: position of the surface in its group
+    - pixels: how many show it
+    - touches: it is seen where it stands; others hide their own foot, as bowls do
+    - top: position of a surface that it ends at, as a table's legs do; None if it does not
+    """
+
+    surface: int
+    pixels: int
+    touches: bool
+    top: int | None
+
+
+def depth_jumps(read: Readings) -> np.ndarray:
+    """Return the pixels whose right or lower neighbour is on another surface, (H, W) bool."""
+    depth = read.points[..., 2]
+    reach = _JUMP + _JUMP_DEVIATIONS * read.std + read.pitch * 3.0
+    jumps = np.zeros(depth.shape, bool)
+    jumps[:, :-1] |= np.abs(np.diff(depth, axis=1)) > reach[:, :-1]
+    jumps[:-1] |= np.abs(np.diff(depth, axis=0)) > reach[:-1]
+    return jumps
+
+
+def things(
+    read: Readings, group: Sequence[FlatSurface], walls: np.ndarray, jumps: np.ndarray,
+) -> Iterator[Thing]:
+    """
+    Find what stands on surfaces of one direction.
+
+    :param walls: (H, W) bool, pixels that are no part of anything
+    :param jumps: (H, W) bool, between two surfaces
+    """
+    least = np.maximum(_LOWEST, _DEVIATIONS * read.std)
+    is_free = np.isfinite(read.std) & ~walls & ~jumps
+    heights = [one.plane.height(read.points) for one in group]
+    near = [_dilated(one.seen) for one in group]
+    for height, around in zip(heights, near):
+        is_free &= ~((np.abs(height) < least) & around)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(
+        is_free.astype(np.uint8), connectivity=4)
+
+    def meeting(pixels: np.ndarray) -> np.ndarray:
+        """Tell which parts have enough of the pixels, (count,) bool."""
+        return np.bincount(labels[pixels & is_free], minlength=count) >= _LEAST_CONTACT
+
+    beside = [meeting(around & (height > 0.0)) for height, around in zip(heights, near)]
+    touching = [meeting(around & (height > 0.0) & (height < least + _TOUCHING))
+                for height, around in zip(heights, near)]
+    ending = [meeting(around & (height < 0.0)) for height, around in zip(heights, near)]
+    for part, window in enumerate(ndimage.find_objects(labels), 1):
+        pixels = int(stats[part, cv2.CC_STAT_AREA])
+        if pixels < _LEAST_PIXELS:
+            continue
+        points = read.points[window][labels[window] == part][::pixels // 200 + 1]
+        below = [i for i, one in enumerate(group)
+                 if touching[i][part] and _stands_on(points, one.plane, np.inf)]
+        hidden = [i for i, one in enumerate(group)
+                  if beside[i][part] and _stands_on(points, one.plane, _HIDDEN_FOOT)]
+        if below:
+            base = max(below, key=lambda i: group[i].plane.offset)  # the lowest
+        elif hidden:
+            base = min(hidden, key=lambda i: group[i].plane.offset)
+        else:
+            continue
+        tops = [i for i, one in enumerate(group) if i != base and ending[i][part]
+                and np.percentile(one.plane.height(points), 90) < _LOWEST]
+        yield Thing(base, pixels, bool(below), tops[0] if tops else None)
+
+
+def _dilated(seen: np.ndarray) -> np.ndarray:
+    return cv2.dilate(seen.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+
+
+def _stands_on(points: np.ndarray, plane: SupportPlane, highest: float) -> bool:
+    """Tell whether points, (N, 3) metres, are over a plane, not too high, and small beside it."""
+    low = np.percentile(plane.height(points), 10)
+    if not -_LOWEST < low < highest or plane.is_over(points, 0.02).mean() < _OVER:
+        return False
+    size = np.ptp(np.percentile(points, (2, 98), axis=0), axis=0)
+    if np.linalg.norm(size) > _LARGEST:
+        return False
+    axes = plane.axes()
+    wide = np.ptp(np.percentile(points @ axes.T, (5, 95), axis=0), axis=0).max()
+    return bool(wide < _WIDEST * np.ptp(plane.hull @ axes.T, axis=0).max())
