@@ -99,7 +99,9 @@ class Frame:
     - depth_noise: how far off readings of the depth sensor may be
     - world_from_camera: (4, 4) pose of the optical frame in the world, where TF or a user tells it
     - world_id: the name of that world, TF's frame
-    - robot: (H, W) bool, pixels that show the robot itself: never an object, but in front of some
+    - robot: (H, W) bool, pixels that show the robot itself: never an object, but in front of some;
+      its readings count as not read
+    - detections: what another program detected in the picture; None where none was asked
 
     :raises InputError: arrays whose shape, type or size do not fit each other or the camera
     """
@@ -115,6 +117,7 @@ class Frame:
     world_from_camera: np.ndarray | None = None
     world_id: str = ''
     robot: np.ndarray | None = None
+    detections: 'tuple[Detection, ...] | None' = None
 
     def __post_init__(self) -> None:
         if self.color.ndim != 3 or self.color.shape[2] != 3 or self.color.dtype != np.uint8:
@@ -137,9 +140,10 @@ class Frame:
             raise InputError(
                 f'the mask of the robot has {self.robot.shape[1]}x{self.robot.shape[0]} pixels, '
                 f'the picture {width}x{height}; publish the mask of this picture')
-        if self.depth is not None and self.camera.unseen is not None:
-            object.__setattr__(
-                self, 'depth', np.where(self.camera.unseen, np.float32(np.nan), self.depth))
+        unread = [one for one in (self.camera.unseen, self.robot) if one is not None]
+        if self.depth is not None and unread:
+            object.__setattr__(self, 'depth', np.where(
+                np.logical_or.reduce(unread), np.float32(np.nan), self.depth))
 
     @property
     def shape(self) -> tuple[int, int]:

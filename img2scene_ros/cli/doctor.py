@@ -115,7 +115,6 @@ PACKAGES = (
     _ros('tf2_msgs', 'objects have no TF frames'),
     _ros('moveit_msgs', "the output 'planning_scene' does not work"),
     _ros('launch_ros', 'there is no `ros2 launch`; start the nodes one by one'),
-    _ros('cv_bridge', 'pictures in rare encodings (Bayer, YUV, ...) are refused'),
 )
 
 

@@ -23,9 +23,6 @@ from visualization_msgs.msg import UVCoordinate
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.errors import InputError
-from img2scene_ros.io import ros_images
-from img2scene_ros.io.ros_images import COLOR
-from img2scene_ros.io.ros_images import DEPTH
 
 TEXT_HEIGHT = 0.02  # metres
 # Share of the height; without it RViz makes a space as wide as for text of 1 m (rviz#1336).
@@ -48,16 +45,6 @@ def header_of(frame_id: str, stamp_ns: int) -> Header:
     """Return the header of a frame and a stamp in nanoseconds."""
     seconds, rest = divmod(stamp_ns, 1_000_000_000)
     return Header(frame_id=frame_id, stamp=Time(sec=seconds, nanosec=rest))
-
-
-def color_from_image(message: Image) -> np.ndarray:
-    """Read a picture as `ros_images.color_from_image` does, other encodings through cv_bridge."""
-    return ros_images.color_from_image(message, _through_cv_bridge)
-
-
-def depth_from_image(message: Image) -> np.ndarray:
-    """Read a depth image as `ros_images.depth_from_image` does, others through cv_bridge."""
-    return ros_images.depth_from_image(message, _through_cv_bridge)
 
 
 def image_from_color(header: Header, color: np.ndarray) -> Image:
@@ -196,22 +183,6 @@ def marker_from_text(text: str) -> Marker:
 
 _PNG_END = b'IEND\xaeB`\x82'
 _WHITE = ColorRGBA(r=1.0, g=1.0, b=1.0, a=1.0)
-
-
-def _through_cv_bridge(message: Image, wanted: str) -> np.ndarray:
-    try:
-        from cv_bridge import CvBridge
-    except (ImportError, AttributeError) as error:  # the latter: built against another NumPy
-        raise InputError(
-            f"the encoding '{message.encoding}' cannot be read without cv_bridge, which is not "
-            f'usable here ({error}); publish one of {", ".join({**COLOR, **DEPTH})}, or '
-            'install cv_bridge (apt install ros-$ROS_DISTRO-cv-bridge)') from error
-    try:
-        return CvBridge().imgmsg_to_cv2(message, desired_encoding=wanted)
-    except Exception as error:  # CvBridgeError, cv2.error, TypeError, ...: whatever the data are
-        raise InputError(
-            f"cv_bridge cannot read the encoding '{message.encoding}' ({error}); publish one of "
-            f'{", ".join({**COLOR, **DEPTH})}') from error
 
 
 def _image(header: Header, encoding: str, pixels: np.ndarray) -> Image:

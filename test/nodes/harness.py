@@ -11,6 +11,7 @@ from collections.abc import Callable
 from copy import copy
 from pathlib import Path
 from time import monotonic
+from time import time_ns
 from typing import Any
 
 import cv2
@@ -196,7 +197,8 @@ class FakeCamera:
     def __init__(self, robot: Robot, frame: Frame, qos: Any = 1, depth: bool = True) -> None:
         self._node = robot.node
         self.frame = frame
-        self.stamp_ns = 1_000_000_000_000
+        self.stamp_ns = time_ns()  # of the latest
+        self.behind_ns = 0  # by which stamps are older than they should be
         self.image = self._node.create_publisher(Image, 'image', qos)
         self.info = self._node.create_publisher(CameraInfo, 'camera_info', qos)
         self.depth = self._node.create_publisher(Image, 'depth', qos) if depth else None
@@ -212,7 +214,7 @@ class FakeCamera:
     ) -> None:
         """Publish a frame whose messages are changed first."""
         frame = frame or self.frame
-        self.stamp_ns += 100_000_000
+        self.stamp_ns = time_ns() - self.behind_ns
         headers = [header_of(frame.frame_id, self.stamp_ns) for _ in range(3)]
         messages = (
             image_from_color(headers[0], frame.color),

@@ -27,8 +27,9 @@ from std_srvs.srv import Trigger
 from visualization_msgs.msg import Marker
 from visualization_msgs.msg import MarkerArray
 
+from img2scene_ros.io.ros_images import color_from_image
 from img2scene_ros.nodes.demo_nodes import free_domain
-from img2scene_ros.nodes.messages import color_from_image
+from img2scene_ros.registry import backends
 from img2scene_ros.types import Frame
 
 FRAME = 'ycb_3'
@@ -233,6 +234,8 @@ def test_parameters_describe_themselves(robot: Robot, replay: NodeProcess) -> No
     assert 'raw, compressed' in transport.additional_constraints
     assert 'unconfigured' in detector.additional_constraints
     assert outputs.type == 9, 'an array of strings'
+    assert set(backends('outputs')) <= set(re.findall(r'\w+', outputs.additional_constraints))
+    assert set(backends('detectors')) <= set(re.findall(r'\w+', detector.additional_constraints))
     assert forget.integer_range[0].from_value == 1
 
 
