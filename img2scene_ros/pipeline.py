@@ -16,6 +16,7 @@ from time import perf_counter
 from typing import Any
 from typing import cast
 
+import cv2
 import numpy as np
 
 from img2scene_ros.depth import DepthNoise
@@ -24,9 +25,15 @@ from img2scene_ros.detection import Detector
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection.masks import colored_pixels
 from img2scene_ros.detection.masks import object_mask
+from img2scene_ros.detection.scaled import enlarged
+from img2scene_ros.detection.scaled import reduced
+from img2scene_ros.detection.scaled import reduced_detection
 from img2scene_ros.detection.segmenter import Segmenter
 from img2scene_ros.detection.supports import HeldSupport
 from img2scene_ros.detection.supports import why_nothing
+from img2scene_ros.detection.workspace import EVERYWHERE
+from img2scene_ros.detection.workspace import Workspace
+from img2scene_ros.detection.workspace import check_workspace
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import OptionError
@@ -37,6 +44,7 @@ from img2scene_ros.localization import DistanceSource
 from img2scene_ros.localization.combine import place
 from img2scene_ros.localization.combine import sources_of
 from img2scene_ros.localization.doubt import reasons_to_skip
+from img2scene_ros.localization.extents import usual_extents
 from img2scene_ros.localization.fixed import FixedDistance
 from img2scene_ros.localization.photo_plane import PicturedPlane
 from img2scene_ros.localization.size_prior import SizePriorDistance
@@ -52,6 +60,7 @@ from img2scene_ros.registry import backends
 from img2scene_ros.scene.export import ExportOptions
 from img2scene_ros.scene.tracks import Tracker
 from img2scene_ros.scene.world import World
+from img2scene_ros.turning import detection_turned_back
 from img2scene_ros.turning import quarters_to_upright
 from img2scene_ros.turning import turn
 from img2scene_ros.turning import turned_back
@@ -61,6 +70,7 @@ from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import Scene
+from img2scene_ros.types import SceneObject
 from img2scene_ros.types import Sighting
 from img2scene_ros.types import SupportPlane
 from img2scene_ros.types import depth_coverage
@@ -80,13 +90,14 @@ class PipelineOptions(Options):
     detector: str = option(
         'auto', 'What finds the objects: auto (a network that gives names and, with a depth '
         'camera, tabletop, merged), tabletop (whatever stands on a plane, without names; needs no '
-        'torch), coco (a bundled network of 80 classes) or detr (a transformers model)',
-        read_only=True)
+        'torch), coco (a bundled network of 80 classes), detr (a transformers model) or topic '
+        '(another node, by vision_msgs)',
+        group='detectors', read_only=True)
     distance: str = option(
         'auto', 'Where distances come from: sensor (the depth image), plane (where an object '
         'stands), size_prior (how large such things are), monocular (a network), fixed, or auto '
         '(the sensor where it sees the object, else all others, weighted by certainty)',
-        read_only=True)
+        group='distances', read_only=True)
     segmenter: str = option(
         'none', "What segments the boxes of detectors without masks: 'none' (depth, "
         'else colour), or a checkpoint on the Hugging Face Hub (OWNER/NAME) or in a folder: SAM '
@@ -97,7 +108,7 @@ class PipelineOptions(Options):
         'voxel', 'What rebuilds the objects: voxel (a network, with depth or without; where torch '
         'is missing depth_shell takes its place), depth_shell (the seen surface, completed; needs '
         'depth), triposr, shap_e (large networks, from the picture alone), remote (a server; '
-        'pictures leave the machine) or box', read_only=True)
+        'pictures leave the machine) or box', group='reconstructors', read_only=True)
     birth_sightings: int = option(
         3, 'Sightings within birth_time that make an object, in a stream of frames; where they '
         'come more slowly, one in every frame over that time', low=1, high=1000)
@@ -108,6 +119,10 @@ class PipelineOptions(Options):
         60.0, 'Seconds, by the stamps of the pictures, for which an object that is hidden or out '
         'of view is remembered; one whose place is seen to be empty goes at once [s]',
         low=0.0, high=1e6)
+    workspace: tuple[float, ...] = option(
+        EVERYWHERE, 'Box in which objects are: least x, y, z, then greatest x, y, z, in the '
+        'target_frame where TF tells the camera in it, else in the optical frame; all 0: '
+        'everywhere [m]')
     better_view: float = option(
         1.5, 'An object is rebuilt when this many times more of it is seen than before',
         low=1.05, high=100.0)
@@ -120,6 +135,11 @@ class PipelineOptions(Options):
     texture_size: int = option(
         512, 'Greatest side of a texture [pixels]; it has no more than the picture', low=32,
         high=8192)
+
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_workspace(self.workspace)
 
 
 @dataclass(eq=False)
@@ -176,6 +196,7 @@ class Pipeline:
         self._support: SupportPlane | None = None
         self._notes: tuple[str, ...] = ()
         self._timing: dict[str, float] = {}
+        _prepare()
 
     def perceive(self, frame: Frame, is_streamed: bool = False) -> Scene:
         """
@@ -189,12 +210,9 @@ class Pipeline:
         as_it_came, held = frame, self._held
         frame, support = self._supported(_without_robot(frame), held)
         located = held.world.locate(frame, support)
-        frame, notes = located.frame, [located.note] if located.note else []
-        up = frame.up if support is None else support.normal
-        quarters = held.quarters if up is None else quarters_to_upright(up, held.quarters)
-        frame, support = turned_frame(frame, quarters), turned_plane(support, turn(quarters))
-        found = [one for one in map(
-            partial(_beside_robot, frame), self.detector.detect(frame, support)) if one]
+        notes = [located.note] if located.note else []
+        frame, support, quarters = _upright(located.frame, support, held.quarters)
+        found = self._detected(frame, support)
         is_free = self.options.distance == 'auto'  # distances may come from anything
         is_photo = is_free and support is None and not frame.has_depth
         if not found and frame.depth is not None:
@@ -204,16 +222,17 @@ class Pipeline:
             guess = self.distances.get('fixed', FixedDistance()).options.distance
             support, said = held.plane.find(frame, found, sizes, guess)
             notes.append(said)
-        detections = self._each(
+        workspace = Workspace(self.options.workspace, frame, turn(quarters), as_it_came)
+        detections = self._each(workspace.part_inside, self._each(
             lambda detection: _with_mask(frame, detection, support),
-            self._segmented(frame, found))
+            self._segmented(frame, found)))
         detected = perf_counter()
         seen = self._each(
-            lambda detection: self._placed(frame, detection, support), detections)
-        if is_photo or is_free and frame.has_depth:
+            lambda detection: self._placed(frame, detection, support, notes), detections)
+        seen = [one for one in seen if workspace.holds(one[0].placement.position)]
+        if is_photo:
             reasons = reasons_to_skip(
-                [one.detection for one, _ in seen], [one.placement for one, _ in seen],
-                frame.has_depth)
+                [one.detection for one, _ in seen], [one.placement for one, _ in seen])
             seen = [one for one, reason in zip(seen, reasons) if not reason]
             notes += filter(None, reasons)
         sightings, proxies = [one for one, _ in seen], [proxy for _, proxy in seen]
@@ -228,6 +247,22 @@ class Pipeline:
             self._frame, self._support, self._notes = as_it_came, support, tuple(notes)
             self._timing.update(detect=detected - start, localize=localized - detected)
             return self._scene(as_it_came)
+
+    def detect(self, frame: Frame) -> list[Detection]:
+        """
+        Detect alone: what a frame shows, with masks where the detector or the segmenter has them.
+
+        :raises Img2SceneError: the frame lacks what the detector needs
+        """
+        held, shape = self._held, frame.shape
+        frame, support = self._supported(_without_robot(frame), held)
+        frame, support, held.quarters = _upright(frame, support, held.quarters)
+        return [detection_turned_back(one, shape, held.quarters)
+                for one in self._segmented(frame, self._detected(frame, support))]
+
+    def _detected(self, frame: Frame, support: SupportPlane | None) -> list[Detection]:
+        return [one for one in map(
+            partial(_beside_robot, frame), self.detector.detect(frame, support)) if one]
 
     def reconstruct_next(self) -> Scene | None:
         """
@@ -265,7 +300,7 @@ class Pipeline:
         frame = replace(
             frame, up=frame.up if told is None or frame.up is not None else told.normal,
             depth_noise=held.noise.of(frame.depth_noise, frame.depth, frame.camera.fx))
-        return frame, held.support.find(frame) or told
+        return frame, held.support.find(reduced(frame)[0]) or told
 
     def _each(
         self, step: Callable[[Detection], Result | None], detections: Sequence[Detection],
@@ -286,10 +321,14 @@ class Pipeline:
 
     def _placed(
         self, frame: Frame, detection: Detection, support: SupportPlane | None,
+        notes: list[str],
     ) -> tuple[Sighting, ObjectModel] | None:
         """Return an object at its place, and its proxy; None where no source can tell."""
         placement = place(self.distances, frame, detection, support)
         if placement is None:
+            if frame.has_depth:
+                notes.append(f"a '{detection.label}' is skipped: the depth image shows nothing of "
+                             'it, and its distance would only be guessed')
             return None
         sighting = Sighting(frame, detection, placement)
         return sighting, self._proxy.reconstruct(sighting)
@@ -401,6 +440,17 @@ class Pipeline:
         with self._lock:
             self._tracker.clear()
 
+    def remember(self, objects: Sequence[SceneObject]) -> None:
+        """
+        Go on with objects that were seen at another time, in place of those that are known.
+
+        :param objects: in the optical frame of the latest frame, of which there must be one
+        """
+        with self._lock:
+            assert self._frame is not None
+            turned = turned_back(Scene(self._frame, tuple(objects)), -self._held.quarters)
+            self._tracker.remember(turned.objects)
+
     def restart(self) -> None:
         """Begin with another scene, whose ids start at 1 again."""
         with self._lock:
@@ -453,6 +503,12 @@ class Pipeline:
         scene = Scene(
             frame, self._tracker.objects(), self._support, dict(self._timing), self._notes)
         return turned_back(scene, self._held.quarters)
+
+
+def _prepare() -> None:
+    """Have computed what is computed at its first use, for the first frame to take no longer."""
+    usual_extents()
+    cv2.cvtColor(np.zeros((1, 1, 3), np.float32), cv2.COLOR_RGB2LAB)  # OpenCV's tables
 
 
 def parse_settings(
@@ -529,6 +585,15 @@ def _check_mesh(model: ObjectModel, reconstructor: str) -> None:
             'are not finite, or faces and colours that do not fit its vertices')
 
 
+def _upright(
+    frame: Frame, support: SupportPlane | None, quarters: int,
+) -> tuple[Frame, SupportPlane | None, int]:
+    """Turn frame and plane until up is up; return them, and by how many quarters that is now."""
+    up = frame.up if support is None else support.normal
+    quarters = quarters if up is None else quarters_to_upright(up, quarters)
+    return turned_frame(frame, quarters), turned_plane(support, turn(quarters)), quarters
+
+
 def _without_robot(frame: Frame) -> Frame:
     """Return a frame whose depth has no readings of the robot itself."""
     if frame.robot is None or frame.depth is None:
@@ -566,4 +631,9 @@ def _with_mask(
 ) -> Detection:
     if detection.mask is not None and detection.mask.any():
         return detection
-    return replace(detection, mask=object_mask(frame, detection.bbox, support))
+    small, step = reduced(frame)
+    if step == 1:
+        return replace(detection, mask=object_mask(frame, detection.bbox, support))
+    there = reduced_detection(detection, frame, small)
+    there = replace(there, mask=object_mask(small, there.bbox, support))
+    return replace(detection, mask=enlarged([there], small, frame, step)[0].mask)

@@ -15,6 +15,8 @@ from img2scene_ros.detection.clusters import square
 from img2scene_ros.detection.clusters import widened
 from img2scene_ros.detection.clusters import windows_of
 from img2scene_ros.detection.instance_masks import InstanceSegmenter
+from img2scene_ros.detection.scaled import enlarged
+from img2scene_ros.detection.scaled import reduced
 from img2scene_ros.detection.surfaces import Window
 from img2scene_ros.detection.surfaces import heights_above
 from img2scene_ros.devices import device_option
@@ -89,6 +91,9 @@ class TabletopDetector:
                 "the detector 'tabletop' needs a depth image; give one or use the detector 'detr'")
         if support is None:
             return []
+        small, step = reduced(frame)
+        if step > 1:
+            return enlarged(self.detect(small, support), small, frame, step)
         height, noise = heights_above(frame, support)
         least = np.maximum(self.options.min_height, _DEVIATIONS * noise)
         above = self._in_reach(frame, support, height, height > least)

@@ -164,14 +164,14 @@ def _write(folder: Path, scene: Scene, options: ExportOptions) -> None:
         if isinstance(written, Img2SceneError):
             log.warning('%s is not exported: %s', file_stem(item), written)
             continue
-        files, summary = written
+        files, entry = written
         for name, content in files.items():
             (folder / name).write_bytes(content)
         kept.append(item)
-        summaries.append(summary)
+        summaries.append(entry)
     scene = replace(scene, objects=tuple(kept))
     (folder / 'scene.glb').write_bytes(_scene_glb(scene))
-    (folder / 'objects.json').write_text(json.dumps(_summary(scene, summaries), indent=2) + '\n')
+    (folder / 'objects.json').write_text(json.dumps(summary(scene, summaries), indent=2) + '\n')
     (folder / 'overlay.png').write_bytes(_png(draw_overlay(scene)))
     picture = attempt(draw_scene, scene)
     if isinstance(picture, Img2SceneError):
@@ -220,14 +220,30 @@ def _fit(item: SceneObject) -> dict[str, Any]:
                     'depth_residual_m': fit.depth_residual and round(fit.depth_residual, 5)}}
 
 
-def _summary(scene: Scene, objects: list[dict[str, Any]]) -> dict[str, Any]:
+def summary(scene: Scene, objects: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    """
+    Return what objects.json holds.
+
+    :param objects: the objects' entries; None makes them, without the names of files
+    """
+    if objects is None:
+        objects = [_object_summary(item, scene.frame) for item in scene.objects]
     return {
         'frame_id': scene.frame.frame_id,
         'stamp': scene.frame.stamp_ns * 1e-9,
+        **_world(scene.frame),
         'objects': objects,
         'notes': list(scene.notes),
         'timing_s': {stage: round(seconds, 4) for stage, seconds in scene.timing.items()},
     }
+
+
+def _world(frame: Frame) -> dict[str, Any]:
+    """Return where the camera is in the world; nothing where that is not known."""
+    if frame.world_from_camera is None or not frame.world_id:
+        return {}
+    return {'world': {'frame_id': frame.world_id,
+                      'from_camera': np.asarray(frame.world_from_camera, float).tolist()}}
 
 
 def _object_summary(item: SceneObject, frame: Frame) -> dict[str, Any]:
@@ -252,6 +268,7 @@ def _object_summary(item: SceneObject, frame: Frame) -> dict[str, Any]:
         'triangles': len(model.faces),
         'watertight': bool(mesh.is_watertight),
         'note': item.note,
+        'state': item.state,
     } | _fit(item)
 
 

@@ -210,6 +210,29 @@ class Track:
         track.see(look, now, is_whole=True)
         return track
 
+    @classmethod
+    def remembered(cls, item: SceneObject, world: np.ndarray, now: float) -> 'Track':
+        """
+        Return an object that was seen at another time.
+
+        :param world: (4, 4) world from the optical frame that its pose is in
+        """
+        placement = Placement(
+            item.position, item.rotation, item.model.size.astype(float), item.position_std,
+            item.depth_source)
+        mean = (item.model.colors.mean(axis=0) / 255.0).astype(np.float32)
+        track = cls(
+            item.model, placement, item.detection,
+            cv2.cvtColor(mean.reshape(1, 1, 3), cv2.COLOR_RGB2LAB).ravel(),
+            PoseFilter(world @ item.pose, turned_covariance(item.covariance, world[:3, :3])), now,
+            item.id, item.state, score=item.detection.score, names=NameEvidence(
+                item.detection.label,
+                dict(item.detection.hypotheses) or {item.detection.label: 1.0}))
+        if item.model.reconstructor != 'box':  # which is still to be rebuilt
+            track.model, track.modelled_quality = item.model, np.inf
+        track.seen.append(now)
+        return track
+
     @property
     def is_tentative(self) -> bool:
         """Tell whether it may still turn out to be nothing."""

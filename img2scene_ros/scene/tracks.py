@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Objects over time, in the world: which sighting is which, what is hidden, what needs a mesh."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
 
@@ -116,6 +117,16 @@ class Tracker:
     def clear(self) -> None:
         """Forget all objects; their ids are not used again."""
         self._tracks.clear()
+
+    def remember(self, objects: Sequence[SceneObject]) -> None:
+        """
+        Go on with objects that were seen at another time, in place of those that are known.
+
+        :param objects: in the latest frame's optical frame; they keep their ids
+        """
+        self._tracks = [
+            Track.remembered(item, self._world, self._clock.now) for item in objects]
+        self._ids = count(max([next(self._ids), *(item.id + 1 for item in objects)]))
 
     def move(self, new_from_old: np.ndarray) -> None:
         """Go on in another world, (4, 4) from the one so far."""
