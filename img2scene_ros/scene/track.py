@@ -299,7 +299,7 @@ class Track:
             error = turned_covariance(found.covariance, look.world[:3, :3])
             if self.motion.add(look.world @ found.pose, error, seconds):
                 self._looks = 0  # it may go on
-            self.offset += _OFFSET_SHARE * (self._local(look.position) - self.offset)
+            self._learn_offset(look)
             return
         if found is not None:
             self.bad_since = now if self.bad_since is None else self.bad_since
@@ -330,9 +330,13 @@ class Track:
             return True  # too little is seen of it to tell more
         if (change < _MOVED and shift < 3.0 * usual
                 and self._looks >= _REGISTERED and self._until_next > 0):
+            self._learn_offset(look)
             return True
         self._behind, self._until_next = behind, _AGAIN
         return False
+
+    def _learn_offset(self, look: Look) -> None:
+        self.offset += _OFFSET_SHARE * (self._local(look.position) - self.offset)
 
     def _registered(
         self, look: Look, support: SupportPlane | None, seconds: float,
