@@ -9,9 +9,9 @@ from scipy.spatial.transform import Rotation
 
 # Measurements that are averaged while an object rests.
 _AVERAGED = 10
-# How far single measurements scatter, first and at least and at most: metres and radians. It is
-# learned from the second differences of the measurements, which even motion leaves alone.
-_FIRST = np.array([0.003, 0.02])
+# How far single measurements scatter, first (by boxes, by meshes) and at least and at most: metres
+# and radians. It is learned from second differences, which even motion leaves alone.
+_FIRST, _FIRST_OF_MESH = np.array([0.003, 0.02]), np.array([0.001, 0.01])
 _LEAST, _MOST = np.array([0.0003, 0.002]), np.array([0.006, 0.05])
 _LEARNED = 0.05  # share of the newest second difference
 # An object has moved when a measurement is this many deviations off, or the mean of the latest
@@ -73,7 +73,7 @@ class PoseFilter:
         """Go on from another pose, as that of a new mesh; it goes where the old one went."""
         self._stand(pose)
         self._last = self._step = None
-        self._scatter, self._learned = _FIRST.copy(), 0
+        self._scatter, self._learned = _FIRST_OF_MESH.copy(), 0
 
     def predicted(self, seconds: float) -> np.ndarray:
         """Return by how far it has gone on so many seconds after it was seen, (3,) metres."""

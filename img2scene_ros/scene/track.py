@@ -42,7 +42,7 @@ _BOX_MARGIN = 0.01  # metres, or a tenth, by which its box is widened to hold it
 _PART, _NEARER = 0.03, 0.02
 # An object rests that was registered so often, and again after so many frames, while the readings
 # show no motion: a chi-squared of six degrees of freedom, whose readings are not independent.
-_REGISTERED, _MOVED = 10, 25.0
+_REGISTERED, _AGAIN, _MOVED = 6, 20, 25.0
 _FIRST_SHIFT = 0.003  # metres by which the middle of sightings scatters, before it is known
 # Share of the readings that a mesh explains, below which they contradict it, for how many seconds
 # until it is stale; share of the newest difference between the middles of mesh and box.
@@ -299,7 +299,7 @@ class Track:
             error = turned_covariance(found.covariance, look.world[:3, :3])
             if self.motion.add(look.world @ found.pose, error, seconds):
                 self._looks = 0  # it may go on
-            self.offset += _OFFSET_SHARE * (self._local(look.position) - self.offset)
+            self._learn_offset(look)
             return
         if found is not None:
             self.bad_since = now if self.bad_since is None else self.bad_since
@@ -330,9 +330,13 @@ class Track:
             return True  # too little is seen of it to tell more
         if (change < _MOVED and shift < 3.0 * usual
                 and self._looks >= _REGISTERED and self._until_next > 0):
+            self._learn_offset(look)
             return True
-        self._behind, self._until_next = behind, _REGISTERED
+        self._behind, self._until_next = behind, _AGAIN
         return False
+
+    def _learn_offset(self, look: Look) -> None:
+        self.offset += _OFFSET_SHARE * (self._local(look.position) - self.offset)
 
     def _registered(
         self, look: Look, support: SupportPlane | None, seconds: float,
