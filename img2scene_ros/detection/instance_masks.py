@@ -80,11 +80,12 @@ class InstanceSegmenter:
         depth = measured(frame.depth)[np.ix_(rows, columns)]
         rays = frame.camera.rays[np.ix_(rows, columns)]
         parts = (color.transpose(2, 0, 1), depth, rays.transpose(2, 0, 1), support.normal)
-        tensors = [torch.from_numpy(np.ascontiguousarray(part, dtype))[None].to(self._device)
-                   for part, dtype in zip(parts, (np.uint8, *3 * [np.float32]))]
+        colors, depths, directions, up = (
+            torch.from_numpy(np.ascontiguousarray(part, dtype))[None].to(self._device)
+            for part, dtype in zip(parts, (np.uint8, *3 * [np.float32])))
         offset = torch.tensor([support.offset], dtype=torch.float32, device=self._device)
         with torch.inference_mode():
-            channels = scene_channels(*tensors, offset)
+            channels = scene_channels(colors, depths, directions, up, offset)
             with autocast(self._device, quick_dtype(self._device)):
                 outputs = self._network(_padded(channels))
             outputs = outputs.float()[..., :size[1], :size[0]]

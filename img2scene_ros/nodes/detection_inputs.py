@@ -77,8 +77,8 @@ class DetectionPairing(Pairing):
     def _join(self) -> None:
         for detections in reversed(self._detections):
             stamp = nanoseconds(detections.header.stamp)
-            pair = self._nearest(stamp, self._waiting, lambda waiting: waiting.color)
-            labels = self._nearest(stamp, self._labels, lambda message: message)
+            pair = self._of_stamp(stamp, self._waiting, lambda waiting: waiting.color)
+            labels = self._of_stamp(stamp, self._labels, lambda message: message)
             if pair is None or labels is None and self.has_labels:
                 continue
             super()._offer(DetectedPair(
@@ -89,7 +89,7 @@ class DetectionPairing(Pairing):
                     pass  # what is older is of no use any more
             return
 
-    def _nearest(
+    def _of_stamp(
         self, stamp: int, messages: Iterable[Any], stamped: Callable[[Any], Any],
     ) -> Any | None:
         """Return what has the nearest stamp, in nanoseconds; None beyond the tolerance."""

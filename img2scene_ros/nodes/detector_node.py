@@ -77,7 +77,8 @@ class DetectorNode(Node):
         own = ParameterGroup(DetectorNodeOptions)
         noise = ParameterGroup(DepthNoise, 'depth_noise.')
         wrong: dict[str, str] = {}
-        for group in (own, noise, *groups.values()):
+        declared: list[ParameterGroup[Any]] = [own, noise, *groups.values()]
+        for group in declared:
             wrong |= group.declare(self)
         warn_of_unknown(self)
         if wrong:

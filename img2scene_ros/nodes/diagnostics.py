@@ -2,6 +2,7 @@
 """What is wrong now: said once in the log, and shown in /diagnostics while it lasts."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from threading import Lock
 from time import monotonic
@@ -64,7 +65,7 @@ class Problems:
 
 
 def diagnostics(
-    header: Header, name: str, state: str, problems: list[str], values: dict[str, object],
+    header: Header, name: str, state: str, problems: list[str], values: Mapping[str, object],
 ) -> DiagnosticArray:
     """
     Make the node's diagnostics.

@@ -30,7 +30,7 @@ MARKED = re.compile(r'(<!-- parameters of (\w+) -->\n).*?(<!-- end -->)', re.DOT
 
 def with_tables(text: str) -> str:
     """Return a document with the table of each node that it has a mark for."""
-    nodes = {
+    nodes: dict[str, Mapping[str, list[type[Options]]]] = {
         'scene_node': scene_node_groups(),
         'detector_node': {'': [DetectorNodeOptions], 'depth_noise': [DepthNoise]} | {
             name: [found.Options] for name, found in backends('detectors').items()},

@@ -14,6 +14,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
+from img2scene_ros.depth import measured
 from img2scene_ros.detection.supports import surface_normals
 from img2scene_ros.scene.registration import NOTHING
 from img2scene_ros.scene.registration import Equations
@@ -164,7 +165,8 @@ class _Thumbnail:
 
 def _small(frame: Frame, ignore: np.ndarray | None) -> Frame:
     """Return every n-th pixel of a frame, without depth where something moves."""
-    depth = frame.depth if ignore is None else np.where(ignore, np.float32(np.nan), frame.depth)
+    depth = measured(frame.depth)
+    depth = depth if ignore is None else np.where(ignore, np.float32(np.nan), depth)
     n = max(1, frame.shape[1] // _WIDTH)
     camera = frame.camera.binned(n, n)
     part = np.s_[:camera.height * n:n, :camera.width * n:n]
@@ -177,9 +179,10 @@ def _small(frame: Frame, ignore: np.ndarray | None) -> Frame:
 def _thumbnail(small: Frame) -> _Thumbnail:
     height, width = (side // 4 for side in small.shape)
     grey = cv2.cvtColor(small.color, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    is_read = np.isfinite(small.depth)
+    readings = measured(small.depth)
+    is_read = np.isfinite(readings)
     share, total = (cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-                    for image in (is_read.astype(np.float32), np.nan_to_num(small.depth)))
+                    for image in (is_read.astype(np.float32), np.nan_to_num(readings)))
     depth = np.where(share > 0.9, total / np.maximum(share, 0.9), np.nan)
     return _Thumbnail(cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA), depth,
                       small.depth_std(depth) / 4.0 * np.sqrt(2.0))
@@ -197,11 +200,12 @@ class _View:
         self.frame = small
         grey = cv2.cvtColor(small.color, cv2.COLOR_RGB2GRAY).astype(np.float32)
         self.images = {blur: cv2.GaussianBlur(grey, (0, 0), blur) for blur, _ in (_COARSE, _FINE)}
+        depth = measured(small.depth)
         part = np.s_[_SPACING // 2::_SPACING, _SPACING // 2::_SPACING]
         row, column = (_SPACING * place + _SPACING // 2
-                       for place in np.nonzero(np.isfinite(small.depth[part])))
+                       for place in np.nonzero(np.isfinite(depth[part])))
         self.points = small.camera.unproject(
-            np.column_stack([column, row]), small.depth[row, column])
+            np.column_stack([column, row]), depth[row, column])
         self.std = small.depth_std(self.points[:, 2])
         self.greys = {blur: image[row, column] for blur, image in self.images.items()}
         self.distance = float(np.median(self.points[:, 2])) if len(self.points) else 1.0
@@ -212,7 +216,7 @@ class _Key:
 
     def __init__(self, view: _View, pose: np.ndarray) -> None:
         self.pose, self.camera, self.images = pose, view.frame.camera, view.images
-        depth = view.frame.depth
+        depth = measured(view.frame.depth)
         normals = surface_normals(view.frame, _NORMAL_STEP)
         self.surface = np.dstack([self.camera.rays * depth[..., None], normals]).reshape(-1, 6)
         self.slopes = {blur: _slopes(image) for blur, image in view.images.items()}

@@ -92,13 +92,14 @@ def register(
     readings = _readings(frame, mask)
     if len(readings.points) < _LEAST:
         return Registered(pose, _covariance(np.zeros((6, 6)), np.eye(6), surface), 0.0, np.nan)
-    sources = [_Depth(surface, readings)]
+    depth = _Depth(surface, readings)
+    sources: list[_Source] = [depth]
     if support is not None:
         sources.append(_Standing(model, support, pose))
     pose, _ = _solved(pose, surface, sources, _FIRST_STEPS, _FIRST_FACING)
     sources.append(_Outline(surface, frame, mask, pose))
     pose, information = _solved(pose, surface, sources, _LAST_STEPS, _LAST_FACING)
-    distance, is_explained = sources[0].explained(pose)
+    distance, is_explained = depth.explained(pose)
     fit = min(is_explained.mean(), _confirmed(surface, frame, pose))
     return Registered(
         pose, _covariance(information, _whitening(surface, pose), surface), float(fit),

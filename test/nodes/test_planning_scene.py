@@ -312,7 +312,7 @@ def test_nothing_is_left_of_twenty_lives(stage: Callable[..., OutputStage]) -> N
     stage = stage(**FAST)
     node, before = stage.node, active_count()
     kept = [len(list(entities)) for entities in (node.publishers, node.clients, node.timers)]
-    moveit = started(stage)
+    stage.listen(moveit_msgs.PlanningScene, '/planning_scene')
     for _ in range(20):
         output = PlanningSceneOutput(node, PlanningSceneOptions(triangles=100))
         output._publisher.on_activate(None)
@@ -327,7 +327,6 @@ def test_nothing_is_left_of_twenty_lives(stage: Callable[..., OutputStage]) -> N
     while active_count() > before and monotonic() < deadline:
         sleep(0.1)  # shapes that were begun are finished
     assert active_count() <= before
-    assert not moveit.world
 
 
 def test_killed_node_leaves_a_scene_that_the_next_one_puts_right(
