@@ -24,6 +24,7 @@ from img2scene_ros.detection.masks import colored_pixels
 from img2scene_ros.detection.masks import object_mask
 from img2scene_ros.detection.segmenter import Segmenter
 from img2scene_ros.detection.supports import HeldSupport
+from img2scene_ros.detection.supports import support_under
 from img2scene_ros.detection.supports import why_nothing
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import MissingDependencyError
@@ -53,7 +54,7 @@ from img2scene_ros.turning import quarters_to_upright
 from img2scene_ros.turning import turn
 from img2scene_ros.turning import turned_back
 from img2scene_ros.turning import turned_frame
-from img2scene_ros.turning import turned_plane
+from img2scene_ros.turning import turned_planes
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 from img2scene_ros.types import ObjectModel
@@ -159,7 +160,7 @@ class Pipeline:
         self._tracker = Tracker(options.forget_after, options.better_view)
         self._frame: Frame | None = None  # the latest, as it came
         self._held = _Held()
-        self._support: SupportPlane | None = None
+        self._supports: tuple[SupportPlane, ...] = ()
         self._notes: tuple[str, ...] = ()
         self._timing: dict[str, float] = {}
 
@@ -171,10 +172,12 @@ class Pipeline:
         """
         start = perf_counter()
         as_it_came, held = frame, self._held
-        frame, support = self._supported(frame, held)
+        frame, supports = self._supported(frame, held)
+        support = next(iter(supports), None)
         up = frame.up if support is None else support.normal
         quarters = held.quarters if up is None else quarters_to_upright(up, held.quarters)
-        frame, support = turned_frame(frame, quarters), turned_plane(support, turn(quarters))
+        frame, supports = turned_frame(frame, quarters), turned_planes(supports, turn(quarters))
+        support = next(iter(supports), None)
         found, notes = self.detector.detect(frame, support), []
         is_free = self.options.distance == 'auto'  # distances may come from anything
         is_photo = is_free and support is None and not frame.has_depth
@@ -184,13 +187,14 @@ class Pipeline:
             sizes = cast(SizePriorDistance, self.distances['size_prior']).sizes
             guess = self.distances.get('fixed', FixedDistance()).options.distance
             support, said = held.plane.find(frame, found, sizes, guess)
+            supports = () if support is None else (support,)
             notes.append(said)
         detections = self._each(
             lambda detection: _with_mask(frame, detection, support),
             self._segmented(frame, found))
         detected = perf_counter()
         seen = self._each(
-            lambda detection: self._placed(frame, detection, support), detections)
+            lambda detection: self._placed(frame, detection, supports), detections)
         if is_photo or is_free and frame.has_depth:
             reasons = reasons_to_skip(
                 [one.detection for one, _ in seen], [one.placement for one, _ in seen],
@@ -204,7 +208,7 @@ class Pipeline:
                 self._tracker.clear()  # their poses are in the axes of the other turn
             self._tracker.update(frame, support, sightings, proxies)
             held.quarters = quarters
-            self._frame, self._support, self._notes = as_it_came, support, tuple(notes)
+            self._frame, self._supports, self._notes = as_it_came, supports, tuple(notes)
             self._timing.update(detect=detected - start, localize=localized - detected)
             return self._scene(as_it_came)
 
@@ -235,15 +239,18 @@ class Pipeline:
             self._timing['reconstruct'] = perf_counter() - start
             return None if self._frame is None else self._scene(self._frame)
 
-    def _supported(self, frame: Frame, held: '_Held') -> tuple[Frame, SupportPlane | None]:
-        """Return a frame that knows its sensor's noise, and the plane that is seen or told."""
+    def _supported(
+        self, frame: Frame, held: '_Held',
+    ) -> tuple[Frame, tuple[SupportPlane, ...]]:
+        """Return a frame that knows its sensor's noise, and the planes that are seen or told."""
         told = frame.support or self._told_support()
+        known = () if told is None else (told,)
         if frame.depth is None:
-            return frame, told
+            return frame, known
         frame = replace(
             frame, up=frame.up if told is None or frame.up is not None else told.normal,
             depth_noise=held.noise.of(frame.depth_noise, frame.depth, frame.camera.fx))
-        return frame, held.support.find(frame) or told
+        return frame, held.support.find(frame) or known
 
     def _each(
         self, step: Callable[[Detection], Result | None], detections: Sequence[Detection],
@@ -263,9 +270,12 @@ class Pipeline:
                 if result is not None and not isinstance(result, Img2SceneError)]
 
     def _placed(
-        self, frame: Frame, detection: Detection, support: SupportPlane | None,
+        self, frame: Frame, detection: Detection, supports: Sequence[SupportPlane],
     ) -> tuple[Sighting, ObjectModel] | None:
         """Return an object at its place, and its proxy; None where no source can tell."""
+        support = next(iter(supports), None)
+        if frame.points is not None and detection.mask is not None:
+            support = support_under(frame.points[detection.mask], supports)
         placement = place(self.distances, frame, detection, support)
         if placement is None:
             return None
@@ -423,7 +433,8 @@ class Pipeline:
 
     def _scene(self, frame: Frame) -> Scene:
         scene = Scene(
-            frame, self._tracker.objects(), self._support, dict(self._timing), self._notes)
+            frame, self._tracker.objects(), next(iter(self._supports), None),
+            dict(self._timing), self._notes, self._supports)
         return turned_back(scene, self._held.quarters)
 
 

@@ -182,7 +182,7 @@ def _grown(read: Readings, near: np.ndarray, direction: np.ndarray) -> Surface |
         height = plane.height(read.points)
         seen = (np.abs(height) < tolerance) & (
             read.normals @ plane.normal.astype(np.float32) > ALIGNED)
-        seen = main_part(seen, (height > tolerance) & (height < 0.3))
+        seen = _main_part(seen, (height > tolerance) & (height < 0.3), np.isnan(read.std))
     if np.count_nonzero(seen) < _LEAST_PIXELS:
         return None
     outline = outlined(plane, read.points[seen])
@@ -209,10 +209,16 @@ def outlined(plane: SupportPlane, points: np.ndarray) -> SupportPlane:
     return replace(plane, hull=corners - plane.height(corners)[:, None] * plane.normal)
 
 
-def main_part(on_plane: np.ndarray, above: np.ndarray) -> np.ndarray:
-    """Keep the largest part of a plane, with the parts that objects on it cut off."""
+def _main_part(on_plane: np.ndarray, above: np.ndarray, unread: np.ndarray) -> np.ndarray:
+    """
+    Keep the largest part of a plane, with the parts that objects on it cut off.
+
+    :param above: pixels of what may stand on it
+    :param unread: pixels without a reading, which part nothing
+    """
     kernel = np.ones((3, 3), np.uint8)
-    opened = cv2.morphologyEx(on_plane.astype(np.uint8), cv2.MORPH_OPEN, kernel)
+    opened = cv2.morphologyEx((on_plane | unread).astype(np.uint8), cv2.MORPH_OPEN, kernel)
+    opened[~on_plane] = 0
     gap = max(3, on_plane.shape[1] // 24)
     shadow = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (gap, gap))
     objects = cv2.morphologyEx(above.astype(np.uint8), cv2.MORPH_OPEN, kernel)
