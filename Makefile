@@ -51,9 +51,10 @@ doctor: $(STAMP)
 
 config: $(STAMP)
 	$(VENV)/bin/python -m img2scene_ros.nodes.parameter_file > config/img2scene.yaml
+	$(VENV)/bin/python -m img2scene_ros.nodes.parameter_tables docs/nodes.md
 
 clean:
-	rm -rf .venv .venv-* out build install log *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv .venv-* .cache out build install log *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -exec rm -rf {} +
 
 $(STAMP): requirements.txt requirements-$(DISTRO).txt requirements-test.txt setup.py setup.cfg

@@ -21,6 +21,7 @@ setup(
         (f'share/{package_name}', ['package.xml']),
         (f'share/{package_name}/launch', glob('launch/*.launch.py')),
         (f'share/{package_name}/config', glob('config/*.*')),
+        (f'share/{package_name}/config/cameras', glob('config/cameras/*.yaml')),
         (f'share/{package_name}/config/train', glob('config/train/*.yaml')),
         (f'share/{package_name}/scripts', glob('scripts/*')),
         *((f'share/{package_name}/frames/{name}', glob(f'data/frames/{name}/*'))
@@ -45,6 +46,7 @@ setup(
         'console_scripts': [
             'img2scene = img2scene_ros.cli:main',
             'scene_node = img2scene_ros.nodes.process:scene_node',
+            'detector_node = img2scene_ros.nodes.process:detector_node',
             'replay_node = img2scene_ros.nodes.process:replay_node',
         ],
     },

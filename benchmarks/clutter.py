@@ -7,8 +7,9 @@ What `tabletop` finds in rendered clutter: on tables and floors, in trays, bins 
 SHAPES.npz is a file of `img2scene pack-shapes`; its test split is drawn, at 640x480, a third of
 the cameras with any roll, with the noise and gaps of structured light, stereo and time of flight
 in turn. *supports*: scenes in which the support is the true plane, to 6 degrees and 3 cm; the
-other columns are those of `merged_detectors.py`, false ones per scene. The edge of a tray is no
-object here, so what finds it is false.
+other columns are those of `merged_detectors.py`, false ones per scene; F as on OSD and OCID. The
+edge of a tray is no object here, so what finds it is false. The second table tells what scores
+mean: how many of the objects with a score have an IoU above .5 with a true one.
 """
 
 import sys
@@ -18,10 +19,13 @@ import numpy as np
 import torch
 
 from img2scene_ros.camera import Camera
+from img2scene_ros.detection import mask_iou
 from img2scene_ros.learning.arrangements import SUPPORTS
 from img2scene_ros.learning.arrangements import arrange
 from img2scene_ros.learning.arrangements import open_stock
+from img2scene_ros.learning.metrics import f_measure
 from img2scene_ros.learning.metrics import found_share
+from img2scene_ros.learning.metrics import overlap_and_boundary
 from img2scene_ros.learning.packed_shapes import read_packed
 from img2scene_ros.learning.sensors import KINDS
 from img2scene_ros.learning.sensors import sensed_depth
@@ -42,6 +46,7 @@ def main(shapes: str, count: str = '60', seed: str = '0', detector: str = 'table
     stock = open_stock(read_packed(shapes), 'test', 'cpu')
     generator = torch.Generator().manual_seed(int(seed))
     totals = {name: Counter() for name in SUPPORTS}
+    scores: list[tuple[float, bool]] = []
     for number in range(int(count)):
         kind = number % len(SUPPORTS)
         scenes = arrange(stock, generator, 1, WIDTH, HEIGHT, torch.tensor([kind]))
@@ -57,14 +62,34 @@ def main(shapes: str, count: str = '60', seed: str = '0', detector: str = 'table
         found = scene.support
         is_right = found is not None and (
             found.normal @ up > ANGLE and abs(found.offset - offset) < OFFSET)
+        ids, true = instances(scene), seen.ids[0].clamp(min=0).numpy()
         totals[SUPPORTS[kind]] += Counter(scenes=1, supports=int(is_right)) + found_share(
-            instances(scene), seen.ids[0].clamp(min=0).numpy(), least=MIN_PIXELS)
+            ids, true, least=MIN_PIXELS) + overlap_and_boundary(ids, true)
+        scores += [(one.detection.score, is_found(one.detection.mask, true))
+                   for one in scene.objects]
     totals['all'] = sum(totals.values(), Counter())
     print(markdown_table(
-        ['', 'scenes', 'supports', 'objects', 'found', 'pieces', 'merged', 'false per scene'],
+        ['', 'scenes', 'supports', 'objects', 'found', 'pieces', 'merged', 'false per scene',
+         'overlap F', 'boundary F'],
         [[name, *(total[key] for key in ('scenes', 'supports', 'objects')),
           *(total[key] / max(total['objects'], 1) for key in ('found', 'pieces', 'merged')),
-          total['false'] / max(total['scenes'], 1)] for name, total in totals.items()]))
+          total['false'] / max(total['scenes'], 1), f_measure(total, 'overlap'),
+          f_measure(total, 'boundary')] for name, total in totals.items()]))
+    print(reliability(scores))
+
+
+def is_found(mask: np.ndarray, true: np.ndarray) -> bool:
+    """Tell whether a mask has an IoU above .5 with a true object."""
+    return any(mask_iou(mask, true == one) > 0.5 for one in np.unique(true[mask]) if one)
+
+
+def reliability(scores: list[tuple[float, bool]]) -> str:
+    """Return a table of how many objects are right, by score."""
+    bins = np.minimum([10 * score for score, _ in scores], 9).astype(int)
+    right = np.array([is_right for _, is_right in scores])
+    return markdown_table(['score', 'objects', 'right'], [
+        [f'{low / 10:.1f} to {low / 10 + 0.1:.1f}', int((bins == low).sum()),
+         float(right[bins == low].mean())] for low in np.unique(bins)])
 
 
 def instances(scene: Scene) -> np.ndarray:

@@ -221,8 +221,18 @@ class Camera:
     @cached_property
     def rays(self) -> np.ndarray:
         """Return the viewing ray of every pixel, scaled to z = 1: (height, width, 3) float32."""
-        v, u = np.mgrid[:self.height, :self.width]
-        return self.rays_at(np.stack([u, v], axis=-1)).astype(np.float32)
+        u, v = np.arange(self.width), np.arange(self.height)[:, None]
+        if self.has_distortion:
+            return self.rays_at(np.stack(np.broadcast_arrays(u, v), axis=-1)).astype(np.float32)
+        rays = np.ones((self.height, self.width, 3), np.float32)
+        rays[..., 0], rays[..., 1] = (u - self.cx) / self.fx, (v - self.cy) / self.fy
+        return rays
+
+    @cached_property
+    def unseen(self) -> np.ndarray | None:
+        """Return the pixels that the lens model does not reach, (height, width); None: none."""
+        unseen = np.isnan(self.rays[..., 0]) if self.has_distortion else np.zeros(1, bool)
+        return unseen if unseen.any() else None
 
     @cached_property
     def _reach(self) -> float:

@@ -16,6 +16,7 @@ from img2scene_ros.options import option
 UNITS = {'m': 1.0, 'cm': 0.01, 'mm': 0.001}  # metres
 MODELS = ('structured_light', 'stereo', 'time_of_flight')
 _HELD = 30  # images whose median tells how noisy the sensor is
+_ROWS = 120  # of an image, about, in which it is measured, and columns as far apart
 _APART = 8  # pixels at a width of 640 over which noise is measured; stereo windows are as wide
 
 
@@ -89,9 +90,9 @@ class DepthNoise(Options):
         """
         apart = max(1, round(_APART * depth.shape[1] / 640))
         ratios = []
-        read = np.where(depth > 0, depth, np.nan)
-        for image in (read[::4], read.T[::4]):
-            inverse = 1.0 / image
+        step = max(1, depth.shape[0] // _ROWS)
+        for image in (depth[::step], depth.T[::step]):
+            inverse = 1.0 / np.where(image > 0, image, np.float32(np.nan))
             ends = inverse[:, :-2 * apart] + inverse[:, 2 * apart:]
             bend, middle = ends - 2.0 * inverse[:, apart:-apart], image[:, apart:-apart]
             off = np.abs(bend) * middle ** 2 / self.std(middle, focal)

@@ -65,6 +65,14 @@ def torch_dtype(name: str, device: 'torch.device') -> 'torch.dtype':
     return getattr(torch, name)
 
 
+def quick_dtype(device: 'torch.device') -> 'torch.dtype':
+    """Return what small networks run in: bfloat16 where a CPU has instructions for it (AMX)."""
+    import torch
+
+    has_amx = getattr(torch.cpu, '_is_amx_tile_supported', lambda: False)  # from torch 2.4 on
+    return torch.bfloat16 if device.type == 'cpu' and has_amx() else torch.float32
+
+
 def autocast(device: 'torch.device', dtype: 'torch.dtype') -> 'torch.autocast':
     """Return the context that computes products in a dtype; float32 changes nothing."""
     import torch

@@ -7,6 +7,7 @@ per field. The node turns each field into a ROS parameter `<backend>.<field>` wi
 description and range; the command line takes the same names.
 """
 
+from collections.abc import Sequence
 from dataclasses import Field
 from dataclasses import dataclass
 from dataclasses import field
@@ -25,21 +26,24 @@ def option(
     low: float | None = None,
     high: float | None = None,
     choices: tuple[str, ...] = (),
+    group: str = '',
     read_only: bool = False,
 ) -> Any:
     """
     Declare one option of an `Options` dataclass.
 
-    :param default: bool, int, float, str or tuple of str; its type is the option's type
+    :param default: bool, int, float, str, tuple of str, or tuple of as many floats as there are;
+        its type is the option's type
     :param description: one sentence with the unit
     :param low: least allowed number
     :param high: greatest allowed number
     :param choices: the allowed strings; empty means any
+    :param group: the backends that it names, as a key of `registry.FOLDERS`; '' if it names none
     :param read_only: cannot be changed while running (it would mean loading a model again)
     """
     return field(default=default, metadata={
         'description': description, 'low': low, 'high': high,
-        'choices': choices, 'read_only': read_only,
+        'choices': choices, 'group': group, 'read_only': read_only,
     })
 
 
@@ -70,8 +74,15 @@ _KINDS = {
 }
 
 
+def is_numbers(default: Any) -> bool:
+    """Tell whether an option of this default takes a list of numbers."""
+    return isinstance(default, tuple) and bool(default) and type(default[0]) is float
+
+
 def _checked(declared: Field[Any], value: Any) -> Any:
     kind: type[Any] = type(declared.default)
+    if is_numbers(declared.default):
+        return _numbers(declared, value)
     if kind is float and type(value) is int:
         value = float(value)
     if kind is tuple and isinstance(value, list):
@@ -90,3 +101,13 @@ def _checked(declared: Field[Any], value: Any) -> Any:
         raise OptionError(
             f"option '{declared.name}' is '{value}'; it must be one of {', '.join(choices)}")
     return value
+
+
+def _numbers(declared: Field[Any], value: Any) -> tuple[float, ...]:
+    default: Any = declared.default
+    count = len(default)
+    if (isinstance(value, str) or not isinstance(value, Sequence) or len(value) != count
+            or not all(isinstance(item, (int, float)) and type(item) is not bool
+                       and isfinite(item) for item in value)):
+        raise OptionError(f"option '{declared.name}' takes {count} numbers, not {value!r}")
+    return tuple(float(item) for item in value)

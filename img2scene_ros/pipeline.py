@@ -10,22 +10,31 @@ from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import fields
 from dataclasses import replace
+from functools import partial
 from threading import Lock
 from time import perf_counter
 from typing import Any
 from typing import cast
 
+import cv2
 import numpy as np
 
 from img2scene_ros.depth import DepthNoise
 from img2scene_ros.depth import MeasuredNoise
 from img2scene_ros.detection import Detector
+from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection.masks import colored_pixels
 from img2scene_ros.detection.masks import object_mask
+from img2scene_ros.detection.scaled import enlarged
+from img2scene_ros.detection.scaled import reduced
+from img2scene_ros.detection.scaled import reduced_detection
 from img2scene_ros.detection.segmenter import Segmenter
 from img2scene_ros.detection.supports import HeldSupport
 from img2scene_ros.detection.supports import support_under
 from img2scene_ros.detection.supports import why_nothing
+from img2scene_ros.detection.workspace import EVERYWHERE
+from img2scene_ros.detection.workspace import Workspace
+from img2scene_ros.detection.workspace import check_workspace
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import OptionError
@@ -36,6 +45,7 @@ from img2scene_ros.localization import DistanceSource
 from img2scene_ros.localization.combine import place
 from img2scene_ros.localization.combine import sources_of
 from img2scene_ros.localization.doubt import reasons_to_skip
+from img2scene_ros.localization.extents import usual_extents
 from img2scene_ros.localization.fixed import FixedDistance
 from img2scene_ros.localization.photo_plane import PicturedPlane
 from img2scene_ros.localization.size_prior import SizePriorDistance
@@ -50,6 +60,8 @@ from img2scene_ros.registry import backend
 from img2scene_ros.registry import backends
 from img2scene_ros.scene.export import ExportOptions
 from img2scene_ros.scene.tracks import Tracker
+from img2scene_ros.scene.world import World
+from img2scene_ros.turning import detection_turned_back
 from img2scene_ros.turning import quarters_to_upright
 from img2scene_ros.turning import turn
 from img2scene_ros.turning import turned_back
@@ -59,13 +71,17 @@ from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import Scene
+from img2scene_ros.types import SceneObject
 from img2scene_ros.types import Sighting
 from img2scene_ros.types import SupportPlane
+from img2scene_ros.types import depth_coverage
 
 _LOGGER = logging.getLogger(__name__)
 BACKEND_GROUPS = ('detectors', 'distances', 'reconstructors')
 OTHER_GROUPS = {'export': ExportOptions, 'depth_noise': DepthNoise}  # options of no backend
 _REMEMBERED = 100  # kinds of warnings that are not said again
+_ROBOT = 0.5  # share of a detection that shows the robot by which it is the robot
+_COVERED = 0.6  # share of an object's pixels with readings, below which its mesh is called a guess
 
 
 @dataclass(frozen=True)
@@ -75,13 +91,14 @@ class PipelineOptions(Options):
     detector: str = option(
         'auto', 'What finds the objects: auto (a network that gives names and, with a depth '
         'camera, tabletop, merged), tabletop (whatever stands on a plane, without names; needs no '
-        'torch), coco (a bundled network of 80 classes) or detr (a transformers model)',
-        read_only=True)
+        'torch), coco (a bundled network of 80 classes), detr (a transformers model) or topic '
+        '(another node, by vision_msgs)',
+        group='detectors', read_only=True)
     distance: str = option(
         'auto', 'Where distances come from: sensor (the depth image), plane (where an object '
         'stands), size_prior (how large such things are), monocular (a network), fixed, or auto '
         '(the sensor where it sees the object, else all others, weighted by certainty)',
-        read_only=True)
+        group='distances', read_only=True)
     segmenter: str = option(
         'none', "What segments the boxes of detectors without masks: 'none' (depth, "
         'else colour), or a checkpoint on the Hugging Face Hub (OWNER/NAME) or in a folder: SAM '
@@ -92,11 +109,21 @@ class PipelineOptions(Options):
         'voxel', 'What rebuilds the objects: voxel (a network, with depth or without; where torch '
         'is missing depth_shell takes its place), depth_shell (the seen surface, completed; needs '
         'depth), triposr, shap_e (large networks, from the picture alone), remote (a server; '
-        'pictures leave the machine) or box', read_only=True)
-    forget_after: int = option(
-        10, 'Frames after which an object that is not seen any more is no longer shown; one whose '
-        'place is seen to be empty goes at once',
-        low=1, high=10000)
+        'pictures leave the machine) or box', group='reconstructors', read_only=True)
+    birth_sightings: int = option(
+        3, 'Sightings within birth_time that make an object, in a stream of frames; where they '
+        'come more slowly, one in every frame over that time', low=1, high=1000)
+    birth_time: float = option(1.0, 'See birth_sightings [s]', low=0.0, high=60.0)
+    birth_score: float = option(
+        0.3, "Least mean score of an object's first sightings", low=0.0, high=1.0)
+    forget_after: float = option(
+        60.0, 'Seconds, by the stamps of the pictures, for which an object that is hidden or out '
+        'of view is remembered; one whose place is seen to be empty goes at once [s]',
+        low=0.0, high=1e6)
+    workspace: tuple[float, ...] = option(
+        EVERYWHERE, 'Box in which objects are: least x, y, z, then greatest x, y, z, in the '
+        'target_frame where TF tells the camera in it, else in the optical frame; all 0: '
+        'everywhere [m]')
     better_view: float = option(
         1.5, 'An object is rebuilt when this many times more of it is seen than before',
         low=1.05, high=100.0)
@@ -111,6 +138,11 @@ class PipelineOptions(Options):
         high=8192)
 
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_workspace(self.workspace)
+
+
 @dataclass(eq=False)
 class _Held:
     """
@@ -120,6 +152,7 @@ class _Held:
     """
 
     noise: MeasuredNoise = field(default_factory=MeasuredNoise)
+    world: World = field(default_factory=World)
     support: HeldSupport = field(default_factory=HeldSupport)
     plane: PicturedPlane = field(default_factory=PicturedPlane)
     quarters: int = 0
@@ -157,28 +190,31 @@ class Pipeline:
         self._said: deque[str] = deque(maxlen=_REMEMBERED)  # warnings are said once
         self.rebuilt = 0
         self._lock = Lock()
-        self._tracker = Tracker(options.forget_after, options.better_view)
+        self._tracker = Tracker()
+        self._tell_tracker()
         self._frame: Frame | None = None  # the latest, as it came
         self._held = _Held()
         self._supports: tuple[SupportPlane, ...] = ()
         self._notes: tuple[str, ...] = ()
         self._timing: dict[str, float] = {}
+        _prepare()
 
-    def perceive(self, frame: Frame) -> Scene:
+    def perceive(self, frame: Frame, is_streamed: bool = False) -> Scene:
         """
         Detect, localize and track; return the scene with the meshes there are so far.
 
+        :param is_streamed: more frames follow soon: an object is shown when it was seen often
+            enough, so that what noise makes of one frame is none; else at once
         :raises Img2SceneError: the frame lacks what the detector needs
         """
         start = perf_counter()
         as_it_came, held = frame, self._held
-        frame, supports = self._supported(frame, held)
+        frame, supports = self._supported(_without_robot(frame), held)
+        located = held.world.locate(frame, next(iter(supports), None))
+        notes = [located.note] if located.note else []
+        frame, supports, quarters = _upright(located.frame, supports, held.quarters)
         support = next(iter(supports), None)
-        up = frame.up if support is None else support.normal
-        quarters = held.quarters if up is None else quarters_to_upright(up, held.quarters)
-        frame, supports = turned_frame(frame, quarters), turned_planes(supports, turn(quarters))
-        support = next(iter(supports), None)
-        found, notes = self.detector.detect(frame, support), []
+        found = self._detected(frame, support)
         is_free = self.options.distance == 'auto'  # distances may come from anything
         is_photo = is_free and support is None and not frame.has_depth
         if not found and frame.depth is not None:
@@ -189,28 +225,47 @@ class Pipeline:
             support, said = held.plane.find(frame, found, sizes, guess)
             supports = () if support is None else (support,)
             notes.append(said)
-        detections = self._each(
+        workspace = Workspace(self.options.workspace, frame, turn(quarters), as_it_came)
+        detections = self._each(workspace.part_inside, self._each(
             lambda detection: _with_mask(frame, detection, support),
-            self._segmented(frame, found))
+            self._segmented(frame, found)))
         detected = perf_counter()
         seen = self._each(
-            lambda detection: self._placed(frame, detection, supports), detections)
-        if is_photo or is_free and frame.has_depth:
+            lambda detection: self._placed(frame, detection, supports, notes), detections)
+        seen = [one for one in seen if workspace.holds(one[0].placement.position)]
+        if is_photo:
             reasons = reasons_to_skip(
-                [one.detection for one, _ in seen], [one.placement for one, _ in seen],
-                frame.has_depth)
+                [one.detection for one, _ in seen], [one.placement for one, _ in seen])
             seen = [one for one, reason in zip(seen, reasons) if not reason]
             notes += filter(None, reasons)
         sightings, proxies = [one for one, _ in seen], [proxy for _, proxy in seen]
         localized = perf_counter()
         with self._lock:
-            if quarters != held.quarters:
-                self._tracker.clear()  # their poses are in the axes of the other turn
-            self._tracker.update(frame, support, sightings, proxies)
+            if located.new_from_old is not None:
+                self._tracker.move(located.new_from_old)
+            if not located.is_followed:
+                self._tracker.lose_all()
+            self._tracker.update(frame, support, sightings, proxies, not is_streamed)
             held.quarters = quarters
             self._frame, self._supports, self._notes = as_it_came, supports, tuple(notes)
             self._timing.update(detect=detected - start, localize=localized - detected)
             return self._scene(as_it_came)
+
+    def detect(self, frame: Frame) -> list[Detection]:
+        """
+        Detect alone: what a frame shows, with masks where the detector or the segmenter has them.
+
+        :raises Img2SceneError: the frame lacks what the detector needs
+        """
+        held, shape = self._held, frame.shape
+        frame, support = self._supported(_without_robot(frame), held)
+        frame, support, held.quarters = _upright(frame, support, held.quarters)
+        return [detection_turned_back(one, shape, held.quarters)
+                for one in self._segmented(frame, self._detected(frame, support))]
+
+    def _detected(self, frame: Frame, support: SupportPlane | None) -> list[Detection]:
+        return [one for one in map(
+            partial(_beside_robot, frame), self.detector.detect(frame, support)) if one]
 
     def reconstruct_next(self) -> Scene | None:
         """
@@ -234,7 +289,8 @@ class Pipeline:
         with self._lock:
             for (id, sighting), result in zip(jobs, results):
                 model = result if isinstance(result, ObjectModel) else None
-                self._tracker.finish(id, sighting, model, '' if model else str(result))
+                self._tracker.finish(
+                    id, sighting, model, _guessed(sighting) if model else str(result))
             self.rebuilt += len(jobs)
             self._timing['reconstruct'] = perf_counter() - start
             return None if self._frame is None else self._scene(self._frame)
@@ -250,7 +306,7 @@ class Pipeline:
         frame = replace(
             frame, up=frame.up if told is None or frame.up is not None else told.normal,
             depth_noise=held.noise.of(frame.depth_noise, frame.depth, frame.camera.fx))
-        return frame, held.support.find(frame) or known
+        return frame, held.support.find(reduced(frame)[0]) or known
 
     def _each(
         self, step: Callable[[Detection], Result | None], detections: Sequence[Detection],
@@ -271,6 +327,7 @@ class Pipeline:
 
     def _placed(
         self, frame: Frame, detection: Detection, supports: Sequence[SupportPlane],
+        notes: list[str],
     ) -> tuple[Sighting, ObjectModel] | None:
         """Return an object at its place, and its proxy; None where no source can tell."""
         support = next(iter(supports), None)
@@ -278,6 +335,9 @@ class Pipeline:
             support = support_under(frame.points[detection.mask], supports)
         placement = place(self.distances, frame, detection, support)
         if placement is None:
+            if frame.has_depth:
+                notes.append(f"a '{detection.label}' is skipped: the depth image shows nothing of "
+                             'it, and its distance would only be guessed')
             return None
         sighting = Sighting(frame, detection, placement)
         return sighting, self._proxy.reconstruct(sighting)
@@ -389,10 +449,22 @@ class Pipeline:
         with self._lock:
             self._tracker.clear()
 
+    def remember(self, objects: Sequence[SceneObject]) -> None:
+        """
+        Go on with objects that were seen at another time, in place of those that are known.
+
+        :param objects: in the optical frame of the latest frame, of which there must be one
+        """
+        with self._lock:
+            assert self._frame is not None
+            turned = turned_back(Scene(self._frame, tuple(objects)), -self._held.quarters)
+            self._tracker.remember(turned.objects)
+
     def restart(self) -> None:
         """Begin with another scene, whose ids start at 1 again."""
         with self._lock:
-            self._tracker = Tracker(self.options.forget_after, self.options.better_view)
+            self._tracker = Tracker()
+            self._tell_tracker()
             self._held, self._frame = _Held(), None
 
     def configure(self, settings: dict[str, Any]) -> None:
@@ -418,8 +490,13 @@ class Pipeline:
         for owner, values in changes.items():
             self._used()[owner].options = replace(self._used()[owner].options, **values)
         self.options = options
+        self._tell_tracker()
+
+    def _tell_tracker(self) -> None:
+        options = self.options
         self._tracker.forget_after = options.forget_after
         self._tracker.better_view = options.better_view
+        self._tracker.birth = options.birth_sightings, options.birth_time, options.birth_score
 
     def _used(self) -> dict[str, Any]:
         """Return the backends in use by name."""
@@ -436,6 +513,12 @@ class Pipeline:
             frame, self._tracker.objects(), next(iter(self._supports), None),
             dict(self._timing), self._notes, self._supports)
         return turned_back(scene, self._held.quarters)
+
+
+def _prepare() -> None:
+    """Have computed what is computed at its first use, for the first frame to take no longer."""
+    usual_extents()
+    cv2.cvtColor(np.zeros((1, 1, 3), np.float32), cv2.COLOR_RGB2LAB)  # OpenCV's tables
 
 
 def parse_settings(
@@ -512,9 +595,55 @@ def _check_mesh(model: ObjectModel, reconstructor: str) -> None:
             'are not finite, or faces and colours that do not fit its vertices')
 
 
+def _upright(
+    frame: Frame, supports: Sequence[SupportPlane], quarters: int,
+) -> tuple[Frame, tuple[SupportPlane, ...], int]:
+    """Turn frame and planes until up is up; return them, and by how many quarters that is now."""
+    up = supports[0].normal if supports else frame.up
+    quarters = quarters if up is None else quarters_to_upright(up, quarters)
+    return turned_frame(frame, quarters), turned_planes(supports, turn(quarters)), quarters
+
+
+def _without_robot(frame: Frame) -> Frame:
+    """Return a frame whose depth has no readings of the robot itself."""
+    if frame.robot is None or frame.depth is None:
+        return frame
+    return replace(frame, depth=np.where(frame.robot, np.float32(np.nan), frame.depth))
+
+
+def _beside_robot(frame: Frame, detection: Detection) -> Detection | None:
+    """Return what a detection shows beside the robot itself; None for the robot."""
+    if frame.robot is None:
+        return detection
+    xmin, ymin, xmax, ymax = np.rint(detection.bbox).astype(int)
+    box = np.s_[ymin:ymax, xmin:xmax]
+    robot = frame.robot[box] if detection.mask is None else frame.robot[detection.mask]
+    if robot.size and robot.mean() > _ROBOT:
+        return None
+    if detection.mask is None or not robot.any():
+        return detection
+    mask = detection.mask & ~frame.robot
+    return replace(detection, mask=mask, bbox=bbox_of(mask))
+
+
+def _guessed(sighting: Sighting) -> str:
+    """Say how much of an object no reading shows, where that is much and readings placed it."""
+    mask, share = sighting.detection.mask, depth_coverage(sighting.frame, sighting.detection)
+    if mask is None or share is None or share >= _COVERED or 'sensor' not in (
+            sighting.placement.depth_source):
+        return ''
+    return (f'only {share:.0%} of its pixels have depth readings; its mesh is a guess where they '
+            'are missing')
+
+
 def _with_mask(
     frame: Frame, detection: Detection, support: SupportPlane | None,
 ) -> Detection:
     if detection.mask is not None and detection.mask.any():
         return detection
-    return replace(detection, mask=object_mask(frame, detection.bbox, support))
+    small, step = reduced(frame)
+    if step == 1:
+        return replace(detection, mask=object_mask(frame, detection.bbox, support))
+    there = reduced_detection(detection, frame, small)
+    there = replace(there, mask=object_mask(small, there.bbox, support))
+    return replace(detection, mask=enlarged([there], small, frame, step)[0].mask)

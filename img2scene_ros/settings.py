@@ -16,6 +16,7 @@ import yaml
 
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
+from img2scene_ros.options import is_numbers
 from img2scene_ros.pipeline import BACKEND_GROUPS
 from img2scene_ros.pipeline import OTHER_GROUPS
 from img2scene_ros.pipeline import PipelineOptions
@@ -99,9 +100,11 @@ def _typed(field: Field[Any], value: str) -> Any:
     kind: type[Any] = type(field.default)
     if kind is bool:
         return TRUTH.get(value.lower(), value)
-    if kind is tuple:
-        return tuple(part.strip() for part in value.strip('[]').split(',') if part.strip())
     try:
+        if kind is tuple:
+            item = float if is_numbers(field.default) else str
+            return tuple(item(part.strip()) for part in value.strip('[]').split(',')
+                         if part.strip())
         return kind(value)
     except ValueError:
         return value
@@ -118,4 +121,4 @@ def _flattened(section: dict[str, Any], prefix: str = '') -> dict[str, Any]:
 
 
 def _text(value: Any) -> str:
-    return f"[{', '.join(value)}]" if isinstance(value, tuple) else str(value)
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, tuple) else str(value)

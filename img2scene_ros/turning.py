@@ -8,9 +8,11 @@ things; what is found is turned back into the optical frame of the frame as it c
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 
+from img2scene_ros.camera import Camera
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 from img2scene_ros.types import Scene
@@ -50,13 +52,22 @@ def turned_frame(frame: Frame, quarters: int) -> Frame:
     if not quarters % 4:
         return frame
     rotation = turn(quarters)
+    shape = frame.shape if quarters % 2 == 0 else frame.shape[::-1]
     return replace(
-        frame, color=_turned(frame.color, quarters), camera=frame.camera.turned(quarters),
+        frame, color=_turned(frame.color, quarters), camera=_turned_camera(frame.camera, quarters),
         depth=None if frame.depth is None else _turned(frame.depth, quarters),
         support=turned_plane(frame.support, rotation),
         up=None if frame.up is None else rotation @ frame.up,
         world_from_camera=_camera_turned(frame.world_from_camera, rotation),
-        robot=None if frame.robot is None else _turned(frame.robot, quarters))
+        robot=None if frame.robot is None else _turned(frame.robot, quarters),
+        detections=None if frame.detections is None else tuple(
+            detection_turned_back(one, shape, -quarters) for one in frame.detections))
+
+
+@lru_cache(maxsize=4)
+def _turned_camera(camera: Camera, quarters: int) -> Camera:
+    """Return one camera for all frames, which has its rays computed once."""
+    return camera.turned(quarters)
 
 
 def _camera_turned(pose: np.ndarray | None, rotation: np.ndarray) -> np.ndarray | None:
@@ -105,7 +116,7 @@ def _object_turned(
     return replace(
         one, position=back @ one.position, rotation=back @ one.rotation, model=model,
         covariance=turned_covariance(one.covariance, back),
-        detection=_detection_turned(one.detection, shape, quarters))
+        detection=detection_turned_back(one.detection, shape, quarters))
 
 
 def turned_covariance(covariance: np.ndarray, rotation: np.ndarray) -> np.ndarray:
@@ -114,10 +125,12 @@ def turned_covariance(covariance: np.ndarray, rotation: np.ndarray) -> np.ndarra
     return both @ covariance @ both.T
 
 
-def _detection_turned(
+def detection_turned_back(
     detection: Detection, shape: tuple[int, int], quarters: int,
 ) -> Detection:
     """Turn a detection back into the picture of a shape (height, width)."""
+    if not quarters % 4:
+        return detection
     xmin, ymin, xmax, ymax = detection.bbox
     height, width = shape
     bbox = {1: (width - ymax, xmin, width - ymin, xmax),

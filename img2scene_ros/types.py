@@ -9,6 +9,7 @@ unless they say otherwise. Nothing in here imports a stage.
 from dataclasses import dataclass
 from dataclasses import field
 from functools import cached_property
+from math import isqrt
 
 import cv2
 import numpy as np
@@ -17,6 +18,7 @@ from scipy.spatial import ConvexHull
 from img2scene_ros.camera import Camera
 from img2scene_ros.camera import box_edges
 from img2scene_ros.depth import DepthNoise
+from img2scene_ros.depth import measured
 from img2scene_ros.errors import InputError
 
 UNNAMED = 'object'  # the label from detectors that know no classes
@@ -47,6 +49,10 @@ class SupportPlane:
 
     def axes(self) -> np.ndarray:
         """Return two orthonormal directions in the plane, (2, 3)."""
+        return self._axes
+
+    @cached_property
+    def _axes(self) -> np.ndarray:
         x = np.cross(self.normal, (0.0, 0.0, 1.0))
         if np.linalg.norm(x) < 1e-3:
             x = np.cross(self.normal, (0.0, 1.0, 0.0))
@@ -63,13 +69,17 @@ class SupportPlane:
         """
         if self.hull is None:
             return np.isfinite(points).all(axis=-1)
-        axes = self.axes()
-        edges = ConvexHull(self.hull @ axes.T).equations.astype(points.dtype)
-        x, y = (points @ axis for axis in axes.astype(points.dtype))
+        x, y = (points @ axis for axis in self.axes().astype(points.dtype))
         is_over = np.ones(points.shape[:-1], bool)
-        for across, along, offset in edges:
+        for across, along, offset in self._edges.astype(points.dtype):
             is_over &= across * x + along * y <= margin - offset
         return is_over
+
+    @cached_property
+    def _edges(self) -> np.ndarray:
+        """Return the lines along the outline, (K, 3): a x + b y + c <= 0 inside, in `axes`."""
+        assert self.hull is not None  # see above
+        return ConvexHull(self.hull @ self.axes().T).equations
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +99,9 @@ class Frame:
     - depth_noise: how far off readings of the depth sensor may be
     - world_from_camera: (4, 4) pose of the optical frame in the world, where TF or a user tells it
     - world_id: the name of that world, TF's frame
-    - robot: (H, W) bool, pixels that show the robot itself: never an object, but in front of some
+    - robot: (H, W) bool, pixels that show the robot itself: never an object, but in front of some;
+      its readings count as not read
+    - detections: what another program detected in the picture; None where none was asked
 
     :raises InputError: arrays whose shape, type or size do not fit each other or the camera
     """
@@ -105,6 +117,7 @@ class Frame:
     world_from_camera: np.ndarray | None = None
     world_id: str = ''
     robot: np.ndarray | None = None
+    detections: 'tuple[Detection, ...] | None' = None
 
     def __post_init__(self) -> None:
         if self.color.ndim != 3 or self.color.shape[2] != 3 or self.color.dtype != np.uint8:
@@ -127,11 +140,10 @@ class Frame:
             raise InputError(
                 f'the mask of the robot has {self.robot.shape[1]}x{self.robot.shape[0]} pixels, '
                 f'the picture {width}x{height}; publish the mask of this picture')
-        if self.depth is not None and self.camera.has_distortion:
-            has_ray = np.isfinite(self.camera.rays[..., 0])
-            if not has_ray.all():
-                object.__setattr__(
-                    self, 'depth', np.where(has_ray, self.depth, np.float32(np.nan)))
+        unread = [one for one in (self.camera.unseen, self.robot) if one is not None]
+        if self.depth is not None and unread:
+            object.__setattr__(self, 'depth', np.where(
+                np.logical_or.reduce(unread), np.float32(np.nan), self.depth))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -143,10 +155,30 @@ class Frame:
         """Return the point seen at every pixel: (H, W, 3) float32, metres, NaN = no reading."""
         return None if self.depth is None else self.camera.rays * self.depth[..., None]
 
-    @property
+    def readings(self, mask: np.ndarray, most: int | None = None) -> np.ndarray:
+        """
+        Return the points that are read in a mask, (N, 3) float32 metres.
+
+        :param mask: (H, W) bool
+        :param most: how many pixels of it are looked at, about, evenly spread; None: all
+        """
+        x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
+        inside = mask[y:y + height, x:x + width]
+        count = np.count_nonzero(inside)
+        apart = max(1, isqrt(count // most)) if most else 1
+        rows, columns = np.nonzero(inside[::apart, ::apart])
+        pixels = (rows * apart + y) * mask.shape[1] + columns * apart + x
+        if most is not None:
+            pixels = pixels[::max(1, len(pixels) // most)]
+        depth = measured(self.depth).reshape(-1, 1).take(pixels, axis=0)
+        points = self.camera.rays.reshape(-1, 3).take(pixels, axis=0) * depth
+        return points.compress(np.isfinite(points[:, 2]), axis=0)
+
+    @cached_property
     def has_depth(self) -> bool:
         """Tell whether the depth image holds at least one reading."""
-        return self.depth is not None and bool(np.isfinite(self.depth).any())
+        return self.depth is not None and any(
+            bool(np.isfinite(self.depth[::step, ::step]).any()) for step in (16, 1))
 
     def depth_std(self, depth: np.ndarray) -> np.ndarray:
         """Return the standard deviation of depth readings: metres to metres, same shape."""
@@ -179,6 +211,13 @@ class Detection:
         """Return the box's centre in the pixels of the camera, (2,)."""
         edges = box_edges(self.bbox)
         return (edges[:2] + edges[2:]) / 2.0
+
+
+def depth_coverage(frame: Frame, detection: Detection) -> float | None:
+    """Return the share of an object's pixels that have readings; None without depth or mask."""
+    if frame.depth is None or detection.mask is None or not detection.mask.any():
+        return None
+    return float(np.isfinite(frame.depth[detection.mask]).mean())
 
 
 @dataclass(frozen=True, eq=False)

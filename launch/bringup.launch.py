@@ -2,11 +2,15 @@
 """Start the whole system: scene node, RViz, and on request recorded frames instead of a camera."""
 
 from pathlib import Path
+from typing import Any
 
+import yaml
+from ament_index_python.packages import PackageNotFoundError
+from ament_index_python.packages import get_package_prefix
 from ament_index_python.packages import get_package_share_directory
 from launch.actions import DeclareLaunchArgument
+from launch.actions import LogInfo
 from launch.actions import OpaqueFunction
-from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode
 from launch_ros.actions import Node
@@ -15,48 +19,78 @@ from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchContext
 from launch import LaunchDescription
+from launch import LaunchDescriptionEntity
 
+CAMERAS = ['realsense', 'oak', 'zed', 'orbbec', 'azure_kinect', 'usb', 'other']
 TOPICS = ('image', 'camera_info', 'depth')
-BOOLEAN = ('true', 'false')
-# Parameters of the scene node that have an argument of their own, empty by default.
-CHOICES = ('detector', 'reconstructor', 'distance', 'support_frame')
+BOOLEAN = ['true', 'false']
+# The rotation of an optical frame (z forward, y down) in a body frame (x forward, z up; REP-103).
+OPTICAL = ['--qx', '-0.5', '--qy', '0.5', '--qz', '-0.5', '--qw', '0.5']
+# Parameters of the scene node by the argument that sets them where it is not empty.
+CHOICES = {
+    'detector': 'detector',
+    'reconstructor': 'reconstructor',
+    'distance': 'distance',
+    'support_frame': 'support_frame',
+    'target_frame': 'target_frame',
+    'mesh_transport': 'markers.mesh_transport',
+    'image_transport': 'image_transport',
+}
 
 
 def generate_launch_description() -> LaunchDescription:
     """Declare the arguments; what is started follows from their values."""
     config = Path(get_package_share_directory('img2scene')) / 'config'
+    otherwise = 'empty: as params_file says'
     arguments = [
         DeclareLaunchArgument(
-            'image_topic', default_value='/camera/color/image_raw',
-            description='Colour picture (sensor_msgs/Image)'),
+            'camera', default_value='', choices=['', *CAMERAS],
+            description='Whose topics to listen to, and how its depth images are: a file of '
+            'config/cameras, or other for the topics below; empty: realsense, or other where one '
+            'of the topics is named'),
         DeclareLaunchArgument(
-            'camera_info_topic', default_value='/camera/color/camera_info',
-            description='Calibration of the colour picture (sensor_msgs/CameraInfo)'),
+            'image_topic', default_value='',
+            description="Colour picture (sensor_msgs/Image); empty: the camera's; names without "
+            'a / in front are under the namespace'),
         DeclareLaunchArgument(
-            'depth_topic', default_value='/camera/aligned_depth_to_color/image_raw',
-            description='Depth image registered to the colour picture (sensor_msgs/Image)'),
+            'camera_info_topic', default_value='',
+            description="Calibration of the colour picture (sensor_msgs/CameraInfo); empty: the "
+            "camera's"),
         DeclareLaunchArgument(
-            'image_transport', default_value='raw', choices=['raw', 'compressed'],
-            description='Transport of the colour picture'),
+            'depth_topic', default_value='',
+            description='Depth image registered to the colour picture (sensor_msgs/Image); empty: '
+            "the camera's"),
+        DeclareLaunchArgument(
+            'image_transport', default_value='', choices=['', 'raw', 'compressed'],
+            description=f'Transport of the colour picture; {otherwise}'),
         DeclareLaunchArgument(
             'detector', default_value='',
-            description='What finds the objects: auto, tabletop, detr, ...; empty: as '
-            'params_file says'),
+            description=f'What finds the objects: auto, tabletop, coco, detr; {otherwise}'),
         DeclareLaunchArgument(
             'reconstructor', default_value='',
-            description='What rebuilds the objects: voxel, depth_shell, ...; empty: as '
-            'params_file says'),
+            description='What rebuilds the objects: voxel, depth_shell, triposr, shap_e, remote, '
+            f'box; {otherwise}'),
         DeclareLaunchArgument(
             'distance', default_value='',
-            description='Where distances come from: auto, sensor, plane, size_prior, ...; empty: '
-            'as params_file says'),
+            description='Where distances come from: auto, sensor, plane, size_prior, monocular, '
+            f'fixed; {otherwise}'),
         DeclareLaunchArgument(
             'support_frame', default_value='',
             description='TF frame whose plane z = 0 objects stand on, for cameras without depth; '
-            'empty: as params_file says'),
+            f'{otherwise}'),
         DeclareLaunchArgument(
-            'params_file', default_value=str(config / 'img2scene.yaml'),
-            description='Parameters of the scene node (YAML)'),
+            'target_frame', default_value='',
+            description='TF frame that results are given in, such as base_link or map; '
+            f'{otherwise}'),
+        DeclareLaunchArgument(
+            'mesh_transport', default_value='',
+            choices=['', 'inline', 'inline_texture', 'file', 'http'],
+            description='How meshes reach viewers: inline (any viewer), inline_texture, file '
+            f'(RViz on this machine, looks best), http (other machines, Foxglove); {otherwise}'),
+        DeclareLaunchArgument(
+            'params_file', default_value='',
+            description='Parameters of the scene node (YAML), as in config/img2scene.yaml; they '
+            "overrule the camera's; empty: its defaults"),
         DeclareLaunchArgument(
             'namespace', default_value='', description='Namespace of all nodes'),
         DeclareLaunchArgument(
@@ -69,13 +103,15 @@ def generate_launch_description() -> LaunchDescription:
             'log_level', default_value='info', choices=['debug', 'info', 'warn', 'error'],
             description='Least severity of what the scene node logs'),
         DeclareLaunchArgument(
-            'rviz', default_value='true', choices=BOOLEAN, description='Start RViz'),
+            'rviz', default_value='true', choices=BOOLEAN,
+            description='Start RViz, where it is installed'),
         DeclareLaunchArgument(
             'rviz_config', default_value=str(config / 'img2scene.rviz'),
             description='Layout of RViz'),
         DeclareLaunchArgument(
-            'fixed_frame', default_value='camera_color_optical_frame',
-            description='Fixed frame of RViz; any frame that TF connects with the camera'),
+            'fixed_frame', default_value='',
+            description='Fixed frame of RViz, z up, connected with the camera by TF; empty: '
+            "target_frame, else the camera's"),
         DeclareLaunchArgument(
             'replay', default_value='',
             description='Recorded frames or a bag to play instead of a camera (docs/inputs.md)'),
@@ -85,45 +121,94 @@ def generate_launch_description() -> LaunchDescription:
             'replay_loop', default_value='true', choices=BOOLEAN,
             description='Start the recording again when it ends'),
     ]
-    return LaunchDescription([*arguments, OpaqueFunction(function=_nodes)])
+    names = [argument.name for argument in arguments]
+    return LaunchDescription([*arguments, OpaqueFunction(function=_system, args=[config, names])])
 
 
-def _nodes(context: LaunchContext) -> list[Node]:
-    """Return the nodes; the topics of a recording take the place of the camera's."""
-    value = {name: LaunchConfiguration(name).perform(context) for name in (
-        'namespace', 'replay', 'log_level', *CHOICES)}
-    is_replay = bool(value['replay'])
-    topics = [
-        (name, f'replay/{name}' if is_replay else LaunchConfiguration(f'{name}_topic'))
-        for name in TOPICS]
-    use_sim_time = {
-        'use_sim_time': ParameterValue(LaunchConfiguration('use_sim_time'), value_type=bool)}
-    chosen = {name: value[name] for name in CHOICES if value[name]}
-    logger = '.'.join([*value['namespace'].strip('/').split('/'), 'img2scene']).lstrip('.')
-    nodes = [
-        LifecycleNode(
-            package='img2scene', executable='scene_node', name='img2scene',
-            namespace=LaunchConfiguration('namespace'), output='screen', emulate_tty=True,
-            remappings=topics,
-            arguments=['--ros-args', '--log-level', f"{logger}:={value['log_level']}"],
-            parameters=[
-                ParameterFile(LaunchConfiguration('params_file')), use_sim_time, chosen,
-                {'image_transport': LaunchConfiguration('image_transport'),
-                 'autostart': ParameterValue(
-                     LaunchConfiguration('autostart'), value_type=bool)}]),
-        Node(
-            package='rviz2', executable='rviz2', name='rviz2',
-            namespace=LaunchConfiguration('namespace'), output='screen', remappings=topics,
-            arguments=['-d', LaunchConfiguration('rviz_config'),
-                       '-f', LaunchConfiguration('fixed_frame')],
-            parameters=[use_sim_time], condition=IfCondition(LaunchConfiguration('rviz'))),
-    ]
-    if is_replay:
+def _system(
+    context: LaunchContext, config: Path, names: list[str],
+) -> list[LaunchDescriptionEntity]:
+    """
+    Return the nodes.
+
+    Packages are looked for first: launch ends on one that is not installed, and leaves what it
+    has started without a parent.
+    """
+    value = {name: LaunchConfiguration(name).perform(context) for name in names}
+    camera = _camera(config, value)
+    topics = list(camera['topics'].items())
+    sim_time = {'use_sim_time': _typed('use_sim_time', bool)}
+    common = {'namespace': value['namespace'], 'output': 'screen', 'remappings': topics}
+    nodes: list[LaunchDescriptionEntity] = [_scene_node(value, camera, sim_time, common)]
+    if value['replay']:
         nodes.append(Node(
             package='img2scene', executable='replay_node', name='replay',
-            namespace=LaunchConfiguration('namespace'), output='screen', remappings=topics,
-            parameters=[use_sim_time, {
+            parameters=[sim_time, {
                 'folder': value['replay'],
-                'rate': ParameterValue(LaunchConfiguration('replay_rate'), value_type=float),
-                'loop': ParameterValue(LaunchConfiguration('replay_loop'), value_type=bool)}]))
+                'rate': _typed('replay_rate', float),
+                'loop': _typed('replay_loop', bool)}], **common))
+    frame = camera['fixed_frame']
+    if camera.get('optical_frame') and _is_installed('tf2_ros'):
+        nodes.append(Node(
+            package='tf2_ros', executable='static_transform_publisher', name='optical_frame',
+            namespace=value['namespace'], output='log', arguments=[
+                *OPTICAL, '--frame-id', frame, '--child-frame-id', camera['optical_frame']]))
+    if value['rviz'] == 'true' and not _is_installed('rviz2'):
+        nodes.append(LogInfo(
+            msg='rviz2 is not installed, so nothing is shown (sudo apt install '
+            'ros-$ROS_DISTRO-rviz2); all else runs. rviz:=false is silent about it'))
+    elif value['rviz'] == 'true':
+        # RViz's Camera display makes `/camera_info` of the name `image`, whatever the namespace.
+        info = camera['topics'].get('camera_info', 'camera_info')
+        nodes.append(Node(
+            package='rviz2', executable='rviz2', name='rviz2', parameters=[sim_time],
+            arguments=['-d', value['rviz_config'],
+                       '-f', value['fixed_frame'] or value['target_frame'] or frame],
+            **common | {'remappings': [*topics, ('/camera_info', info)]}))
     return nodes
+
+
+def _camera(config: Path, value: dict[str, str]) -> dict[str, Any]:
+    """Return topics, parameters and frames of the camera, or of the replay."""
+    named = {name: value[f'{name}_topic'] for name in TOPICS if value[f'{name}_topic']}
+    if value['replay']:
+        return {'topics': {name: f'replay/{name}' for name in TOPICS},
+                'fixed_frame': 'camera_link', 'parameters': {}}
+    name = value['camera'] or ('other' if named else 'realsense')
+    if name == 'other':
+        camera = {'topics': {}, 'fixed_frame': 'camera_link', 'parameters': {}}
+    else:
+        camera = yaml.safe_load((config / 'cameras' / f'{name}.yaml').read_text())
+    return camera | {'topics': camera['topics'] | named}
+
+
+def _scene_node(
+    value: dict[str, str], camera: dict[str, Any], sim_time: dict[str, ParameterValue],
+    common: dict[str, Any],
+) -> LifecycleNode:
+    logger = '.'.join([*value['namespace'].strip('/').split('/'), 'img2scene']).lstrip('.')
+    chosen = {
+        parameter: ParameterValue(value[name], value_type=str)
+        for name, parameter in CHOICES.items() if value[name]}
+    return LifecycleNode(
+        package='img2scene', executable='scene_node', name='img2scene', emulate_tty=True,
+        arguments=['--ros-args', '--log-level', f"{logger}:={value['log_level']}"],
+        parameters=[
+            # Texts as texts: launch reads others as YAML.
+            {name: ParameterValue(setting, value_type=str) if type(setting) is str else setting
+             for name, setting in camera['parameters'].items()},
+            *([ParameterFile(value['params_file'])] if value['params_file'] else []),
+            sim_time, chosen,
+            {'autostart': _typed('autostart', bool)}], **common)
+
+
+def _typed(name: str, kind: type) -> ParameterValue:
+    return ParameterValue(LaunchConfiguration(name), value_type=kind)
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        get_package_prefix(package)
+        return True
+    except PackageNotFoundError:
+        return False

@@ -23,12 +23,14 @@ def plain_frame(i: int) -> Frame:
 def write_bag(
     path: Path, frames: Sequence[Frame], storage: str = 'MCAP', depth_frame: str = LENS,
     delay: float = 0.004, with_info: bool = True, is_calibrated: bool = True,
-    is_compressed: bool = False,
+    is_compressed: bool = False, is_bayer: bool = False,
 ) -> Path:
     """
     Record frames at 30 Hz, and an infrared camera beside.
 
     :param delay: of the depth images' stamps behind the pictures', seconds
+    :param is_compressed: pictures by image_transport's compressed, depth by its compressedDepth
+    :param is_bayer: pictures, which are grey then, as the sensor has them
     :return: the .mcap file, or the folder of the bag
     """
     rosbags = pytest.importorskip('rosbags.rosbag2')
@@ -56,7 +58,8 @@ def write_bag(
 
         kind = 'CompressedImage' if is_compressed else 'Image'
         infrared = connect('/camera/infra1/image_rect_raw', 'Image')
-        depth = connect('/camera/aligned_depth_to_color/image_raw', 'Image')
+        depth = connect(
+            '/camera/aligned_depth_to_color/image_raw' + '/compressedDepth' * is_compressed, kind)
         color = connect('/camera/color/image_raw' + '/compressed' * is_compressed, kind)
         info = connect('/camera/color/camera_info', 'CameraInfo') if with_info else None
         rows = []
@@ -69,14 +72,21 @@ def write_bag(
                 sent = message['sensor_msgs/CompressedImage'](
                     header=header(stamp, LENS), format='rgb8; png compressed bgr8',
                     data=cv2.imencode('.png', pixels[..., ::-1])[1].ravel())
+            elif is_bayer:
+                sent = image(stamp, LENS, 'bayer_rggb8', pixels[..., 0].copy())
             else:
                 sent = image(stamp, LENS, 'rgb8', pixels)
+            if is_compressed:
+                sent_depth = message['sensor_msgs/CompressedImage'](
+                    header=header(late, depth_frame), format='16UC1; compressedDepth png',
+                    data=np.append(np.zeros(12, np.uint8), cv2.imencode('.png', millimetres)[1]))
+            else:
+                sent_depth = image(late, depth_frame, '16UC1', millimetres)
             rows += [
                 (stamp, infrared, image(stamp, 'infra', 'mono8', pixels[..., 0].copy()), 'Image'),
                 (stamp, color, sent, kind),
                 # The driver sends depth images two pictures late.
-                (stamp + 70_000_000, depth, image(late, depth_frame, '16UC1', millimetres),
-                 'Image')]
+                (stamp + 70_000_000, depth, sent_depth, kind)]
             if info:
                 rows.append((stamp, info, message['sensor_msgs/CameraInfo'](
                     header=header(stamp, LENS), height=camera.height, width=camera.width,

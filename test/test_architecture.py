@@ -30,7 +30,7 @@ ROOMS = (
     ('cli',),
 )
 LEVELS = {name: level for level, names in enumerate(ROOMS) for name in names}
-ROS = {'ament_index_python', 'cv_bridge', 'launch', 'launch_ros', 'rclpy', 'std_srvs', 'tf2_ros'}
+ROS = {'ament_index_python', 'launch', 'launch_ros', 'rclpy', 'std_srvs', 'tf2_ros'}
 HEAVY = {'cv2', 'numpy', 'open3d', 'rclpy', 'scipy', 'torch', 'transformers', 'trimesh'}
 
 

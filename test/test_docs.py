@@ -8,8 +8,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [
-    *ROOT.glob('*.md'), *ROOT.glob('docs/*.md'), *ROOT.glob('img2scene_ros/weights/*/README.md'),
-    *ROOT.glob('data/*/README.md')]
+    *ROOT.glob('*.md'), *ROOT.glob('docs/**/*.md'), *ROOT.glob('data/*/README.md'),
+    *ROOT.glob('img2scene_ros/weights/*/README.md')]
 
 
 def anchors(path: Path) -> set[str]:

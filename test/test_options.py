@@ -102,7 +102,7 @@ def test_a_declaration_tells_what_nodes_and_documentation_need():
     declared = {field.name: field for field in dataclasses.fields(Example)}
     assert declared['distance'].default == 0.5
     assert declared['distance'].metadata == {
-        'description': 'A distance [m]', 'low': 0.0, 'high': 2.0, 'choices': (),
+        'description': 'A distance [m]', 'low': 0.0, 'high': 2.0, 'choices': (), 'group': '',
         'read_only': False}
     assert declared['path'].metadata['read_only']
 

@@ -568,3 +568,21 @@ def test_another_scene_knows_nothing_of_the_one_before(
         pipeline.detector, 'detect', lambda frame, _: shapes.append(frame.shape) or [])
     pipeline.perceive(Frame(frame.color, frame.camera))
     assert shapes == [frame.shape]
+
+
+def test_the_robot_is_no_object_but_hides_some() -> None:
+    """What its mask covers is remembered."""
+    pipeline = Pipeline(PipelineOptions(
+        detector='tabletop', reconstructor='box', texture='none'))
+    frame = look()
+    before = pipeline.perceive(frame).objects
+    robot = np.zeros(frame.shape, bool)
+    left, right = sorted(before, key=lambda one: one.detection.bbox[0])
+    robot[:, int(right.detection.bbox[0] + left.detection.bbox[2]) // 2:] = True
+    after = pipeline.perceive(replace(frame, robot=robot)).objects
+    assert [one.id for one in after] == [one.id for one in before]
+    assert {one.id: one.state for one in after} == {left.id: 'visible', right.id: 'hidden'}
+    assert not any(one.detection.mask is not None and (one.detection.mask & robot).any()
+                   for one in after)
+    alone = Pipeline(PipelineOptions(detector='tabletop', reconstructor='box', texture='none'))
+    assert len(alone.perceive(replace(frame, robot=robot)).objects) == 1

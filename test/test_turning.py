@@ -93,3 +93,18 @@ def test_a_given_up_chooses_the_plane(recorded: Callable[[str], Frame]) -> None:
     same = find_support(replace(frame, up=support.normal))
     np.testing.assert_allclose(same.normal, support.normal, atol=1e-6)
     assert find_support(replace(frame, up=np.array([1.0, 0.0, 0.0]))) is None
+
+
+def test_a_camera_that_is_rolled_meanwhile_keeps_its_objects(
+    recorded: Callable[[str], Frame],
+) -> None:
+    """Poses are in the world, so that the quarters by which frames are turned change no object."""
+    pipeline = Pipeline(PipelineOptions(
+        detector='tabletop', reconstructor='box', texture='none'))
+    frame = replace(recorded('ycb_3'), world_from_camera=np.eye(4), world_id='base')
+    before = pipeline.run(frame).objects
+    after = pipeline.perceive(turned_frame(frame, 1)).objects
+    assert [one.id for one in after] == [one.id for one in before]
+    for one, old in zip(after, before):
+        np.testing.assert_allclose(one.position, turn(1) @ old.position, atol=0.004)
+        assert one.model.vertices is old.model.vertices

@@ -111,8 +111,10 @@ PACKAGES = (
     _ros('std_srvs', 'there are no ROS nodes'),
     Package('tf2_ros', ('tf2_ros_py', 'tf2_ros'), 'the parameter support_frame cannot be used',
             FROM_ROS.replace('{package}', 'tf2-ros-py')),
+    _ros('vision_msgs', 'there are no ~/objects, ~/detections and ~/label_info'),
+    _ros('tf2_msgs', 'objects have no TF frames'),
+    _ros('moveit_msgs', "the output 'planning_scene' does not work"),
     _ros('launch_ros', 'there is no `ros2 launch`; start the nodes one by one'),
-    _ros('cv_bridge', 'pictures in rare encodings (Bayer, YUV, ...) are refused'),
 )
 
 

@@ -53,9 +53,8 @@ def bbox_of(mask: np.ndarray) -> np.ndarray:
     :param mask: (H, W) bool, not empty
     :return: (4,) float, xmin, ymin, xmax, ymax in pixels, the upper ends exclusive
     """
-    rows = np.flatnonzero(mask.any(axis=1))
-    columns = np.flatnonzero(mask.any(axis=0))
-    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], float)
+    xmin, ymin, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    return np.array([xmin, ymin, xmin + width, ymin + height], float)
 
 
 def box_iou(one: np.ndarray, other: np.ndarray) -> np.ndarray:

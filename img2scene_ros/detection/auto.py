@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
 from functools import cached_property
+from weakref import WeakKeyDictionary
 
 import cv2
 import numpy as np
@@ -42,6 +43,9 @@ from img2scene_ros.detection.detr import DetrDetector
 from img2scene_ros.detection.detr import DetrOptions
 from img2scene_ros.detection.detr import require_detr_packages
 from img2scene_ros.detection.masks import object_mask
+from img2scene_ros.detection.scaled import enlarged
+from img2scene_ros.detection.scaled import reduced
+from img2scene_ros.detection.scaled import reduced_detection
 from img2scene_ros.detection.tabletop import TabletopDetector
 from img2scene_ros.detection.tabletop import TabletopOptions
 from img2scene_ros.errors import InputError
@@ -69,6 +73,8 @@ _REACH = 0.05
 _OFF_CENTER = 0.25
 # The support is a box where less than this share is something unknown that stands on it.
 _UNKNOWN = 0.2
+_ROWS = 120  # of the picture, about, that tell shares of it
+_POINTS = 2000  # of a cluster, about, that tell whether another is near
 # A box adds an object when at least this share of its readings belongs to no other.
 _NEW = 0.5
 # Grey levels that a part of a picture (1 of 80 x 60) changes by when something moves; the noise
@@ -76,6 +82,8 @@ _NEW = 0.5
 _CHANGE = 8
 _LEAST_RENDERED = 0.55  # score of the network of rendered scenes; blank pictures get up to 0.51
 _USUAL = DetrOptions().checkpoint  # the one that nobody has chosen
+# Detections of a network are kept as long as the picture stays the same, and so are their masks.
+_MASKS: WeakKeyDictionary[Detection, np.ndarray | None] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -124,23 +132,27 @@ class AutoDetector:
         if network is None and not frame.has_depth:
             raise InputError("without a depth image the detector 'auto' needs a network, but has "
                              f'{self.status}')
-        named = self._named(network, frame, support) if network else []
+        small, step = reduced(frame)
+        named = self._named(network, frame, support, small) if network else []
         if not frame.has_depth:
             return named
-        return merged(self.parts['tabletop'].detect(frame, support), named, frame, support)
+        found = merged(self.parts['tabletop'].detect(small, support), named, small, support)
+        return enlarged(found, small, frame, step)
 
     def _named(
-        self, network: Detector, frame: Frame, support: SupportPlane | None,
+        self, network: Detector, frame: Frame, support: SupportPlane | None, reduced_frame: Frame,
     ) -> list[Detection]:
-        """Ask the network, unless it saw this picture lately."""
-        small = cv2.resize(frame.color, (80, 60), interpolation=cv2.INTER_AREA)
-        seen = self._seen
-        if (seen is None or seen.shape != frame.shape or seen.age + 1 >= self.options.network_every
+        """Ask the network, unless it saw this picture lately; in pixels of the reduced frame."""
+        small = cv2.resize(reduced_frame.color, (80, 60), interpolation=cv2.INTER_AREA)
+        seen, shape = self._seen, (*frame.shape, *reduced_frame.shape)
+        if (seen is None or seen.shape != shape or seen.age + 1 >= self.options.network_every
                 or cv2.absdiff(seen.small, small).max() >= _CHANGE):
             named = network.detect(frame, support)
             if not named and not frame.has_depth and self._of_rendered_scenes:
                 named = self._of_rendered_scenes.detect(frame, support)
-            self._seen = seen = _Seen(frame.shape, small, named)
+            if reduced_frame is not frame:
+                named = [reduced_detection(one, frame, reduced_frame) for one in named]
+            self._seen = seen = _Seen(shape, small, named)
         else:
             seen.age += 1
         return seen.named
@@ -160,9 +172,13 @@ class AutoDetector:
 
 @dataclass
 class _Seen:
-    """What the network found last, in which picture, and how many frames ago."""
+    """
+    What the network found last, in which picture, and how many frames ago.
 
-    shape: tuple[int, int]
+    - shape: height and width of the frame and of the reduced one
+    """
+
+    shape: tuple[int, ...]
     small: np.ndarray
     named: list[Detection]
     age: int = 0
@@ -311,8 +327,10 @@ def _are_all_of(
     overlap = _overlap(parts, one)
     if overlap >= _FULL:
         return True
+    if overlap < _LEAST or not _are_concentric(parts, frame, support):
+        return False
     mask = _mask(one, frame, support)
-    if overlap < _LEAST or mask is None or not _are_concentric(parts, frame, support):
+    if mask is None:
         return False
     for other in others:
         mask = mask & ~_pixels(other)
@@ -326,7 +344,7 @@ def _are_concentric(
     """Tell whether parts have about the same middle, seen from above."""
     if support is None:  # nor is it known where above is
         return False
-    plans = [_some_points(frame, _pixels(part)) @ support.axes().T for part in parts]
+    plans = [frame.readings(_pixels(part), _POINTS) @ support.axes().T for part in parts]
     low, high = (np.array([end(plan, axis=0) for plan in plans]) for end in (np.min, np.max))
     away = np.linalg.norm(np.ptp((low + high) / 2.0, axis=0))
     return bool(away < _OFF_CENTER * np.linalg.norm(high - low, axis=1).max())
@@ -354,7 +372,11 @@ def _share_inside(mask: np.ndarray, one: Detection) -> float:
 
 def _mask(one: Detection, frame: Frame, support: SupportPlane | None) -> np.ndarray | None:
     """Return the detection's mask, without one what depth or colour shows in its box."""
-    return object_mask(frame, one.bbox, support) if one.mask is None else one.mask
+    if one.mask is not None:
+        return one.mask
+    if one not in _MASKS:
+        _MASKS[one] = object_mask(frame, one.bbox, support)
+    return _MASKS[one]
 
 
 def _region(one: Detection, shape: tuple[int, int]) -> np.ndarray:
@@ -370,18 +392,13 @@ def _region(one: Detection, shape: tuple[int, int]) -> np.ndarray:
 
 def _touch(part: np.ndarray, other: np.ndarray, one: Detection, frame: Frame) -> bool:
     """Tell whether two masks are near each other in space, as far as the box's size goes."""
-    first, second = (_some_points(frame, mask) for mask in (part, other))
+    first, second = (frame.readings(mask, _POINTS) for mask in (part, other))
     if not len(first) or not len(second):
         return False
     diagonal = np.linalg.norm(one.bbox[2:] - one.bbox[:2]) / frame.camera.fx
-    distance = cKDTree(first).query(second)[0].min()
-    return bool(distance < _REACH * diagonal * np.median(first[:, 2]))
-
-
-def _some_points(frame: Frame, mask: np.ndarray, most: int = 2000) -> np.ndarray:
-    points = measured(frame.points)[mask]
-    points = points[np.isfinite(points[:, 2])]
-    return points[::max(1, len(points) // most)]
+    reach = float(_REACH * diagonal * np.median(first[:, 2]))
+    distance = cKDTree(first).query(second, distance_upper_bound=reach)[0].min()
+    return bool(distance < reach)
 
 
 def _union(clusters: Sequence[Detection], frame: Frame) -> np.ndarray:
@@ -438,15 +455,16 @@ def _is_support(
     """
     if support is None:
         return False
-    points, depth = measured(frame.points), measured(frame.depth)
-    known = _region(one, frame.shape) & np.isfinite(depth)
+    part = np.s_[::max(1, frame.shape[0] // _ROWS), ::max(1, frame.shape[0] // _ROWS)]
+    points, depth = measured(frame.points)[part], measured(frame.depth)[part]
+    known = _region(one, frame.shape)[part] & np.isfinite(depth)
     height, reach = support.height(points), 3.0 * frame.depth_std(depth)
     if np.count_nonzero(known & (height <= reach)) <= 0.5 * np.count_nonzero(known):
         return False
     above, on_plane = height > reach, np.abs(height) <= reach
     if np.count_nonzero(on_plane & known) <= 0.5 * np.count_nonzero(on_plane):
         return False
-    new = known & above & ~taken
+    new = known & above & ~taken[part]
     new[new] = support.is_over(points[new])
     return np.count_nonzero(new) < _UNKNOWN * np.count_nonzero(known)
 

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
+from img2scene_ros.detection.planes import Level
 from img2scene_ros.detection.planes import Readings
-from img2scene_ros.detection.planes import Surface
 from img2scene_ros.types import SupportPlane
 
 # Things: least pixels; height above a surface where they begin, that up to which they touch it,
@@ -51,7 +51,7 @@ def depth_jumps(read: Readings) -> np.ndarray:
 
 
 def things(
-    read: Readings, group: Sequence[Surface], walls: Sequence[Surface], jumps: np.ndarray,
+    read: Readings, group: Sequence[Level], walls: Sequence[Level], jumps: np.ndarray,
 ) -> Iterator[Thing]:
     """
     Find what stands on surfaces of one direction.

@@ -33,6 +33,9 @@ _SHARP_SEAM = 48.0  # degrees, median of a seam: bodies touch in sharper ones, f
 _MIN_SEAM = 0.6  # of the smaller body's width in the image; shorter seams are necks of one body
 _MIN_PIXELS = 60  # solid pixels of a surface, at a picture width of 640
 _SOLID = 0.95  # share of solid pixels; missing readings fray surfaces with less
+# Of a cluster's pixels: seen by the network as objects at least, and as one of several objects. Of
+# an object's pixels that the network sees: known as a cluster at most, where it adds one.
+_SEEN, _OWN, _KNOWN = 0.4, 0.2, 0.3
 _STANDING_HEIGHT = 0.025  # metres above the support; what comes nearer stands on it
 
 
@@ -53,6 +56,41 @@ def clusters(
     labels = _without_fringes(labels, solid, frame)
     labels = _split_at_creases(labels, frame, height)
     return _floating_joined(labels, frame, support, height)
+
+
+def agreed(labels: np.ndarray, instances: np.ndarray) -> np.ndarray:
+    """
+    Bring together what geometry and a network take for objects.
+
+    A cluster that the network does not see is none: a flake of the support, the wall of a bin. One
+    in which it sees several objects is those. What only the network sees, as flat things, is
+    added. Where geometry sees a gap or a crease, things stay apart.
+
+    :param labels: (H, W) int, clusters, 0 = no object
+    :param instances: (H, W) int, of the network, 0 = no object
+    :return: (H, W) int32
+    """
+    count, others = int(labels.max()) + 1, int(instances.max()) + 1
+    shared: np.ndarray = np.bincount(
+        (labels.astype(np.int64) * others + instances).ravel(),
+        minlength=count * others).reshape(count, others)
+    areas = shared.sum(axis=1)
+    is_seen = areas - shared[:, 0] > _SEEN * areas
+    is_seen[0] = False
+    result = np.where(is_seen[labels], labels, 0).astype(np.int32)
+    shares = shared / np.maximum(areas, 1)[:, None]
+    shares[:, 0] = 0.0
+    windows = windows_of(labels)
+    for label in np.flatnonzero(is_seen & (np.sum(shares > _OWN, axis=1) > 1)):
+        window = windows[label]
+        mask = labels[window] == label
+        parts = np.isin(instances[window], np.flatnonzero(shares[label] > _OWN)) & mask
+        nearest = _nearest_label(np.where(parts, instances[window], 0))
+        result[window][mask] = count + nearest[mask]
+    free = np.bincount(instances[result == 0], minlength=others) > (1.0 - _KNOWN) * (
+        np.bincount(instances.ravel(), minlength=others))
+    free[0] = False
+    return np.where((result == 0) & free[instances], count + others + instances, result)
 
 
 def windows_of(labels: np.ndarray) -> dict[int, Window]:

@@ -34,7 +34,7 @@ _HEAP = 0.012  # metres, height of the bins in which surfaces of one direction s
 
 
 @dataclass(frozen=True, eq=False)
-class Surface:
+class Level:
     """
     A plane and the pixels on it.
 
@@ -131,12 +131,12 @@ def directions(read: Readings, up: np.ndarray | None) -> list[np.ndarray]:
     return found
 
 
-def surfaces(read: Readings, direction: np.ndarray) -> list[Surface]:
+def surfaces(read: Readings, direction: np.ndarray) -> list[Level]:
     """Return the surfaces that face a direction, the largest first."""
     return sorted(_levels(read, direction), key=lambda one: -np.count_nonzero(one.seen))
 
 
-def _levels(read: Readings, direction: np.ndarray) -> Iterator[Surface]:
+def _levels(read: Readings, direction: np.ndarray) -> Iterator[Level]:
     """Find one surface after another: the greatest heap of readings that are left."""
     points = read.points.reshape(-1, 3)
     free = (read.normals @ direction.astype(np.float32) > ALIGNED).ravel()
@@ -162,7 +162,7 @@ def _levels(read: Readings, direction: np.ndarray) -> Iterator[Surface]:
                 yield found
 
 
-def _grown(read: Readings, near: np.ndarray, direction: np.ndarray) -> Surface | None:
+def _grown(read: Readings, near: np.ndarray, direction: np.ndarray) -> Level | None:
     """
     Fit a plane to what is near it until that stays the same; None when it turns too far.
 
@@ -188,7 +188,7 @@ def _grown(read: Readings, near: np.ndarray, direction: np.ndarray) -> Surface |
     outline = outlined(plane, read.points[seen])
     near = (np.abs(plane.height(read.points)) < tolerance) & np.isnan(read.normals[..., 0])
     beside = cv2.dilate(seen.astype(np.uint8), np.ones((_WINDOW, _WINDOW), np.uint8)) > 0
-    return Surface(outline, seen | near & beside)
+    return Level(outline, seen | near & beside)
 
 
 def least_squares(points: np.ndarray, deviation: np.ndarray) -> tuple[np.ndarray, float]:

@@ -20,8 +20,8 @@ from img2scene_ros.depth import measured
 from img2scene_ros.detection.carrying import depth_jumps
 from img2scene_ros.detection.carrying import things
 from img2scene_ros.detection.planes import ALIGNED
+from img2scene_ros.detection.planes import Level
 from img2scene_ros.detection.planes import Readings
-from img2scene_ros.detection.planes import Surface
 from img2scene_ros.detection.planes import directions
 from img2scene_ros.detection.planes import least_squares
 from img2scene_ros.detection.planes import outlined
@@ -197,7 +197,7 @@ def _coarse(frame: Frame) -> Frame:
 
 
 def _candidates(
-    read: Readings, group: Sequence[Surface], walls: Sequence[Surface], jumps: np.ndarray,
+    read: Readings, group: Sequence[Level], walls: Sequence[Level], jumps: np.ndarray,
 ) -> list[_Candidate]:
     """Return the surfaces of one direction but for tops of objects, with what stands on them."""
     carried, hidden = np.zeros(len(group)), np.zeros(len(group))
@@ -214,7 +214,7 @@ def _candidates(
             for one, base, *loads in zip(group, bases, carried, hidden) if base is None]
 
 
-def _base(one: Surface, group: Sequence[Surface]) -> int | None:
+def _base(one: Level, group: Sequence[Level]) -> int | None:
     """Return the position of the surface on which an object stands whose top one is, if it is."""
     hull = measured(one.plane.hull)
     found = [(i, other.plane.height(hull).mean()) for i, other in enumerate(group)

@@ -89,7 +89,8 @@ def linked_surfaces(
     :param window: the part of the frame that is labelled
     :return: int, of the same shape; 0 for all other pixels
     """
-    points, depth = measured(frame.points)[window], measured(frame.depth)[window]
+    axes = cv2.split(np.ascontiguousarray(measured(frame.points)[window]))
+    depth = axes[2]
     rows, columns = pixels.shape
     reach = np.maximum(gap, _SLANT * depth / frame.camera.fx) + 3.0 * frame.depth_std(depth)
     squared = np.where(pixels, reach, np.float32(np.nan)) ** 2
@@ -97,9 +98,8 @@ def linked_surfaces(
     def linked(down: int, right: int) -> tuple[Window, Window, np.ndarray]:
         one = np.s_[:max(rows - down, 0), :max(columns - right, 0)]
         other = np.s_[down:, right:]
-        across = points[one] - points[other]
-        near = np.einsum('...i,...i', across, across) < squared[one]
-        return one, other, near & pixels[other]
+        distance = sum(np.square(axis[one] - axis[other]) for axis in axes)
+        return one, other, (distance < squared[one]) & pixels[other]
 
     # Links between next neighbours are drawn between the pixels of a picture twice as large.
     drawn = np.zeros((2 * rows, 2 * columns), np.uint8)

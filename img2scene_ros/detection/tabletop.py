@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Class-agnostic RGB-D detection: whatever stands on the support plane."""
 
+import logging
 from dataclasses import dataclass
 
 import cv2
@@ -8,21 +9,34 @@ import numpy as np
 
 from img2scene_ros.depth import measured
 from img2scene_ros.detection import bbox_of
+from img2scene_ros.detection.clusters import agreed
 from img2scene_ros.detection.clusters import clusters
 from img2scene_ros.detection.clusters import square
 from img2scene_ros.detection.clusters import widened
 from img2scene_ros.detection.clusters import windows_of
+from img2scene_ros.detection.instance_masks import InstanceSegmenter
+from img2scene_ros.detection.scaled import enlarged
+from img2scene_ros.detection.scaled import reduced
 from img2scene_ros.detection.surfaces import Window
 from img2scene_ros.detection.surfaces import heights_above
+from img2scene_ros.devices import device_option
 from img2scene_ros.errors import InputError
+from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.types import UNNAMED
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 from img2scene_ros.types import SupportPlane
+from img2scene_ros.weights import weights_folder
 
+_LOGGER = logging.getLogger(__name__)
 _DEVIATIONS = 3.0  # of bare support by which objects stand out of it
+_LEAST_READINGS = 20  # of an object
+_SAMPLE = 500  # readings that tell an object's size and place
+# Logistic regression of what `evidence` returns, without and with a network.
+_WEIGHTS = {4: np.array([-9.0, 3.0, 1.0, 0.5]), 6: np.array([-9.0, 3.0, 0.5, 0.5, 4.0, 2.0])}
+_BARE = 2.0  # deviations of bare support within which readings are taken for it
 
 
 @dataclass(frozen=True)
@@ -43,15 +57,28 @@ class TabletopOptions(Options):
         0.006, 'Distance between two objects; from afar that of three pixels, if it is '
         'more; noise comes on top [m]', low=0.001, high=0.1)
     max_detections: int = option(50, 'Greatest number of objects, largest first', low=1, high=500)
+    network: str = option(
+        'bundled', "What tells objects apart: 'bundled' (the network that comes with the package; "
+        "where torch is missing, geometry), 'none' (geometry alone: gaps and creases) or the "
+        'folder of a network', read_only=True)
+    device: str = device_option()
 
 
 class TabletopDetector:
-    """Finds the objects that stand on the support plane."""
+    """
+    Finds the objects that stand on the support plane.
+
+    - network: what tells them apart; None is geometry alone
+
+    :raises InputError: the network's weights are damaged or another network's
+    :raises OptionError: a device that is not there
+    """
 
     Options = TabletopOptions
 
     def __init__(self, options: TabletopOptions = TabletopOptions()) -> None:
         self.options = options
+        self.network = _network(options)
 
     def detect(self, frame: Frame, support: SupportPlane | None) -> list[Detection]:
         """
@@ -64,25 +91,48 @@ class TabletopDetector:
                 "the detector 'tabletop' needs a depth image; give one or use the detector 'detr'")
         if support is None:
             return []
+        small, step = reduced(frame)
+        if step > 1:
+            return enlarged(self.detect(small, support), small, frame, step)
         height, noise = heights_above(frame, support)
         least = np.maximum(self.options.min_height, _DEVIATIONS * noise)
-        above = self._above(frame, support, height, least)
+        above = self._in_reach(frame, support, height, height > least)
         labels = clusters(frame, support, above, height, self.options.gap)
+        instances, probability = None, None
+        if self.network is not None:
+            instances, probability = self._instances(frame, support, height, noise)
+            labels = agreed(labels, instances)
         found = [_filled(labels, label, window, frame, height, least)
                  for label, window in windows_of(labels).items()]
         found = [one for one in found if self._is_object(*one, frame, support, height)]
         found.sort(key=lambda one: np.count_nonzero(one[0]), reverse=True)
-        return [_detection(*one, frame) for one in found[:self.options.max_detections]]
+        return [_detection(*one, frame, evidence(*one, height / noise, instances, probability))
+                for one in found[:self.options.max_detections]]
 
-    def _above(
-        self, frame: Frame, support: SupportPlane, height: np.ndarray, least: np.ndarray,
+    def _instances(
+        self, frame: Frame, support: SupportPlane, height: np.ndarray, noise: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return what the network takes for objects, (H, W) int, 0 = none, and how probably."""
+        assert self.network is not None
+        labels, probability = self.network.labels(frame, support)
+        read = np.isfinite(height) & (labels > 0)
+        labels[read & ~self._in_reach(frame, support, height, read)] = 0
+        # The support beside a foot is none of the object; what is flat is bare all over.
+        bare = np.abs(height) < _BARE * noise
+        areas = np.bincount(labels.ravel())
+        is_flat = np.bincount(labels[bare], minlength=len(areas)) > 0.5 * areas
+        labels[bare & ~is_flat[labels]] = 0
+        return labels, probability
+
+    def _in_reach(
+        self, frame: Frame, support: SupportPlane, height: np.ndarray, pixels: np.ndarray,
     ) -> np.ndarray:
-        """Return the pixels clearly above the support, (H, W) bool."""
-        above = ((height > least) & (height < self.options.max_height)
-                 & (measured(frame.depth) < self.options.max_distance))
-        above[above] = _is_over(
-            frame, support, measured(frame.points)[above], height[above], margin=0.08)
-        return above
+        """Return those of the pixels that are near enough, and over the support, (H, W) bool."""
+        near = (pixels & (height < self.options.max_height)
+                & (measured(frame.depth) < self.options.max_distance))
+        near[near] = _is_over(
+            frame, support, measured(frame.points)[near], height[near], margin=0.08)
+        return near
 
     def _is_object(
         self, mask: np.ndarray, window: Window, frame: Frame, support: SupportPlane,
@@ -90,13 +140,27 @@ class TabletopDetector:
     ) -> bool:
         if not cv2.erode(mask.astype(np.uint8), square(frame, 5)).any():
             return False
-        readings = mask & np.isfinite(measured(frame.depth)[window])
-        points = measured(frame.points)[window][readings]
+        rows, columns = np.nonzero(mask & np.isfinite(measured(frame.depth)[window]))
+        if len(rows) < _LEAST_READINGS:
+            return False
+        some = rows[::len(rows) // _SAMPLE + 1], columns[::len(rows) // _SAMPLE + 1]
+        points = measured(frame.points)[window][some]
         low, high = np.percentile(points, (1, 99), axis=0)
         if not self.options.min_size <= np.linalg.norm(high - low) <= self.options.max_size:
             return False
-        is_over = _is_over(frame, support, points, height[window][readings], margin=-0.005)
+        is_over = _is_over(frame, support, points, height[window][some], margin=-0.005)
         return bool(is_over.mean() > 0.4)
+
+
+def _network(options: TabletopOptions) -> InstanceSegmenter | None:
+    """Load the network; None where it is not wanted, or its packages are missing."""
+    if options.network == 'none':
+        return None
+    try:
+        return InstanceSegmenter(weights_folder(options.network, 'instances'), options.device)
+    except MissingDependencyError as error:
+        _LOGGER.warning("'tabletop' tells objects apart by geometry alone, because %s", error)
+        return None
 
 
 def _is_over(
@@ -173,13 +237,40 @@ def _closed(mask: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     return cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, kernel) > 0
 
 
-def _detection(part: np.ndarray, window: Window, frame: Frame) -> Detection:
-    """Score an object by its share of pixels with a reading, less when it has few pixels."""
-    readings = np.count_nonzero(part & np.isfinite(measured(frame.depth)[window]))
-    score = readings / np.count_nonzero(part) * readings / (readings + 200.0)
+def evidence(
+    mask: np.ndarray, window: Window, height: np.ndarray, instances: np.ndarray | None,
+    probability: np.ndarray | None,
+) -> np.ndarray:
+    """
+    Return what tells whether a mask is one object, for its score.
+
+    :param mask: bool, in the window
+    :param height: (H, W) above the support, in standard deviations, NaN = no reading
+    :param instances, probability: of the network, (H, W); None without one
+    :return: 1, share of pixels with readings, logarithms of their number and of how many
+        deviations the upper ones stand out; with a network its mean probability, and the share of
+        the pixels that it takes for one object
+    """
+    readings = height[window][mask]
+    readings = readings[np.isfinite(readings)]
+    upper = float(np.percentile(readings, 90)) if len(readings) else 0.0
+    values = [1.0, len(readings) / np.count_nonzero(mask), np.log(len(readings) + 1.0),
+              np.log(max(upper, 1.0))]
+    if instances is not None and probability is not None:
+        seen = instances[window][mask]
+        values += [float(probability[window][mask].mean()),
+                   np.bincount(seen)[1:].max(initial=0) / len(seen)]
+    return np.array(values)
+
+
+def _detection(
+    part: np.ndarray, window: Window, frame: Frame, found: np.ndarray,
+) -> Detection:
+    """Make a detection whose score is the probability that it is one object."""
     mask = np.zeros(frame.shape, bool)
     mask[window] = part
-    return Detection(UNNAMED, float(score), bbox_of(mask), mask)
+    score = 1.0 / (1.0 + np.exp(-float(_WEIGHTS[len(found)] @ found)))
+    return Detection(UNNAMED, score, bbox_of(mask), mask)
 
 
 BACKEND = TabletopDetector

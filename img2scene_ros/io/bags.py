@@ -7,6 +7,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -21,9 +22,11 @@ from img2scene_ros.io.layouts import PAIR_TOLERANCE
 from img2scene_ros.io.layouts import nearest
 from img2scene_ros.io.ros_images import COLOR
 from img2scene_ros.io.ros_images import DEPTH
+from img2scene_ros.io.ros_images import GREY
 from img2scene_ros.io.ros_images import camera_from_info
 from img2scene_ros.io.ros_images import color_from_compressed
 from img2scene_ros.io.ros_images import color_from_image
+from img2scene_ros.io.ros_images import depth_from_compressed
 from img2scene_ros.io.ros_images import depth_from_image
 from img2scene_ros.packages import importing
 
@@ -75,31 +78,57 @@ class _Topic:
         # image_transport: '<encoding>; jpeg compressed bgr8', '<encoding>; compressedDepth png'.
         is_raw = connection.msgtype == _IMAGE
         encoding = message.encoding if is_raw else message.format
-        if encoding.startswith(('mono', '8UC1')):
+        name = encoding.partition(';')[0].strip()
+        if name in GREY:
             return cls(connection, message, 'grey')
-        if is_raw and encoding in DEPTH:
+        if name in DEPTH or 'compressedDepth' in encoding:
             return cls(connection, message, 'depth')
-        is_color = encoding in COLOR if is_raw else 'compressedDepth' not in encoding
-        return cls(connection, message, 'color' if is_color else '')
+        return cls(connection, message, '' if is_raw and name not in COLOR else 'color')
 
     @property
     def name(self) -> str:
         return self.connection.topic
 
     @property
+    def is_raw(self) -> bool:
+        return self.connection.msgtype == _IMAGE
+
+    @property
     def namespace(self) -> str:
-        return self.name.removesuffix('/compressed').rpartition('/')[0]
+        return self._base.rpartition('/')[0]
 
     @property
     def leaf(self) -> str:
-        return self.name.removesuffix('/compressed').rpartition('/')[2]
+        return self._base.rpartition('/')[2]
+
+    @property
+    def _base(self) -> str:
+        return self.name.removesuffix('/compressed').removesuffix('/compressedDepth')
+
+    def read(self, message: Any) -> np.ndarray:
+        """
+        Return the pixels of one of its messages.
+
+        :raises InputError: they cannot be read
+        """
+        if self.kind == 'depth':
+            return (depth_from_image if self.is_raw else depth_from_compressed)(message)
+        return (color_from_image if self.is_raw else color_from_compressed)(message)
+
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """Return height and width of the first message's image; 0 where it cannot be read."""
+        if self.is_raw:
+            return self.message.height, self.message.width
+        try:
+            return self.read(self.message).shape[:2]
+        except InputError:
+            return 0, 0
 
     def is_registered(self, depth: '_Topic') -> bool:
-        """Tell whether a depth image is of this picture: the same frame, and size where told."""
-        return depth.message.header.frame_id == self.message.header.frame_id and (
-            self.connection.msgtype != _IMAGE
-            or (depth.message.width, depth.message.height)
-            == (self.message.width, self.message.height))
+        """Tell whether a depth image is of this picture: the same frame and size."""
+        return (depth.message.header.frame_id == self.message.header.frame_id
+                and depth.size == self.size)
 
     def is_calibrated(self, info: '_Topic') -> bool:
         """Tell whether a calibration is of this picture; K of 0 means that there is none."""
@@ -182,7 +211,8 @@ class Bag:
         """Find the topics of picture, depth image and calibration."""
         topics = [_Topic.of(reader, connection) for connection in reader.connections
                   if connection.msgcount and connection.msgtype in (_IMAGE, _COMPRESSED, _INFO)]
-        depths = [topic for topic in topics if topic.kind == 'depth']
+        depths = sorted((topic for topic in topics if topic.kind == 'depth'),
+                        key=lambda topic: not topic.is_raw)
         choices = [(color, next(filter(color.is_registered, depths), None),
                     next(iter(sorted(filter(color.is_calibrated, topics),
                                      key=lambda info: info.namespace != color.namespace)), None))
@@ -193,7 +223,7 @@ class Bag:
                 f"{', '.join(COLOR)}, or CompressedImage); record the camera's topics")
         color, depth, info = max(choices, key=lambda choice: (
             choice[1] is not None, choice[2] is not None, choice[0].kind == 'color',
-            choice[0].connection.msgtype == _IMAGE, choice[0].connection.msgcount))
+            choice[0].is_raw, choice[0].connection.msgcount))
         self._color, self._depth = color, depth
         self._camera = self._calibrated(color, info) if info else None
         _LOGGER.info(
@@ -231,9 +261,8 @@ class Bag:
             yield from _paired(colors.popleft(), depths)
 
     def _read(self, color: Any, depth: Any | None) -> tuple[np.ndarray, np.ndarray | None]:
-        is_raw = self._color.connection.msgtype == _IMAGE
-        return ((color_from_image if is_raw else color_from_compressed)(color),
-                None if depth is None else depth_from_image(depth))
+        return (self._color.read(color),
+                self._depth.read(depth) if self._depth and depth is not None else None)
 
 
 def _paired(color: Any, depths: deque[Any]) -> Iterator[tuple[Any, Any]]:

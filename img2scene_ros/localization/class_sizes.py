@@ -13,6 +13,8 @@ import yaml
 from img2scene_ros.errors import InputError
 from img2scene_ros.localization.upright import Belief
 
+YAML_LOADER: Any = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)  # that in C, where it is built
+
 
 class ClassSize(NamedTuple):
     """
@@ -62,7 +64,7 @@ def read_sizes(path: Path) -> dict[str, ClassSize]:
 
 def _parsed(text: str, name: str) -> dict[str, ClassSize]:
     try:
-        entries = yaml.safe_load(text)
+        entries = yaml.load(text, YAML_LOADER)
     except yaml.YAMLError as error:
         raise InputError(
             f"the file of class sizes '{name}' is not YAML: {' '.join(str(error).split())}"

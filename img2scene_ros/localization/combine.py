@@ -28,6 +28,7 @@ from img2scene_ros.types import SupportPlane
 MEASURED = 'sensor'
 AUTO = (MEASURED, 'plane', 'size_prior', 'monocular')
 LAST_RESORT = 'fixed'  # part of `auto`, too, but answers only when no other does
+GUESSES = ('size_prior', LAST_RESORT)  # they look at nothing but the box
 # Relative standard deviation from which on nobody else is asked. On 80 rendered scenes with a
 # known plane usual sizes made distances worse, not better, that it told to within 5 to 10 %.
 _SURE = 0.1
@@ -58,11 +59,15 @@ def place(
     """
     Ask the sources in turn where a detection is, and combine what they say.
 
+    Of what a depth image shows nothing of, no place is guessed by its box alone.
+
     :return: None when none of them can tell
     """
     answers: list[Placement] = []
+    is_measured = frame.has_depth and MEASURED in sources
     for name, source in sources.items():
-        if name == LAST_RESORT and answers:
+        if (name == LAST_RESORT and answers
+                or name in GUESSES and is_measured and not answers):
             continue
         answer = source.place(frame, detection, support)
         if answer is not None:

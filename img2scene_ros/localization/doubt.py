@@ -11,24 +11,17 @@ from img2scene_ros.types import Placement
 # An object is skipped when the standard deviation of its distance is a larger share of it, or
 # when more of the smaller of two boxes than this lies in the other: then the surer one stays.
 _MOST_DOUBT, _MOST_SHARED = 0.5, 0.5
-_GUESSES = ('size_prior', 'fixed')  # sources of distances that look at nothing but the box
 _CELLS = 8  # along each side of a box whose overlap is counted
 
 
 def reasons_to_skip(
-    detections: Sequence[Detection], placements: Sequence[Placement], has_depth: bool = False,
+    detections: Sequence[Detection], placements: Sequence[Placement],
 ) -> list[str]:
     """
     Tell why objects are not shown, one sentence each; '' for those that are.
 
     :param detections: of the placements, one to one
-    :param has_depth: there are readings: what they do not show is not placed by a guess
     """
-    if has_depth:
-        return ['' if placement.depth_source not in _GUESSES else
-                f"a '{one.label}' is skipped: the depth image shows nothing of it, and its "
-                'distance would only be guessed'
-                for one, placement in zip(detections, placements)]
     doubts = [float(np.linalg.norm(one.position_std) / np.linalg.norm(one.position))
               for one in placements]
     reasons = [''] * len(placements)

@@ -6,21 +6,24 @@ from functools import cache
 from importlib.resources import files
 from itertools import permutations
 
+import cv2
 import numpy as np
 import yaml
 
 from img2scene_ros.depth import measured
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection import box_iou
+from img2scene_ros.localization import quantiles
+from img2scene_ros.localization.class_sizes import YAML_LOADER
+from img2scene_ros.localization.combine import GUESSES
 from img2scene_ros.types import Sighting
 
-# What guesses sizes instead of measuring them: they prove nothing.
-_GUESSES = ('size_prior', 'fixed')
 # Standard deviation of a measured side beyond its noise, as a share: masks cut edges off, and
 # the sides of a box are not quite those of the thing. Of drawn cans, boxes and bowls.
 _SHAPE_STD = 0.1
 # ... of the end of a side that nobody sees, beyond the picture or behind the object's top.
 _UNSEEN_STD = 0.7
+_READINGS = 20000  # that are looked at, about
 # Readings show how large a thing is when the box around them has this IoU with its own.
 _SHOWN = 0.5
 # A thing that is taken for one of a class, but is none, has a size that spreads this many times
@@ -49,8 +52,8 @@ class Extents:
 @cache
 def usual_extents() -> dict[str, np.ndarray]:
     """Return the logarithms of the usual sides and their spreads, (2, 3), by class name."""
-    entries = yaml.safe_load(
-        files('img2scene_ros.localization').joinpath('extents.yaml').read_text())
+    entries = yaml.load(
+        files('img2scene_ros.localization').joinpath('extents.yaml').read_text(), YAML_LOADER)
     return {label: np.array([np.log(metres), spreads]) for label, (metres, spreads) in (
         (label, zip(*sides)) for label, sides in entries.items())}
 
@@ -69,12 +72,11 @@ def measured_extents(sighting: Sighting) -> Extents | None:
     """
     placement = sighting.placement
     sources = placement.depth_source.split('+')
-    if any(source in _GUESSES for source in sources):
+    if any(source in GUESSES for source in sources):  # which prove nothing
         return None
     least, noise, share = placement.size.copy(), 0.0, 0.0
     if 'sensor' in sources:
-        readings = measured(sighting.detection.mask) & np.isfinite(measured(sighting.frame.depth))
-        if box_iou(bbox_of(readings)[None], sighting.detection.bbox[None])[0, 0] < _SHOWN:
+        if _share_read(sighting) < _SHOWN:
             return None
         least[:2] = _sides(sighting)
         noise = float(sighting.frame.depth_std(placement.position[2]))
@@ -116,11 +118,20 @@ def size_ratio(extents: Extents | None, label: str) -> float:
     return float(_TOYS + (1.0 - _TOYS) * best)
 
 
+def _share_read(sighting: Sighting) -> float:
+    """Return the IoU of the object's box with the box around its readings."""
+    mask, box = measured(sighting.detection.mask), sighting.detection.bbox
+    x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
+    window = np.s_[y:y + height, x:x + width]
+    read = mask[window] & np.isfinite(measured(sighting.frame.depth)[window])
+    return float(box_iou(bbox_of(read)[None] + (x, y, x, y), box[None])[0, 0])
+
+
 def _sides(sighting: Sighting) -> np.ndarray:
     """Return the sides of the outline in plan, first that towards the camera, (2,) metres."""
-    points = measured(sighting.frame.points)[sighting.detection.mask]
-    plan = points[np.isfinite(points).all(axis=1)] @ sighting.placement.rotation[:, :2]
-    return np.ptp(np.percentile(plan, (1, 99), axis=0), axis=0)
+    points = sighting.frame.readings(measured(sighting.detection.mask), _READINGS)
+    plan = sighting.placement.rotation[:, :2].T.astype(np.float32) @ points.T
+    return np.ptp(quantiles(plan, (0.01, 0.99)), axis=0)
 
 
 def is_cut(sighting: Sighting) -> bool:

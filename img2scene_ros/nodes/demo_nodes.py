@@ -77,7 +77,7 @@ def run_demo(frames: Path | None, out: Path) -> None:
             say(f'the nodes run and the first frame is through: {viewer.objects} objects, '
                 f'{viewer.pending} still without their meshes')
             viewer.wait_for(viewer.is_complete, (scene, replay))
-            say(f'{viewer.meshes} meshes have arrived on {viewer.topic}')
+            say(f'{viewer.shown} meshes have arrived on {viewer.topic}')
             viewer.save((scene, replay))
             say('the scene is saved')
 
@@ -140,11 +140,12 @@ class _Viewer(Node):
     def __init__(self) -> None:
         super().__init__('img2scene_demo')
         self.topic = '/img2scene/markers'
-        self.objects, self.pending, self.meshes = 0, 0, 0
+        self.objects, self.pending = 0, 0
+        self._meshes: set[tuple[str, int]] = set()  # that are shown
         self.is_ending = False
         self._first_frame = 0.0
         self._trouble = ''
-        latched = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
+        latched = QoSProfile(depth=5, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
         self.create_subscription(MarkerArray, self.topic, self._on_markers, latched)
         self.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
         self._save = self.create_client(Trigger, '/img2scene/save_scene')
@@ -153,10 +154,15 @@ class _Viewer(Node):
         """Tell whether a frame has been through and showed objects, or long enough none."""
         return bool(self.objects) or self._is_empty()
 
+    @property
+    def shown(self) -> int:
+        """Return how many meshes the markers show."""
+        return len(self._meshes)
+
     def is_complete(self) -> bool:
         """Tell whether every object has its mesh, and the markers show them all."""
         return self._is_empty() or (
-            self.objects > 0 and self.pending == 0 and self.meshes == self.objects)
+            self.objects > 0 and self.pending == 0 and self.shown == self.objects)
 
     def wait_for(self, condition: Callable[[], bool], processes: tuple[_Process, ...]) -> None:
         """
@@ -195,8 +201,14 @@ class _Viewer(Node):
 
     def _on_markers(self, message: MarkerArray) -> None:
         self._first_frame = self._first_frame or monotonic()
-        self.meshes = sum(marker.type == Marker.TRIANGLE_LIST and marker.action == Marker.ADD
-                          for marker in message.markers)
+        for marker in message.markers:
+            name = marker.ns, marker.id
+            if marker.action == Marker.DELETEALL:
+                self._meshes.clear()
+            elif marker.action == Marker.DELETE:
+                self._meshes.discard(name)
+            elif marker.type == Marker.TRIANGLE_LIST:
+                self._meshes.add(name)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:

@@ -1,59 +1,78 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The marker messages of a scene: light in colours, names, and what viewers already show."""
+"""The marker messages of a scene: light in colours, names, states, and what viewers show."""
+
+from collections.abc import Set
 
 import numpy as np
 import trimesh
 from sensor_msgs.msg import CompressedImage
+from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker
-from visualization_msgs.msg import MarkerArray
 
 from img2scene_ros.errors import InputError
+from img2scene_ros.nodes.marker_bytes import Triangles
 from img2scene_ros.nodes.messages import marker_from_text
 from img2scene_ros.nodes.messages import pose_from_matrix
+from img2scene_ros.nodes.support_box import SupportBox
 from img2scene_ros.rendering.raycast import CREASE
 from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import SceneObject
 from img2scene_ros.types import Texture
 
 TEXT_NAMESPACE = 'labels'  # of the markers of names
+SUPPORT_NAME = ('support', 0)  # of the marker of the support
 MAX_GONE = 100  # vanished markers that are named before everything is sent again
 
-# Light that corners are coloured with, as a share of their colours.
-_AMBIENT, _FROM_ABOVE, _FROM_CAMERA = 0.35, 0.35, 0.45
+# Light that corners are coloured with, as a share of their colours: the fronts of recorded objects
+# are then .88 to 1.02 as bright in RViz as in the picture.
+_AMBIENT, _FROM_ABOVE, _FROM_CAMERA = 0.55, 0.45, 0.20
+# Opacities: of the box that is shown first, of a mesh that what is seen contradicts, of what is
+# only remembered, and of the support.
+_PROXY, _STALE, _REMEMBERED, _SUPPORT = 0.5, 0.6, 0.35, 0.25
 
 Name = tuple[str, int]  # ns and id of a marker
 
 
 class Viewed:
     """
-    What viewers show since everything was sent to them.
+    What viewers show since everything was sent to them, after a DELETEALL.
 
-    RViz multiplies a texture with the one before when a marker comes again with its texture,
-    until it is black; and it never frees one. So a texture is sent once, and markers that come
-    again leave it as it is. Everything is sent again, after a DELETEALL, where that does not do.
+    Later messages hold what has changed. RViz multiplies a texture with the one before when a
+    marker comes again with its texture, until it is black; and it never frees one. So a texture is
+    sent once, and markers that come again leave it as it is. Everything is sent again, after a
+    DELETEALL, where a texture is replaced.
 
+    - is_fresh: nothing was sent yet
     - points: number of points of every marker
     - textures: the mesh of every marker that has a texture
     - gone: markers that vanished; named in every message, as a viewer may miss one
     """
 
     def __init__(self) -> None:
+        self.is_fresh = True
         self.points: dict[Name, int] = {}
         self.textures: dict[Name, ObjectModel] = {}
         self.gone: set[Name] = set()
 
     def update(
         self, markers: dict[Name, Marker],
-        textures: dict[Name, tuple[ObjectModel, CompressedImage]],
-    ) -> MarkerArray:
+        triangles: dict[Name, Triangles],
+        textures: dict[Name, tuple[ObjectModel, CompressedImage]], changed: Set[Name],
+    ) -> list[tuple[Marker, Triangles | None]]:
         """
-        Make the message after which viewers show these markers and nothing else.
+        Return what to send, after which viewers show these markers and nothing else.
 
+        :param triangles: of those markers that hold none themselves
         :param textures: mesh and texture of some of the markers
+        :param changed: those that differ from what was sent; all others stay as they are
         """
+        points = {name: triangles[name].count if name in triangles else len(marker.points)
+                  for name, marker in markers.items()}
         self.gone = (self.gone | self.points.keys()) - markers.keys()
-        if len(self.gone) > MAX_GONE or not self._can_stay(markers, textures):
-            self.textures, self.gone = {}, set()
+        if (self.is_fresh or len(self.gone) > MAX_GONE
+                or not self._can_stay(points, textures)):
+            self.is_fresh, self.textures, self.gone = False, {}, set()
+            changed = markers.keys()
             deleted = [Marker(action=Marker.DELETEALL)]
         else:
             deleted = [Marker(action=Marker.DELETE, ns=ns, id=id) for ns, id in sorted(self.gone)]
@@ -61,25 +80,27 @@ class Viewed:
             is_known = name in self.textures
             markers[name].texture = CompressedImage() if is_known else texture
             markers[name].texture_resource = 'keep' if is_known else f'embedded://{name[1]}'
-        self.points = {name: len(marker.points) for name, marker in markers.items()}
+        self.points = points
         self.textures = {name: model for name, (model, _) in textures.items()}
-        return MarkerArray(markers=[*deleted, *markers.values()])
+        return [*((marker, None) for marker in deleted),
+                *((marker, triangles.get(name)) for name, marker in markers.items()
+                  if name in changed)]
 
     def _can_stay(
-        self, markers: dict[Name, Marker],
+        self, points: dict[Name, int],
         textures: dict[Name, tuple[ObjectModel, CompressedImage]],
     ) -> bool:
-        """Tell whether no texture would be replaced, and some be sent again without need."""
-        for name in self.points.keys() & markers.keys():
+        """Tell whether no texture would be replaced."""
+        for name in self.points.keys() & points.keys():
             before = self.textures.get(name)
             after = textures[name][0] if name in textures else None
             if before is None and after is not None:
                 # RViz updates a marker of as many points in place, without the new texture.
-                if self.points[name] == len(markers[name].points):
+                if self.points[name] == points[name]:
                     return False
             elif before is not after:
                 return False
-        return bool(self.textures.keys() & textures.keys())
+        return True
 
 
 def shaded_colors(model: ObjectModel, to_camera: np.ndarray) -> np.ndarray:
@@ -119,9 +140,29 @@ def check_texture(texture: Texture, faces: np.ndarray) -> None:
             f'coordinates {uv.shape}, not all of them finite')
 
 
-def text_marker(item: SceneObject) -> Marker:
-    """Return the marker of an object's name, above its mesh."""
-    marker = marker_from_text(f'{item.detection.label} {item.id}')
+def text_marker(item: SceneObject, pose: np.ndarray) -> Marker:
+    """Return the marker of an object's name and state, above its mesh; its pose is (4, 4)."""
+    state = 'stale' if item.is_stale else item.state.replace('_', ' ')
+    note = '' if state == 'visible' else f' ({state})'
+    marker = marker_from_text(f'{item.detection.label} {item.id}{note}')
     above = item.model.vertices[:, 2].max() + marker.scale.z
-    marker.pose = pose_from_matrix(item.position + item.rotation[:, 2] * above, np.eye(3))
+    marker.pose = pose_from_matrix(pose[:3, 3] + pose[:3, 2] * above, np.eye(3))
     return marker
+
+
+def support_marker(box: SupportBox) -> Marker:
+    """Return the marker of a support: a faint rectangle, 1 mm thick."""
+    marker = Marker(type=Marker.CUBE, action=Marker.ADD)
+    marker.pose = pose_from_matrix(box.pose[:3, 3], box.pose[:3, :3])
+    marker.color = ColorRGBA(r=0.6, g=0.6, b=0.6, a=_SUPPORT)
+    marker.scale.x, marker.scale.y, marker.scale.z = float(box.size[0]), float(box.size[1]), 0.001
+    return marker
+
+
+def opacity(item: SceneObject) -> float:
+    """Return how opaque an object is drawn: less when it is not seen, or not as it is drawn."""
+    if item.state != 'visible':
+        return _REMEMBERED
+    if item.is_stale:
+        return _STALE
+    return _PROXY if item.model.reconstructor == 'box' else 1.0

@@ -8,6 +8,7 @@ import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Point
 from geometry_msgs.msg import Pose
+from geometry_msgs.msg import Transform
 from PIL import Image as Picture
 from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo
@@ -22,17 +23,17 @@ from visualization_msgs.msg import UVCoordinate
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.errors import InputError
-from img2scene_ros.io import ros_images
-from img2scene_ros.io.ros_images import COLOR
-from img2scene_ros.io.ros_images import DEPTH
 
-TEXT_HEIGHT = 0.03  # metres
+TEXT_HEIGHT = 0.02  # metres
+# Share of the height; without it RViz makes a space as wide as for text of 1 m (rviz#1336).
+TEXT_SPACE = 0.3
 
 _CLOUD = {
     'x': PointField.FLOAT32, 'y': PointField.FLOAT32, 'z': PointField.FLOAT32,
-    'rgb': PointField.FLOAT32, 'id': PointField.UINT32,
+    'rgb': PointField.FLOAT32, 'id': PointField.UINT32, 'label': PointField.UINT32,
+    'source': PointField.UINT32,
 }
-_CLOUD_ROW = np.dtype([(name, '<u4' if name in ('rgb', 'id') else '<f4') for name in _CLOUD])
+_CLOUD_ROW = np.dtype([(name, '<f4' if name in 'xyz' else '<u4') for name in _CLOUD])
 
 
 def nanoseconds(stamp: Time) -> int:
@@ -44,16 +45,6 @@ def header_of(frame_id: str, stamp_ns: int) -> Header:
     """Return the header of a frame and a stamp in nanoseconds."""
     seconds, rest = divmod(stamp_ns, 1_000_000_000)
     return Header(frame_id=frame_id, stamp=Time(sec=seconds, nanosec=rest))
-
-
-def color_from_image(message: Image) -> np.ndarray:
-    """Read a picture as `ros_images.color_from_image` does, other encodings through cv_bridge."""
-    return ros_images.color_from_image(message, _through_cv_bridge)
-
-
-def depth_from_image(message: Image) -> np.ndarray:
-    """Read a depth image as `ros_images.depth_from_image` does, others through cv_bridge."""
-    return ros_images.depth_from_image(message, _through_cv_bridge)
 
 
 def image_from_color(header: Header, color: np.ndarray) -> Image:
@@ -85,19 +76,22 @@ def info_from_camera(header: Header, camera: Camera) -> CameraInfo:
 
 
 def cloud_from_points(
-    header: Header, points: np.ndarray, colors: np.ndarray, ids: np.ndarray,
+    header: Header, points: np.ndarray, colors: np.ndarray, ids: np.ndarray, labels: np.ndarray,
+    sources: np.ndarray,
 ) -> PointCloud2:
     """
-    Make a cloud with the fields x, y, z, rgb (as PCL packs it) and id.
+    Make a cloud with the fields x, y, z, rgb (as PCL packs it), id, label and source.
 
     :param points: (N, 3) metres
     :param colors: (N, 3) uint8, RGB
     :param ids: (N,) the object each point belongs to
+    :param labels: (N,) its value in `~/labels`, as PCL names the segment of a point
+    :param sources: (N,) 0 on its mesh, 1 measured
     """
     rows = np.empty(len(points), _CLOUD_ROW)
     rows['x'], rows['y'], rows['z'] = points.T
     rows['rgb'] = _packed(colors)
-    rows['id'] = ids
+    rows['id'], rows['label'], rows['source'] = ids, labels, sources
     message = PointCloud2(header=header, height=1, width=len(rows), is_dense=True)
     message.fields = [
         PointField(name=name, offset=4 * place, datatype=kind, count=1)
@@ -117,22 +111,14 @@ def pose_from_matrix(position: np.ndarray, rotation: np.ndarray) -> Pose:
     return pose
 
 
-def marker_from_mesh(vertices: np.ndarray, faces: np.ndarray, colors: np.ndarray) -> Marker:
-    """
-    Make a TRIANGLE_LIST; header, name and pose are left to the caller.
-
-    Corners share their Point and ColorRGBA objects, which makes the message several times faster
-    to build.
-
-    :param vertices: (V, 3) metres
-    :param faces: (F, 3) indices of vertices
-    :param colors: (F, 3, 3) uint8, RGB of every corner; RViz draws them unlit
-    """
-    marker = _triangles(vertices, faces)
-    palette, indices = np.unique(_packed(colors).ravel(), return_inverse=True)
-    shades = [_color(packed) for packed in palette.tolist()]
-    marker.colors = [shades[index] for index in indices.ravel().tolist()]
-    return marker
+def transform_from_matrix(matrix: np.ndarray) -> Transform:
+    """Make a transform of a (4, 4) matrix in metres."""
+    pose, transform = pose_from_matrix(matrix[:3, 3], matrix[:3, :3]), Transform()
+    place = pose.position
+    transform.translation.x, transform.translation.y, transform.translation.z = (
+        place.x, place.y, place.z)
+    transform.rotation = pose.orientation
+    return transform
 
 
 def marker_from_textured_mesh(
@@ -145,11 +131,20 @@ def marker_from_textured_mesh(
     :param faces: (F, 3) indices of vertices
     :param uv: (F, 3, 2) where each corner lies in the texture, (0, 0) its upper left corner
     """
-    marker = _triangles(vertices, faces)
+    marker = triangle_marker()
+    points = [Point(x=x, y=y, z=z) for x, y, z in vertices.tolist()]
+    marker.points = [points[index] for index in faces.ravel().tolist()]
     corners = np.ascontiguousarray(uv, np.float32).reshape(-1, 2).view(np.uint64).ravel()
     distinct, indices = np.unique(corners, return_inverse=True)
     places = [UVCoordinate(u=u, v=v) for u, v in distinct.view(np.float32).reshape(-1, 2).tolist()]
     marker.uv_coordinates = [places[index] for index in indices.ravel().tolist()]
+    return marker
+
+
+def triangle_marker() -> Marker:
+    """Make an empty TRIANGLE_LIST; triangles, header, name and pose are left to the caller."""
+    marker = Marker(type=Marker.TRIANGLE_LIST, action=Marker.ADD, color=_WHITE)
+    marker.scale.x = marker.scale.y = marker.scale.z = 1.0
     return marker
 
 
@@ -182,36 +177,12 @@ def texture_from_png(png: bytes) -> CompressedImage:
 def marker_from_text(text: str) -> Marker:
     """Make a white TEXT_VIEW_FACING; header, name and pose are left to the caller."""
     marker = Marker(type=Marker.TEXT_VIEW_FACING, action=Marker.ADD, color=_WHITE, text=text)
-    marker.scale.z = TEXT_HEIGHT
+    marker.scale.x, marker.scale.z = TEXT_SPACE * TEXT_HEIGHT, TEXT_HEIGHT
     return marker
 
 
 _PNG_END = b'IEND\xaeB`\x82'
 _WHITE = ColorRGBA(r=1.0, g=1.0, b=1.0, a=1.0)
-
-
-def _triangles(vertices: np.ndarray, faces: np.ndarray) -> Marker:
-    marker = Marker(type=Marker.TRIANGLE_LIST, action=Marker.ADD, color=_WHITE)
-    marker.scale.x = marker.scale.y = marker.scale.z = 1.0
-    points = [Point(x=x, y=y, z=z) for x, y, z in vertices.tolist()]
-    marker.points = [points[index] for index in faces.ravel().tolist()]
-    return marker
-
-
-def _through_cv_bridge(message: Image, wanted: str) -> np.ndarray:
-    try:
-        from cv_bridge import CvBridge
-    except (ImportError, AttributeError) as error:  # the latter: built against another NumPy
-        raise InputError(
-            f"the encoding '{message.encoding}' cannot be read without cv_bridge, which is not "
-            f'usable here ({error}); publish one of {", ".join({**COLOR, **DEPTH})}, or '
-            'install cv_bridge (apt install ros-$ROS_DISTRO-cv-bridge)') from error
-    try:
-        return CvBridge().imgmsg_to_cv2(message, desired_encoding=wanted)
-    except Exception as error:  # CvBridgeError, cv2.error, TypeError, ...: whatever the data are
-        raise InputError(
-            f"cv_bridge cannot read the encoding '{message.encoding}' ({error}); publish one of "
-            f'{", ".join({**COLOR, **DEPTH})}') from error
 
 
 def _image(header: Header, encoding: str, pixels: np.ndarray) -> Image:
@@ -230,8 +201,3 @@ def _bytes(values: np.ndarray) -> array:
 def _packed(colors: np.ndarray) -> np.ndarray:
     red, green, blue = np.moveaxis(colors.astype(np.uint32), -1, 0)
     return red << 16 | green << 8 | blue
-
-
-def _color(packed: int) -> ColorRGBA:
-    return ColorRGBA(
-        r=(packed >> 16) / 255.0, g=(packed >> 8 & 255) / 255.0, b=(packed & 255) / 255.0, a=1.0)

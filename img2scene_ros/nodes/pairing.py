@@ -1,26 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pairs of picture and depth image, by stamp; only the newest pair is kept."""
+"""Pictures with the depth image and the mask of the same moment; only the newest is kept."""
 
 from collections import Counter
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass
 from threading import Condition
 from time import monotonic
 from typing import Any
 
+KINDS = ('depth', 'mask')  # what belongs to a picture
+UNPAIRED = 'no depth image or mask fits'
+
 
 @dataclass(frozen=True)
 class Pair:
     """
-    A picture's message with the depth image's of the same moment.
+    A picture's message with those of the same moment.
 
     - color: the picture
     - depth: the depth image; None when there is no depth sensor
     - arrived: when the picture came, seconds of the monotonic clock
+    - mask: of the robot; None when nobody publishes one
     """
 
     color: Any
     depth: Any | None
+    arrived: float
+    mask: Any | None = None
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """A picture that waits for what belongs to it, its partners, by kind."""
+
+    stamp: float
+    message: Any
+    partners: frozenset[str]
     arrived: float
 
 
@@ -30,54 +46,50 @@ class Pairing:
 
     Stamps are only compared with each other, in order of arrival, so that a bag that loops or a
     simulation that starts again pairs like any other stream. A camera may send its depth images
-    some pictures late, so a few messages of either kind wait for their partner.
+    some pictures late, so a few messages of each kind wait for their partner.
 
     - tolerance: greatest difference of the stamps of a pair, seconds
     - unpaired_in_a_row: pictures since the latest pair
 
-    :param waiting: how many messages of either kind wait for their partner
+    :param waiting: how many messages of each kind wait for their partner
     """
 
     def __init__(self, tolerance: float = 0.02, waiting: int = 10) -> None:
         self.tolerance = tolerance
         self._dropped: Counter[str] = Counter()
         self.unpaired_in_a_row = 0
-        self._colors: deque[tuple[float, Any, float]] = deque(maxlen=waiting)
-        self._depths: deque[tuple[float, Any]] = deque(maxlen=waiting)
+        self._pictures: deque[_Picture] = deque(maxlen=waiting)
+        self._others: dict[str, deque[tuple[float, Any]]] = {
+            kind: deque(maxlen=waiting) for kind in KINDS}
         self._newest: Pair | None = None
         self._changed = Condition()
 
-    def add_color(self, stamp: float, message: Any, alone: bool) -> None:
+    def add_color(self, stamp: float, message: Any, partners: Collection[str]) -> None:
         """
         Take a picture.
 
         :param stamp: seconds
-        :param alone: do not wait for a depth image
+        :param partners: of `KINDS`, what it waits for
         """
         with self._changed:
-            if alone:
-                self._offer(Pair(message, None, monotonic()))
-                return
-            if len(self._colors) == self._colors.maxlen:
-                self._dropped['no depth image fits'] += 1
+            self._dropped[UNPAIRED] += len(self._pictures) == self._pictures.maxlen
             self.unpaired_in_a_row += 1
-            self._colors.append((stamp, message, monotonic()))
+            self._pictures.append(_Picture(stamp, message, frozenset(partners), monotonic()))
             self._match()
 
-    def add_depth(self, stamp: float, message: Any) -> None:
-        """Take a depth image; the stamp is in seconds."""
+    def add(self, kind: str, stamp: float, message: Any) -> None:
+        """Take what belongs to a picture, one of `KINDS`; the stamp is in seconds."""
         with self._changed:
-            self._depths.append((stamp, message))
+            self._others[kind].append((stamp, message))
             self._match()
 
-    def release(self) -> None:
-        """Offer the newest picture that waits: no depth image will come for it."""
+    def wait_only_for(self, partners: Collection[str]) -> None:
+        """Let the pictures there are no longer wait for others: they will not come."""
         with self._changed:
-            if self._colors:
-                _, message, arrived = self._colors.pop()
-                self._dropped['no depth image fits'] += len(self._colors)
-                self._colors.clear()
-                self._offer(Pair(message, None, arrived))
+            for i, one in enumerate(self._pictures):
+                self._pictures[i] = _Picture(
+                    one.stamp, one.message, one.partners & frozenset(partners), one.arrived)
+            self._match()
 
     def take(self, timeout: float) -> Pair | None:
         """Wait for a new pair and take it; None when none came within the timeout, in seconds."""
@@ -95,30 +107,41 @@ class Pairing:
     def dropped(self) -> dict[str, int]:
         """Return how many pictures were not used, by reason."""
         with self._changed:
-            return dict(self._dropped)
+            return dict(+self._dropped)  # those above 0
 
     def clear(self) -> None:
         """Forget all messages."""
         with self._changed:
-            self._colors.clear()
-            self._depths.clear()
+            self._pictures.clear()
+            for messages in self._others.values():
+                messages.clear()
             self._newest = None
             self.unpaired_in_a_row = 0
 
     def _match(self) -> None:
-        for i in reversed(range(len(self._colors))):
-            stamp, color, arrived = self._colors[i]
-            gaps = [abs(stamp - other) for other, _ in self._depths]
-            if gaps and min(gaps) <= self.tolerance:
-                j = gaps.index(min(gaps))
-                self._offer(Pair(color, self._depths[j][1], arrived))
-                self._dropped['no depth image fits'] += i
-                self.unpaired_in_a_row = len(self._colors) - i - 1
-                for _ in range(i + 1):
-                    self._colors.popleft()
+        """Offer the newest picture that has all its partners; older ones are too late then."""
+        for i in reversed(range(len(self._pictures))):
+            picture = self._pictures[i]
+            found = {kind: j for kind in picture.partners
+                     if (j := self._nearest(kind, picture.stamp)) is not None}
+            if len(found) < len(picture.partners):
+                continue
+            messages = {kind: self._others[kind][j][1] for kind, j in found.items()}
+            self._offer(Pair(picture.message, messages.get('depth'), picture.arrived,
+                             messages.get('mask')))
+            self.unpaired_in_a_row = len(self._pictures) - i - 1
+            self._dropped[UNPAIRED] += i
+            for _ in range(i + 1):
+                self._pictures.popleft()
+            for kind, j in found.items():
                 for _ in range(j + 1):
-                    self._depths.popleft()
-                return
+                    self._others[kind].popleft()
+            return
+
+    def _nearest(self, kind: str, stamp: float) -> int | None:
+        """Return which message of a kind is of a stamp; None where none is."""
+        gaps = [abs(stamp - other) for other, _ in self._others[kind]]
+        return gaps.index(min(gaps)) if gaps and min(gaps) <= self.tolerance else None
 
     def _offer(self, pair: Pair) -> None:
         if self._newest is not None:

@@ -33,13 +33,18 @@ HEAD = '''\
 
 def parameter_file() -> str:
     """Return the file's text: every parameter with its default, under what it means."""
-    sections = [_section(NodeOptions, 4), _section(PipelineOptions, 4)]
-    owners = OTHER_GROUPS | {
-        name: found.Options for group in FOLDERS for name, found in backends(group).items()}
-    for owner, options in owners.items():
-        if fields(options):
-            sections.append(f'    {owner}:\n{_section(options, 6)}')
+    sections = []
+    for owner, group in scene_node_groups().items():
+        margin, head = (6, f'    {owner}:\n') if owner else (4, '')
+        sections += [head + _section(options, margin) for options in group if fields(options)]
     return HEAD + '\n'.join(sections)
+
+
+def scene_node_groups() -> dict[str, list[type[Options]]]:
+    """Return the scene node's options by what stands before their names."""
+    found = {name: [found.Options] for group in FOLDERS for name, found in backends(group).items()}
+    return {'': [NodeOptions, PipelineOptions],
+            **{name: [options] for name, options in OTHER_GROUPS.items()}, **found}
 
 
 def _section(options: type[Options], margin: int) -> str:

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Between Options dataclasses and ROS parameters: one parameter per option, declared once."""
 
+from array import array
 from collections.abc import Mapping
 from dataclasses import Field
 from dataclasses import dataclass
 from dataclasses import fields
+from difflib import get_close_matches
 from typing import Any
 from typing import Generic
 from typing import TypeVar
@@ -19,8 +21,11 @@ from rclpy.parameter import Parameter
 
 from img2scene_ros.errors import OptionError
 from img2scene_ros.options import Options
+from img2scene_ros.options import is_numbers
+from img2scene_ros.registry import backends
 
 Kind = TypeVar('Kind', bound=Options)
+UNCONFIGURED = 'changed only while the node is unconfigured'
 
 _TYPES = {
     bool: Parameter.Type.BOOL,
@@ -62,7 +67,7 @@ class ParameterGroup(Generic[Kind]):
             name = self.prefix + declared.name
             try:
                 _declare(node, name, declared)
-                self.options(**{declared.name: node.get_parameter(name).value})
+                self.options(**{declared.name: _plain(node.get_parameter(name).value)})
             except (InvalidParameterTypeException, InvalidParameterValueException) as error:
                 reason = str(error).removesuffix(f': {name}')
                 if type(declared.default) is float and 'INTEGER' in reason:
@@ -83,7 +88,7 @@ class ParameterGroup(Generic[Kind]):
         :raises OptionError: a value that is not allowed; the sentence names the parameter
         """
         values = {
-            option: (changes or {}).get(name, node.get_parameter(name).value)
+            option: _plain((changes or {}).get(name, node.get_parameter(name).value))
             for name, option in self.names.items()}
         try:
             return self.options(**values)
@@ -108,9 +113,27 @@ class ParameterGroup(Generic[Kind]):
         return str(error).replace("option '", f"parameter '{self.prefix}", 1)
 
 
+def warn_of_unknown(node: Node) -> None:
+    """Warn of start-up values for parameters that the node did not declare: misspelt ones."""
+    for name in sorted(node._parameter_overrides):  # rclpy has no other way to ask
+        if node.has_parameter(name) or name.startswith('qos_overrides.'):
+            continue
+        near = get_close_matches(name, node._parameters, 1)
+        node.get_logger().warning(
+            f"there is no parameter '{name}', so its value is not used; " + (
+                f"did you mean '{near[0]}'?" if near else
+                f'`ros2 param list {node.get_fully_qualified_name()}` lists them all'))
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of a parameter in Python's own types."""
+    return value.tolist() if isinstance(value, array) else value
+
+
 def _declare(node: Node, name: str, declared: Field[Any], ignore_override: bool = False) -> None:
     # By type and not by value: rclpy takes an empty list for an array of bytes.
-    kind = _TYPES[type(declared.default)]
+    kind = (Parameter.Type.DOUBLE_ARRAY if is_numbers(declared.default)
+            else _TYPES[type(declared.default)])
     node.declare_parameter(name, kind, _descriptor(declared), ignore_override)
     if node.get_parameter_or(name).type_ == Parameter.Type.NOT_SET:
         node.set_parameters([Parameter(name, kind, declared.default)])
@@ -119,7 +142,7 @@ def _declare(node: Node, name: str, declared: Field[Any], ignore_override: bool 
 def _descriptor(declared: Field[Any]) -> ParameterDescriptor:
     low, high = declared.metadata['low'], declared.metadata['high']
     descriptor = ParameterDescriptor(description=declared.metadata['description'])
-    descriptor.additional_constraints = '; '.join(_constraints(declared))
+    descriptor.additional_constraints = '; '.join(constraints(declared))
     if low is not None and high is not None:
         if type(declared.default) is float:
             descriptor.floating_point_range = [
@@ -129,16 +152,19 @@ def _descriptor(declared: Field[Any]) -> ParameterDescriptor:
     return descriptor
 
 
-def _constraints(declared: Field[Any]) -> list[str]:
+def constraints(declared: Field[Any]) -> list[str]:
+    """Return what an option's value must be, beside its type and a range with two ends."""
     rules = declared.metadata
-    constraints = []
+    found = []
     if rules['low'] is not None and rules['high'] is None:
-        constraints.append(f"at least {rules['low']}")
+        found.append(f"at least {rules['low']}")
     if rules['high'] is not None and rules['low'] is None:
-        constraints.append(f"at most {rules['high']}")
+        found.append(f"at most {rules['high']}")
     if rules['choices']:
-        constraints.append('one of ' + ', '.join(rules['choices']))
+        found.append('one of ' + ', '.join(rules['choices']))
+    if rules['group']:
+        found.append(f"{rules['group']}: {', '.join(sorted(backends(rules['group'])))}")
     if rules['read_only']:
         # Not ROS's read_only: a bad start-up value could then never be fixed.
-        constraints.append('changed only while the node is unconfigured')
-    return constraints
+        found.append(UNCONFIGURED)
+    return found

@@ -26,6 +26,11 @@ def scene_node() -> None:
     run('scene_node', 'SceneNode')
 
 
+def detector_node() -> None:
+    """Run the detector node until a signal stops it."""
+    run('detector_node', 'DetectorNode')
+
+
 def replay_node() -> None:
     """Play until the end, or until a signal stops it."""
     run('replay_node', 'ReplayNode')
@@ -106,4 +111,5 @@ def _spin_once(executor: 'Executor', node: 'Node') -> None:
 
 
 if __name__ == '__main__':
-    {'scene_node': scene_node, 'replay_node': replay_node}[sys.argv.pop(1)]()
+    {'scene_node': scene_node, 'detector_node': detector_node,
+     'replay_node': replay_node}[sys.argv.pop(1)]()

@@ -6,11 +6,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 from rclpy.clock import Clock
 from rclpy.clock import ClockType
 from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.publisher import Publisher
+from rclpy.qos import DurabilityPolicy
+from rclpy.qos import QoSProfile
+from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import Image
 
@@ -26,7 +30,9 @@ from img2scene_ros.nodes.messages import header_of
 from img2scene_ros.nodes.messages import image_from_color
 from img2scene_ros.nodes.messages import image_from_depth
 from img2scene_ros.nodes.messages import info_from_camera
+from img2scene_ros.nodes.messages import pose_from_matrix
 from img2scene_ros.nodes.parameters import ParameterGroup
+from img2scene_ros.nodes.parameters import warn_of_unknown
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.types import Frame
@@ -34,6 +40,8 @@ from img2scene_ros.types import Frame
 KEPT = 10  # decoded frames; more are read from disk again
 HISTORY = 10  # messages kept for subscribers that are still being connected
 LAST_WORDS = 5.0  # seconds that subscribers have for the last frame
+# The optical frame (z forward, y down) in its body frame (x forward, z up), by REP-103.
+OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,9 @@ class ReplayOptions(Options):
         'and ends', read_only=True)
     frame_id: str = option(
         'camera_color_optical_frame', 'frame_id of the messages', read_only=True)
+    body_frame: str = option(
+        'camera_link', 'TF frame of the same place with x forward and z up, as drivers publish it '
+        'for viewers; empty: none', read_only=True)
     field_of_view: float = option(
         60.0, 'Horizontal field of view of pictures without a camera file [degrees]',
         low=1.0, high=170.0, read_only=True)
@@ -72,6 +83,7 @@ class ReplayNode(Node):
         self.is_done = False
         group = ParameterGroup(ReplayOptions)
         wrong = group.declare(self)
+        warn_of_unknown(self)
         if wrong:
             raise OptionError('; '.join(wrong.values()))
         self._options = group.read(self)
@@ -87,10 +99,11 @@ class ReplayNode(Node):
         self._has_begun = False
         first = self._load(self._upcoming)
         # The depth topic comes first: who finds the picture's knows at once that there is depth.
-        self._depth = (
-            self.create_publisher(Image, 'depth', HISTORY) if first.depth is not None else None)
-        self._info = self.create_publisher(CameraInfo, 'camera_info', HISTORY)
-        self._image = self.create_publisher(Image, 'image', HISTORY)
+        self._depth = self._publisher(Image, 'depth') if first.depth is not None else None
+        self._info = self._publisher(CameraInfo, 'camera_info')
+        self._image = self._publisher(Image, 'image')
+        if self._options.body_frame:
+            self._publish_body_frame()
         self.create_timer(
             1.0 / self._options.rate, self._on_timer,
             clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -103,6 +116,28 @@ class ReplayNode(Node):
         if self.is_done:
             for publisher in self._publishers_used():
                 publisher.wait_for_all_acked(Duration(seconds=LAST_WORDS))
+
+    def _publisher(self, kind: type, topic: str) -> Publisher:
+        return self.create_publisher(
+            kind, topic, HISTORY,
+            qos_overriding_options=QoSOverridingOptions.with_default_policies())
+
+    def _publish_body_frame(self) -> None:
+        """Publish once, for whoever comes, where the camera's optical frame is in its body."""
+        try:
+            from geometry_msgs.msg import TransformStamped
+            from tf2_msgs.msg import TFMessage
+        except ImportError as error:
+            self.get_logger().info(
+                f"no TF frame '{self._options.body_frame}': {error} (RViz needs tf2_msgs, too)")
+            return
+        transform = TransformStamped(
+            header=header_of(self._options.body_frame, self.get_clock().now().nanoseconds),
+            child_frame_id=self._options.frame_id)
+        transform.transform.rotation = pose_from_matrix(np.zeros(3), OPTICAL).orientation
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self.create_publisher(TFMessage, '/tf_static', latched).publish(
+            TFMessage(transforms=[transform]))
 
     def _publishers_used(self) -> list[Publisher]:
         return [self._info, self._image] + ([self._depth] if self._depth else [])

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The scene node: camera topics in, objects with poses and meshes out."""
 
+import json
 import os
 import traceback
 from collections.abc import Callable
@@ -28,14 +29,23 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.task import Future
 from std_msgs.msg import Header
+from std_srvs.srv import SetBool
 from std_srvs.srv import Trigger
 
 from img2scene_ros.depth import DepthNoise
+from img2scene_ros.detection.topic import TopicDetector
 from img2scene_ros.errors import Img2SceneError
+from img2scene_ros.errors import InputError
+from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import OptionError
+from img2scene_ros.errors import attempt
+from img2scene_ros.nodes.detection_inputs import DetectedPair
+from img2scene_ros.nodes.detection_inputs import DetectionInputs
+from img2scene_ros.nodes.detection_inputs import DetectionPairing
 from img2scene_ros.nodes.diagnostics import Problems
 from img2scene_ros.nodes.diagnostics import diagnostics
 from img2scene_ros.nodes.diagnostics import resident_memory
+from img2scene_ros.nodes.inputs import InputOptions
 from img2scene_ros.nodes.inputs import Inputs
 from img2scene_ros.nodes.logs import forward_logging
 from img2scene_ros.nodes.outputs import ManagedOutput
@@ -43,9 +53,11 @@ from img2scene_ros.nodes.outputs import Output
 from img2scene_ros.nodes.pairing import Pair
 from img2scene_ros.nodes.pairing import Pairing
 from img2scene_ros.nodes.parameters import ParameterGroup
-from img2scene_ros.nodes.transforms import SupportFrame
+from img2scene_ros.nodes.parameters import warn_of_unknown
+from img2scene_ros.nodes.transforms import Transforms
+from img2scene_ros.nodes.transforms import in_world
+from img2scene_ros.nodes.transforms import support_at
 from img2scene_ros.nodes.workers import Workers
-from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.pipeline import PipelineOptions
@@ -54,6 +66,8 @@ from img2scene_ros.registry import backend
 from img2scene_ros.registry import backends
 from img2scene_ros.scene.export import ExportOptions
 from img2scene_ros.scene.export import export_scene
+from img2scene_ros.scene.export import summary
+from img2scene_ros.scene.saved import load_scene
 from img2scene_ros.types import Frame
 from img2scene_ros.types import Scene
 
@@ -67,29 +81,30 @@ Result = TypeVar('Result')
 
 
 @dataclass(frozen=True)
-class NodeOptions(Options):
+class NodeOptions(InputOptions):
     """What the node listens to, and what it publishes when."""
 
     autostart: bool = option(
         True, 'Configure and activate by itself; false waits for a life-cycle manager',
         read_only=True)
-    image_transport: str = option(
-        'raw', 'Transport of the picture; compressed listens to image/compressed',
-        choices=('raw', 'compressed'), read_only=True)
-    use_depth: bool = option(
-        True, 'Wait for the depth image of every picture, if somebody publishes depth images',
-        read_only=True)
-    rectified: bool = option(
-        False, "The picture is rectified: camera_info's P holds instead of K and D",
+    target_frame: str = option(
+        '', 'TF frame of the world, z up: objects stay in it while the camera moves, and it tells '
+        'what is up; a picture at whose stamp TF does not know the camera in it is skipped; '
+        'empty: none', read_only=True)
+    tf_timeout: float = option(
+        0.2, "How long to wait for the transform of a picture's stamp [s]", low=0.0, high=10.0,
         read_only=True)
     support_frame: str = option(
         '', 'TF frame whose plane z = 0 objects stand on, used where the depth image shows no '
         'plane; empty: none', read_only=True)
+    driver: str = option(
+        '', "The command that starts the camera's driver, said when its topics are missing")
     sync_tolerance: float = option(
         0.02, 'Greatest difference of the stamps of a picture and its depth image [s]',
         low=0.0, high=1.0)
     outputs: tuple[str, ...] = option(
-        ('markers', 'overlay', 'cloud', 'labels'), 'What to publish, by name', read_only=True)
+        ('markers', 'overlay', 'cloud', 'labels', 'objects', 'detections', 'tf'),
+        'What to publish, by name; planning_scene is one more', group='outputs', read_only=True)
     republish_distance: float = option(
         0.002, 'The scene is published when an object has moved by so much [m]',
         low=0.0, high=1.0)
@@ -100,7 +115,10 @@ class NodeOptions(Options):
         5.0, 'An unchanged scene is published again after so long, for viewers whose transforms '
         'do not reach back further [s]', low=0.1, high=3600.0)
     save_directory: str = option(
-        '~/.ros/img2scene', 'Where ~/save_scene writes the scene; it replaces the one before')
+        '~/.ros/img2scene', 'Where ~/save_scene writes the scene, in place of the one before, and '
+        '~/load_scene reads it')
+    look_timeout: float = option(
+        30.0, 'How long ~/look waits for pictures and meshes [s]', low=0.1, high=3600.0)
 
 
 class SceneNode(LifecycleNode):
@@ -127,7 +145,9 @@ class SceneNode(LifecycleNode):
         # While active:
         self._activated = ExitStack()  # how to undo it
         self._inputs: Inputs | None = None
-        self._support_frame: SupportFrame | None = None
+        self._detections: DetectionInputs | None = None
+        self._transforms: Transforms | None = None
+        self._options = NodeOptions()
         self._active_since = 0.0
 
         self._node_group = ParameterGroup(NodeOptions)
@@ -146,13 +166,16 @@ class SceneNode(LifecycleNode):
         self._wrong: dict[str, str] = {}  # start-up values that are not allowed
         for group in self._groups:
             self._wrong |= group.declare(self)
+        warn_of_unknown(self)
         self.add_on_set_parameters_callback(self._on_parameters)
 
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
-        # A group of its own: saving one scene at a time holds up nothing but another saving.
-        self.create_service(
-            Trigger, '~/save_scene', self._on_save,
-            callback_group=MutuallyExclusiveCallbackGroup())
+        # Groups of their own: what takes long holds up nothing but another call of the same.
+        for name, callback in (('save_scene', self._on_save), ('load_scene', self._on_load),
+                               ('look', self._on_look)):
+            self.create_service(
+                Trigger, f'~/{name}', callback, callback_group=MutuallyExclusiveCallbackGroup())
+        self.create_service(SetBool, '~/enable', self._on_enable)
         self.create_service(Trigger, '~/clear', self._on_clear)
         self._change_state_aside()
         # Steady time: a simulation whose clock stands still must not silence the diagnostics.
@@ -232,8 +255,14 @@ class SceneNode(LifecycleNode):
         if self._pipeline.detector_status:
             self.get_logger().info(f'the detector takes {self._pipeline.detector_status}')
         for name, output in outputs.items():
-            self._outputs[name] = output(self, self._output_groups[name].read(self))
+            try:
+                self._outputs[name] = output(self, self._output_groups[name].read(self))
+            except MissingDependencyError as error:
+                self.get_logger().info(str(error))
+                continue
             self._configured.callback(self._outputs[name].close)
+        self._pairing = DetectionPairing() if isinstance(
+            self._pipeline.detector, TopicDetector) else Pairing()
         self._workers = Workers(
             self._pipeline, self._outputs, self._pairing, self._read, self._problems,
             self.get_logger())
@@ -243,15 +272,22 @@ class SceneNode(LifecycleNode):
 
     def _activate(self) -> None:
         options, undo = self._node_group.read(self), self._activated
+        self._options = options
         undo.callback(self._problems.clear)
         undo.callback(self._pairing.clear)
-        if options.support_frame:
-            self._support_frame = SupportFrame(self, options.support_frame)
-            undo.callback(self._support_frame.close)
+        self._transforms = Transforms(self, options.tf_timeout)
+        undo.callback(self._transforms.close)
+        for name in ('target_frame', 'support_frame'):
+            if getattr(options, name):
+                self._transforms.listen(
+                    f"the parameter '{name}' is '{getattr(options, name)}'")
         self._inputs = Inputs(
-            self, self._pairing, options.image_transport, options.use_depth, options.rectified,
+            self, self._pairing, options, self._transforms,
             self._depth_noise_group.read(self))
         undo.callback(self._inputs.destroy)
+        if isinstance(self._pairing, DetectionPairing):
+            self._detections = DetectionInputs(self, self._pairing)
+            undo.callback(self._detections.destroy)
         for output in self._outputs.values():
             if isinstance(output, ManagedOutput):
                 output.activate()
@@ -260,7 +296,7 @@ class SceneNode(LifecycleNode):
         self.get_logger().info(f'active; listening to {self._inputs.topics}')
 
     def _deactivate(self) -> None:
-        self._inputs = self._support_frame = None
+        self._inputs = self._transforms = self._detections = None
         self._undo(self._activated)
 
     def _clean_up(self) -> None:
@@ -351,47 +387,105 @@ class SceneNode(LifecycleNode):
         if not inputs.has_camera:
             self._pairing.drop('no camera_info yet')
             return None
-        return self._on_support(inputs.frame(pair))
+        frame = inputs.frame(pair)
+        if self._detections and isinstance(pair, DetectedPair):
+            frame = self._detections.add(frame, pair)
+        return self._in_world(frame)
 
-    def _on_support(self, frame: Frame) -> Frame:
-        """Add the plane that TF knows; without it the frame still shows something."""
-        support_frame = self._support_frame
-        if support_frame is None:
+    def _in_world(self, frame: Frame) -> Frame | None:
+        """
+        Add what TF knows; without the plane the frame still shows something.
+
+        Without the camera's pose nothing is shown, as it would be at a wrong place in the world.
+
+        :raises InputError: TF does not know the camera in `target_frame`
+        """
+        transforms, options = self._transforms, self._options
+        if transforms is None:
+            return None
+        if options.target_frame:
+            try:
+                frame = in_world(frame, transforms, options.target_frame)
+            except InputError:
+                self._pairing.drop('TF does not know the camera')
+                if monotonic() - self._active_since < GRACE:  # TF has only begun to arrive
+                    return None
+                raise
+        if not options.support_frame:
             return frame
         try:
-            support = support_frame.support(frame)
+            frame = replace(frame, support=support_at(frame, transforms, options.support_frame))
+            self._problems.solved('support_frame')
         except Img2SceneError as error:
             self._problems.report('support_frame', str(error))
-            return frame
-        self._problems.solved('support_frame')
-        return replace(frame, support=support)
+        return frame
 
     async def _on_save(
         self, _: Trigger.Request, response: Trigger.Response,
     ) -> Trigger.Response:
+        # Rendering the pictures takes seconds.
+        return await self._with_scene(response, self._save)
+
+    async def _on_load(
+        self, _: Trigger.Request, response: Trigger.Response,
+    ) -> Trigger.Response:
+        return await self._with_scene(response, self._load)
+
+    async def _with_scene(
+        self, response: Trigger.Response, action: Callable[[Path, Scene], str],
+    ) -> Trigger.Response:
+        """Answer with what an action makes of the directory and the present scene."""
         scene = self._pipeline and self._pipeline.scene
         if not scene:
             response.message = 'there is no scene yet: ' + (
                 '; '.join(self._present_problems()) or f'no frame has arrived ({self._state})')
             return response
         folder = Path(os.path.expanduser(self._node_group.read(self).save_directory))
-        # Rendering the pictures takes seconds.
-        response.success, response.message = await _aside(lambda: self._save(folder, scene))
+        result = await _aside(lambda: attempt(action, folder, scene))
+        response.success, response.message = isinstance(result, str), str(result)
+        if response.success:
+            self.get_logger().info(response.message)
+        else:
+            self.get_logger().error(response.message)
         return response
 
-    def _save(self, folder: Path, scene: Scene) -> tuple[bool, str]:
-        try:
-            export_scene(folder, scene, self._export_group.read(self))
-            message = f'{len(scene.objects)} objects in {folder.resolve()}'
-            self.get_logger().info(f'saved {message}')
-            return True, message
-        except Img2SceneError as error:
-            reason = str(error)
-        except Exception as error:
-            reason = f'unexpected {type(error).__name__}: {error}'
-            self.get_logger().debug(traceback.format_exc())
-        self.get_logger().error(f'cannot save the scene: {reason}')
-        return False, reason
+    def _save(self, folder: Path, scene: Scene) -> str:
+        export_scene(folder, scene, self._export_group.read(self))
+        return f'saved {len(scene.objects)} objects in {folder.resolve()}'
+
+    def _load(self, folder: Path, scene: Scene) -> str:
+        objects, workers = load_scene(folder, scene.frame), self._workers
+        if workers is None:
+            raise InputError(f'the node is {self._state} now')
+        workers.remember(objects)
+        return f'loaded {len(objects)} objects of {folder.resolve()}'
+
+    async def _on_look(
+        self, _: Trigger.Request, response: Trigger.Response,
+    ) -> Trigger.Response:
+        workers, timeout = self._workers, self._node_group.read(self).look_timeout
+        if not workers or not self._inputs:
+            response.message = f'cannot look: the node is {self._state}, not active'
+            return response
+        scene = await _aside(lambda: workers.look(timeout))
+        if scene is None:
+            response.message = (
+                f'no pictures came, or not all meshes were ready, within {timeout:g} s '
+                '(look_timeout)' + ''.join(f'; {line}' for line in self._present_problems()))
+            return response
+        response.success, response.message = True, json.dumps(summary(scene))
+        return response
+
+    def _on_enable(
+        self, request: SetBool.Request, response: SetBool.Response,
+    ) -> SetBool.Response:
+        if not self._workers:
+            response.message = f'the node is {self._state}; configure it first'
+            return response
+        self._workers.is_enabled = request.data
+        response.success = True
+        response.message = 'perceiving' if request.data else 'paused; ~/look still works'
+        return response
 
     def _on_clear(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         workers = self._workers
@@ -404,12 +498,28 @@ class SceneNode(LifecycleNode):
         missing = ''
         if self._inputs:
             self._inputs.follow()
-            missing = self._inputs.missing()
+            if self._detections:
+                self._detections.follow()
+            missing = self._missing(self._inputs)
             if not missing:
                 self._problems.solved('camera')
             elif monotonic() - self._active_since > GRACE:
                 self._problems.report('camera', missing)
+            if doubts := self._inputs.doubts():
+                self._problems.report('input', '; '.join(doubts))
+            else:
+                self._problems.solved('input')
         self._publish_diagnostics()
+
+    def _missing(self, inputs: Inputs) -> str:
+        """Return what does not arrive; of a camera whose driver is known also depth images."""
+        options, depth = self._node_group.read(self), self.resolve_topic_name('depth')
+        missing = inputs.missing() or (self._detections.missing() if self._detections else '')
+        if not options.driver:
+            return missing
+        if not missing and options.use_depth and not self.count_publishers(depth):
+            missing = f"nobody publishes depth images on '{depth}', so distances are less exact"
+        return missing and f'{missing}. This camera publishes all with `{options.driver}`'
 
     def _present_problems(self) -> list[str]:
         failure = [self._failure] if self._failure else []
@@ -417,8 +527,10 @@ class SceneNode(LifecycleNode):
 
     def _publish_diagnostics(self) -> None:
         header = Header(stamp=self.get_clock().now().to_msg())
+        is_paused = self._inputs and self._workers and not self._workers.is_enabled
         self._diagnostics.publish(diagnostics(
-            header, self.get_fully_qualified_name(), self._state, self._present_problems(),
+            header, self.get_fully_qualified_name(),
+            'paused by ~/enable' if is_paused else self._state, self._present_problems(),
             self._measured()))
 
     def _measured(self) -> dict[str, object]:

@@ -1,6 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What TF knows: where the plane that objects stand on is in the camera's frame."""
+"""What TF knows at the stamps of pictures: the camera in the world, planes, other cameras."""
 
+from dataclasses import replace
+from typing import Any
+from typing import Protocol
+
+import numpy as np
+from geometry_msgs.msg import TransformStamped
 from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.time import Time
@@ -11,58 +17,114 @@ from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.types import Frame
 from img2scene_ros.types import SupportPlane
 
-TIMEOUT = 0.2  # seconds to wait for the transform of a picture that has just been taken
+
+class TransformBuffer(Protocol):
+    """What is asked of tf2_ros.Buffer."""
+
+    def lookup_transform(
+        self, target_frame: str, source_frame: str, time: Time, timeout: Duration,
+    ) -> TransformStamped:
+        """Return what takes points of the source to the target; raise a TransformException."""
 
 
-class SupportFrame:
+class Transforms:
     """
-    Looks up the plane z = 0 of a TF frame.
+    Looks up transforms at the stamps of pictures.
 
-    The node's executor receives the transforms; look up from another thread.
+    The node's executor receives them; look up from another thread, which may wait.
 
-    :param name: the frame, its z axis up
-    :raises MissingDependencyError: tf2_ros is not installed
+    :param timeout: seconds to wait for the transform of a picture that has just been taken
     """
 
-    def __init__(self, node: Node, name: str) -> None:
+    def __init__(self, node: Node, timeout: float) -> None:
+        self._node = node
+        self._timeout = timeout
+        self._buffer: TransformBuffer | None = None
+        self._listener: Any = None
+
+    def listen(self, purpose: str) -> None:
+        """
+        Start listening to TF, if that has not begun.
+
+        :param purpose: what it is needed for, a clause
+        :raises MissingDependencyError: tf2_ros is not installed
+        """
+        if self._buffer is not None:
+            return
         try:
             from tf2_ros import Buffer
             from tf2_ros import TransformListener
         except ImportError as error:
             raise MissingDependencyError(
-                f"the parameter 'support_frame' is '{name}' but tf2_ros cannot be imported "
-                f'({error}), so TF cannot be read; install it (ros-<distro>-tf2-ros-py), or leave '
-                "'support_frame' empty and set plane.camera_height and plane.tilt") from error
-        self.name = name
+                f'{purpose}, but tf2_ros cannot be imported ({error}), so TF cannot be read; '
+                'install it (ros-<distro>-tf2-ros-py)') from error
         self._buffer = Buffer()
-        self._listener = TransformListener(self._buffer, node)
+        self._listener = TransformListener(self._buffer, self._node)
 
     def close(self) -> None:
         """Stop listening."""
-        self._listener.unregister()
+        if self._listener is not None:
+            self._listener.unregister()
+        self._buffer = self._listener = None
 
-    def support(self, frame: Frame) -> SupportPlane:
+    def matrix(self, target: str, source: str, stamp_ns: int, purpose: str) -> np.ndarray:
         """
-        Return the plane at the frame's stamp.
+        Return what takes points of a frame to another at a stamp, (4, 4).
 
-        :raises InputError: TF does not connect the two frames, or the camera is below the plane
+        :param purpose: the parameter or topic that needs it, as messages name it
+        :raises InputError: TF does not know it then
         """
+        buffer = self._buffer  # another thread may close
+        if buffer is None:
+            raise InputError(f'TF is not listened to, which {purpose} needs; activate the node')
+        if stamp_ns == 0:
+            raise InputError(
+                f"pictures of '{source}' have no stamp (0), so TF does not tell where it is in "
+                f"'{target}' ({purpose}); set the stamps in the driver")
+        from tf2_ros import ExtrapolationException
         from tf2_ros import TransformException
 
         try:
-            found = self._buffer.lookup_transform(
-                frame.frame_id, self.name, Time(nanoseconds=frame.stamp_ns),
-                Duration(seconds=TIMEOUT)).transform
+            found = buffer.lookup_transform(
+                target, source, Time(nanoseconds=stamp_ns),
+                Duration(seconds=self._timeout)).transform
         except TransformException as error:
+            cure = (
+                'raise tf_timeout, or check that what publishes it has the clock of the camera '
+                '(use_sim_time)' if isinstance(error, ExtrapolationException) else
+                f'publish the transform that {purpose} needs')
             raise InputError(
-                f"TF does not tell where '{self.name}' (support_frame) is for the camera frame "
-                f"'{frame.frame_id}': {str(error).strip()}; publish the transform or leave "
-                "support_frame empty") from error
+                f"TF does not tell where '{source}' is in '{target}' ({purpose}) at the stamp of "
+                f"the picture ({' '.join(str(error).split())}); {cure}") from error
         q, t = found.rotation, found.translation
-        up = Rotation.from_quat([q.x, q.y, q.z, q.w]).as_matrix()[:, 2]
-        height = float(-up @ (t.x, t.y, t.z))
-        if height <= 0.0:
-            raise InputError(
-                f"the camera frame '{frame.frame_id}' is {-height:.2f} m below the plane z = 0 of "
-                f"'{self.name}' (support_frame); name the frame of the table or floor, z up")
-        return SupportPlane(up, height)
+        matrix = np.eye(4)
+        matrix[:3, :3] = Rotation.from_quat([q.x, q.y, q.z, q.w]).as_matrix()
+        matrix[:3, 3] = t.x, t.y, t.z
+        return matrix
+
+
+def in_world(frame: Frame, transforms: Transforms, target_frame: str) -> Frame:
+    """
+    Return a frame that knows where its camera was in the world, and so what is up.
+
+    :param target_frame: a TF frame, its z axis up
+    :raises InputError: TF does not know it at the frame's stamp
+    """
+    pose = transforms.matrix(target_frame, frame.frame_id, frame.stamp_ns, 'target_frame')
+    return replace(frame, world_from_camera=pose, world_id=target_frame, up=pose[2, :3])
+
+
+def support_at(frame: Frame, transforms: Transforms, support_frame: str) -> SupportPlane:
+    """
+    Return the plane z = 0 of a TF frame as a camera sees it.
+
+    :param support_frame: its z axis is up
+    :raises InputError: TF does not know it at the frame's stamp, or the camera is below the plane
+    """
+    pose = transforms.matrix(support_frame, frame.frame_id, frame.stamp_ns, 'support_frame')
+    up, height = pose[2, :3], float(pose[2, 3])
+    if height <= 0.0:
+        raise InputError(
+            f"the camera frame '{frame.frame_id}' is {-height:.2f} m below the plane z = 0 of "
+            f"'{support_frame}' (support_frame); name the frame of the table or floor, z up")
+    return SupportPlane(up, height)

@@ -2,14 +2,16 @@
 """The scene node's two workers: perception on every frame, reconstruction when there is time."""
 
 import traceback
+from collections import deque
 from collections.abc import Callable
+from collections.abc import Sequence
 from functools import partial
+from threading import Condition
 from threading import Event
 from threading import Lock
 from threading import Thread
 from time import monotonic
 
-import numpy as np
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
 from img2scene_ros.errors import Img2SceneError
@@ -17,12 +19,15 @@ from img2scene_ros.nodes.diagnostics import Problems
 from img2scene_ros.nodes.outputs import Output
 from img2scene_ros.nodes.pairing import Pair
 from img2scene_ros.nodes.pairing import Pairing
+from img2scene_ros.nodes.published import has_moved
+from img2scene_ros.nodes.published import published_poses
 from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.types import Frame
 from img2scene_ros.types import Scene
 from img2scene_ros.types import SceneObject
 
 IDLE = 0.2  # seconds between two checks whether to stop
+MOST_LOOKS = 1000  # as many pictures as `birth_sightings` may ask for
 
 
 class Meter:
@@ -54,6 +59,7 @@ class Workers:
 
     A worker survives whatever its work raises: it is reported, and the next frame is tried.
 
+    - is_enabled: False leaves pictures alone, except for a look; meshes are still finished
     - motion: metres and radians; smaller motions are not shown
     - republish_period: seconds after which also an unchanged scene is shown again
 
@@ -69,6 +75,7 @@ class Workers:
         problems: Problems,
         logger: RcutilsLogger,
     ) -> None:
+        self.is_enabled = True
         self.motion = (0.0, 0.0)
         self.republish_period = 0.0
         self._perceived, self._reconstructed, self._latency = Meter(), Meter(), Meter()
@@ -81,6 +88,9 @@ class Workers:
         self._shown: Scene | None = None
         self._shown_at = 0.0
         self._showing = Lock()
+        self._looking = 0  # looks under way
+        self._arrivals: deque[float] = deque(maxlen=MOST_LOOKS)  # of the latest pictures perceived
+        self._progress = Condition()  # a picture was perceived, or objects rebuilt
         self._stopping, self._new_work = Event(), Event()
         self._threads = [
             Thread(target=self._run, args=('perception', self._perceive), daemon=True),
@@ -94,6 +104,7 @@ class Workers:
     def stop(self) -> None:
         """Begin nothing new and show nothing more; what is under way ends later, unseen."""
         self._stopping.set()
+        self._tell_progress()
         with self._showing:  # waits for an output that is at work
             pass
 
@@ -106,6 +117,41 @@ class Workers:
         """Forget all objects, and show that there are none."""
         self._pipeline.clear()
         self._show()
+
+    def remember(self, objects: Sequence[SceneObject]) -> None:
+        """Show objects of another time, in the latest frame, in place of those known now."""
+        self._pipeline.remember(objects)
+        self._show()
+
+    def look(self, timeout: float) -> Scene | None:
+        """
+        Perceive some new pictures, also while disabled, and wait for the meshes of what is seen.
+
+        Call from a thread of its own.
+
+        :param timeout: seconds
+        :return: the scene; None when pictures or meshes did not come in time
+        """
+        called = monotonic()
+        with self._progress:
+            self._looking += 1
+            try:
+                has_looked = self._progress.wait_for(
+                    lambda: self._stopping.is_set() or self._has_looked(called), timeout)
+            finally:
+                self._looking -= 1
+        return self._pipeline.scene if has_looked and not self._stopping.is_set() else None
+
+    def _has_looked(self, since: float) -> bool:
+        """Tell whether enough pictures have come since, and what they show has its meshes."""
+        scene, looks = self._pipeline.scene, self._pipeline.options.birth_sightings
+        return (scene is not None
+                and sum(arrived >= since for arrived in list(self._arrivals)) >= looks
+                and all(item.is_final for item in scene.objects if item.state == 'visible'))
+
+    def _tell_progress(self) -> None:
+        with self._progress:
+            self._progress.notify_all()
 
     def measured(self) -> dict[str, float]:
         """Return rates and durations since the latest call, by name with unit."""
@@ -132,14 +178,19 @@ class Workers:
         pair = self._pairing.take(IDLE)
         if pair is None:
             return
+        if not self.is_enabled and not self._looking:
+            self._pairing.drop('disabled')
+            return
         frame = self._read(pair)
         if frame is None:
             return
         started = monotonic()
-        self._pipeline.perceive(frame)
+        self._pipeline.perceive(frame, is_streamed=True)
         self._perceived.add(monotonic() - started)
         self._show()
         self._latency.add(monotonic() - pair.arrived)
+        self._arrivals.append(pair.arrived)
+        self._tell_progress()
         self._new_work.set()
         self._problems.solved('perception')
 
@@ -157,6 +208,7 @@ class Workers:
             self._reconstructed.add(
                 monotonic() - started, self._pipeline.rebuilt - before)
             self._show()
+            self._tell_progress()
             self._problems.solved('reconstruction')
 
     def _show(self) -> None:
@@ -189,26 +241,25 @@ class Workers:
 
 def differs(old: Scene | None, new: Scene, distance: float, angle: float) -> bool:
     """
-    Tell whether a scene differs noticeably from another.
+    Tell whether a scene differs noticeably from another, in the frame they are published in.
 
     :param distance: metres an object has moved
     :param angle: radians an object has turned
     """
-    if (old is None or old.frame.frame_id != new.frame.frame_id
-            or len(old.objects) != len(new.objects)):
+    if (old is None or len(old.objects) != len(new.objects)
+            or old.frame.frame_id != new.frame.frame_id
+            or old.frame.world_id != new.frame.world_id):
         return True
+    before, after = published_poses(old), published_poses(new)
     return any(
-        _object_differs(before, after, distance, angle)
-        for before, after in zip(old.objects, new.objects))
+        _looks_different(one, other) or has_moved(before[one.id], after[other.id], distance, angle)
+        for one, other in zip(old.objects, new.objects))
 
 
-def _object_differs(
-    old: SceneObject, new: SceneObject, distance: float, angle: float,
-) -> bool:
-    cosine = (np.trace(old.rotation.T @ new.rotation) - 1.0) / 2.0
+def _looks_different(old: SceneObject, new: SceneObject) -> bool:
     return (
         old.id != new.id
         or old.detection.label != new.detection.label
         or old.model is not new.model
-        or bool(np.linalg.norm(new.position - old.position) > distance)
-        or bool(np.arccos(np.clip(cosine, -1.0, 1.0)) > angle))
+        or old.state != new.state
+        or old.is_stale != new.is_stale)

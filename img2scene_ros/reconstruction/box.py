@@ -2,7 +2,9 @@
 """The proxy: a closed box of an object's size at its place, shown until there is a mesh."""
 
 from dataclasses import dataclass
+from functools import cache
 
+import cv2
 import numpy as np
 import trimesh
 
@@ -27,20 +29,26 @@ class BoxReconstructor:
     def reconstruct(self, sighting: Sighting) -> ObjectModel:
         """Build the box, in the mean colour of the object's pixels."""
         placement = sighting.placement
-        box = trimesh.creation.box(np.maximum(placement.size, 1e-3))
-        color = _mean_color(sighting)
+        vertices, faces = _cube()
         return ObjectModel(
-            box.vertices.astype(np.float32), box.faces.astype(np.int32),
-            np.tile(color, (len(box.vertices), 1)), placement.position, placement.rotation, 'box')
+            vertices * np.maximum(placement.size, 1e-3).astype(np.float32), faces,
+            np.tile(_mean_color(sighting), (len(vertices), 1)), placement.position,
+            placement.rotation, 'box')
+
+
+@cache
+def _cube() -> tuple[np.ndarray, np.ndarray]:
+    """Return the vertices, (8, 3) float32, and the faces, (12, 3) int32, of a box of size 1."""
+    cube = trimesh.creation.box()
+    return cube.vertices.astype(np.float32), cube.faces.astype(np.int32)
 
 
 def _mean_color(sighting: Sighting) -> np.ndarray:
     color, mask = sighting.frame.color, sighting.detection.mask
-    if mask is None:
-        xmin, ymin, xmax, ymax = np.round(sighting.detection.bbox).astype(int)
-        return color[ymin:max(ymax, ymin + 1), xmin:max(xmax, xmin + 1)].reshape(-1, 3).mean(
-            axis=0).astype(np.uint8)
-    return color[mask].mean(axis=0).astype(np.uint8)
+    xmin, ymin, xmax, ymax = np.round(sighting.detection.bbox).astype(int)
+    box = np.s_[ymin:max(ymax, ymin + 1), xmin:max(xmax, xmin + 1)]
+    inside = None if mask is None or not mask[box].any() else mask[box].view(np.uint8)
+    return np.array(cv2.mean(color[box], inside)[:3]).astype(np.uint8)
 
 
 BACKEND = BoxReconstructor

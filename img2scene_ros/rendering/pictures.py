@@ -39,15 +39,16 @@ def draw_overlay(scene: Scene) -> np.ndarray:
     :return: (H, W, 3) uint8, RGB
     """
     picture = scene.frame.color.copy()
-    for item in scene.objects:
+    objects = [item for item in scene.objects if item.state != 'out_of_view']
+    for item in objects:
         if item.detection.mask is not None:
             mask = _resized(item.detection.mask, scene.frame.shape)
             _draw_mask(picture, mask, color_of(item.id))
     taken: list[tuple[int, int, int, int]] = []
-    for item in scene.objects:
+    for item in objects:
         corners = np.rint(item.detection.bbox).astype(int).tolist()
         cv2.rectangle(picture, corners[:2], corners[2:], color_of(item.id), 1, cv2.LINE_AA)
-    for item in scene.objects:
+    for item in objects:
         _draw_label(picture, item, taken)
     return picture
 

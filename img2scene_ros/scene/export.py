@@ -46,8 +46,10 @@ from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.rendering.pictures import draw_overlay
 from img2scene_ros.rendering.pictures import draw_scene
+from img2scene_ros.types import Frame
 from img2scene_ros.types import Scene
 from img2scene_ros.types import SceneObject
+from img2scene_ros.types import depth_coverage
 
 # What is in an export; the file that names the others is first.
 ENTRIES = ('objects.json', 'scene.glb', 'scene.png', 'overlay.png', 'meshes', 'collision')
@@ -158,18 +160,18 @@ def _write(folder: Path, scene: Scene, options: ExportOptions) -> None:
     (folder / 'collision').mkdir()
     kept, summaries = [], []
     for item in scene.objects:
-        written = attempt(_object_files, item, options)
+        written = attempt(_object_files, item, scene.frame, options)
         if isinstance(written, Img2SceneError):
             log.warning('%s is not exported: %s', file_stem(item), written)
             continue
-        files, summary = written
+        files, entry = written
         for name, content in files.items():
             (folder / name).write_bytes(content)
         kept.append(item)
-        summaries.append(summary)
+        summaries.append(entry)
     scene = replace(scene, objects=tuple(kept))
     (folder / 'scene.glb').write_bytes(_scene_glb(scene))
-    (folder / 'objects.json').write_text(json.dumps(_summary(scene, summaries), indent=2) + '\n')
+    (folder / 'objects.json').write_text(json.dumps(summary(scene, summaries), indent=2) + '\n')
     (folder / 'overlay.png').write_bytes(_png(draw_overlay(scene)))
     picture = attempt(draw_scene, scene)
     if isinstance(picture, Img2SceneError):
@@ -179,7 +181,7 @@ def _write(folder: Path, scene: Scene, options: ExportOptions) -> None:
 
 
 def _object_files(
-    item: SceneObject, options: ExportOptions,
+    item: SceneObject, frame: Frame, options: ExportOptions,
 ) -> tuple[dict[str, bytes], dict[str, Any]]:
     """Return an object's files by their place in the export, and its entry in objects.json."""
     stem = file_stem(item)
@@ -189,7 +191,7 @@ def _object_files(
     names = [f'collision/{stem}.stl'] if len(parts) == 1 else [
         f'collision/{stem}_{number}.stl' for number in range(1, len(parts) + 1)]
     files |= {name: part.export(file_type='stl') for name, part in zip(names, parts)}
-    return files, _object_summary(item) | {
+    return files, _object_summary(item, frame) | {
         'mesh': f'meshes/{stem}.{options.formats[0]}', 'collision': names}
 
 
@@ -218,20 +220,36 @@ def _fit(item: SceneObject) -> dict[str, Any]:
                     'depth_residual_m': fit.depth_residual and round(fit.depth_residual, 5)}}
 
 
-def _summary(scene: Scene, objects: list[dict[str, Any]]) -> dict[str, Any]:
+def summary(scene: Scene, objects: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    """
+    Return what objects.json holds.
+
+    :param objects: the objects' entries; None makes them, without the names of files
+    """
+    if objects is None:
+        objects = [_object_summary(item, scene.frame) for item in scene.objects]
     return {
         'frame_id': scene.frame.frame_id,
         'stamp': scene.frame.stamp_ns * 1e-9,
+        **_world(scene.frame),
         'objects': objects,
         'notes': list(scene.notes),
         'timing_s': {stage: round(seconds, 4) for stage, seconds in scene.timing.items()},
     }
 
 
-def _object_summary(item: SceneObject) -> dict[str, Any]:
+def _world(frame: Frame) -> dict[str, Any]:
+    """Return where the camera is in the world; nothing where that is not known."""
+    if frame.world_from_camera is None or not frame.world_id:
+        return {}
+    return {'world': {'frame_id': frame.world_id,
+                      'from_camera': np.asarray(frame.world_from_camera, float).tolist()}}
+
+
+def _object_summary(item: SceneObject, frame: Frame) -> dict[str, Any]:
     import trimesh
 
-    model = item.model
+    model, coverage = item.model, depth_coverage(frame, item.detection)
     mesh = trimesh.Trimesh(model.vertices, model.faces, process=False)
     return {
         'id': item.id,
@@ -245,9 +263,12 @@ def _object_summary(item: SceneObject) -> dict[str, Any]:
         'size_m': np.round(model.size.astype(float), 5).tolist(),
         'position_std_m': np.round(item.position_std, 5).tolist(),
         'depth_source': item.depth_source,
+        'depth_coverage': None if coverage is None else round(coverage, 3),
         'reconstructor': model.reconstructor,
         'triangles': len(model.faces),
         'watertight': bool(mesh.is_watertight),
+        'note': item.note,
+        'state': item.state,
     } | _fit(item)
 
 

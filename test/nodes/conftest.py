@@ -9,10 +9,12 @@ import pytest
 from harness import GEOMETRIC
 from harness import NodeProcess
 from harness import Robot
+from interface_packages import make_importable
 
 from img2scene_ros.nodes.demo_nodes import free_domain
 
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+make_importable()
 
 
 @pytest.fixture(scope='module')

@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 from time import monotonic
+from time import time_ns
 from typing import Any
 
 import cv2
@@ -38,6 +40,7 @@ from img2scene_ros.types import Frame
 
 TIMEOUT = 90.0  # seconds; only a failing test waits so long
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+QUEUED = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 TRANSITIONS = {'configure': 1, 'cleanup': 2, 'activate': 3, 'deactivate': 4}
 
 
@@ -109,9 +112,26 @@ class Robot:
         self.node = rclpy.create_node('robot', context=self._context)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
-        self.subscribe(MarkerArray, f'{scene}/markers', self.markers.append)
+        self._shown: dict[tuple[str, int], Marker] = {}
+        self.node.create_subscription(MarkerArray, f'{scene}/markers', self._on_markers, QUEUED)
         self.node.create_subscription(
             DiagnosticArray, '/diagnostics', self.diagnostics.append, 10)
+
+    def _on_markers(self, message: MarkerArray) -> None:
+        """Note all that is shown now, as of the message's stamp, after what it deletes."""
+        deleted = []
+        for marker in message.markers:
+            name = marker.ns, marker.id
+            if marker.action == Marker.ADD:
+                self._shown[name] = marker
+                continue
+            deleted.append(marker)
+            for gone in list(self._shown) if marker.action == Marker.DELETEALL else [name]:
+                self._shown.pop(gone, None)
+        for name, marker in self._shown.items():
+            self._shown[name] = copy(marker)  # those of before stay
+            self._shown[name].header = message.markers[-1].header
+        self.markers.append(MarkerArray(markers=[*deleted, *self._shown.values()]))
 
     def close(self) -> None:
         self._executor.remove_node(self.node)
@@ -177,7 +197,8 @@ class FakeCamera:
     def __init__(self, robot: Robot, frame: Frame, qos: Any = 1, depth: bool = True) -> None:
         self._node = robot.node
         self.frame = frame
-        self.stamp_ns = 1_000_000_000_000
+        self.stamp_ns = time_ns()  # of the latest
+        self.behind_ns = 0  # by which stamps are older than they should be
         self.image = self._node.create_publisher(Image, 'image', qos)
         self.info = self._node.create_publisher(CameraInfo, 'camera_info', qos)
         self.depth = self._node.create_publisher(Image, 'depth', qos) if depth else None
@@ -193,7 +214,7 @@ class FakeCamera:
     ) -> None:
         """Publish a frame whose messages are changed first."""
         frame = frame or self.frame
-        self.stamp_ns += 100_000_000
+        self.stamp_ns = time_ns() - self.behind_ns
         headers = [header_of(frame.frame_id, self.stamp_ns) for _ in range(3)]
         messages = (
             image_from_color(headers[0], frame.color),

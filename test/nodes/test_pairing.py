@@ -13,32 +13,32 @@ def taken(pairing: Pairing) -> tuple | None:
 
 def test_pairs_equal_stamps_in_either_order() -> None:
     pairing = Pairing(0.01)
-    pairing.add_color(1.0, 'color 1', False)
+    pairing.add_color(1.0, 'color 1', ('depth',))
     assert taken(pairing) is None
-    pairing.add_depth(1.0, 'depth 1')
+    pairing.add('depth', 1.0, 'depth 1')
     assert taken(pairing) == ('color 1', 'depth 1')
-    pairing.add_depth(2.0, 'depth 2')
+    pairing.add('depth', 2.0, 'depth 2')
     assert taken(pairing) is None
-    pairing.add_color(2.0, 'color 2', False)
+    pairing.add_color(2.0, 'color 2', ('depth',))
     assert taken(pairing) == ('color 2', 'depth 2')
     assert taken(pairing) is None
 
 
 def test_pairs_nearest_stamps_within_tolerance() -> None:
     pairing = Pairing(0.02)
-    pairing.add_depth(0.975, 'too early')
-    pairing.add_depth(0.985, 'near')
-    pairing.add_depth(1.005, 'nearest')
-    pairing.add_depth(1.025, 'too late')
-    pairing.add_color(1.0, 'color', False)
+    pairing.add('depth', 0.975, 'too early')
+    pairing.add('depth', 0.985, 'near')
+    pairing.add('depth', 1.005, 'nearest')
+    pairing.add('depth', 1.025, 'too late')
+    pairing.add_color(1.0, 'color', ('depth',))
     assert taken(pairing) == ('color', 'nearest')
 
 
 def test_does_not_pair_beyond_tolerance() -> None:
     pairing = Pairing(0.02)
     for i in range(5):
-        pairing.add_color(i * 0.1, i, False)
-        pairing.add_depth(i * 0.1 + 0.05, i)
+        pairing.add_color(i * 0.1, i, ('depth',))
+        pairing.add('depth', i * 0.1 + 0.05, i)
     assert taken(pairing) is None
     assert pairing.unpaired_in_a_row == 5
 
@@ -47,9 +47,9 @@ def test_depth_may_come_some_pictures_late() -> None:
     pairing = Pairing(0.01)
     pairs = []
     for i in range(20):
-        pairing.add_color(i / 30, f'color {i}', False)
+        pairing.add_color(i / 30, f'color {i}', ('depth',))
         if i >= 4:
-            pairing.add_depth((i - 4) / 30, f'depth {i - 4}')
+            pairing.add('depth', (i - 4) / 30, f'depth {i - 4}')
         pairs.append(taken(pairing))
     assert pairs[4:] == [(f'color {i}', f'depth {i}') for i in range(16)]
 
@@ -57,66 +57,80 @@ def test_depth_may_come_some_pictures_late() -> None:
 def test_color_may_come_some_depth_images_late() -> None:
     pairing = Pairing(0.01)
     for i in range(5):
-        pairing.add_depth(i / 30, f'depth {i}')
-    pairing.add_color(1 / 30, 'color 1', False)
+        pairing.add('depth', i / 30, f'depth {i}')
+    pairing.add_color(1 / 30, 'color 1', ('depth',))
     assert taken(pairing) == ('color 1', 'depth 1')
-    pairing.add_color(4 / 30, 'color 4', False)
+    pairing.add_color(4 / 30, 'color 4', ('depth',))
     assert taken(pairing) == ('color 4', 'depth 4')
 
 
 def test_keeps_only_the_newest_pair_and_counts_the_others() -> None:
     pairing = Pairing(0.01)
     for i in range(3):
-        pairing.add_color(float(i), f'color {i}', False)
-        pairing.add_depth(float(i), f'depth {i}')
+        pairing.add_color(float(i), f'color {i}', ('depth',))
+        pairing.add('depth', float(i), f'depth {i}')
     assert taken(pairing) == ('color 2', 'depth 2')
     assert pairing.dropped['busy with an earlier picture'] == 2
 
 
 def test_stamps_that_jump_back_go_on_at_once() -> None:
     pairing = Pairing(0.01)
-    pairing.add_depth(100.0, 'old depth')
+    pairing.add('depth', 100.0, 'old depth')
     for i in range(3):
-        pairing.add_color(100.5 + i, 'old color', False)
-    pairing.add_color(1.0, 'new color', False)
-    pairing.add_depth(1.0, 'new depth')
+        pairing.add_color(100.5 + i, 'old color', ('depth',))
+    pairing.add_color(1.0, 'new color', ('depth',))
+    pairing.add('depth', 1.0, 'new depth')
     assert taken(pairing) == ('new color', 'new depth')
 
 
 def test_memory_is_bounded_and_losses_are_counted() -> None:
     pairing = Pairing(0.01, waiting=10)
     for i in range(1000):
-        pairing.add_color(float(i), bytearray(1), False)
-    assert pairing.dropped['no depth image fits'] == 990
-    pairing.add_depth(5.0, 'the partner of one that is gone')
+        pairing.add_color(float(i), bytearray(1), ('depth',))
+    assert pairing.dropped['no depth image or mask fits'] == 990
+    pairing.add('depth', 5.0, 'the partner of one that is gone')
     assert taken(pairing) is None
 
 
 def test_works_on_color_alone() -> None:
     pairing = Pairing(0.01)
-    pairing.add_color(1.0, 'color', True)
+    pairing.add_color(1.0, 'color', ())
     pair = pairing.take(0.0)
     assert pair == Pair('color', None, pair.arrived)
 
 
+def test_waits_for_the_mask_too() -> None:
+    pairing = Pairing(0.01)
+    pairing.add_color(1.0, 'color', ('depth', 'mask'))
+    pairing.add('depth', 1.0, 'depth')
+    assert taken(pairing) is None
+    pairing.add('mask', 1.005, 'mask')
+    pair = pairing.take(0.0)
+    assert pair == Pair('color', 'depth', pair.arrived, 'mask')
+    pairing.add_color(2.0, 'later color', ('depth', 'mask'))
+    pairing.add('depth', 2.0, 'later depth')
+    pairing.wait_only_for(('depth',))
+    assert taken(pairing) == ('later color', 'later depth')
+
+
 def test_the_newest_waiting_picture_is_released() -> None:
     pairing = Pairing(0.01)
-    pairing.release()
+    pairing.wait_only_for(())
     assert taken(pairing) is None
-    pairing.add_color(1.0, 'color 1', False)
-    pairing.add_color(2.0, 'color 2', False)
-    pairing.release()
+    pairing.add_color(1.0, 'color 1', ('depth',))
+    pairing.add_color(2.0, 'color 2', ('depth',))
+    pairing.wait_only_for(())
     assert taken(pairing) == ('color 2', None)
-    assert pairing.dropped['no depth image fits'] == 1
-    pairing.release()
+    assert pairing.dropped['no depth image or mask fits'] == 1
+    pairing.wait_only_for(())
     assert taken(pairing) is None
 
 
 def test_clear_forgets_messages() -> None:
     pairing = Pairing(0.01)
-    pairing.add_color(1.0, 'color', True)
-    pairing.add_depth(2.0, 'depth')
+    pairing.add_color(1.0, 'color', ())
+    pairing.add('depth', 2.0, 'depth')
     pairing.clear()
     assert taken(pairing) is None
-    pairing.add_color(2.0, 'color', False)
+    pairing.add_color(2.0, 'color', ('depth',))
     assert taken(pairing) is None

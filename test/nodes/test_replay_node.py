@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from harness import NodeProcess
 from harness import Robot
+from rclpy.qos import ReliabilityPolicy
 from recorded_bags import plain_frame
 from recorded_bags import write_bag
+from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import Image
 
@@ -82,6 +84,39 @@ def test_loops_over_pictures_without_depth(robot: Robot, tmp_path: Path) -> None
     assert all(after == turns[before] for before, after in zip(values, values[1:]))
     assert received['camera_info'][0].k[0] == pytest.approx(20), 'half of 40 pixels at 45 degrees'
     assert not received['depth']
+
+
+def test_tells_late_viewers_where_the_optical_frame_is(
+    robot: Robot, frames_folder: Path, tmp_path: Path,
+) -> None:
+    """What is ahead of the camera is along x of the body frame, what is below it along -z."""
+    messages = pytest.importorskip('tf2_msgs.msg', reason='tf2_msgs comes with ROS, not with pip')
+    replay = NodeProcess(
+        'replay_node', robot.domain, tmp_path, '-p', f'folder:={frames_folder / "ycb_3"}',
+        '-p', 'frame_id:=lens', '-p', 'body_frame:=body')
+    robot.spin_until(lambda: 'playing' in replay.log, 'it plays')
+    received = []
+    robot.subscribe(messages.TFMessage, '/tf_static', received.append)
+    robot.spin_until(lambda: received, 'the transform arrives')
+    assert replay.stop() == 0
+    transform, = received[0].transforms
+    assert (transform.header.frame_id, transform.child_frame_id) == ('body', 'lens')
+    q = transform.transform.rotation
+    turned = Rotation.from_quat([q.x, q.y, q.z, q.w]).apply([[0, 0, 1], [0, 1, 0]])
+    np.testing.assert_allclose(turned, [[1, 0, 0], [0, 0, -1]], atol=1e-9)
+
+
+def test_quality_of_service_can_be_overridden(
+    robot: Robot, frames_folder: Path, tmp_path: Path,
+) -> None:
+    replay = NodeProcess(
+        'replay_node', robot.domain, tmp_path, '-p', f'folder:={frames_folder / "ycb_3"}',
+        '-r', 'image:=best', '-p', 'qos_overrides./best.publisher.reliability:=best_effort')
+    robot.spin_until(
+        lambda: robot.node.get_publishers_info_by_topic('/best'), 'it publishes pictures')
+    profile = robot.node.get_publishers_info_by_topic('/best')[0].qos_profile
+    assert profile.reliability == ReliabilityPolicy.BEST_EFFORT
+    assert replay.stop() == 0 and not replay.complaints()
 
 
 @pytest.mark.parametrize('arguments, sentence', [

@@ -173,11 +173,11 @@ def test_the_node_answers_while_it_loads(robot: Robot, site: Path, tmp_path: Pat
     node = NodeProcess('scene_node', robot.domain, tmp_path, *GEOMETRIC, '-p', 'detector:=loading')
     robot.spin_until((site / 'loading.begun').exists, 'it loads')
     assert robot.diagnosis() == 'configuring' and robot.state == 'configuring'
-    assert 'forget_after' in robot.set_parameter('forget_after', 3), 'the models would not know'
+    assert 'forget_after' in robot.set_parameter('forget_after', 3.0), 'the models would not know'
     assert not robot.change_state('activate'), 'impossible now'
     (site / 'loading.go').touch()
     robot.spin_until(lambda: robot.state == 'active', 'it is loaded')
-    assert robot.set_parameter('forget_after', 3) == ''
+    assert robot.set_parameter('forget_after', 3.0) == ''
     assert node.stop() == 0
 
 

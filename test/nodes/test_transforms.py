@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The plane that TF knows; tf2_ros, which pip does not have, is stood in for by its interface."""
+"""What TF knows; tf2_ros, which pip does not have, is stood in for where it is not installed."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
-from geometry_msgs.msg import Quaternion
+import small_tf2
 from geometry_msgs.msg import TransformStamped
-from geometry_msgs.msg import Vector3
 from harness import GEOMETRIC
+from harness import FakeCamera
 from harness import NodeProcess
 from harness import Robot
-from rclpy.duration import Duration
+from harness import half_size
+from harness import stamp_of
 from rclpy.time import Time
 from scipy.spatial.transform import Rotation
 
@@ -21,115 +23,178 @@ from img2scene_ros.camera import Camera
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.nodes.demo_nodes import free_domain
-from img2scene_ros.nodes.transforms import SupportFrame
+from img2scene_ros.nodes.transforms import Transforms
+from img2scene_ros.nodes.transforms import in_world
+from img2scene_ros.nodes.transforms import support_at
 from img2scene_ros.types import Frame
 
+STAMP = 12_345_678_901
 FRAME = Frame(np.zeros((48, 64, 3), np.uint8), Camera(64, 48, 60.0, 60.0, 31.5, 23.5),
-              stamp_ns=12_345_678_901, frame_id='optical')
+              stamp_ns=STAMP, frame_id='optical')
+EYE = np.array([0.3, -1.0, 0.7])  # of the camera in the table's frame
+# Looks along the table's y, 30 degrees down.
+DOWN = Rotation.from_euler('x', -90 - 30, degrees=True)
 
 
-class TransformException(Exception):
-    """As tf2_ros has it."""
-
-
-class Buffer:
-    """Knows one transform at one stamp, as tf2_ros.Buffer would after it was received."""
-
-    known: TransformStamped
-
-    def lookup_transform(
-        self, target_frame: str, source_frame: str, time: Time, timeout: Duration,
-    ) -> TransformStamped:
-        """Return what takes points of the source frame to the target frame."""
-        assert 0 < timeout.nanoseconds < 1e9, 'it waits, but not for long'
-        if (target_frame, source_frame) != (
-                self.known.header.frame_id, self.known.child_frame_id):
-            raise TransformException(f'"{source_frame}" passed to lookupTransform does not exist')
-        assert time.nanoseconds == FRAME.stamp_ns
-        return self.known
-
-
-class TransformListener:
-    """Listens to nothing."""
-
-    def __init__(self, buffer: Buffer, node: object) -> None:
-        self.is_listening = True
-
-    def unregister(self) -> None:
-        """Stop."""
-        self.is_listening = False
-
-
-def transform(rotation: Rotation, translation: np.ndarray) -> TransformStamped:
-    """Return the pose of the table in the camera's frame as TF holds it."""
-    message = TransformStamped(child_frame_id='table')
-    message.header.frame_id = 'optical'
-    x, y, z, w = rotation.as_quat()
-    message.transform.rotation = Quaternion(x=x, y=y, z=z, w=w)
-    x, y, z = map(float, translation)
-    message.transform.translation = Vector3(x=x, y=y, z=z)
+def pose(
+    rotation: Rotation, place: np.ndarray, stamp: int = STAMP, parent: str = 'table',
+    child: str = 'optical',
+) -> TransformStamped:
+    """Return the pose of a child frame in its parent as TF holds it."""
+    message = TransformStamped(child_frame_id=child)
+    message.header.frame_id = parent
+    message.header.stamp = Time(nanoseconds=stamp).to_msg()
+    q, t = message.transform.rotation, message.transform.translation
+    q.x, q.y, q.z, q.w = map(float, rotation.as_quat())
+    t.x, t.y, t.z = map(float, place)
     return message
 
 
-@pytest.fixture
-def tf2(monkeypatch: pytest.MonkeyPatch) -> type[Buffer]:
-    """Put the stand-in where tf2_ros would be, and return its buffer."""
-    module = ModuleType('tf2_ros')
-    module.Buffer, module.TransformListener = Buffer, TransformListener
-    module.TransformException = TransformException
-    monkeypatch.setitem(sys.modules, 'tf2_ros', module)
-    return Buffer
+def real_tf2() -> ModuleType | None:
+    try:
+        import tf2_ros
+    except ImportError:
+        return None
+    return tf2_ros
+
+
+@pytest.fixture(params=['real', 'small'])
+def transforms(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Transforms]:
+    """Return one that has begun to listen, to tf2 where that is installed, and to a small one."""
+    tf2 = real_tf2() if request.param == 'real' else small_tf2
+    if tf2 is None:
+        pytest.skip('tf2_ros is not installed')
+    monkeypatch.setitem(sys.modules, 'tf2_ros', tf2)
+    if tf2 is not small_tf2:  # whose listener wants a node
+        monkeypatch.setattr(tf2, 'TransformListener', small_tf2.TransformListener)
+    transforms = Transforms(None, 0.1)
+    transforms.listen('this test needs TF')
+    yield transforms
+    transforms.close()
+
+
+def receive(transforms: Transforms, *messages: TransformStamped) -> None:
+    for message in messages:
+        transforms._buffer.set_transform(message, 'test')
 
 
 @pytest.mark.parametrize('turn', [0, 70, 200])
-def test_the_plane_is_that_of_the_frame(tf2: type[Buffer], turn: float) -> None:
+def test_frame_knows_its_world_and_what_is_up(transforms: Transforms, turn: float) -> None:
     """A camera 0.7 m above the table, looking 30 degrees down, wherever the table's x points."""
-    table_in_camera = Rotation.from_euler('x', 90 + 30, degrees=True) * Rotation.from_euler(
-        'z', turn, degrees=True)
-    eye = np.array([0.3, -1.0, 0.7])  # of the camera in the table's frame
-    tf2.known = transform(table_in_camera, -table_in_camera.apply(eye))
-    support = SupportFrame(None, 'table').support(FRAME)
+    rotation = Rotation.from_euler('z', turn, degrees=True) * DOWN
+    receive(transforms, pose(rotation, EYE))
+    frame = in_world(FRAME, transforms, 'table')
+    assert frame.world_id == 'table'
     # The optical axis goes down by half its length.
-    assert support.normal == pytest.approx((0, -np.cos(np.pi / 6), -0.5), abs=1e-9)
-    on_table = table_in_camera.apply(np.array([[0.2, 0.4, 0.0], [0.2, 0.4, 0.1]]) - eye)
+    assert frame.up == pytest.approx((0, -np.cos(np.pi / 6), -0.5), abs=1e-9)
+    seen = np.array([0.1, 0.2, 1.5, 1.0])
+    assert (frame.world_from_camera @ seen)[:3] == pytest.approx(rotation.apply(seen[:3]) + EYE)
+
+
+@pytest.mark.parametrize('turn', [0, 70, 200])
+def test_the_plane_is_that_of_the_frame(transforms: Transforms, turn: float) -> None:
+    rotation = Rotation.from_euler('z', turn, degrees=True) * DOWN
+    receive(transforms, pose(rotation, EYE))
+    support = support_at(FRAME, transforms, 'table')
+    on_table = rotation.inv().apply(np.array([[0.2, 0.4, 0.0], [0.2, 0.4, 0.1]]) - EYE)
     assert support.height(on_table) == pytest.approx((0.0, 0.1), abs=1e-9)
     assert support.hull is None
 
 
-def test_what_tf_lacks_is_one_clear_sentence(tf2: type[Buffer]) -> None:
-    """Frames that are not connected, and a plane above the camera."""
-    tf2.known = transform(Rotation.from_euler('x', 120, degrees=True), (0, 0, 1))
-    with pytest.raises(InputError, match="'floor'.*support_frame.*'optical'"):
-        SupportFrame(None, 'floor').support(FRAME)
-    tf2.known = transform(Rotation.from_euler('x', 90, degrees=True), (0, -0.4, 1))
+def test_the_pose_is_that_of_the_pictures_stamp(transforms: Transforms) -> None:
+    """A camera that moves 1 m and turns by 20 degrees in a second was half-way in its middle."""
+    receive(transforms, pose(DOWN, EYE, STAMP - 500_000_000),
+            pose(Rotation.from_euler('z', 20, degrees=True) * DOWN, EYE + (1, 0, 0),
+                 STAMP + 500_000_000))
+    found = in_world(FRAME, transforms, 'table').world_from_camera
+    assert found[:3, 3] == pytest.approx(EYE + (0.5, 0, 0), abs=1e-6)
+    half = Rotation.from_euler('z', 10, degrees=True) * DOWN
+    assert (Rotation.from_matrix(found[:3, :3]).inv() * half).magnitude() < 1e-6
+
+
+def test_what_tf_lacks_is_one_clear_sentence(transforms: Transforms) -> None:
+    receive(transforms, pose(DOWN, EYE), pose(DOWN, EYE, parent='elsewhere', child='thing'))
+    for ask, parameter, name in (
+            (in_world, 'target_frame', 'nowhere'), (in_world, 'target_frame', 'elsewhere'),
+            (support_at, 'support_frame', 'floor')):
+        with pytest.raises(InputError, match=f"'optical'.*'{name}'.*{parameter}") as caught:
+            ask(FRAME, transforms, name)
+        assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('off', [-10 ** 9, 10 ** 9])
+def test_a_transform_of_another_time_is_not_taken(transforms: Transforms, off: int) -> None:
+    receive(transforms, pose(DOWN, EYE, STAMP + off), pose(DOWN, EYE, STAMP + 2 * off))
+    with pytest.raises(InputError, match='target_frame.*tf_timeout'):
+        in_world(FRAME, transforms, 'table')
+
+
+def test_picture_without_a_stamp_is_not_placed_at_the_latest_pose(transforms: Transforms) -> None:
+    receive(transforms, pose(DOWN, EYE))
+    with pytest.raises(InputError, match="'optical'.*stamp.*target_frame"):
+        in_world(Frame(FRAME.color, FRAME.camera, frame_id='optical'), transforms, 'table')
+
+
+def test_plane_above_the_camera_is_one_clear_sentence(transforms: Transforms) -> None:
+    receive(transforms, pose(DOWN, (0, 0, -0.4)))
     with pytest.raises(InputError, match="'optical'.*0.40 m.*'table'"):
-        SupportFrame(None, 'table').support(FRAME)
+        support_at(FRAME, transforms, 'table')
 
 
-def test_it_stops_listening(tf2: type[Buffer]) -> None:
+def test_it_stops_listening(transforms: Transforms) -> None:
     """A node that is deactivated receives no transforms."""
-    support_frame = SupportFrame(None, 'table')
-    listener = support_frame._listener
-    support_frame.close()
+    listener = transforms._listener
+    transforms.close()
     assert not listener.is_listening
+    with pytest.raises(InputError, match='activate'):
+        in_world(FRAME, transforms, 'table')
 
 
+@pytest.mark.parametrize('parameter', ['support_frame', 'target_frame'])
 def test_without_tf2_ros_the_node_says_what_to_do(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, parameter: str,
 ) -> None:
     """The node is not activated, and is when the parameter is fixed."""
-    monkeypatch.setitem(sys.modules, 'tf2_ros', None)
-    with pytest.raises(MissingDependencyError, match='support_frame.*tf2_ros'):
-        SupportFrame(None, 'table')
-    monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / 'tf2_ros.py').write_text("raise ImportError('there is no TF here')")
-    monkeypatch.setenv('PYTHONPATH', str(tmp_path))
+    monkeypatch.setitem(sys.modules, 'tf2_ros', None)
+    with pytest.raises(MissingDependencyError, match='tf2_ros'):
+        Transforms(None, 0.1).listen('this test needs TF')
+    monkeypatch.setenv('PYTHONPATH', str(tmp_path), prepend=':')
     robot = Robot(free_domain())
     node = NodeProcess(
-        'scene_node', robot.domain, tmp_path, *GEOMETRIC, '-p', 'support_frame:=table')
+        'scene_node', robot.domain, tmp_path, *GEOMETRIC, '-p', f'{parameter}:=table')
     robot.spin_until(lambda: 'tf2_ros cannot be imported' in robot.diagnosis(), 'it complains')
+    assert parameter in robot.diagnosis()
     assert len(node.complaints()) == 1 and robot.state == 'inactive'
-    assert robot.change_state('cleanup') and not robot.set_parameter('support_frame', '')
+    assert robot.change_state('cleanup') and not robot.set_parameter(parameter, '')
     assert robot.change_state('configure') and robot.change_state('activate')
     assert node.stop() == 0
+    robot.close()
+
+
+def test_pictures_without_their_transform_are_skipped_and_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, recorded,
+) -> None:
+    """The node goes on as soon as TF knows the camera; meanwhile it answers all the same."""
+    (tmp_path / 'tf2_ros.py').write_text(Path(small_tf2.__file__).read_text())
+    monkeypatch.setenv('PYTHONPATH', str(tmp_path), prepend=':')
+    robot = Robot(free_domain())
+    camera = FakeCamera(robot, half_size(recorded('table_mustard_bottle')))
+    node = NodeProcess(
+        'scene_node', robot.domain, tmp_path, *GEOMETRIC, '-p', 'target_frame:=map',
+        '-p', 'tf_timeout:=0.5')
+    robot.spin_until(lambda: 'target_frame' in robot.diagnosis(), 'it complains', camera.send)
+    assert len(node.complaints()) == 1 and not any(map(stamp_of, robot.markers))
+    tf = robot.node.create_publisher(TransformStamped, '/tf', 10)
+
+    def send() -> None:
+        camera.send()
+        tf.publish(pose(DOWN, EYE, camera.stamp_ns, 'map', camera.frame.frame_id))
+
+    robot.spin_until(lambda: any(map(stamp_of, robot.markers)), 'objects are shown', send)
+    robot.spin_until(lambda: robot.diagnosis() == 'active', 'nothing is wrong', send)
+    assert node.stop() == 0
+    camera.close()
     robot.close()

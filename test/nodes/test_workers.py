@@ -17,8 +17,8 @@ from sensor_msgs.msg import Image
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.errors import InputError
+from img2scene_ros.io.ros_images import color_from_image
 from img2scene_ros.nodes.diagnostics import Problems
-from img2scene_ros.nodes.messages import color_from_image
 from img2scene_ros.nodes.messages import nanoseconds
 from img2scene_ros.nodes.outputs.overlay import OverlayOutput
 from img2scene_ros.nodes.pairing import Pair
@@ -61,7 +61,7 @@ class SlowPipeline:
         self._model = ObjectModel(
             mesh.vertices, mesh.faces, np.zeros((8, 3), np.uint8), np.zeros(3), np.eye(3), 'box')
 
-    def perceive(self, frame: Frame) -> Scene:
+    def perceive(self, frame: Frame, is_streamed: bool = False) -> Scene:
         with self._lock:
             detection = Detection('cup', 1.0, np.zeros(4))
             self.scene = Scene(frame, (SceneObject(
@@ -151,7 +151,7 @@ class Bench:
         self.workers.start()
 
     def send(self, message: int | Exception) -> None:
-        self.pairing.add_color(0.0, message, True)
+        self.pairing.add_color(0.0, message, ())
 
     def wait(self, condition: Callable[[], bool]) -> None:
         end = monotonic() + 20
@@ -195,7 +195,7 @@ def test_no_picture_is_shown_under_the_stamp_of_another() -> None:
     workers.start()
     for _ in range(40):  # a busy machine shows few of them
         for stamp in range(1, 256):
-            pairing.add_color(0.0, stamp, True)
+            pairing.add_color(0.0, stamp, ())
             sleep(0.005)
         if len({message.header.stamp.nanosec for message in topic.messages}) > 50:
             break

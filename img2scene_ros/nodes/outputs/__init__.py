@@ -5,6 +5,8 @@ Outputs: what the scene is shown as, one file each.
 An output is chosen by its file's name in the node's parameter `outputs`.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from typing import Protocol
 from typing import runtime_checkable
@@ -13,6 +15,7 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy
 from rclpy.qos import QoSProfile
 
+from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.options import Configurable
 from img2scene_ros.types import Scene
 
@@ -23,7 +26,11 @@ class Output(Configurable, Protocol):
     """Shows scenes."""
 
     def __init__(self, node: LifecycleNode, options: Any) -> None:
-        """Create the publishers."""
+        """
+        Create the publishers.
+
+        :raises MissingDependencyError: its messages are not installed; the node goes on without
+        """
 
     def show(self, scene: Scene, changed: bool) -> None:
         """
@@ -46,3 +53,18 @@ class ManagedOutput(Protocol):
 
     def deactivate(self) -> None:
         """End; `activate` may follow."""
+
+
+@contextmanager
+def importing_messages(output: str, package: str) -> Iterator[None]:
+    """
+    Import within this a package of messages that may be missing.
+
+    :raises MissingDependencyError: it cannot be imported
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"the output '{output}' is skipped: it needs {package} ({error}); install "
+            f"ros-<distro>-{package.replace('_', '-')}, or take it out of 'outputs'") from error

@@ -9,6 +9,7 @@ from img2scene_ros.nodes.messages import header_of
 from img2scene_ros.nodes.messages import image_from_labels
 from img2scene_ros.options import Options
 from img2scene_ros.types import Scene
+from img2scene_ros.types import SceneObject
 
 
 class LabelsOptions(Options):
@@ -45,9 +46,14 @@ def label_image(scene: Scene) -> np.ndarray:
     labels = np.zeros(scene.frame.shape, np.uint16)
     for item in sorted(scene.objects, key=lambda item: -item.position[2]):
         mask = item.detection.mask
-        if mask is not None and mask.shape == labels.shape:
-            labels[mask] = (item.id - 1) % 65535 + 1
+        if item.state == 'visible' and mask is not None and mask.shape == labels.shape:
+            labels[mask] = pixel_value(item)
     return labels
+
+
+def pixel_value(item: SceneObject) -> int:
+    """Return the value of the pixels that show an object."""
+    return (item.id - 1) % 65535 + 1
 
 
 BACKEND = LabelsOutput

@@ -12,33 +12,48 @@ What has no texture, as the boxes that are shown first, travels inline.
 """
 
 from dataclasses import dataclass
+from math import inf
 from threading import Lock
+from time import monotonic
 
 import numpy as np
 from rclpy.clock import Clock
 from rclpy.clock import ClockType
 from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import DurabilityPolicy
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage
+from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker
 from visualization_msgs.msg import MarkerArray
 
 from img2scene_ros.errors import InputError
+from img2scene_ros.nodes.marker_bytes import Triangles
+from img2scene_ros.nodes.marker_bytes import array_bytes
+from img2scene_ros.nodes.marker_bytes import triangles_from_mesh
+from img2scene_ros.nodes.marker_messages import SUPPORT_NAME
 from img2scene_ros.nodes.marker_messages import TEXT_NAMESPACE
 from img2scene_ros.nodes.marker_messages import Name
 from img2scene_ros.nodes.marker_messages import Viewed
 from img2scene_ros.nodes.marker_messages import check_texture
+from img2scene_ros.nodes.marker_messages import opacity
 from img2scene_ros.nodes.marker_messages import shaded_colors
+from img2scene_ros.nodes.marker_messages import support_marker
 from img2scene_ros.nodes.marker_messages import text_marker
 from img2scene_ros.nodes.mesh_places import MeshFiles
 from img2scene_ros.nodes.mesh_places import MeshFolder
 from img2scene_ros.nodes.mesh_places import MeshServer
-from img2scene_ros.nodes.messages import header_of
-from img2scene_ros.nodes.messages import marker_from_mesh
 from img2scene_ros.nodes.messages import marker_from_resource
 from img2scene_ros.nodes.messages import marker_from_textured_mesh
 from img2scene_ros.nodes.messages import pose_from_matrix
 from img2scene_ros.nodes.messages import texture_from_png
-from img2scene_ros.nodes.outputs import LATCHED
+from img2scene_ros.nodes.messages import triangle_marker
+from img2scene_ros.nodes.published import PublishedFrame
+from img2scene_ros.nodes.published import has_moved
+from img2scene_ros.nodes.published import noticeable_motion
+from img2scene_ros.nodes.published import published_frame
+from img2scene_ros.nodes.support_box import SupportBox
+from img2scene_ros.nodes.support_box import support_box
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.types import ObjectModel
@@ -47,6 +62,11 @@ from img2scene_ros.types import SceneObject
 from img2scene_ros.types import Texture
 
 PERIOD = 0.2  # seconds between two checks whether a viewer has joined
+# Seconds after which the transforms that a viewer has got since it joined reach back to a picture:
+# RViz hides a marker, and leaves it white, whose stamp is older, and does not try again.
+SETTLED = 2.0
+# Changes wait for viewers that are slow to take them.
+QUEUED = QoSProfile(depth=5, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _TURNED = np.cos(np.radians(10.0))  # the light has moved by so much: shade again
 
 
@@ -55,6 +75,7 @@ class MarkersOptions(Options):
     """How the markers look, and how their meshes travel."""
 
     show_labels: bool = option(True, 'Show a text with every mesh')
+    show_support: bool = option(True, 'Show the support as a faint rectangle')
     mesh_transport: str = option(
         'inline', 'How meshes reach viewers: inline (coloured triangles), inline_texture '
         '(textured triangles; not for Foxglove), file or http (URIs of textured meshes that '
@@ -72,13 +93,27 @@ class MarkersOptions(Options):
         read_only=True)
 
 
+@dataclass(frozen=True, eq=False)
+class _Sent:
+    """What viewers were sent of a marker: where it is (4, 4), in which frame, and its look."""
+
+    frame_id: str
+    pose: np.ndarray
+    look: tuple[object, ...]
+
+    def differs(self, before: '_Sent | None', distance: float, angle: float) -> bool:
+        """Tell whether it differs noticeably from what was sent before."""
+        return (before is None or self.frame_id != before.frame_id
+                or self.look != before.look
+                or has_moved(before.pose, self.pose, distance, angle))
+
+
 class MarkersOutput:
     """
-    Publishes the whole scene, latched.
+    Publishes the scene, latched: what has changed, and everything when nothing has.
 
-    One message replaces all that was shown before; only textures that travel inline are not sent
-    again to viewers that have them. The mesh marker's name is (label, id), the text's
-    (labels, id).
+    Everything is also sent when a viewer joins, and once more when its transforms reach back to
+    the picture. The mesh marker's name is (label, id), the text's (labels, id).
     """
 
     Options = MarkersOptions
@@ -86,27 +121,28 @@ class MarkersOutput:
     def __init__(self, node: LifecycleNode, options: MarkersOptions) -> None:
         self.options = options
         self._node = node
-        self._publisher = node.create_lifecycle_publisher(MarkerArray, '~/markers', LATCHED)
+        self._publisher = node.create_lifecycle_publisher(MarkerArray, '~/markers', QUEUED)
         self._lock = Lock()  # workers show scenes, the executor checks for viewers
         self._is_active = False
         self._files: MeshFiles | None = None  # with `file` and `http`, while active
         self._refusal = ''  # why there are none
         self._problem = ''  # of the latest scene
-        self._shaded: dict[int, tuple[ObjectModel, np.ndarray, Marker]] = {}
+        self._shaded: dict[int, tuple[ObjectModel, np.ndarray, Triangles]] = {}
         self._textured: dict[int, tuple[ObjectModel, Marker, CompressedImage | None]] = {}
         self._viewed = Viewed()
+        self._sent: dict[Name, _Sent] = {}
+        self._support: SupportBox | None = None
         self._latest: Scene | None = None
         self._viewers = 0
-        self._timer = None
-        if options.mesh_transport == 'inline_texture':
-            self._timer = node.create_timer(
-                PERIOD, self._welcome, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._settles_at = inf  # when the transforms of viewers that have joined reach back
+        self._timer = node.create_timer(
+            PERIOD, self._welcome, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def activate(self) -> None:
         """Open the place where viewers fetch meshes, if there is to be one."""
         with self._lock:
             self._is_active = True
-            self._viewed = Viewed()  # viewers may have joined meanwhile
+            self._viewed, self._sent = Viewed(), {}  # viewers may have joined meanwhile
             try:
                 if self.options.mesh_transport == 'file':
                     self._files = MeshFiles(MeshFolder(self.options.mesh_directory))
@@ -117,9 +153,12 @@ class MarkersOutput:
                 self._refusal = str(error)
 
     def deactivate(self) -> None:
-        """Close that place."""
+        """Close that place, and show nothing any more."""
         with self._lock:
-            self._is_active = False
+            if self._is_active and self._publisher.is_activated:
+                self._publisher.publish(
+                    MarkerArray(markers=[Marker(action=Marker.DELETEALL)]))
+            self._is_active, self._latest = False, None
             self._refusal = ''
             if self._files:
                 self._files.close()
@@ -133,67 +172,109 @@ class MarkersOutput:
         :raises InputError: meshes are shown inline that should travel otherwise; tells why
         """
         with self._lock:
-            if changed and self._is_active and self._publisher.is_activated:
+            has_settled = monotonic() >= self._settles_at
+            if (changed or has_settled) and self._is_active and self._publisher.is_activated:
                 self._latest = scene
-                self._publish(scene)
+                if has_settled:
+                    self._settles_at = inf
+                self._publish(scene, everything=has_settled)
             if self._is_active and self._problem:
                 raise InputError(self._problem)
 
     def close(self) -> None:
         """Destroy the publisher."""
         self.deactivate()
-        if self._timer:
-            self._node.destroy_timer(self._timer)
+        self._node.destroy_timer(self._timer)
         self._node.destroy_lifecycle_publisher(self._publisher)
 
     def _welcome(self) -> None:
-        """Send everything again when a viewer has joined; the latest message had no textures."""
+        """Send everything again when a viewer has joined; the latest message had not all."""
         with self._lock:
             before, self._viewers = self._viewers, self._publisher.get_subscription_count()
-            is_new = self._viewers > before and self._is_active
-            if is_new and self._latest and self._viewed.textures:
-                self._viewed = Viewed()
-                self._publish(self._latest)
+            if self._viewers > before and self._is_active and self._latest:
+                self._settles_at = monotonic() + SETTLED
+                self._publish(self._latest, everything=True)
 
-    def _publish(self, scene: Scene) -> None:
+    def _publish(self, scene: Scene, everything: bool = False) -> None:
         self._problem = ''
+        frame = published_frame(scene.frame)
         markers: dict[Name, Marker] = {}
+        triangles: dict[Name, Triangles] = {}
         textures: dict[Name, tuple[ObjectModel, CompressedImage]] = {}
+        sent: dict[Name, _Sent] = {}
         for item in scene.objects:
-            name = item.detection.label, item.id
-            markers[name], texture = self._mesh(item)
-            markers[name].pose = pose_from_matrix(item.position, item.rotation)
+            name, pose = (item.detection.label, item.id), frame.pose(item)
+            alpha = opacity(item)
+            markers[name], mesh, texture = self._mesh(item, alpha)
+            markers[name].pose = pose_from_matrix(pose[:3, 3], pose[:3, :3])
+            sent[name] = _Sent(frame.header.frame_id, pose, (item.model, mesh, alpha))
+            if mesh:
+                triangles[name] = mesh
             if texture:
                 textures[name] = item.model, texture
             if self.options.show_labels:
-                markers[TEXT_NAMESPACE, item.id] = text_marker(item)
-        header = header_of(scene.frame.frame_id, scene.frame.stamp_ns)
+                text = text_marker(item, pose)
+                markers[TEXT_NAMESPACE, item.id] = text
+                sent[TEXT_NAMESPACE, item.id] = _Sent(
+                    frame.header.frame_id, pose, (text.text, item.model))
+        self._support = self._held_support(scene, frame)
+        if self._support:
+            markers[SUPPORT_NAME] = support_marker(self._support)
+            sent[SUPPORT_NAME] = _Sent(frame.header.frame_id, np.eye(4), (self._support,))
         for (marker_ns, marker_id), marker in markers.items():
-            marker.header, marker.ns, marker.id = header, marker_ns, marker_id
-        self._publisher.publish(self._viewed.update(markers, textures))
+            marker.header, marker.ns, marker.id = frame.header, marker_ns, marker_id
+        if everything and textures:
+            self._viewed = Viewed()  # viewers that have joined lack them
+        motion = noticeable_motion(self._node)
+        changed = {name for name, one in sent.items()
+                   if everything or one.differs(self._sent.get(name), *motion)}
+        if not changed and sent.keys() == self._sent.keys():
+            changed = set(sent)
+        # What has not changed enough stays at the pose that viewers have.
+        self._sent = {
+            name: one if name in changed else self._sent[name] for name, one in sent.items()}
+        self._publisher.publish(array_bytes(
+            self._viewed.update(markers, triangles, textures, changed)))
         self._forget({item.id for item in scene.objects})
         if self._files:
             self._files.keep({marker.mesh_resource for marker in markers.values()})
+
+    def _held_support(self, scene: Scene, frame: PublishedFrame) -> SupportBox | None:
+        """Return the support's rectangle, the one before while that still holds."""
+        if not scene.support or not self.options.show_support:
+            return None
+        plane = frame.support(scene.support)
+        points = frame.points(np.reshape([item.position for item in scene.objects], (-1, 3)))
+        if self._support and self._support.holds(plane, points):
+            return self._support
+        return support_box(plane, points)
 
     def _forget(self, kept: set[int]) -> None:
         self._shaded = {id: made for id, made in self._shaded.items() if id in kept}
         self._textured = {id: made for id, made in self._textured.items() if id in kept}
 
-    def _mesh(self, item: SceneObject) -> tuple[Marker, CompressedImage | None]:
-        """Return the object's mesh marker, and the texture that belongs into it, if one does."""
-        model = item.model
-        if model.texture is None or self.options.mesh_transport == 'inline':
-            return self._shade(item), None
-        known = self._textured.get(item.id)
-        if known is None or known[0] is not model:
-            try:
-                known = model, *self._texture(model, model.texture)
-            except InputError as error:
-                self._problem = (
-                    f'{error}; {item.detection.label} {item.id} is shown inline instead')
-                return self._shade(item), None
-            self._textured[item.id] = known
-        return known[1:]
+    def _mesh(
+        self, item: SceneObject, alpha: float,
+    ) -> tuple[Marker, Triangles | None, CompressedImage | None]:
+        """Return the object's mesh marker, and what belongs into it: triangles or a texture."""
+        model, textured = item.model, None
+        if model.texture is not None and self.options.mesh_transport != 'inline':
+            textured = self._textured.get(item.id)
+            if textured is None or textured[0] is not model:
+                try:
+                    textured = model, *self._texture(model, model.texture)
+                    self._textured[item.id] = textured
+                except InputError as error:
+                    textured = None
+                    self._problem = (
+                        f'{error}; {item.detection.label} {item.id} is shown inline instead')
+        marker, texture = textured[1:] if textured else (triangle_marker(), None)
+        if marker.type == Marker.TRIANGLE_LIST:
+            marker.color = ColorRGBA(r=1.0, g=1.0, b=1.0, a=alpha)
+        else:  # a colour that is not zero throughout takes the place of the file's material
+            marker.mesh_use_embedded_materials = alpha == 1.0
+            marker.color = ColorRGBA() if alpha == 1.0 else ColorRGBA(r=0.6, g=0.6, b=0.6, a=alpha)
+        return marker, None if textured else self._shade(item), texture
 
     def _texture(
         self, model: ObjectModel, texture: Texture,
@@ -211,16 +292,15 @@ class MarkersOutput:
         return (marker_from_textured_mesh(model.vertices, model.faces, texture.uv),
                 texture_from_png(texture.png))
 
-    def _shade(self, item: SceneObject) -> Marker:
-        """Return the object with coloured corners; it is made again when mesh or light differ."""
+    def _shade(self, item: SceneObject) -> Triangles:
+        """Return coloured corners of the object; made again when mesh or light differ."""
         to_camera = item.rotation.T @ -item.position
         to_camera = to_camera / max(np.linalg.norm(to_camera), 1e-9)
         known = self._shaded.get(item.id)
         if known is None or known[0] is not item.model or known[1] @ to_camera <= _TURNED:
             model = item.model
-            marker = marker_from_mesh(
+            known = self._shaded[item.id] = model, to_camera, triangles_from_mesh(
                 model.vertices, model.faces, shaded_colors(model, to_camera))
-            known = self._shaded[item.id] = model, to_camera, marker
         return known[2]
 
 

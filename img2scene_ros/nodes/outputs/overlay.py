@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """~/overlay: the picture with boxes, masks and names drawn on it."""
 
+from dataclasses import replace
+
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import Image
 
@@ -29,7 +31,9 @@ class OverlayOutput:
         """Draw and publish the picture if there is a subscriber."""
         if self._publisher.get_subscription_count():
             header = header_of(scene.frame.frame_id, scene.frame.stamp_ns)
-            self._publisher.publish(image_from_color(header, draw_overlay(scene)))
+            seen = tuple(item for item in scene.objects if item.state == 'visible')
+            self._publisher.publish(
+                image_from_color(header, draw_overlay(replace(scene, objects=seen))))
 
     def close(self) -> None:
         """Destroy the publisher."""

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""~/detections: boxes in the picture; ~/label_info: the names of the pixels of ~/labels."""
+
+from rclpy.lifecycle import LifecycleNode
+
+from img2scene_ros.nodes.messages import header_of
+from img2scene_ros.nodes.outputs import LATCHED
+from img2scene_ros.nodes.outputs import importing_messages
+from img2scene_ros.nodes.outputs.labels import pixel_value
+from img2scene_ros.options import Options
+from img2scene_ros.types import Scene
+
+
+class DetectionsOptions(Options):
+    """`detections` has no options."""
+
+
+class DetectionsOutput:
+    """Publishes what every picture shows, under the objects' ids; names are latched."""
+
+    Options = DetectionsOptions
+
+    def __init__(self, node: LifecycleNode, options: DetectionsOptions) -> None:
+        with importing_messages('detections', 'vision_msgs'):
+            from vision_msgs.msg import Detection2DArray
+            from vision_msgs.msg import LabelInfo
+        self.options = options
+        self._node = node
+        self._names: dict[int, str] | None = None  # as published last
+        self._publisher = node.create_lifecycle_publisher(Detection2DArray, '~/detections', 10)
+        self._info = node.create_lifecycle_publisher(LabelInfo, '~/label_info', LATCHED)
+
+    def show(self, scene: Scene, changed: bool) -> None:
+        """Publish the boxes if there is a subscriber, and the names when they have changed."""
+        from img2scene_ros.nodes.vision_messages import detections_message
+        from img2scene_ros.nodes.vision_messages import label_info
+
+        header = header_of(scene.frame.frame_id, scene.frame.stamp_ns)
+        names = {pixel_value(item): item.detection.label for item in scene.objects}
+        if names != self._names and self._info.is_activated:
+            self._info.publish(label_info(header, names))
+            self._names = names
+        if self._publisher.get_subscription_count():
+            self._publisher.publish(detections_message(header, {
+                str(item.id): item.detection for item in scene.objects
+                if item.state == 'visible'}))
+
+    def close(self) -> None:
+        """Destroy the publishers."""
+        self._node.destroy_lifecycle_publisher(self._publisher)
+        self._node.destroy_lifecycle_publisher(self._info)
+
+
+BACKEND = DetectionsOutput

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""In which frame a scene is published, and by which names."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from std_msgs.msg import Header
+
+from img2scene_ros.nodes.messages import header_of
+from img2scene_ros.types import Frame
+from img2scene_ros.types import Scene
+from img2scene_ros.types import SceneObject
+from img2scene_ros.types import SupportPlane
+
+
+@dataclass(frozen=True, eq=False)
+class PublishedFrame:
+    """
+    The frame that poses are published in: the world where it is known, else the camera's.
+
+    - header: with the stamp of the picture
+    - from_camera: (4, 4), takes optical coordinates to that frame
+    """
+
+    header: Header
+    from_camera: np.ndarray
+
+    def pose(self, item: SceneObject) -> np.ndarray:
+        """Return the object's pose in this frame, (4, 4)."""
+        return self.from_camera @ item.pose
+
+    def covariance(self, item: SceneObject) -> np.ndarray:
+        """Return the covariance of that pose, (6, 6), about this frame's axes."""
+        turn = np.kron(np.eye(2), self.from_camera[:3, :3])
+        return turn @ item.covariance @ turn.T
+
+    def points(self, points: np.ndarray) -> np.ndarray:
+        """Take points (N, 3) from optical coordinates to this frame."""
+        return points @ self.from_camera[:3, :3].T + self.from_camera[:3, 3]
+
+    def support(self, support: SupportPlane) -> SupportPlane:
+        """Return a plane of the optical frame in this frame."""
+        normal = self.from_camera[:3, :3] @ support.normal
+        hull = None if support.hull is None else self.points(support.hull)
+        return SupportPlane(
+            normal, float(support.offset - normal @ self.from_camera[:3, 3]), hull)
+
+
+def published_frame(frame: Frame) -> PublishedFrame:
+    """Return the frame that what a picture shows is published in."""
+    if frame.world_from_camera is None or not frame.world_id:
+        return PublishedFrame(header_of(frame.frame_id, frame.stamp_ns), np.eye(4))
+    return PublishedFrame(
+        header_of(frame.world_id, frame.stamp_ns), np.asarray(frame.world_from_camera, float))
+
+
+def published_poses(scene: Scene) -> dict[int, np.ndarray]:
+    """Return the pose of every object by id, (4, 4) in the published frame."""
+    frame = published_frame(scene.frame)
+    return {item.id: frame.pose(item) for item in scene.objects}
+
+
+def object_name(item: SceneObject) -> str:
+    """Return the object's name in TF and planning scenes, '<label>_<id>', of plain characters."""
+    label = re.sub(r'\W+', '_', item.detection.label)
+    return f'{label}_{item.id}'
+
+
+def has_moved(old: np.ndarray, new: np.ndarray, distance: float, angle: float) -> bool:
+    """
+    Tell whether a pose (4, 4) differs noticeably from another.
+
+    :param distance: metres
+    :param angle: radians
+    """
+    cosine = (np.trace(old[:3, :3].T @ new[:3, :3]) - 1.0) / 2.0
+    return bool(
+        np.linalg.norm(new[:3, 3] - old[:3, 3]) > distance
+        or np.arccos(np.clip(cosine, -1.0, 1.0)) > angle)
+
+
+def noticeable_motion(node: Node) -> tuple[float, float]:
+    """Return what the node's parameters say is a noticeable motion, metres and radians."""
+    def value(name: str, default: float) -> Any:
+        return node.get_parameter_or(name, Parameter(name, value=default)).value
+    return value('republish_distance', 0.002), np.radians(value('republish_angle', 2.0))

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Topics: subscriptions that follow their publishers, and what takes a missing one's place."""
+
+from collections.abc import Callable
+from difflib import SequenceMatcher
+from typing import Any
+
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy
+from rclpy.qos import QoSProfile
+from rclpy.qos import ReliabilityPolicy
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks
+
+MOST_NAMED = 3  # topics that a sentence names
+
+
+class FollowingSubscription:
+    """
+    A subscription whose QoS follows that of the publishers found.
+
+    Reliable unless a publisher is not; transient local when all publishers are, so that a
+    calibration that was published once, long ago, arrives too.
+    """
+
+    def __init__(
+        self, node: Node, kind: type, topic: str, callback: Callable[[Any], None],
+    ) -> None:
+        self.topic = node.resolve_topic_name(topic)
+        self.kind = kind
+        self._node = node
+        self._callback = callback
+        self._policies = self._wanted()
+        self._subscription = self._subscribe()
+
+    @property
+    def publishers(self) -> int:
+        """Return how many publishers the topic has."""
+        return self._node.count_publishers(self.topic)
+
+    def follow(self) -> bool:
+        """Subscribe again if the publishers' QoS asks for it; tell whether it did."""
+        wanted = self._wanted()
+        if not self.publishers or wanted == self._policies:
+            return False
+        self._policies = wanted
+        self.destroy()
+        self._subscription = self._subscribe()
+        return True
+
+    def destroy(self) -> None:
+        """Unsubscribe."""
+        self._node.destroy_subscription(self._subscription)
+
+    def _wanted(self) -> tuple[ReliabilityPolicy, DurabilityPolicy]:
+        profiles = [
+            found.qos_profile for found in self._node.get_publishers_info_by_topic(self.topic)]
+        best_effort = any(
+            profile.reliability == ReliabilityPolicy.BEST_EFFORT for profile in profiles)
+        latched = profiles and all(
+            profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for profile in profiles)
+        return (
+            ReliabilityPolicy.BEST_EFFORT if best_effort else ReliabilityPolicy.RELIABLE,
+            DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE)
+
+    def _subscribe(self) -> Any:
+        reliability, durability = self._policies
+        return self._node.create_subscription(
+            self.kind, self.topic, self._callback,
+            QoSProfile(depth=1, reliability=reliability, durability=durability),
+            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible))
+
+    def _on_incompatible(self, _event: Any) -> None:
+        if self.follow():
+            self._node.get_logger().info(
+                f"'{self.topic}' has a publisher with other QoS settings; following it")
+        else:
+            self._node.get_logger().warning(
+                f"'{self.topic}' has a publisher whose QoS settings fit no subscription of this "
+                'node; publish it reliable or best effort, without deadline and liveliness')
+
+
+def similar_topics(
+    node: Node, topic: str, kind: type, is_wanted: Callable[[str], bool] = lambda _: True,
+) -> list[str]:
+    """
+    Return topics of a type that others publish, the likest name first, at most `MOST_NAMED`.
+
+    :param topic: resolved; it is left out
+    :param is_wanted: tells by its name whether a topic is worth naming
+    """
+    module, name = kind.__module__.split('.')[0], kind.__name__
+    own = node.get_fully_qualified_name() + '/'
+    found = [
+        other for other, types in node.get_topic_names_and_types()
+        if f'{module}/msg/{name}' in types and other != topic and not other.startswith(own)
+        and is_wanted(other) and node.count_publishers(other)]
+    return sorted(
+        found, key=lambda other: -SequenceMatcher(None, topic, other).ratio())[:MOST_NAMED]
+
+
+def instead(topics: list[str], argument: str) -> str:
+    """Return a clause that offers other topics, with the launch argument that takes them."""
+    if not topics:
+        return f'start the camera or remap the topic (launch argument {argument})'
+    others = f" (or {', '.join(topics[1:])})" if len(topics) > 1 else ''
+    return f'take {argument}:={topics[0]}{others}, or start the camera'

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which sighting is which object: by place, size, colour and name."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from img2scene_ros.scene.track import Look
+from img2scene_ros.scene.track import Track
+from img2scene_ros.types import UNNAMED
+
+# How far apart in place (a share of the diagonal), size (a factor along an axis) and mean colour
+# (CIELAB) a sighting and an object may be that is tracked, that comes back to its old place, and
+# that turns up elsewhere.
+TRACKED = (0.35, 1.6, 35.0)
+BACK = (0.2, 1.3, 12.5)
+ELSEWHERE = (np.inf, 1.2, 8.0)
+_RENAMED = 0.3  # cost of another name, beside up to 1 each for place, size and colour
+_SAME = 1.05  # factor of a size up to which all of an object is seen, whatever is before it
+_INSIDE = 0.8  # share of its readings by which a sighting lies within objects that are known
+_NO_MATCH = 1e6
+
+
+def matched(
+    tracks: Sequence[Track], looks: Sequence[Look], seconds: float,
+) -> dict[int, Track]:
+    """
+    Assign tracks to looks, by index, so that the sum of their differences is least.
+
+    :param seconds: since the frame before
+    """
+    return _assigned([[tracked_cost(track, look, seconds) for track in tracks]
+                      for look in looks], tracks)
+
+
+def tracked_cost(track: Track, look: Look, seconds: float) -> float:
+    """Return how far a look differs from an object; `_NO_MATCH` when it is another one."""
+    place = look.position - track.center - track.motion.predicted(seconds)
+    apart = float(np.linalg.norm(place))
+    if apart > np.linalg.norm(track.size) + np.linalg.norm(look.sighting.placement.size):
+        return _NO_MATCH
+    cost = _cost(track, look, apart, TRACKED)
+    if cost == _NO_MATCH and not track.is_tentative:
+        # What hides it in part, or the border, leaves less of it to be seen.
+        inside = float(track.holds(look.points).mean())
+        same_name = look.sighting.detection.label in (track.detection.label, UNNAMED)
+        if inside > _INSIDE and same_name:
+            return 4.0 - inside
+    return cost
+
+
+def shows_all(track: Track, look: Look) -> bool:
+    """Tell whether a look shows as much of an object as others did: its box tells its place."""
+    growth = _growth(track.size, look.sighting.placement.size)
+    return growth < np.log(_SAME) or growth < np.log(TRACKED[1]) and not track.is_hidden_in(look)
+
+
+def returned(lost: Sequence[Track], look: Look) -> tuple[Track | None, bool]:
+    """Return the lost object that a look shows, if any, and whether it is at its old place."""
+    for limits in (BACK, ELSEWHERE):
+        costs = [_cost(track, look, float(np.linalg.norm(look.position - track.center)), limits)
+                 for track in lost]
+        if costs and min(costs) < _NO_MATCH:
+            return lost[int(np.argmin(costs))], limits is BACK
+    return None, False
+
+
+def is_explained(tracks: Sequence[Track], look: Look) -> bool:
+    """Tell whether a look that no object was assigned to shows parts of known ones."""
+    label = look.sighting.detection.label
+    tracks = [track for track in tracks if label in (track.detection.label, UNNAMED)]
+    inside = np.zeros(len(look.points), bool)
+    for track in tracks:
+        inside |= track.holds(look.points)
+    return bool(inside.mean() > _INSIDE)
+
+
+def _cost(
+    track: Track, look: Look, apart: float, limits: tuple[float, float, float],
+) -> float:
+    placement = look.sighting.placement
+    share, factor, change = limits
+    reach = share * np.linalg.norm(placement.size) + 3.0 * np.linalg.norm(placement.position_std)
+    place = apart / reach
+    if place > 1.0:
+        return _NO_MATCH
+    size = _growth(track.size, placement.size) / np.log(factor)
+    color = float(np.linalg.norm(look.color - track.color)) / change
+    if max(place, size, color) > 1.0:
+        return _NO_MATCH
+    renamed = look.sighting.detection.label != track.detection.label
+    return place + size + color + _RENAMED * renamed
+
+
+def _growth(one: np.ndarray, other: np.ndarray) -> float:
+    """
+    Return the logarithm of by how much two sizes differ, in height or in diameter in plan.
+
+    Which of the horizontal sides is x depends on where the camera is, which does not see how far
+    the object goes behind.
+    """
+    both = [np.log(np.maximum((np.hypot(*size[:2]), size[2]), 1e-3)) for size in (one, other)]
+    return float(np.abs(both[0] - both[1]).max())
+
+
+def _assigned(costs: list[list[float]], tracks: Sequence[Track]) -> dict[int, Track]:
+    if not costs or not tracks:
+        return {}
+    matrix = np.array(costs)
+    rows, columns = linear_sum_assignment(matrix)
+    return {row: tracks[column] for row, column in zip(rows, columns)
+            if matrix[row, column] < _NO_MATCH}

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pose of one object over time: resting ones are averaged, moving ones followed at once."""
+
+from dataclasses import dataclass
+from dataclasses import field
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+# Measurements that are averaged while an object rests.
+_AVERAGED = 10
+# How far single measurements scatter, first and at least and at most: metres and radians. It is
+# learned from the second differences of the measurements, which even motion leaves alone.
+_FIRST = np.array([0.003, 0.02])
+_LEAST, _MOST = np.array([0.0003, 0.002]), np.array([0.006, 0.05])
+_LEARNED = 0.05  # share of the newest second difference
+# An object has moved when a measurement is this many deviations off, or the mean of the latest
+# ones, in which the newest counts half, this many.
+_JUMP, _DRIFT = 5.0, 2.5
+# Gains of place and velocity while it moves (an alpha-beta filter), and the speed below which it
+# rests again: metres per second, or deviations from frame to frame.
+_ALPHA, _BETA, _RESTING, _CALM = 0.7, 0.3, 0.01, 0.3
+_WALK = np.array([0.003, 0.02])  # how uncertain a place gets unseen, metres and radians per root s
+_COAST = 0.5  # seconds for which a moving object is expected to go on
+
+
+@dataclass(eq=False)
+class PoseFilter:
+    """
+    Where an object is and goes, in the world.
+
+    - pose: (4, 4) world from object
+    - error: (6, 6) covariance of what all measurements have in common
+    - velocity: (3,) metres per second, 0 while it rests
+    """
+
+    pose: np.ndarray
+    error: np.ndarray
+    velocity: np.ndarray = field(default_factory=lambda: np.zeros(3))
+    _count: int = 1
+    _learned: int = 0
+    _scatter: np.ndarray = field(default_factory=_FIRST.copy)
+    _drift: np.ndarray = field(default_factory=lambda: np.zeros(6))
+    _last: np.ndarray | None = None  # the latest measurement
+    _step: np.ndarray | None = None  # from the one before to it
+
+    def add(self, measured: np.ndarray, error: np.ndarray, seconds: float) -> bool:
+        """
+        Take in a measurement.
+
+        :param measured: (4, 4) world from object
+        :param error: (6, 6), in the axes of the world
+        :param seconds: since the one before
+        :return: it has moved
+        """
+        self._learn(measured)
+        self.error = error
+        if self.velocity.any():
+            self._follow(measured, seconds)
+            return True
+        off = difference(measured, self.pose)
+        self._drift = 0.5 * self._drift + 0.5 * off
+        if ((_lengths(off) > _JUMP * self._scatter)
+                | (_lengths(self._drift) > _DRIFT * self._scatter)).any():
+            self.velocity = 0.5 * off[:3] / seconds
+            self._stand(measured)
+            return True
+        self._count = min(self._count + 1, _AVERAGED)
+        self.pose = _moved(self.pose, off / self._count)
+        return False
+
+    def restart(self, pose: np.ndarray) -> None:
+        """Go on from another pose, as that of a new mesh; it goes where the old one went."""
+        self._stand(pose)
+        self._last = self._step = None
+        self._scatter, self._learned = _FIRST.copy(), 0
+
+    def predicted(self, seconds: float) -> np.ndarray:
+        """Return by how far it has gone on so many seconds after it was seen, (3,) metres."""
+        return self.velocity * min(seconds, _COAST)
+
+    def covariance(self, seconds: float) -> np.ndarray:
+        """
+        Return the covariance of the pose, (6, 6).
+
+        :param seconds: for which nothing was seen of it
+        """
+        variances = self._scatter ** 2 / self._count + _WALK ** 2 * seconds
+        return self.error + np.diag(np.repeat(variances, 3))
+
+    def _follow(self, measured: np.ndarray, seconds: float) -> None:
+        """Take in the measurement of an object that moves."""
+        off = measured[:3, 3] - self.pose[:3, 3] - self.predicted(seconds)
+        pose = measured.copy()
+        pose[:3, 3] -= (1.0 - _ALPHA) * off
+        self._stand(pose)
+        self.velocity = self.velocity + _BETA * off / seconds
+        speed = np.linalg.norm(self.velocity)
+        if speed < max(_RESTING, _CALM * self._scatter[0] / seconds):
+            self.velocity = np.zeros(3)
+
+    def _stand(self, pose: np.ndarray) -> None:
+        """Begin to average anew."""
+        self.pose, self._count, self._drift = pose, 1, np.zeros(6)
+
+    def _learn(self, measured: np.ndarray) -> None:
+        step = None if self._last is None else difference(measured, self._last)
+        if step is not None and self._step is not None:
+            # The second difference of noise has 6 times its variance, along each of three axes.
+            found = np.minimum(_lengths(step - self._step) / np.sqrt(18.0), 2.0 * _MOST)
+            self._learned += 1
+            share = max(_LEARNED, 1.0 / (self._learned + 2))
+            variance = (1.0 - share) * self._scatter ** 2 + share * found ** 2
+            self._scatter = np.clip(np.sqrt(variance), _LEAST, _MOST)
+        self._last, self._step = measured, step
+
+
+def difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return what takes a pose to `one`: (6,) metres, then radians, about the world's axes."""
+    turn = Rotation.from_matrix(one[:3, :3] @ other[:3, :3].T).as_rotvec()
+    return np.concatenate([one[:3, 3] - other[:3, 3], turn])
+
+
+def _moved(pose: np.ndarray, step: np.ndarray) -> np.ndarray:
+    moved = pose.copy()
+    moved[:3, 3] += step[:3]
+    moved[:3, :3] = Rotation.from_rotvec(step[3:]).as_matrix() @ pose[:3, :3]
+    return moved
+
+
+def _lengths(step: np.ndarray) -> np.ndarray:
+    """Return how far a step goes and turns, (2,) metres and radians."""
+    return np.linalg.norm(step.reshape(2, 3), axis=1)

@@ -1,0 +1,442 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One object and all that is known of it; its pose is in the world."""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import replace
+from functools import cached_property
+
+import cv2
+import numpy as np
+
+from img2scene_ros.localization.extents import is_cut
+from img2scene_ros.scene.evidence import SurfacePoints
+from img2scene_ros.scene.evidence import expected
+from img2scene_ros.scene.evidence import floats
+from img2scene_ros.scene.evidence import moved_by
+from img2scene_ros.scene.evidence import pixels_of
+from img2scene_ros.scene.evidence import sampled
+from img2scene_ros.scene.evidence import seen_points
+from img2scene_ros.scene.names import NameEvidence
+from img2scene_ros.scene.poses import PoseFilter
+from img2scene_ros.scene.registration import Registered
+from img2scene_ros.scene.registration import register
+from img2scene_ros.scene.views import Views
+from img2scene_ros.turning import turned_covariance
+from img2scene_ros.types import Detection
+from img2scene_ros.types import Frame
+from img2scene_ros.types import ObjectModel
+from img2scene_ros.types import Placement
+from img2scene_ros.types import SceneObject
+from img2scene_ros.types import Sighting
+from img2scene_ros.types import SupportPlane
+
+_READINGS = 200  # of a sighting that are looked at
+_WITHOUT_READING = 0.1  # what a pixel without a reading is worth beside one that has one
+_ROTATION_STD = 0.1  # radians, of axes that a box around readings has
+_COVERED = 0.5  # share of what is seen of an object by which another one has taken its place
+_BOX_MARGIN = 0.01  # metres, or a tenth, by which its box is widened to hold its readings
+# Share of what should be seen of it that something nearer hides, by metres, when it is not whole.
+_PART, _NEARER = 0.03, 0.02
+# An object rests that was registered so often, and again after so many frames, while the readings
+# show no motion: a chi-squared of six degrees of freedom, whose readings are not independent.
+_REGISTERED, _MOVED = 10, 25.0
+_FIRST_SHIFT = 0.003  # metres by which the middle of sightings scatters, before it is known
+# Share of the readings that a mesh explains, below which they contradict it, for how many seconds
+# until it is stale; share of the newest difference between the middles of mesh and box.
+_LEAST_FIT, _STALE, _OFFSET_SHARE = 0.5, 0.3, 0.2
+_KEPT_SHARE = 0.8  # of the colour and size so far, beside those of the newest sighting
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """
+    A sighting in the world.
+
+    - proxy: a box for it
+    - world: (4, 4) world from the optical frame of its frame
+    """
+
+    sighting: Sighting
+    proxy: ObjectModel
+    world: np.ndarray
+
+    @property
+    def position(self) -> np.ndarray:
+        """Return the middle of the object in the world, (3,) metres."""
+        return self.world[:3, :3] @ self.sighting.placement.position + self.world[:3, 3]
+
+    @property
+    def error(self) -> np.ndarray:
+        """Return the covariance of the place that the sighting tells, (6, 6), world."""
+        stds = np.append(self.sighting.placement.position_std, np.full(3, _ROTATION_STD))
+        return turned_covariance(np.diag(stds ** 2), self.world[:3, :3])
+
+    @cached_property
+    def window(self) -> tuple[slice, slice]:
+        """Return the part of the picture that shows it."""
+        height, width = self.sighting.frame.shape
+        xmin, ymin = np.floor(self.sighting.detection.bbox[:2]).astype(int)
+        xmax, ymax = np.ceil(self.sighting.detection.bbox[2:]).astype(int)
+        return slice(max(ymin, 0), min(ymax, height)), slice(max(xmin, 0), min(xmax, width))
+
+    @cached_property
+    def mask(self) -> np.ndarray:
+        """Return its pixels in the window, (h, w) bool; all of them where there is no mask."""
+        mask = self.sighting.detection.mask
+        if mask is None:
+            rows, columns = self.window
+            return np.ones((rows.stop - rows.start, columns.stop - columns.start), bool)
+        return mask[self.window]
+
+    @cached_property
+    def depth(self) -> np.ndarray:
+        """Return the depth in the window where it is read on the object, else NaN, (h, w)."""
+        depth = self.sighting.frame.depth
+        if depth is None:
+            return np.full(self.mask.shape, np.nan, np.float32)
+        return np.where(self.mask, depth[self.window], np.float32(np.nan))
+
+    @cached_property
+    def points(self) -> np.ndarray:
+        """Return some of its readings in the world, (N, 3) metres; its middle without any."""
+        rows, columns = np.nonzero(np.isfinite(self.depth))
+        if not len(rows):
+            return self.position[None]
+        some = np.s_[::len(rows) // _READINGS + 1]
+        return self.at(rows[some], columns[some])
+
+    def at(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Return what is read at pixels of the window, (N, 3) metres, world."""
+        rays = self.sighting.frame.camera.rays[self.window][rows, columns]
+        points = (rays * self.depth[rows, columns, None]).astype(float)
+        return points @ self.world[:3, :3].T + self.world[:3, 3]
+
+    @cached_property
+    def color(self) -> np.ndarray:
+        """Return its mean colour, (3,) CIELAB."""
+        pixels = self.sighting.frame.color[self.window][self.mask]
+        mean = pixels.mean(axis=0, dtype=np.float32) / np.float32(255.0)
+        return cv2.cvtColor(mean.reshape(1, 1, 3), cv2.COLOR_RGB2LAB).ravel()
+
+    @property
+    def quality(self) -> float:
+        """Tell how well it is seen: its readings, half of them when the border cuts it."""
+        seen = float(np.count_nonzero(self.mask))
+        if self.sighting.detection.mask is not None and self.sighting.frame.depth is not None:
+            read = np.count_nonzero(np.isfinite(self.depth))
+            seen = read + _WITHOUT_READING * (seen - read)
+        return max(seen, 1.0) * (0.5 if is_cut(self.sighting) else 1.0)
+
+    def floats(self, support: SupportPlane | None, known: Sequence['Track'] = ()) -> bool:
+        """
+        Tell whether it is in the air: an arm, a hand, what they hold.
+
+        :param known: objects of which it may show parts: they are not what floats, nor what it
+            stands on
+        """
+        rows, columns = np.nonzero(np.isfinite(self.depth))
+        points, own = self.at(rows, columns), self.depth.copy()
+        for track in known:
+            inside = track.holds(points)
+            own[rows[inside], columns[inside]] = np.nan
+        if known:  # what is left of their rims is no evidence
+            solid = cv2.morphologyEx(
+                np.isfinite(own).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+            own[solid == 0] = np.nan
+        return floats(self.sighting, own, self.window, support)
+
+
+@dataclass(eq=False)
+class Track:
+    """
+    One object.
+
+    - id: 0 while it is tentative
+    - state: 'tentative', 'visible', 'hidden', 'out_of_view' or 'lost'
+    - is_whole: its latest sighting shows as much of it as others did
+    - detection: of its latest sighting, with the name that fits all of them best
+    - placement: of its latest sighting; size: (3,) metres, of views of the whole
+    - color: (3,) mean, CIELAB
+    - motion: the pose of what is shown of it
+    - offset: (3,) metres, from there to the middle of its sightings, in its own axes
+    - first_seen, seen: seconds, of its sightings; seen_always: in every frame since the first
+    - best: the best view that no mesh was made of yet
+    - best_pose: (4, 4), where the object was then
+    - score: mean of its sightings
+    - bad_since: seconds, since when readings contradict the mesh
+    """
+
+    proxy: ObjectModel
+    placement: Placement
+    detection: Detection
+    color: np.ndarray
+    motion: PoseFilter
+    first_seen: float
+    id: int = 0
+    state: str = 'tentative'
+    seen_always: bool = True
+    is_whole: bool = True
+    is_stale: bool = False
+    model: ObjectModel | None = None
+    best: Sighting | None = None
+    best_quality: float = 0.0
+    best_pose: np.ndarray = field(default_factory=lambda: np.eye(4))
+    modelled_quality: float = 0.0
+    is_in_work: bool = False
+    note: str = ''
+    bad_since: float | None = None
+    names: NameEvidence = field(default_factory=NameEvidence)
+    score: float = 0.0
+    seen: deque[float] = field(default_factory=lambda: deque(maxlen=20))
+
+    def __post_init__(self) -> None:
+        self.size = self.placement.size
+        self.surface: SurfacePoints = sampled(self.proxy)
+        self.offset = np.zeros(3)
+        self.views = Views()
+        self._behind: np.ndarray | None = None
+        self._looks, self._until_next, self._shift = 0, 0, _FIRST_SHIFT
+
+    @classmethod
+    def begun(cls, look: Look, now: float) -> 'Track':
+        """Return a tentative object that a look shows for the first time."""
+        sighting = look.sighting
+        track = cls(look.proxy, sighting.placement, sighting.detection, look.color,
+                    PoseFilter(look.world @ pose_of(look.proxy), look.error), now)
+        track.offset = track._local(look.position)
+        track.see(look, now, is_whole=True)
+        return track
+
+    @classmethod
+    def remembered(cls, item: SceneObject, world: np.ndarray, now: float) -> 'Track':
+        """
+        Return an object that was seen at another time.
+
+        :param world: (4, 4) world from the optical frame that its pose is in
+        """
+        placement = Placement(
+            item.position, item.rotation, item.model.size.astype(float), item.position_std,
+            item.depth_source)
+        mean = (item.model.colors.mean(axis=0) / 255.0).astype(np.float32)
+        track = cls(
+            item.model, placement, item.detection,
+            cv2.cvtColor(mean.reshape(1, 1, 3), cv2.COLOR_RGB2LAB).ravel(),
+            PoseFilter(world @ item.pose, turned_covariance(item.covariance, world[:3, :3])), now,
+            item.id, item.state, score=item.detection.score, names=NameEvidence(
+                item.detection.label,
+                dict(item.detection.hypotheses) or {item.detection.label: 1.0}))
+        if item.model.reconstructor != 'box':  # which is still to be rebuilt
+            track.model, track.modelled_quality = item.model, np.inf
+        track.seen.append(now)
+        return track
+
+    @property
+    def is_tentative(self) -> bool:
+        """Tell whether it may still turn out to be nothing."""
+        return self.state == 'tentative'
+
+    @property
+    def shown(self) -> ObjectModel:
+        """Return its mesh, or the proxy until there is one."""
+        return self.model or self.proxy
+
+    @property
+    def center(self) -> np.ndarray:
+        """Return where the middle of its next sighting is expected, (3,) metres, world."""
+        pose = self.motion.pose
+        return pose[:3, :3] @ self.offset + pose[:3, 3]
+
+    def holds(self, points: np.ndarray) -> np.ndarray:
+        """Tell which points, (N, 3) metres, world, lie in the box around it, (N,) bool."""
+        pose, half = self.motion.pose, self.shown.size / 2.0
+        local = (points - pose[:3, 3]) @ pose[:3, :3]
+        return (np.abs(local) < half + np.maximum(_BOX_MARGIN, 0.1 * half)).all(axis=1)
+
+    def see(self, look: Look, now: float, is_whole: bool) -> None:
+        """
+        Take in a sighting, but for the pose that it shows.
+
+        :param is_whole: it shows as much of the object as was seen before
+        """
+        self.placement, self.is_whole = look.sighting.placement, is_whole
+        self.names.add(look.sighting)
+        self.detection = replace(
+            look.sighting.detection, label=self.names.label, hypotheses=self.names.hypotheses)
+        if is_whole:
+            size = look.sighting.placement.size
+            self.size = _KEPT_SHARE * self.size + (1.0 - _KEPT_SHARE) * size
+            self.color = _KEPT_SHARE * self.color + (1.0 - _KEPT_SHARE) * look.color
+        self.seen.append(now)
+        self.score += (look.sighting.detection.score - self.score) / len(self.seen)
+        if not self.is_tentative:
+            self.state = 'visible'
+
+    def placed(self, look: Look) -> np.ndarray:
+        """Return the pose, (4, 4), that the place of a look tells; it tells no turn."""
+        pose = self.motion.pose.copy()
+        pose[:3, 3] = look.position - pose[:3, :3] @ self.offset
+        return pose
+
+    def follow(
+        self, look: Look, support: SupportPlane | None, seconds: float, is_whole: bool, now: float,
+    ) -> None:
+        """
+        Go where a look shows it: where its mesh fits the readings, else where its box is.
+
+        While they contradict the mesh for long, it is stale and will be rebuilt.
+
+        :param seconds: since the frame before
+        :param is_whole: it shows as much of the object as was seen before
+        """
+        if self._rests(look, is_whole):
+            return
+        found = self._registered(look, support, seconds)
+        if found is not None and found.fit >= _LEAST_FIT:
+            self.bad_since, self._looks = None, self._looks + 1
+            error = turned_covariance(found.covariance, look.world[:3, :3])
+            if self.motion.add(look.world @ found.pose, error, seconds):
+                self._looks = 0  # it may go on
+            self.offset += _OFFSET_SHARE * (self._local(look.position) - self.offset)
+            return
+        if found is not None:
+            self.bad_since = now if self.bad_since is None else self.bad_since
+            if now - self.bad_since > _STALE and not self.is_stale:
+                self.is_stale = True
+                self.modelled_quality, self.best = 0.0, None
+        if is_whole:
+            self.motion.add(self.placed(look), look.error, seconds)
+
+    def _rests(self, look: Look, is_whole: bool) -> bool:
+        """
+        Tell whether nothing shows that it has moved since its mesh was last registered.
+
+        Neither do readings lie elsewhere before or behind the mesh than then, nor has the middle
+        of its sightings moved. Of what rests, one in some frames is registered all the same.
+        """
+        if self.model is None or self.motion.velocity.any() or self.bad_since is not None:
+            return False
+        pose = np.linalg.inv(look.world) @ self.motion.pose
+        frame = look.sighting.frame
+        behind = expected(self.surface, pose, frame, _NEARER).behind
+        shift = float(np.linalg.norm(look.position - self.center))
+        usual, self._shift = self._shift, 0.8 * self._shift + 0.2 * min(shift, 2 * self._shift)
+        change = np.nan if self._behind is None else moved_by(
+            self.surface, pose, behind - self._behind, float(frame.depth_std(pose[2, 3])))
+        self._until_next -= 1
+        if not is_whole and not change >= _MOVED:
+            return True  # too little is seen of it to tell more
+        if (change < _MOVED and shift < 3.0 * usual
+                and self._looks >= _REGISTERED and self._until_next > 0):
+            return True
+        self._behind, self._until_next = behind, _REGISTERED
+        return False
+
+    def _registered(
+        self, look: Look, support: SupportPlane | None, seconds: float,
+    ) -> Registered | None:
+        """Return where the mesh fits the readings; None without either."""
+        frame, mask = look.sighting.frame, look.sighting.detection.mask
+        if self.model is None or self.model.reconstructor == 'box' or (
+                frame.depth is None or mask is None):
+            return None  # a box around an object is not its shape
+        start = self.motion.pose.copy()
+        start[:3, 3] += self.motion.predicted(seconds)
+        found = register(self.model, frame, mask, np.linalg.inv(look.world) @ start, support)
+        return found if np.isfinite(found.residual) else None
+
+    def consider(self, look: Look, better_view: float) -> None:
+        """Keep its latest look for the next reconstruction when it is clearly better."""
+        quality = look.quality
+        self.views.consider(
+            look.sighting, np.linalg.inv(look.world) @ self.motion.pose, quality)
+        known = max(self.modelled_quality, self.best_quality if self.best else 0.0)
+        if quality > better_view * known:
+            self.best, self.best_quality = look.sighting, quality
+            self.best_pose = self.motion.pose
+
+    def take_over(self, before: 'Track', is_at_its_place: bool) -> None:
+        """
+        Go on as an object that was lost and has come back.
+
+        :param is_at_its_place: where it was before; else nothing tells how it is turned now
+        """
+        self.id, self.names = before.id, before.names
+        if is_at_its_place and before.model is not None:
+            center, self.model, self.surface = self.center, before.model, before.surface
+            self.motion, self.offset = before.motion, before.offset
+            self.modelled_quality = before.modelled_quality
+            pose = self.motion.pose.copy()
+            pose[:3, 3] += center - self.center
+            self.motion.restart(pose)
+
+    def is_hidden_in(self, look: Look) -> bool:
+        """Tell whether something nearer hides a part of it."""
+        seen = expected(self.surface, np.linalg.inv(look.world) @ self.motion.pose,
+                        look.sighting.frame, _NEARER)
+        return bool(seen.nearer.mean() > _PART)
+
+    def is_covered(self, frame: Frame, others: Sequence[Look]) -> bool:
+        """Tell whether most of what should be seen of it now belongs to another object."""
+        pose = np.linalg.inv(others[0].world) @ self.motion.pose if others else np.eye(4)
+        points, faces = seen_points(self.surface, pose)
+        _, rows, columns = pixels_of(points[faces], frame)
+        masks = [look.sighting.detection.mask for look in others]
+        return any(mask is not None and len(rows) > 0
+                   and mask[rows, columns].mean() > _COVERED for mask in masks)
+
+    def wear(self, model: ObjectModel, world: np.ndarray) -> None:
+        """
+        Take in a mesh of the view that was the best one; the object may have moved since.
+
+        :param world: (4, 4) world from the optical frame of that view
+        """
+        center, before = self.center, self.motion.pose
+        since = before @ np.linalg.inv(self.best_pose)
+        self.model, self.surface = model, sampled(model)
+        self.motion.restart(since @ world @ pose_of(model))
+        self.views.turn(np.linalg.inv(before) @ self.motion.pose)
+        self.offset = self._local(center)
+        self.is_stale, self.bad_since = False, None
+        self._looks, self._behind = 0, None
+
+    def move(self, new_from_old: np.ndarray) -> None:
+        """Go on in another world."""
+        self.motion.restart(new_from_old @ self.motion.pose)
+        self.best_pose = new_from_old @ self.best_pose
+
+    def unseen(self, frame: Frame, camera_from_world: np.ndarray) -> Detection:
+        """Return the detection of an object that was not detected: a box where it should be."""
+        points, faces = seen_points(self.surface, camera_from_world @ self.motion.pose)
+        _, rows, columns = pixels_of(points[faces], frame)
+        bbox = np.zeros(4) if not len(rows) else np.array(
+            [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], float)
+        return replace(self.detection, bbox=bbox, mask=None)
+
+    def scene_object(self, world: np.ndarray, now: float) -> SceneObject:
+        """
+        Return what is shown of it.
+
+        :param world: (4, 4) world from the optical frame
+        """
+        pose = np.linalg.inv(world) @ self.motion.pose
+        covariance = self.motion.covariance(now - self.seen[-1])
+        return SceneObject(
+            id=self.id, detection=self.detection, position=pose[:3, 3], rotation=pose[:3, :3],
+            covariance=turned_covariance(covariance, world[:3, :3].T),
+            depth_source=self.placement.depth_source, model=self.shown,
+            is_final=self.best is None and not self.is_in_work, note=self.note,
+            state=self.state, is_stale=self.is_stale)
+
+    def _local(self, point: np.ndarray) -> np.ndarray:
+        pose = self.motion.pose
+        return pose[:3, :3].T @ (point - pose[:3, 3])
+
+
+def pose_of(model: ObjectModel) -> np.ndarray:
+    """Return a model's pose in the frame that it was built from, (4, 4)."""
+    pose = np.eye(4)
+    pose[:3, :3], pose[:3, 3] = model.rotation, model.position
+    return pose
