@@ -258,8 +258,9 @@ class Pipeline:
         :raises Img2SceneError: the frame lacks what the detector needs
         """
         held, shape = self._held, frame.shape
-        frame, support = self._supported(frame, held)
-        frame, support, held.quarters = _upright(frame, support, held.quarters)
+        frame, supports = self._supported(frame, held)
+        frame, supports, held.quarters = _upright(frame, supports, held.quarters)
+        support = next(iter(supports), None)
         return [detection_turned_back(one, shape, held.quarters)
                 for one in self._segmented(frame, self._detected(frame, support))]
 
