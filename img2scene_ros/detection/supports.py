@@ -37,8 +37,8 @@ _LEAST_READ = 0.01  # share of its pixels that have readings
 _LOW, _SMALLER, _WALL = 0.35, 0.5, 0.4
 _BARE = 0.2  # of the largest surface's pixels: where nothing stands, the lowest one with more wins
 # Weights of logarithms, fitted by logistic regression to 210 rendered scenes: what touches the
-# surfaces of a direction, how far they extend, how cameras are held; what hides its own foot.
-_CARRIED, _EXTENT, _HELD_LEVEL, _HIDDEN = 2.0, 2.5, 0.8, 2.0
+# surfaces of a direction, how far they extend, how cameras are held.
+_CARRIED, _EXTENT, _HELD_LEVEL = 2.0, 2.5, 0.8
 _TOP = 0.5  # the top of an object counts so much beside what is seen to touch its support
 # How cameras are held: so many are level rather than rolled anyhow, by that standard deviation
 # [degrees]; a plane seen head-on is the ground rather than a wall so often.
@@ -69,7 +69,7 @@ class _Candidate:
     @property
     def load(self) -> float:
         """Return a logarithm of how much stands on it."""
-        return float(np.log1p(self.carried) + _HIDDEN * np.log1p(self.hidden))
+        return float(np.log1p(self.carried + self.hidden))
 
 
 class HeldSupport:
