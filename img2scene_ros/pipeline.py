@@ -208,7 +208,7 @@ class Pipeline:
         """
         start = perf_counter()
         as_it_came, held = frame, self._held
-        frame, support = self._supported(_without_robot(frame), held)
+        frame, support = self._supported(frame, held)
         located = held.world.locate(frame, support)
         notes = [located.note] if located.note else []
         frame, support, quarters = _upright(located.frame, support, held.quarters)
@@ -255,7 +255,7 @@ class Pipeline:
         :raises Img2SceneError: the frame lacks what the detector needs
         """
         held, shape = self._held, frame.shape
-        frame, support = self._supported(_without_robot(frame), held)
+        frame, support = self._supported(frame, held)
         frame, support, held.quarters = _upright(frame, support, held.quarters)
         return [detection_turned_back(one, shape, held.quarters)
                 for one in self._segmented(frame, self._detected(frame, support))]
@@ -592,13 +592,6 @@ def _upright(
     up = frame.up if support is None else support.normal
     quarters = quarters if up is None else quarters_to_upright(up, quarters)
     return turned_frame(frame, quarters), turned_plane(support, turn(quarters)), quarters
-
-
-def _without_robot(frame: Frame) -> Frame:
-    """Return a frame whose depth has no readings of the robot itself."""
-    if frame.robot is None or frame.depth is None:
-        return frame
-    return replace(frame, depth=np.where(frame.robot, np.float32(np.nan), frame.depth))
 
 
 def _beside_robot(frame: Frame, detection: Detection) -> Detection | None:
