@@ -124,7 +124,7 @@ class Camera:
         """Return K, (3, 3)."""
         return np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1.0]])
 
-    @property
+    @cached_property
     def has_distortion(self) -> bool:
         """Tell whether the lens bends rays at all; a fisheye lens does without coefficients."""
         is_fisheye = self.distortion_model == 'equidistant' and len(self.distortion) > 0

@@ -30,6 +30,7 @@ from img2scene_ros.detection.scaled import reduced
 from img2scene_ros.detection.scaled import reduced_detection
 from img2scene_ros.detection.segmenter import Segmenter
 from img2scene_ros.detection.supports import HeldSupport
+from img2scene_ros.detection.supports import support_under
 from img2scene_ros.detection.supports import why_nothing
 from img2scene_ros.detection.workspace import EVERYWHERE
 from img2scene_ros.detection.workspace import Workspace
@@ -65,7 +66,7 @@ from img2scene_ros.turning import quarters_to_upright
 from img2scene_ros.turning import turn
 from img2scene_ros.turning import turned_back
 from img2scene_ros.turning import turned_frame
-from img2scene_ros.turning import turned_plane
+from img2scene_ros.turning import turned_planes
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 from img2scene_ros.types import ObjectModel
@@ -193,7 +194,7 @@ class Pipeline:
         self._tell_tracker()
         self._frame: Frame | None = None  # the latest, as it came
         self._held = _Held()
-        self._support: SupportPlane | None = None
+        self._supports: tuple[SupportPlane, ...] = ()
         self._notes: tuple[str, ...] = ()
         self._timing: dict[str, float] = {}
         _prepare()
@@ -208,10 +209,11 @@ class Pipeline:
         """
         start = perf_counter()
         as_it_came, held = frame, self._held
-        frame, support = self._supported(frame, held)
-        located = held.world.locate(frame, support)
+        frame, supports = self._supported(frame, held)
+        located = held.world.locate(frame, next(iter(supports), None))
         notes = [located.note] if located.note else []
-        frame, support, quarters = _upright(located.frame, support, held.quarters)
+        frame, supports, quarters = _upright(located.frame, supports, held.quarters)
+        support = next(iter(supports), None)
         found = self._detected(frame, support)
         is_free = self.options.distance == 'auto'  # distances may come from anything
         is_photo = is_free and support is None and not frame.has_depth
@@ -221,6 +223,7 @@ class Pipeline:
             sizes = cast(SizePriorDistance, self.distances['size_prior']).sizes
             guess = self.distances.get('fixed', FixedDistance()).options.distance
             support, said = held.plane.find(frame, found, sizes, guess)
+            supports = () if support is None else (support,)
             notes.append(said)
         workspace = Workspace(self.options.workspace, frame, turn(quarters), as_it_came)
         detections = self._each(workspace.part_inside, self._each(
@@ -228,7 +231,7 @@ class Pipeline:
             self._segmented(frame, found)))
         detected = perf_counter()
         seen = self._each(
-            lambda detection: self._placed(frame, detection, support, notes), detections)
+            lambda detection: self._placed(frame, detection, supports, notes), detections)
         seen = [one for one in seen if workspace.holds(one[0].placement.position)]
         if is_photo:
             reasons = reasons_to_skip(
@@ -244,7 +247,7 @@ class Pipeline:
                 self._tracker.lose_all()
             self._tracker.update(frame, support, sightings, proxies, not is_streamed)
             held.quarters = quarters
-            self._frame, self._support, self._notes = as_it_came, support, tuple(notes)
+            self._frame, self._supports, self._notes = as_it_came, supports, tuple(notes)
             self._timing.update(detect=detected - start, localize=localized - detected)
             return self._scene(as_it_came)
 
@@ -255,8 +258,9 @@ class Pipeline:
         :raises Img2SceneError: the frame lacks what the detector needs
         """
         held, shape = self._held, frame.shape
-        frame, support = self._supported(frame, held)
-        frame, support, held.quarters = _upright(frame, support, held.quarters)
+        frame, supports = self._supported(frame, held)
+        frame, supports, held.quarters = _upright(frame, supports, held.quarters)
+        support = next(iter(supports), None)
         return [detection_turned_back(one, shape, held.quarters)
                 for one in self._segmented(frame, self._detected(frame, support))]
 
@@ -292,15 +296,18 @@ class Pipeline:
             self._timing['reconstruct'] = perf_counter() - start
             return None if self._frame is None else self._scene(self._frame)
 
-    def _supported(self, frame: Frame, held: '_Held') -> tuple[Frame, SupportPlane | None]:
-        """Return a frame that knows its sensor's noise, and the plane that is seen or told."""
+    def _supported(
+        self, frame: Frame, held: '_Held',
+    ) -> tuple[Frame, tuple[SupportPlane, ...]]:
+        """Return a frame that knows its sensor's noise, and the planes that are seen or told."""
         told = frame.support or self._told_support()
+        known = () if told is None else (told,)
         if frame.depth is None:
-            return frame, told
+            return frame, known
         frame = replace(
             frame, up=frame.up if told is None or frame.up is not None else told.normal,
             depth_noise=held.noise.of(frame.depth_noise, frame.depth, frame.camera.fx))
-        return frame, held.support.find(reduced(frame)[0]) or told
+        return frame, held.support.find(reduced(frame)[0]) or known
 
     def _each(
         self, step: Callable[[Detection], Result | None], detections: Sequence[Detection],
@@ -320,10 +327,13 @@ class Pipeline:
                 if result is not None and not isinstance(result, Img2SceneError)]
 
     def _placed(
-        self, frame: Frame, detection: Detection, support: SupportPlane | None,
+        self, frame: Frame, detection: Detection, supports: Sequence[SupportPlane],
         notes: list[str],
     ) -> tuple[Sighting, ObjectModel] | None:
         """Return an object at its place, and its proxy; None where no source can tell."""
+        support = next(iter(supports), None)
+        if frame.points is not None and detection.mask is not None:
+            support = support_under(frame.points[detection.mask], supports)
         placement = place(self.distances, frame, detection, support)
         if placement is None:
             if frame.has_depth:
@@ -501,7 +511,8 @@ class Pipeline:
 
     def _scene(self, frame: Frame) -> Scene:
         scene = Scene(
-            frame, self._tracker.objects(), self._support, dict(self._timing), self._notes)
+            frame, self._tracker.objects(), next(iter(self._supports), None),
+            dict(self._timing), self._notes, self._supports)
         return turned_back(scene, self._held.quarters)
 
 
@@ -586,12 +597,12 @@ def _check_mesh(model: ObjectModel, reconstructor: str) -> None:
 
 
 def _upright(
-    frame: Frame, support: SupportPlane | None, quarters: int,
-) -> tuple[Frame, SupportPlane | None, int]:
-    """Turn frame and plane until up is up; return them, and by how many quarters that is now."""
-    up = frame.up if support is None else support.normal
+    frame: Frame, supports: Sequence[SupportPlane], quarters: int,
+) -> tuple[Frame, tuple[SupportPlane, ...], int]:
+    """Turn frame and planes until up is up; return them, and by how many quarters that is now."""
+    up = supports[0].normal if supports else frame.up
     quarters = quarters if up is None else quarters_to_upright(up, quarters)
-    return turned_frame(frame, quarters), turned_plane(support, turn(quarters)), quarters
+    return turned_frame(frame, quarters), turned_planes(supports, turn(quarters)), quarters
 
 
 def _beside_robot(frame: Frame, detection: Detection) -> Detection | None:

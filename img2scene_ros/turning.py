@@ -6,6 +6,7 @@ Their frames are turned by quarters until up is up in the picture, as detectors 
 things; what is found is turned back into the optical frame of the frame as it came.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -80,10 +81,15 @@ def _camera_turned(pose: np.ndarray | None, rotation: np.ndarray) -> np.ndarray 
 
 def turned_plane(plane: SupportPlane | None, rotation: np.ndarray) -> SupportPlane | None:
     """Return a plane in axes that a (3, 3) rotation takes points to."""
-    if plane is None:
-        return None
-    hull = None if plane.hull is None else plane.hull @ rotation.T
-    return SupportPlane(rotation @ plane.normal, plane.offset, hull)
+    return None if plane is None else turned_planes((plane,), rotation)[0]
+
+
+def turned_planes(
+    planes: Sequence[SupportPlane], rotation: np.ndarray,
+) -> tuple[SupportPlane, ...]:
+    """Return planes in axes that a (3, 3) rotation takes points to."""
+    return tuple(replace(plane, normal=rotation @ plane.normal, hull=(
+        None if plane.hull is None else plane.hull @ rotation.T)) for plane in planes)
 
 
 def turned_back(scene: Scene, quarters: int) -> Scene:
@@ -97,7 +103,8 @@ def turned_back(scene: Scene, quarters: int) -> Scene:
         return scene
     back = turn(-quarters)
     return replace(
-        scene, support=turned_plane(scene.support, back), objects=tuple(
+        scene, support=turned_plane(scene.support, back),
+        supports=turned_planes(scene.supports, back), objects=tuple(
             _object_turned(one, scene.frame.shape, back, quarters) for one in scene.objects))
 
 

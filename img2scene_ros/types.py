@@ -374,6 +374,7 @@ class Scene:
     - support: the plane most of them stand on, in the optical frame, when one is seen
     - timing: seconds per stage: 'detect', 'localize', 'reconstruct'
     - notes: what had to be assumed or estimated, one sentence each
+    - supports: all planes that things stand on, that one first
     """
 
     frame: Frame
@@ -381,3 +382,4 @@ class Scene:
     support: SupportPlane | None = None
     timing: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    supports: tuple[SupportPlane, ...] = ()

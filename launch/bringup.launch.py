@@ -65,7 +65,7 @@ def generate_launch_description() -> LaunchDescription:
             description=f'Transport of the colour picture; {otherwise}'),
         DeclareLaunchArgument(
             'detector', default_value='',
-            description=f'What finds the objects: auto, tabletop, coco, detr; {otherwise}'),
+            description=f'What finds the objects: auto, tabletop, coco, detr, topic; {otherwise}'),
         DeclareLaunchArgument(
             'reconstructor', default_value='',
             description='What rebuilds the objects: voxel, depth_shell, triposr, shap_e, remote, '

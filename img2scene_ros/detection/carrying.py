@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
-from img2scene_ros.detection.planes import FlatSurface
+from img2scene_ros.detection.planes import Level
 from img2scene_ros.detection.planes import Readings
 from img2scene_ros.types import SupportPlane
 
@@ -51,20 +51,22 @@ def depth_jumps(read: Readings) -> np.ndarray:
 
 
 def things(
-    read: Readings, group: Sequence[FlatSurface], walls: np.ndarray, jumps: np.ndarray,
+    read: Readings, group: Sequence[Level], walls: Sequence[Level], jumps: np.ndarray,
 ) -> Iterator[Thing]:
     """
     Find what stands on surfaces of one direction.
 
-    :param walls: (H, W) bool, pixels that are no part of anything
+    :param walls: surfaces of other directions that are no part of anything
     :param jumps: (H, W) bool, between two surfaces
     """
     least = np.maximum(_LOWEST, _DEVIATIONS * read.std)
-    is_free = np.isfinite(read.std) & ~walls & ~jumps
+    is_free = np.isfinite(read.std) & ~jumps
     heights = [one.plane.height(read.points) for one in group]
     near = [_dilated(one.seen) for one in group]
     for height, around in zip(heights, near):
         is_free &= ~((np.abs(height) < least) & around)
+    for wall in walls:
+        is_free[_dilated(wall.seen) & (np.abs(wall.plane.height(read.points)) < least)] = False
     count, labels, stats, _ = cv2.connectedComponentsWithStats(
         is_free.astype(np.uint8), connectivity=4)
 

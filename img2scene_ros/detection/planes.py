@@ -34,7 +34,7 @@ _HEAP = 0.012  # metres, height of the bins in which surfaces of one direction s
 
 
 @dataclass(frozen=True, eq=False)
-class FlatSurface:
+class Level:
     """
     A plane and the pixels on it.
 
@@ -131,12 +131,12 @@ def directions(read: Readings, up: np.ndarray | None) -> list[np.ndarray]:
     return found
 
 
-def surfaces(read: Readings, direction: np.ndarray) -> list[FlatSurface]:
+def surfaces(read: Readings, direction: np.ndarray) -> list[Level]:
     """Return the surfaces that face a direction, the largest first."""
     return sorted(_levels(read, direction), key=lambda one: -np.count_nonzero(one.seen))
 
 
-def _levels(read: Readings, direction: np.ndarray) -> Iterator[FlatSurface]:
+def _levels(read: Readings, direction: np.ndarray) -> Iterator[Level]:
     """Find one surface after another: the greatest heap of readings that are left."""
     points = read.points.reshape(-1, 3)
     free = (read.normals @ direction.astype(np.float32) > ALIGNED).ravel()
@@ -162,7 +162,7 @@ def _levels(read: Readings, direction: np.ndarray) -> Iterator[FlatSurface]:
                 yield found
 
 
-def _grown(read: Readings, near: np.ndarray, direction: np.ndarray) -> FlatSurface | None:
+def _grown(read: Readings, near: np.ndarray, direction: np.ndarray) -> Level | None:
     """
     Fit a plane to what is near it until that stays the same; None when it turns too far.
 
@@ -182,13 +182,13 @@ def _grown(read: Readings, near: np.ndarray, direction: np.ndarray) -> FlatSurfa
         height = plane.height(read.points)
         seen = (np.abs(height) < tolerance) & (
             read.normals @ plane.normal.astype(np.float32) > ALIGNED)
-        seen = main_part(seen, (height > tolerance) & (height < 0.3))
+        seen = _main_part(seen, (height > tolerance) & (height < 0.3), np.isnan(read.std))
     if np.count_nonzero(seen) < _LEAST_PIXELS:
         return None
     outline = outlined(plane, read.points[seen])
     near = (np.abs(plane.height(read.points)) < tolerance) & np.isnan(read.normals[..., 0])
     beside = cv2.dilate(seen.astype(np.uint8), np.ones((_WINDOW, _WINDOW), np.uint8)) > 0
-    return FlatSurface(outline, seen | near & beside)
+    return Level(outline, seen | near & beside)
 
 
 def least_squares(points: np.ndarray, deviation: np.ndarray) -> tuple[np.ndarray, float]:
@@ -209,10 +209,16 @@ def outlined(plane: SupportPlane, points: np.ndarray) -> SupportPlane:
     return replace(plane, hull=corners - plane.height(corners)[:, None] * plane.normal)
 
 
-def main_part(on_plane: np.ndarray, above: np.ndarray) -> np.ndarray:
-    """Keep the largest part of a plane, with the parts that objects on it cut off."""
+def _main_part(on_plane: np.ndarray, above: np.ndarray, unread: np.ndarray) -> np.ndarray:
+    """
+    Keep the largest part of a plane, with the parts that objects on it cut off.
+
+    :param above: pixels of what may stand on it
+    :param unread: pixels without a reading, which part nothing
+    """
     kernel = np.ones((3, 3), np.uint8)
-    opened = cv2.morphologyEx(on_plane.astype(np.uint8), cv2.MORPH_OPEN, kernel)
+    opened = cv2.morphologyEx((on_plane | unread).astype(np.uint8), cv2.MORPH_OPEN, kernel)
+    opened[~on_plane] = 0
     gap = max(3, on_plane.shape[1] // 24)
     shadow = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (gap, gap))
     objects = cv2.morphologyEx(above.astype(np.uint8), cv2.MORPH_OPEN, kernel)

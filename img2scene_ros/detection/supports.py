@@ -20,7 +20,7 @@ from img2scene_ros.depth import measured
 from img2scene_ros.detection.carrying import depth_jumps
 from img2scene_ros.detection.carrying import things
 from img2scene_ros.detection.planes import ALIGNED
-from img2scene_ros.detection.planes import FlatSurface
+from img2scene_ros.detection.planes import Level
 from img2scene_ros.detection.planes import Readings
 from img2scene_ros.detection.planes import directions
 from img2scene_ros.detection.planes import least_squares
@@ -39,9 +39,12 @@ _BARE = 0.2  # of the largest surface's pixels: where nothing stands, the lowest
 # Weights of logarithms, fitted by logistic regression to 210 rendered scenes: what touches the
 # surfaces of a direction, how far they extend, how cameras are held; what hides its own foot.
 _CARRIED, _EXTENT, _HELD_LEVEL, _HIDDEN = 2.0, 2.5, 0.8, 2.0
+_TOP = 0.5  # the top of an object counts so much beside what is seen to touch its support
 # How cameras are held: so many are level rather than rolled anyhow, by that standard deviation
 # [degrees]; a plane seen head-on is the ground rather than a wall so often.
 _LEVEL, _ROLL_STD, _DOWN, _HEAD_ON = 13.0, 8.0, 0.15, np.sin(np.radians(15.0))
+_OTHER_LOAD = 2.5  # least logarithm of what stands on other supports than the main one
+_SUNK = 0.03  # metres that readings of a thing may lie below what it stands on
 _FEW_READINGS = 0.05  # share of the picture; with less nothing can be found
 # From frame to frame: a plane is held while this share of the pixels that showed it still does,
 # and searched anew after so many frames. A fit takes so many readings and rounds at most.
@@ -70,32 +73,54 @@ class _Candidate:
 
 
 class HeldSupport:
-    """Finds the support in frame after frame: a plane that is still there is only fitted again."""
+    """Finds the supports in frame after frame: planes that are still there are only fitted."""
 
     def __init__(self) -> None:
-        self._held: _Candidate | None = None
+        self._held: tuple[_Candidate, ...] = ()
         self._age = 0
 
-    def find(self, frame: Frame) -> SupportPlane | None:
-        """Find the plane that objects stand on, as `find_support`."""
+    def find(self, frame: Frame) -> tuple[SupportPlane, ...]:
+        """
+        Find the planes that things stand on, such as a table and the floor beside it.
+
+        :return: the one that most stands on first; empty when the depth image shows no plane that
+            may be horizontal
+        """
         self._age += 1
         if not frame.has_depth:
-            return None
+            return ()
         held = self._held
-        if held is not None and self._age <= _HELD and _is_still_seen(frame, held):
-            self._held = replace(held, plane=_fitted_again(frame, held))
+        if held and self._age <= _HELD and _is_still_seen(frame, held[0]):
+            self._held = tuple(
+                replace(one, plane=_fitted_again(frame, one)) for one in held
+                if one is held[0] or _is_still_seen(frame, one))
         else:
             self._held, self._age = _found(frame), 0
-        return None if self._held is None else self._held.plane
+        return tuple(one.plane for one in self._held)
 
 
 def find_support(frame: Frame) -> SupportPlane | None:
     """
-    Find the plane that objects stand on.
+    Find the plane that most objects stand on.
 
     :return: None when the depth image shows no plane that may be horizontal
     """
-    return HeldSupport().find(frame)
+    return next(iter(HeldSupport().find(frame)), None)
+
+
+def support_under(
+    points: np.ndarray, supports: Sequence[SupportPlane],
+) -> SupportPlane | None:
+    """
+    Return the highest plane that lies under a thing.
+
+    :param points: (N, 3) metres, of its surface; NaN = no reading
+    :param supports: the first is taken where none lies under it
+    """
+    points = points[np.isfinite(points).all(axis=-1)]
+    under = [one for one in supports if len(points) and one.is_over(points).mean() > 0.5
+             and np.percentile(one.height(points), 5) > -_SUNK]
+    return min(under, key=lambda one: one.offset) if under else next(iter(supports), None)
 
 
 def _is_still_seen(frame: Frame, held: _Candidate) -> bool:
@@ -110,18 +135,20 @@ def _is_still_seen(frame: Frame, held: _Candidate) -> bool:
     return bool(is_on_plane.mean() > _STILL_SEEN)
 
 
-def _found(frame: Frame) -> _Candidate | None:
-    """Search the support in a coarse picture, and fit it to all readings."""
+def _found(frame: Frame) -> tuple[_Candidate, ...]:
+    """Search the supports in a coarse picture, and fit them to all readings."""
     coarse = _coarse(frame)
     read = readings(coarse)
     if read.count < _LEAST_READ * read.std.size:
-        return None
+        return ()
     groups = _groups(read, frame.up)
     best = max(groups, key=lambda group: _evidence(group, frame.up), default=None)
     if best is None:
-        return None
+        return ()
     chosen = _chosen(best)
-    return replace(chosen, plane=_at_full_resolution(frame, chosen))
+    others = sorted((one for one in best if one is not chosen and one.load > _OTHER_LOAD),
+                    key=lambda one: -one.load)
+    return tuple(replace(one, plane=_at_full_resolution(frame, one)) for one in (chosen, *others))
 
 
 def _groups(read: Readings, up: np.ndarray | None) -> list[list[_Candidate]]:
@@ -130,10 +157,8 @@ def _groups(read: Readings, up: np.ndarray | None) -> list[list[_Candidate]]:
     jumps = depth_jumps(read)
     groups = []
     for group in found:
-        walls = np.zeros(jumps.shape, bool)
-        for one in chain.from_iterable(other for other in found if other is not group):
-            if _extent(one.plane) > _WALL:
-                walls |= one.seen
+        others = chain.from_iterable(other for other in found if other is not group)
+        walls = [one for one in others if _extent(one.plane) > _WALL]
         groups.append(_candidates(read, group, walls, jumps))
     return [group for group in groups if group]
 
@@ -172,7 +197,7 @@ def _coarse(frame: Frame) -> Frame:
 
 
 def _candidates(
-    read: Readings, group: Sequence[FlatSurface], walls: np.ndarray, jumps: np.ndarray,
+    read: Readings, group: Sequence[Level], walls: Sequence[Level], jumps: np.ndarray,
 ) -> list[_Candidate]:
     """Return the surfaces of one direction but for tops of objects, with what stands on them."""
     carried, hidden = np.zeros(len(group)), np.zeros(len(group))
@@ -183,13 +208,13 @@ def _candidates(
             (carried if thing.touches else hidden)[thing.surface] += np.sqrt(thing.pixels)
     for i in sorted(range(len(group)), key=lambda i: group[i].plane.offset):  # the highest first
         if bases[i] is not None:
-            carried[bases[i]] += carried[i] + np.sqrt(np.count_nonzero(group[i].seen))
+            carried[bases[i]] += carried[i] + _TOP * np.sqrt(np.count_nonzero(group[i].seen))
             hidden[bases[i]] += hidden[i]
     return [_Candidate(one.plane, one.seen, *loads)
             for one, base, *loads in zip(group, bases, carried, hidden) if base is None]
 
 
-def _base(one: FlatSurface, group: Sequence[FlatSurface]) -> int | None:
+def _base(one: Level, group: Sequence[Level]) -> int | None:
     """Return the position of the surface on which an object stands whose top one is, if it is."""
     hull = measured(one.plane.hull)
     found = [(i, other.plane.height(hull).mean()) for i, other in enumerate(group)
@@ -303,8 +328,8 @@ def _fitted_again(frame: Frame, held: _Candidate) -> SupportPlane:
 
 def _readings(frame: Frame, coarse: _Candidate) -> tuple[np.ndarray, np.ndarray]:
     """Return the points where a plane was seen, (N, 3) metres, and how far off they may be."""
-    seen = cv2.dilate(coarse.seen.astype(np.uint8), np.ones((3, 3), np.uint8))
-    around = cv2.resize(seen, frame.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
+    around = cv2.resize(coarse.seen.astype(np.uint8), frame.shape[::-1],
+                        interpolation=cv2.INTER_NEAREST) > 0
     tolerance = 3.0 * frame.depth_std(measured(frame.depth)[around])
     return measured(frame.points)[around], tolerance
 

@@ -32,8 +32,8 @@ def with_tables(text: str) -> str:
     """Return a document with the table of each node that it has a mark for."""
     nodes: dict[str, Mapping[str, list[type[Options]]]] = {
         'scene_node': scene_node_groups(),
-        'detector_node': {'': [DetectorNodeOptions], 'depth_noise': [DepthNoise]} | {
-            name: [found.Options] for name, found in backends('detectors').items()},
+        'detector_node': {'': [DetectorNodeOptions], 'depth_noise': [DepthNoise], **{
+            name: [found.Options] for name, found in backends('detectors').items()}},
         'replay_node': {'': [ReplayOptions]}}
     return MARKED.sub(lambda mark: mark[1] + _table(nodes[mark[2]]) + '\n' + mark[3], text)
 

@@ -155,12 +155,17 @@ class _Thumbnail:
         """Tell whether nothing moved but what noise moves, over most of the picture."""
         change = np.abs(self.depth - other.depth) / self.std
         change = change[np.isfinite(change)]
-        slope = np.hypot(*np.gradient(other.grey))
-        edges = slope >= max(_LEAST_SLOPE, np.quantile(slope, 0.9))
+        if not len(change) or np.median(change) > _RESTING_DEPTH:
+            return False
         grey = self.grey - other.grey
-        shift = np.abs(grey - np.median(grey))[edges] / slope[edges]
-        return bool(len(change) and np.median(change) < _RESTING_DEPTH
-                    and np.median(shift if len(shift) else 0.0) < _RESTING_SHIFT)
+        grey = np.abs(grey - np.median(grey))
+        # Down and across, as edges along a motion do not show it.
+        for slope in np.gradient(other.grey):
+            slope = np.abs(slope)
+            edges = slope >= max(_LEAST_SLOPE, np.quantile(slope, 0.9))
+            if edges.any() and np.median(grey[edges] / slope[edges]) > _RESTING_SHIFT:
+                return False
+        return True
 
 
 def _small(frame: Frame, ignore: np.ndarray | None) -> Frame:

@@ -402,12 +402,13 @@ def test_compressed_pictures(
 ) -> None:
     compressed = robot.node.create_publisher(CompressedImage, 'image/compressed', 1)
 
-    def compress(image: Image, _: CameraInfo, __: Image) -> None:
+    def compress(image: Image, _: CameraInfo, depth: Image) -> None:
         data = cv2.imencode('.png', camera.frame.color[..., ::-1])[1].tobytes()
         compressed.publish(CompressedImage(
             header=header_of('optical', camera.stamp_ns), format='rgb8; png compressed bgr8',
             data=array('B', data)))
         image.header = header_of('withheld', 0)
+        depth.header = header_of('optical', camera.stamp_ns)
 
     def restart(transport: str) -> None:
         assert robot.change_state('deactivate') and robot.change_state('cleanup')

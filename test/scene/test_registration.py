@@ -122,7 +122,7 @@ def test_round_things_keep_their_turn(is_on_support: bool) -> None:
     assert np.sqrt(np.trace(found.covariance[:3, :3])) < 0.005
 
 
-def test_lifted_and_tilted_things_leave_their_support() -> None:
+def test_readings_overrule_a_support_that_is_off() -> None:
     drawn = Drawn(CARTON, 40.0, 0.8, np.radians(30.0))
     true = drawn.pose()
     wrong = SupportPlane(drawn.support.normal, drawn.support.offset + 0.006)
