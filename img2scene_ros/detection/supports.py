@@ -192,7 +192,7 @@ def _coarse(frame: Frame) -> Frame:
     """Return every n-th pixel of a frame."""
     part = _every_nth(frame)
     depth = np.ascontiguousarray(measured(frame.depth)[part])
-    return replace(frame, color=frame.color[part], depth=depth, support=None,
+    return replace(frame, color=frame.color[part], depth=depth, support=None, robot=None,
                    camera=frame.camera.binned(part[0].step, part[1].step))
 
 
