@@ -23,6 +23,7 @@ from launch import LaunchDescriptionEntity
 
 CAMERAS = ['realsense', 'oak', 'zed', 'orbbec', 'azure_kinect', 'usb', 'other']
 TOPICS = ('image', 'camera_info', 'depth')
+OTHER_TOPICS = ('depth_camera_info', 'mask')
 BOOLEAN = ['true', 'false']
 # The rotation of an optical frame (z forward, y down) in a body frame (x forward, z up; REP-103).
 OPTICAL = ['--qx', '-0.5', '--qy', '0.5', '--qz', '-0.5', '--qw', '0.5']
@@ -60,6 +61,14 @@ def generate_launch_description() -> LaunchDescription:
             'depth_topic', default_value='',
             description='Depth image registered to the colour picture (sensor_msgs/Image); empty: '
             "the camera's"),
+        DeclareLaunchArgument(
+            'depth_camera_info_topic', default_value='',
+            description='Calibration of a depth camera whose images are not registered to the '
+            'colour picture; empty: camera_info beside the depth image'),
+        DeclareLaunchArgument(
+            'mask_topic', default_value='',
+            description='Where the picture shows the robot itself (sensor_msgs/Image, mono8); '
+            'empty: mask'),
         DeclareLaunchArgument(
             'image_transport', default_value='', choices=['', 'raw', 'compressed'],
             description=f'Transport of the colour picture; {otherwise}'),
@@ -179,7 +188,8 @@ def _camera(config: Path, value: dict[str, str]) -> dict[str, Any]:
         camera = {'topics': {}, 'fixed_frame': 'camera_link', 'parameters': {}}
     else:
         camera = yaml.safe_load((config / 'cameras' / f'{name}.yaml').read_text())
-    return camera | {'topics': camera['topics'] | named}
+    others = {name: value[f'{name}_topic'] for name in OTHER_TOPICS if value[f'{name}_topic']}
+    return camera | {'topics': camera['topics'] | named | others}
 
 
 def _scene_node(

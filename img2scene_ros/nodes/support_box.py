@@ -8,9 +8,7 @@ import numpy as np
 
 from img2scene_ros.types import SupportPlane
 
-# What the corners of a rectangle may be off from a newer plane before it is replaced [m]: of
-# recorded frames at 1 m the far corners of the plane, which are least sure, move by 3 mm.
-HEIGHT_TOLERANCE = 0.01
+HEIGHT_TOLERANCE = 0.01  # metres that its corners may be off from a newer plane
 OUTLINE_TOLERANCE = 0.03  # metres that a newer outline may go beyond the rectangle
 AROUND = 0.5  # metres around the objects, where nothing tells where a plane ends
 
