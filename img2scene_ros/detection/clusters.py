@@ -35,7 +35,7 @@ _MIN_PIXELS = 60  # solid pixels of a surface, at a picture width of 640
 _SOLID = 0.95  # share of solid pixels; missing readings fray surfaces with less
 # Of a cluster's pixels: seen by the network as objects at least, and as one of several objects. Of
 # an object's pixels that the network sees: known as a cluster at most, where it adds one.
-_SEEN, _OWN, _KNOWN = 0.4, 0.3, 0.5
+_SEEN, _OWN, _KNOWN = 0.3, 0.4, 0.5
 _STANDING_HEIGHT = 0.025  # metres above the support; what comes nearer stands on it
 
 

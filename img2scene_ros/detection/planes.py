@@ -80,7 +80,7 @@ def _normals(rays: np.ndarray, depth: np.ndarray, std: np.ndarray) -> np.ndarray
 
     On the plane a X + b Y + c Z = 1 the inverse depth is a x + b y + c at the ray (x, y, 1).
     """
-    read = np.isfinite(depth)
+    read = np.isfinite(depth) & (depth > 0.0)
     weight = read.astype(np.float64)
     inverse = np.where(read, 1.0 / np.where(read, depth, 1.0), 0.0).astype(np.float64)
     x, y = rays[..., 0] * weight, rays[..., 1] * weight

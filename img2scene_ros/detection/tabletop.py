@@ -32,6 +32,11 @@ from img2scene_ros.weights import weights_folder
 
 _LOGGER = logging.getLogger(__name__)
 _DEVIATIONS = 3.0  # of bare support by which objects stand out of it
+# What was found holds for so many frames at most, while no part of a picture of 80x60 changes by
+# so many grey levels, no more of the readings than such a share by so many standard deviations,
+# and the support by no more than this [m, cosine of the tilt].
+_HELD, _CHANGE, _FLICKER, _MOVED = 10, 8, 0.003, 6.0
+_SHIFT, _TILT = 0.003, np.cos(np.radians(0.5))
 _LEAST_READINGS = 20  # of an object
 _SAMPLE = 500  # readings that tell an object's size and place
 # Logistic regression of what `evidence` returns, without and with a network, on the objects found
@@ -60,12 +65,50 @@ class TabletopOptions(Options):
         'more; noise comes on top [m]', low=0.001, high=0.1)
     max_detections: int = option(50, 'Greatest number of objects, largest first', low=1, high=500)
     min_score: float = option(
-        0.3, 'Least probability that what is found is one object', low=0.0, high=1.0)
+        0.2, 'Least probability that what is found is one object', low=0.0, high=1.0)
     network: str = option(
         'bundled', "What tells objects apart: 'bundled' (the network that comes with the package; "
         "where torch is missing, geometry), 'none' (geometry alone: gaps and creases) or the "
         'folder of a network', read_only=True)
     device: str = device_option()
+
+
+class _Held:
+    """
+    What was found, while nothing moves.
+
+    It is compared with the frame in which it was found, so that slow motion adds up.
+    """
+
+    def __init__(
+        self, frame: Frame, support: SupportPlane, options: TabletopOptions,
+        detections: list[Detection],
+    ) -> None:
+        self.shape = frame.shape
+        self.color, self.depth = _thumbnails(frame)
+        self.std = frame.depth_std(self.depth)
+        self.support, self.options, self.detections = support, options, detections
+        self.age = 0
+
+    def holds(self, frame: Frame, support: SupportPlane, options: TabletopOptions) -> bool:
+        """Tell whether a frame shows the same."""
+        if self.age >= _HELD or options is not self.options or frame.shape != self.shape:
+            return False
+        color, depth = _thumbnails(frame)
+        if cv2.absdiff(color, self.color).max() >= _CHANGE:
+            return False
+        off = np.abs(depth - self.depth) > _MOVED * self.std
+        known = np.isfinite(depth) & np.isfinite(self.depth)
+        return bool(
+            np.count_nonzero(off) <= _FLICKER * max(np.count_nonzero(known), 1)
+            and abs(support.offset - self.support.offset) < _SHIFT
+            and support.normal @ self.support.normal > _TILT)
+
+
+def _thumbnails(frame: Frame) -> tuple[np.ndarray, np.ndarray]:
+    """Return a small picture, and every eighth row and column of the depth image."""
+    color = cv2.resize(frame.color, (80, 60), interpolation=cv2.INTER_AREA)
+    return color, measured(frame.depth)[::8, ::8].copy()
 
 
 class TabletopDetector:
@@ -83,6 +126,7 @@ class TabletopDetector:
     def __init__(self, options: TabletopOptions = TabletopOptions()) -> None:
         self.options = options
         self.network = _network(options)
+        self._held: _Held | None = None
 
     def detect(self, frame: Frame, support: SupportPlane | None) -> list[Detection]:
         """
@@ -98,6 +142,14 @@ class TabletopDetector:
         small, step = reduced(frame)
         if step > 1:
             return enlarged(self.detect(small, support), small, frame, step)
+        held = self._held
+        if held is None or not held.holds(frame, support, self.options):
+            self._held = held = _Held(
+                frame, support, self.options, self._found(frame, support))
+        held.age += 1
+        return list(held.detections)
+
+    def _found(self, frame: Frame, support: SupportPlane) -> list[Detection]:
         height, noise = heights_above(frame, support)
         least = np.maximum(self.options.min_height, _DEVIATIONS * noise)
         above = self._in_reach(frame, support, height, height > least)

@@ -3,6 +3,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -214,3 +215,19 @@ def test_recorded_heights(recorded: Callable[[str], Frame], frames_folder: Path)
         mask = detect(frame)[0].mask & np.isfinite(frame.depth)
         height = np.percentile(support.height(frame.points[mask]), 99.5)
         assert height == pytest.approx(measured['height_above_table_m'], abs=0.003)
+
+
+def test_what_moves_is_found_again(recorded: Callable[[str], Frame]) -> None:
+    """A mask follows an object that moves over the table, and new objects are seen at once."""
+    detector, frame = TabletopDetector(TabletopOptions(network='none')), recorded('ycb_3')
+    support = find_support(frame)
+    before = detector.detect(frame, support)
+    for step in (2, 12):
+        moved = replace(frame, color=np.roll(frame.color, step, axis=1),
+                        depth=np.roll(frame.depth, step, axis=1))
+        after = detector.detect(moved, support)
+        assert len(after) == len(before)
+        shifted = [np.roll(one.mask, step, axis=1) for one in before]
+        assert all(max(iou(mask, one.mask) for one in after) > 0.9 for mask in shifted)
+    without = replace(frame, depth=np.where(before[0].mask, np.nan, frame.depth))
+    assert len(detector.detect(without, support)) < len(before)
