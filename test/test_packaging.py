@@ -158,7 +158,8 @@ def test_commands_are_functions_that_exist(wheel):
     entries.read_string(wheel.read(
         next(name for name in wheel.namelist() if name.endswith('entry_points.txt'))).decode())
     scripts = dict(entries['console_scripts'])
-    assert set(scripts) == {'img2scene', 'scene_node', 'replay_node'}
+    assert set(scripts) == {
+        'img2scene', 'scene_node', 'detector_node', 'replay_node'}
     for place in scripts.values():
         module, function = place.split(':')
         assert callable(getattr(import_module(module), function))

@@ -78,7 +78,7 @@ class InstanceSegmenter:
         size = len(columns), len(rows)
         color = cv2.resize(frame.color, size, interpolation=cv2.INTER_AREA)
         depth = measured(frame.depth)[np.ix_(rows, columns)]
-        rays = frame.camera.rays[np.ix_(rows, columns)]
+        rays = np.nan_to_num(frame.camera.rays[np.ix_(rows, columns)])  # where no ray is
         parts = (color.transpose(2, 0, 1), depth, rays.transpose(2, 0, 1), support.normal)
         colors, depths, directions, up = (
             torch.from_numpy(np.ascontiguousarray(part, dtype))[None].to(self._device)

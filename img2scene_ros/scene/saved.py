@@ -100,7 +100,13 @@ def _mesh(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, Texture | Non
     if path.suffix != '.glb':
         raise InputError(
             f"the mesh '{path}' is no GLB file; save scenes with glb among export.formats")
-    mesh, = trimesh.load_scene(path, process=False).geometry.values()
+    try:
+        mesh, = trimesh.load_scene(path, process=False).geometry.values()
+    except OSError:
+        raise
+    except Exception as error:  # whatever trimesh makes of a damaged file
+        raise InputError(
+            f"the mesh '{path}' cannot be read ({error}); save the scene again") from error
     if not np.isfinite(mesh.vertices).all() or not len(mesh.faces):
         raise InputError(f"the mesh '{path}' is empty or damaged; save the scene again")
     # Vertices on the edges of charts were split.

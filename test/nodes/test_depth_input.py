@@ -89,6 +89,7 @@ def test_depth_of_a_camera_beside_is_registered_or_refused(
     cameras = TwoCameras(robot)
     node = NodeProcess(
         'scene_node', robot.domain, tmp_path, *GEOMETRIC, '-r', 'image:=/rgb/image',
+        '-p', 'outputs:=[markers]',  # the stand-in's /tf is of another type than that of `tf`
         '-r', 'camera_info:=/rgb/camera_info', '-r', 'depth:=/depth/image',
         '-p', 'workspace:=[-2.0, -2.0, 0.0, 2.0, 2.0, 2.0]')
     robot.spin_until(

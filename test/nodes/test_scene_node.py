@@ -236,7 +236,7 @@ def test_parameters_describe_themselves(robot: Robot, replay: NodeProcess) -> No
     assert outputs.type == 9, 'an array of strings'
     assert set(backends('outputs')) <= set(re.findall(r'\w+', outputs.additional_constraints))
     assert set(backends('detectors')) <= set(re.findall(r'\w+', detector.additional_constraints))
-    assert forget.integer_range[0].from_value == 1
+    assert forget.floating_point_range[0].from_value == 0
 
 
 @pytest.mark.parametrize('name, value, reason', [
@@ -280,15 +280,16 @@ def test_life_cycle(robot: Robot, scene_node: NodeProcess, replay: NodeProcess) 
     robot.spin(2.0)
     assert not robot.markers
     assert robot.change_state('activate')
-    assert meshes(next_markers(robot))
+    robot.spin_until(lambda: robot.markers and meshes(robot.markers[-1]), 'objects are shown')
     assert robot.change_state('deactivate') and robot.change_state('cleanup')
     assert robot.state == 'unconfigured'
     answer = robot.call(Trigger, '/img2scene/save_scene')
     assert not answer.success and 'no scene yet' in answer.message
     assert robot.call(Trigger, '/img2scene/clear').success
     assert not robot.set_parameter('outputs', ['markers'])
+    robot.markers.clear()
     assert robot.change_state('configure') and robot.change_state('activate')
-    assert meshes(next_markers(robot))
+    robot.spin_until(lambda: robot.markers and meshes(robot.markers[-1]), 'objects are shown')
     assert not robot.node.get_publishers_info_by_topic('/img2scene/cloud')
 
 

@@ -184,6 +184,7 @@ def test_pictures_without_their_transform_are_skipped_and_said(
     camera = FakeCamera(robot, half_size(recorded('table_mustard_bottle')))
     node = NodeProcess(
         'scene_node', robot.domain, tmp_path, *GEOMETRIC, '-p', 'target_frame:=map',
+        '-p', 'outputs:=[markers]',  # the stand-in's /tf is of another type than that of `tf`
         '-p', 'tf_timeout:=0.5')
     robot.spin_until(lambda: 'target_frame' in robot.diagnosis(), 'it complains', camera.send)
     assert len(node.complaints()) == 1 and not any(map(stamp_of, robot.markers))

@@ -22,6 +22,7 @@ from torch import Tensor
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection.supports import find_support
 from img2scene_ros.detection.tabletop import TabletopDetector
+from img2scene_ros.detection.tabletop import TabletopOptions
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
 from img2scene_ros.errors import ReconstructionError
@@ -549,7 +550,8 @@ def test_a_network_that_sees_nothing_does_not_break_the_scene(
 ) -> None:
     """Every object stays as its box and says why."""
     monkeypatch.setattr(networks, 'load_network', lambda folder: Constant(-9.0))
-    pipeline = Pipeline(PipelineOptions(detector='tabletop', reconstructor='voxel'))
+    pipeline = Pipeline(PipelineOptions(detector='tabletop', reconstructor='voxel'),
+                        {'tabletop': TabletopOptions(network='none')})
     scene = pipeline.run(recorded('ycb_3'))
     assert [found.model.reconstructor for found in scene.objects] == ['box'] * 3
     assert all("'threshold'" in found.note and found.is_final for found in scene.objects)

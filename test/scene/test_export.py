@@ -252,7 +252,7 @@ def test_objects_json_places_the_object_frame(tmp_path, scene):
         assert list(entry) == [
             'id', 'label', 'score', 'hypotheses', 'bbox_xyxy_px', 'position_m',
             'orientation_xyzw', 'size_m', 'position_std_m', 'depth_source', 'depth_coverage',
-            'reconstructor', 'triangles', 'watertight', 'note', 'mesh', 'collision']
+            'reconstructor', 'triangles', 'watertight', 'note', 'state', 'mesh', 'collision']
         assert (entry['id'], entry['label']) == (item.id, item.detection.label)
         assert entry['bbox_xyxy_px'] == [3, 4, 20, 30.5]
         assert entry['watertight'] is True
