@@ -43,7 +43,9 @@ _TOP = 0.5  # the top of an object counts so much beside what is seen to touch i
 # How cameras are held: so many are level rather than rolled anyhow, by that standard deviation
 # [degrees]; a plane seen head-on is the ground rather than a wall so often.
 _LEVEL, _ROLL_STD, _DOWN, _HEAD_ON = 13.0, 8.0, 0.15, np.sin(np.radians(15.0))
-_OTHER_LOAD = 2.5  # least logarithm of what stands on other supports than the main one
+# Other supports than the main one: least logarithm of what stands on them, least area [m^2], and
+# height above or below the main one up to which they are a part of it [m].
+_OTHER_LOAD, _OTHER_AREA, _SAME_LEVEL = 2.5, 0.03, 0.03
 _SUNK = 0.03  # metres that readings of a thing may lie below what it stands on
 _FEW_READINGS = 0.05  # share of the picture; with less nothing can be found
 # From frame to frame: a plane is held while this share of the pixels that showed it still does,
@@ -146,9 +148,16 @@ def _found(frame: Frame) -> tuple[_Candidate, ...]:
     if best is None:
         return ()
     chosen = _chosen(best)
-    others = sorted((one for one in best if one is not chosen and one.load > _OTHER_LOAD),
+    others = sorted((one for one in best if one is not chosen and _is_another(one, chosen)),
                     key=lambda one: -one.load)
     return tuple(replace(one, plane=_at_full_resolution(frame, one)) for one in (chosen, *others))
+
+
+def _is_another(one: _Candidate, main: _Candidate) -> bool:
+    """Tell whether things stand on a surface that is no part of the main support."""
+    height = main.plane.height(measured(one.plane.hull))
+    return (one.load > _OTHER_LOAD and _area(one.plane) > _OTHER_AREA
+            and float(np.abs(height).mean()) > _SAME_LEVEL)
 
 
 def _groups(read: Readings, up: np.ndarray | None) -> list[list[_Candidate]]:

@@ -217,7 +217,7 @@ def _network(options: TabletopOptions) -> InstanceSegmenter | None:
     try:
         return InstanceSegmenter(weights_folder(options.network, 'instances'), options.device)
     except MissingDependencyError as error:
-        _LOGGER.info("'tabletop' tells objects apart by geometry alone, because %s", error)
+        _LOGGER.debug("'tabletop' tells objects apart by geometry alone, because %s", error)
         return None
 
 

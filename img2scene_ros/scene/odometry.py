@@ -153,6 +153,8 @@ class _Thumbnail:
 
     def shows(self, other: '_Thumbnail') -> bool:
         """Tell whether nothing moved but what noise moves, over most of the picture."""
+        if self.depth.shape != other.depth.shape:  # another camera's
+            return False
         change = np.abs(self.depth - other.depth) / self.std
         change = change[np.isfinite(change)]
         if not len(change) or np.median(change) > _RESTING_DEPTH:
