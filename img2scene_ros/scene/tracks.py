@@ -61,7 +61,8 @@ class Tracker:
         Take in all sightings of a frame, with a proxy for each that turns out to be new.
 
         :param frame: with the camera's pose in the world, else that of the world's axes
-        :param is_alone: the frame is not one of a stream: all that it shows is there
+        :param is_alone: the frame is not one of a stream: all that it shows is there, also what
+            seems to be in the air, as things at the edge of what carries them do
         """
         seconds, self._support = self._clock.advance(frame.stamp_ns), support
         self._world = np.eye(4) if frame.world_from_camera is None else frame.world_from_camera
@@ -77,7 +78,8 @@ class Tracker:
             if track.id not in seen:
                 self._miss(track, frame, [looks[index] for index in pairs])
         new = [look for index, look in enumerate(looks) if index not in pairs]
-        self._begin(new, [look.floats(support, self._shown) for look in new], seconds, is_alone)
+        floating = [not is_alone and look.floats(support, self._shown) for look in new]
+        self._begin(new, floating, seconds, is_alone)
         self._forget()
 
     def next_jobs(self, count: int) -> list[tuple[int, Sighting]]:
