@@ -43,6 +43,7 @@ _SAMPLE = 500  # readings that tell an object's size and place
 # in 120 rendered scenes (benchmarks/clutter.py).
 _WEIGHTS = {4: np.array([-3.06, 0.78, 0.28, 0.09]),
             6: np.array([-7.32, 1.64, 0.52, -0.19, 3.04, 0.49])}
+_FLAT = 0.5  # deviations that most of something flat stands out at least
 _BARE = 2.0  # deviations of bare support within which readings are taken for it
 
 
@@ -180,6 +181,10 @@ class TabletopDetector:
         areas = np.bincount(labels.ravel())
         is_flat = np.bincount(labels[bare], minlength=len(areas)) > 0.5 * areas
         labels[bare & ~is_flat[labels]] = 0
+        for label in np.flatnonzero(is_flat[1:]) + 1:  # no higher than it: paint
+            mask = labels == label
+            if not np.nanmedian((height / noise)[mask & np.isfinite(height)]) > _FLAT:
+                labels[mask] = 0
         return labels, probability
 
     def _in_reach(

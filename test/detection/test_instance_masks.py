@@ -49,7 +49,7 @@ def test_without_torch_geometry_tells_objects_apart(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr('img2scene_ros.packages.find_spec', lambda name: None)
-    caplog.set_level('DEBUG')
+    caplog.set_level('DEBUG', logger='img2scene_ros.detection.tabletop')
     detector = TabletopDetector()
     assert 'torch' in caplog.text and detector.network is None
 
