@@ -81,13 +81,14 @@ class Student(Task):
     A kind of network, and what it learns from.
 
     - kind: its class; model: options of it, and defaults: those of `StudentOptions`, that differ
-    - name: as the command line calls it
+    - name: as the command line calls it; bundled: the weights that the package holds
     """
 
     kind: type[nn.Module]
     model: dict[str, Any]
     defaults: dict[str, Any]
     name: str
+    bundled: str
 
     def __init__(self, options: StudentOptions, model: Any, shapes: Path) -> None:
         self.options: StudentOptions = options
@@ -112,7 +113,7 @@ class Student(Task):
         """As `Task`; draw what is validated with, too."""
         network = self.kind(self.model_options)
         if self.options.start_from:
-            start_from(network, weights_folder(self.options.start_from, 'voxel'))
+            start_from(network, weights_folder(self.options.start_from, self.bundled))
         packed = read_packed(self.shapes)
         self.count, self.device = len(packed.names), device
         self.train, self.test = (
@@ -170,7 +171,7 @@ class Student(Task):
 class ShapeStudent(Student):
     """`frustum-unet`, taught how deep points of the cube lie in the solid."""
 
-    kind, name, score_name = FrustumUNet, 'shape', 'IoU'
+    kind, name, score_name, bundled = FrustumUNet, 'shape', 'IoU', 'voxel'
     model = {'width': 56, 'slices': 96, 'deep': 3, 'fine': 24}
     defaults = {'batch': 256, 'size': 112, 'resolution': 64, 'validation_samples': 1024}
 
@@ -243,6 +244,7 @@ class SegmentationStudent(Student):
     """`InstanceNetwork`, taught which pixels belong to which instance."""
 
     kind, name, score_name = InstanceNetwork, 'segmentation', 'objects found'
+    bundled = 'instances'
     model = {}
     defaults = {'batch': 32, 'chunk': 256, 'reuse': 4.0, 'validation_samples': 256,
                 'learning_rate': 0.001}
