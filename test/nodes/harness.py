@@ -175,7 +175,21 @@ class Robot:
 
     @property
     def state(self) -> str:
-        return self.call(GetState, f'{self.scene}/get_state').current_state.label
+        """Ask, also again: answers are lost while DDS has not matched both ways."""
+        client = self.node.create_client(GetState, f'{self.scene}/get_state')
+        asked: list[Any] = []
+        due = 0.0
+
+        def is_answered() -> bool:
+            nonlocal due
+            if client.service_is_ready() and monotonic() >= due:
+                asked.append(client.call_async(GetState.Request()))
+                due = monotonic() + 5.0
+            return any(future.done() for future in asked)
+
+        self.spin_until(is_answered, f'{self.scene}/get_state answers')
+        self.node.destroy_client(client)
+        return next(one.result() for one in asked if one.done()).current_state.label
 
     def set_parameter(self, name: str, value: Any) -> str:
         """Set a parameter; return why it was refused, '' when it was not."""
