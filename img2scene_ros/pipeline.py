@@ -25,9 +25,6 @@ from img2scene_ros.detection import Detector
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection.masks import colored_pixels
 from img2scene_ros.detection.masks import object_mask
-from img2scene_ros.detection.scaled import enlarged
-from img2scene_ros.detection.scaled import reduced
-from img2scene_ros.detection.scaled import reduced_detection
 from img2scene_ros.detection.segmenter import Segmenter
 from img2scene_ros.detection.supports import HeldSupport
 from img2scene_ros.detection.supports import support_under
@@ -307,7 +304,7 @@ class Pipeline:
         frame = replace(
             frame, up=frame.up if told is None or frame.up is not None else told.normal,
             depth_noise=held.noise.of(frame.depth_noise, frame.depth, frame.camera.fx))
-        return frame, held.support.find(reduced(frame)[0]) or known
+        return frame, held.support.find(frame) or known
 
     def _each(
         self, step: Callable[[Detection], Result | None], detections: Sequence[Detection],
@@ -511,8 +508,7 @@ class Pipeline:
 
     def _scene(self, frame: Frame) -> Scene:
         scene = Scene(
-            frame, self._tracker.objects(), next(iter(self._supports), None),
-            dict(self._timing), self._notes, self._supports)
+            frame, self._tracker.objects(), self._supports, dict(self._timing), self._notes)
         return turned_back(scene, self._held.quarters)
 
 
@@ -635,9 +631,4 @@ def _with_mask(
 ) -> Detection:
     if detection.mask is not None and detection.mask.any():
         return detection
-    small, step = reduced(frame)
-    if step == 1:
-        return replace(detection, mask=object_mask(frame, detection.bbox, support))
-    there = reduced_detection(detection, frame, small)
-    there = replace(there, mask=object_mask(small, there.bbox, support))
-    return replace(detection, mask=enlarged([there], small, frame, step)[0].mask)
+    return replace(detection, mask=object_mask(frame, detection.bbox, support))

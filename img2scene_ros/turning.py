@@ -103,8 +103,7 @@ def turned_back(scene: Scene, quarters: int) -> Scene:
         return scene
     back = turn(-quarters)
     return replace(
-        scene, support=turned_plane(scene.support, back),
-        supports=turned_planes(scene.supports, back), objects=tuple(
+        scene, supports=turned_planes(scene.supports, back), objects=tuple(
             _object_turned(one, scene.frame.shape, back, quarters) for one in scene.objects))
 
 

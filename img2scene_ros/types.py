@@ -371,15 +371,18 @@ class Scene:
 
     - frame: the latest, in whose optical frame the poses are
     - objects: ordered by id
-    - support: the plane most of them stand on, in the optical frame, when one is seen
+    - supports: the planes that things stand on, in the optical frame, that of most of them first
     - timing: seconds per stage: 'detect', 'localize', 'reconstruct'
     - notes: what had to be assumed or estimated, one sentence each
-    - supports: all planes that things stand on, that one first
     """
 
     frame: Frame
     objects: tuple[SceneObject, ...] = ()
-    support: SupportPlane | None = None
+    supports: tuple[SupportPlane, ...] = ()
     timing: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    supports: tuple[SupportPlane, ...] = ()
+
+    @property
+    def support(self) -> SupportPlane | None:
+        """Return the plane that most of them stand on; None when none is seen."""
+        return next(iter(self.supports), None)

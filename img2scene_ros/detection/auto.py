@@ -25,7 +25,6 @@ from dataclasses import replace
 from functools import cached_property
 from weakref import WeakKeyDictionary
 
-import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
@@ -42,6 +41,7 @@ from img2scene_ros.detection.detr import BUNDLED
 from img2scene_ros.detection.detr import DetrDetector
 from img2scene_ros.detection.detr import DetrOptions
 from img2scene_ros.detection.detr import require_detr_packages
+from img2scene_ros.detection.held import Held
 from img2scene_ros.detection.masks import object_mask
 from img2scene_ros.detection.scaled import enlarged
 from img2scene_ros.detection.scaled import reduced
@@ -77,9 +77,6 @@ _ROWS = 120  # of the picture, about, that tell shares of it
 _POINTS = 2000  # of a cluster, about, that tell whether another is near
 # A box adds an object when at least this share of its readings belongs to no other.
 _NEW = 0.5
-# Grey levels that a part of a picture (1 of 80 x 60) changes by when something moves; the noise
-# of a camera is less than 1 there.
-_CHANGE = 8
 _LEAST_RENDERED = 0.55  # score of the network of rendered scenes; blank pictures get up to 0.51
 _USUAL = DetrOptions().checkpoint  # the one that nobody has chosen
 # Detections of a network are kept as long as the picture stays the same, and so are their masks.
@@ -115,7 +112,7 @@ class AutoDetector:
         detr: DetrOptions = DetrOptions(),
     ) -> None:
         self.options = options
-        self._seen: _Seen | None = None
+        self._seen: Held[list[Detection]] | None = None
         self._detr = detr
         network, self.status = _network(coco, detr)
         self.parts: dict[str, Detector] = {'tabletop': TabletopDetector(tabletop), **network}
@@ -143,19 +140,15 @@ class AutoDetector:
         self, network: Detector, frame: Frame, support: SupportPlane | None, reduced_frame: Frame,
     ) -> list[Detection]:
         """Ask the network, unless it saw this picture lately; in pixels of the reduced frame."""
-        small = cv2.resize(reduced_frame.color, (80, 60), interpolation=cv2.INTER_AREA)
-        seen, shape = self._seen, (*frame.shape, *reduced_frame.shape)
-        if (seen is None or seen.shape != shape or seen.age + 1 >= self.options.network_every
-                or cv2.absdiff(seen.small, small).max() >= _CHANGE):
+        seen = self._seen
+        if seen is None or not seen.holds(reduced_frame, self.options.network_every):
             named = network.detect(frame, support)
             if not named and not frame.has_depth and self._of_rendered_scenes:
                 named = self._of_rendered_scenes.detect(frame, support)
             if reduced_frame is not frame:
                 named = [reduced_detection(one, frame, reduced_frame) for one in named]
-            self._seen = seen = _Seen(shape, small, named)
-        else:
-            seen.age += 1
-        return seen.named
+            self._seen = seen = Held(reduced_frame, named)
+        return seen.found
 
     @cached_property
     def _of_rendered_scenes(self) -> Detector | None:
@@ -168,20 +161,6 @@ class AutoDetector:
                 score_threshold=max(_LEAST_RENDERED, self._detr.score_threshold)))
         except MissingDependencyError:
             return None
-
-
-@dataclass
-class _Seen:
-    """
-    What the network found last, in which picture, and how many frames ago.
-
-    - shape: height and width of the frame and of the reduced one
-    """
-
-    shape: tuple[int, ...]
-    small: np.ndarray
-    named: list[Detection]
-    age: int = 0
 
 
 def _network(

@@ -19,9 +19,9 @@ from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 
 from img2scene_ros.depth import measured
-from img2scene_ros.detection.supports import surface_normals
 from img2scene_ros.detection.surfaces import Window
 from img2scene_ros.detection.surfaces import linked_surfaces
+from img2scene_ros.detection.surfaces import surface_normals
 from img2scene_ros.types import Frame
 from img2scene_ros.types import SupportPlane
 

@@ -2,6 +2,7 @@
 """Segmentation of an object in its box: by the depth image, or by colour where there is none."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from weakref import WeakKeyDictionary
 
 import cv2
@@ -9,7 +10,12 @@ import numpy as np
 
 from img2scene_ros.depth import measured
 from img2scene_ros.detection import bbox_of
+from img2scene_ros.detection.scaled import enlarged
+from img2scene_ros.detection.scaled import reduced
+from img2scene_ros.detection.scaled import reduced_detection
 from img2scene_ros.detection.surfaces import linked_surfaces
+from img2scene_ros.types import UNNAMED
+from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 from img2scene_ros.types import Sighting
 from img2scene_ros.types import SupportPlane
@@ -52,6 +58,11 @@ def object_mask(
     :param bbox: (4,) xmin, ymin, xmax, ymax in pixels
     :return: (H, W) bool; None when neither separates the object from its surroundings
     """
+    small, step = reduced(frame)
+    if step > 1:
+        there = reduced_detection(Detection(UNNAMED, 0.0, bbox), frame, small)
+        there = replace(there, mask=object_mask(small, there.bbox, support))
+        return enlarged([there], small, frame, step)[0].mask
     mask, box = mask_from_depth(frame, bbox, support), _window(bbox, frame.shape)
     if mask is not None and mask.any():
         unread, inside = np.isnan(measured(frame.depth)[box]), mask[box]

@@ -27,6 +27,7 @@ from img2scene_ros.detection.planes import least_squares
 from img2scene_ros.detection.planes import outlined
 from img2scene_ros.detection.planes import readings
 from img2scene_ros.detection.planes import surfaces
+from img2scene_ros.detection.scaled import reduced
 from img2scene_ros.types import Frame
 from img2scene_ros.types import SupportPlane
 
@@ -91,7 +92,7 @@ class HeldSupport:
         self._age += 1
         if not frame.has_depth:
             return ()
-        held = self._held
+        frame, held = reduced(frame)[0], self._held
         if held and self._age <= _HELD and _is_still_seen(frame, held[0]):
             self._held = tuple(
                 replace(one, plane=_fitted_again(frame, one)) for one in held
@@ -273,53 +274,6 @@ def _chosen(candidates: Sequence[_Candidate]) -> _Candidate:
 
 def _is_above(plane: SupportPlane, other: SupportPlane) -> bool:
     return plane.height(measured(other.hull)).mean() < -0.02
-
-
-def surface_normals(
-    frame: Frame, step: int | None = None, window: tuple[slice, slice] = np.s_[:, :],
-) -> np.ndarray:
-    """
-    Estimate the surface normal at every pixel, pointing to the camera.
-
-    :param step: pixels to either side over which the slope is taken; None suits whole rooms
-    :param window: the part of the frame that is looked at
-    :return: (H, W, 3) float32, of the window; NaN where there is no smooth surface
-    """
-    step = step or _suitable_step(frame)
-    depth = measured(frame.depth)[window]
-    valid = np.isfinite(depth).astype(np.float32)
-    share = cv2.blur(valid, (step, step))
-    depth = cv2.blur(np.nan_to_num(depth), (step, step)) / np.maximum(share, 1e-3)
-    depth[(valid == 0) | (share < 0.99)] = np.nan
-    # One plane an axis: a cross product along a last axis of three is slow.
-    points = cv2.split(frame.camera.rays[window] * depth[..., None])
-    inner = slice(step, -step)
-    right = [axis[inner, 2 * step:] - axis[inner, :-2 * step] for axis in points]
-    down = [axis[2 * step:, inner] - axis[:-2 * step, inner] for axis in points]
-    normal = [down[one] * right[other] - down[other] * right[one]
-              for one, other in ((1, 2), (2, 0), (0, 1))]
-    length = np.sqrt(sum(axis ** 2 for axis in normal))
-    reach = 8 * 2 * step * depth[inner, inner] / frame.camera.fx
-    is_smooth = (np.abs(right[2]) < reach) & (np.abs(down[2]) < reach)
-    scale = np.where(is_smooth, 1.0 / np.maximum(length, 1e-12), np.float32(np.nan))
-    normals = np.full((*depth.shape, 3), np.nan, np.float32)
-    normals[inner, inner] = cv2.merge([axis * scale for axis in normal])
-    return normals
-
-
-def _suitable_step(frame: Frame) -> int:
-    """
-    Return over how many pixels to either side slopes are taken.
-
-    Depths are means over a square of such a side, so noise tilts a normal by about
-    0.7 std / (step^2 pitch): that shall be 8 degrees at the median depth, or less.
-    """
-    least = max(2, frame.shape[1] // 130)
-    if not frame.has_depth:
-        return least
-    distance = np.maximum(0.1, np.nanmedian(measured(frame.depth)))
-    pitch = distance / frame.camera.fx
-    return max(least, round(float(np.sqrt(5.0 * frame.depth_std(distance) / pitch))))
 
 
 def _at_full_resolution(frame: Frame, coarse: _Candidate) -> SupportPlane:

@@ -14,6 +14,7 @@ from img2scene_ros.detection.clusters import clusters
 from img2scene_ros.detection.clusters import square
 from img2scene_ros.detection.clusters import widened
 from img2scene_ros.detection.clusters import windows_of
+from img2scene_ros.detection.held import Held
 from img2scene_ros.detection.instance_masks import InstanceSegmenter
 from img2scene_ros.detection.scaled import enlarged
 from img2scene_ros.detection.scaled import reduced
@@ -32,11 +33,10 @@ from img2scene_ros.weights import weights_folder
 
 _LOGGER = logging.getLogger(__name__)
 _DEVIATIONS = 3.0  # of bare support by which objects stand out of it
-# What was found holds for so many frames at most, while no part of a picture of 80x60 changes by
-# so many grey levels, no more of the readings than such a share by so many standard deviations,
-# and the support by no more than this [m, cosine of the tilt].
-_HELD, _CHANGE, _FLICKER, _MOVED = 10, 8, 0.003, 6.0
-_SHIFT, _TILT = 0.003, np.cos(np.radians(0.5))
+# What was found holds for so many frames at most, while no larger share of the readings changes by
+# so many standard deviations, and the support by no more than this [m, cosine of the tilt].
+_HELD, _FLICKER, _MOVED = 10, 0.003, 6.0
+_SHIFT, _TILT, _EIGHTH = 0.003, np.cos(np.radians(0.5)), np.s_[::8, ::8]
 _LEAST_READINGS = 20  # of an object
 _SAMPLE = 500  # readings that tell an object's size and place
 # Logistic regression of what `evidence` returns, without and with a network, on the objects found
@@ -74,42 +74,27 @@ class TabletopOptions(Options):
     device: str = device_option()
 
 
-class _Held:
-    """
-    What was found, while nothing moves.
-
-    It is compared with the frame in which it was found, so that slow motion adds up.
-    """
+class _HeldOnSupport(Held[list[Detection]]):
+    """What was found on a support: readings and the support have to stay the same, too."""
 
     def __init__(
         self, frame: Frame, support: SupportPlane, options: TabletopOptions,
-        detections: list[Detection],
+        found: list[Detection],
     ) -> None:
-        self.shape = frame.shape
-        self.color, self.depth = _thumbnails(frame)
-        self.std = frame.depth_std(self.depth)
-        self.support, self.options, self.detections = support, options, detections
-        self.age = 0
+        super().__init__(frame, found)
+        self._depth = measured(frame.depth)[_EIGHTH].copy()
+        self._support, self._options = support, options
 
-    def holds(self, frame: Frame, support: SupportPlane, options: TabletopOptions) -> bool:
-        """Tell whether a frame shows the same."""
-        if self.age >= _HELD or options is not self.options or frame.shape != self.shape:
+    def holds_on(self, frame: Frame, support: SupportPlane, options: TabletopOptions) -> bool:
+        """Tell whether it holds for one more frame, as `holds`."""
+        if options is not self._options or not self.holds(frame, _HELD):
             return False
-        color, depth = _thumbnails(frame)
-        if cv2.absdiff(color, self.color).max() >= _CHANGE:
-            return False
-        off = np.abs(depth - self.depth) > _MOVED * self.std
-        known = np.isfinite(depth) & np.isfinite(self.depth)
-        return bool(
-            np.count_nonzero(off) <= _FLICKER * max(np.count_nonzero(known), 1)
-            and abs(support.offset - self.support.offset) < _SHIFT
-            and support.normal @ self.support.normal > _TILT)
-
-
-def _thumbnails(frame: Frame) -> tuple[np.ndarray, np.ndarray]:
-    """Return a small picture, and every eighth row and column of the depth image."""
-    color = cv2.resize(frame.color, (80, 60), interpolation=cv2.INTER_AREA)
-    return color, measured(frame.depth)[::8, ::8].copy()
+        off = np.abs(measured(frame.depth)[_EIGHTH] - self._depth)
+        known = off[np.isfinite(off)]
+        moved = np.count_nonzero(off > _MOVED * frame.depth_std(self._depth))
+        return bool(moved <= _FLICKER * len(known)
+                    and abs(support.offset - self._support.offset) < _SHIFT
+                    and support.normal @ self._support.normal > _TILT)
 
 
 class TabletopDetector:
@@ -127,7 +112,7 @@ class TabletopDetector:
     def __init__(self, options: TabletopOptions = TabletopOptions()) -> None:
         self.options = options
         self.network = _network(options)
-        self._held: _Held | None = None
+        self._held: _HeldOnSupport | None = None
 
     def detect(self, frame: Frame, support: SupportPlane | None) -> list[Detection]:
         """
@@ -144,46 +129,50 @@ class TabletopDetector:
         if step > 1:
             return enlarged(self.detect(small, support), small, frame, step)
         held = self._held
-        if held is None or not held.holds(frame, support, self.options):
-            self._held = held = _Held(
+        if held is None or not held.holds_on(frame, support, self.options):
+            self._held = held = _HeldOnSupport(
                 frame, support, self.options, self._found(frame, support))
-        held.age += 1
-        return list(held.detections)
+        return list(held.found)
 
     def _found(self, frame: Frame, support: SupportPlane) -> list[Detection]:
         height, noise = heights_above(frame, support)
+        deviations = height / noise
         least = np.maximum(self.options.min_height, _DEVIATIONS * noise)
         above = self._in_reach(frame, support, height, height > least)
         labels = clusters(frame, support, above, height, self.options.gap)
         instances, probability = None, None
         if self.network is not None:
-            instances, probability = self._instances(frame, support, height, noise)
+            instances, probability = self._instances(frame, support, height, deviations)
             labels = agreed(labels, instances)
         found = [_filled(labels, label, window, frame, height, least)
                  for label, window in windows_of(labels).items()]
         found = [one for one in found if self._is_object(*one, frame, support, height)]
         found.sort(key=lambda one: np.count_nonzero(one[0]), reverse=True)
         detections = [
-            _detection(*one, frame, evidence(*one, height / noise, instances, probability))
+            _detection(*one, frame, evidence(*one, deviations, instances, probability))
             for one in found[:self.options.max_detections]]
         return [one for one in detections if one.score >= self.options.min_score]
 
     def _instances(
-        self, frame: Frame, support: SupportPlane, height: np.ndarray, noise: np.ndarray,
+        self, frame: Frame, support: SupportPlane, height: np.ndarray, deviations: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return what the network takes for objects, (H, W) int, 0 = none, and how probably."""
+        """
+        Return what the network takes for objects, (H, W) int, 0 = none, and how probably.
+
+        :param height: (H, W) metres above the support, NaN = no reading; and in `deviations`
+        """
         assert self.network is not None
         labels, probability = self.network.labels(frame, support)
         read = np.isfinite(height) & (labels > 0)
         labels[read & ~self._in_reach(frame, support, height, read)] = 0
         # The support beside a foot is none of the object; what is flat is bare all over.
-        bare = np.abs(height) < _BARE * noise
+        bare = np.abs(deviations) < _BARE
         areas = np.bincount(labels.ravel())
         is_flat = np.bincount(labels[bare], minlength=len(areas)) > 0.5 * areas
         labels[bare & ~is_flat[labels]] = 0
         for label in np.flatnonzero(is_flat[1:]) + 1:  # no higher than it: paint
             mask = labels == label
-            if not np.nanmedian((height / noise)[mask & np.isfinite(height)]) > _FLAT:
+            if np.median(deviations[mask & np.isfinite(height)]) < _FLAT:
                 labels[mask] = 0
         return labels, probability
 

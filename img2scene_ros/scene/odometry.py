@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from img2scene_ros.depth import measured
-from img2scene_ros.detection.supports import surface_normals
+from img2scene_ros.detection.surfaces import surface_normals
 from img2scene_ros.scene.registration import NOTHING
 from img2scene_ros.scene.registration import Equations
 from img2scene_ros.scene.registration import along

@@ -78,10 +78,10 @@ def test_only_what_has_changed_is_sent(stage: Callable[..., OutputStage]) -> Non
     hidden = replace(egg, state='hidden')
     assert sent(stage, received, hidden, rebuilt) == ['egg 1', 'labels 1']
     assert sent(stage, received, hidden, rebuilt) == everything, 'all, once in a while'
-    assert sent(stage, received, hidden, rebuilt, support=TABLE) == ['support 0']
-    assert sent(stage, received, hidden, support=TABLE) == ['-labels 2', '-mug 2']
+    assert sent(stage, received, hidden, rebuilt, supports=(TABLE,)) == ['support 0']
+    assert sent(stage, received, hidden, supports=(TABLE,)) == ['-labels 2', '-mug 2']
     cup = at(replace(rebuilt, id=3), 0.0, 0.0, 1.0)
-    assert sent(stage, received, cup, support=TABLE)[-2:] == ['mug 3', 'labels 3']
+    assert sent(stage, received, cup, supports=(TABLE,))[-2:] == ['mug 3', 'labels 3']
     # In the world a camera that moves moves nothing.
     assert len(sent(stage, received, cup, world=WORLD_FROM_CAMERA)) > 2
     nearer = WORLD_FROM_CAMERA.copy()
@@ -135,7 +135,7 @@ def test_nothing_is_shown_by_a_node_that_is_not_active(
     stage, viewer, late = stage(), Viewer(), Viewer()
     stage.robot.node.create_subscription(
         MarkerArray, '/img2scene/markers', viewer.show, QUEUED)
-    stage.show(thing(1), support=TABLE)
+    stage.show(thing(1), supports=(TABLE,))
     stage.spin_until(lambda: viewer.shown)
     stage.output.deactivate()
     stage.spin_until(lambda: not viewer.shown)
@@ -157,7 +157,7 @@ def test_what_is_not_seen_as_drawn_is_translucent(
     box = replace(textured_model(5), texture=None, reconstructor='box')
     stage.show(
         thing(1), replace(thing(2), state='hidden'), replace(thing(3), state='out_of_view'),
-        replace(thing(4), is_stale=True), thing(5, box), support=TABLE)
+        replace(thing(4), is_stale=True), thing(5, box), supports=(TABLE,))
     stage.spin_until(lambda: len(viewer.shown) == 11)
     seen = viewer.shown['egg', 1]
     assert seen.color.a == (0.0 if transport == 'file' else 1.0)
@@ -179,7 +179,7 @@ def test_names_are_over_the_objects_and_hold_together(
         MarkerArray, '/img2scene/markers', viewer.show, QUEUED)
     upright = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])  # z is up: the camera's -y
     egg = replace(thing(1), rotation=upright)
-    stage.show(egg, support=TABLE)
+    stage.show(egg, supports=(TABLE,))
     stage.spin_until(lambda: len(viewer.shown) == 3)
     text = viewer.shown['labels', 1]
     assert text.scale.x == pytest.approx(0.3 * text.scale.z), 'else RViz tears words apart'

@@ -209,7 +209,7 @@ def test_support_is_a_box_under_the_objects(stage: Callable[..., OutputStage]) -
     # A table 0.6 m below the camera, which looks along the horizon: up is -y.
     hull = np.array([[-0.5, 0.6, 1.0], [0.5, 0.6, 1.0], [0.5, 0.6, 1.6], [-0.5, 0.6, 1.6]])
     table = SupportPlane(np.array([0.0, -1, 0]), 0.6, hull)
-    tells(stage, moveit, ['ADD img2scene_support'], support=table)
+    tells(stage, moveit, ['ADD img2scene_support'], supports=(table,))
     box = moveit.world['img2scene_support']
     pose, sides = matrix(box.pose), np.array(box.primitives[0].dimensions)
     corners = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])
@@ -218,9 +218,9 @@ def test_support_is_a_box_under_the_objects(stage: Callable[..., OutputStage]) -
     np.testing.assert_allclose(corners.max(axis=0), [0.5, 0.64, 1.6], atol=1e-6)
     np.testing.assert_allclose(pose[:3, 2], [0, -1, 0], atol=1e-6)
     noisy = replace(table, offset=0.602, hull=hull + [0, -0.002, 0.004])
-    tells(stage, moveit, [], support=noisy)
+    tells(stage, moveit, [], supports=(noisy,))
     lower = replace(table, offset=0.65, hull=hull + [0, 0.05, 0])
-    tells(stage, moveit, ['ADD img2scene_support'], support=lower)
+    tells(stage, moveit, ['ADD img2scene_support'], supports=(lower,))
     tells(stage, moveit, ['REMOVE img2scene_support'])
 
 

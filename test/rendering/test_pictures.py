@@ -54,7 +54,7 @@ def frame() -> Frame:
 @pytest.fixture
 def scene(frame: Frame) -> Scene:
     mask = ball_mask()
-    return Scene(frame, (ball(mask, bbox_of(mask)),), TABLE)
+    return Scene(frame, (ball(mask, bbox_of(mask)),), (TABLE,))
 
 
 def is_green(picture: np.ndarray) -> np.ndarray:
@@ -131,7 +131,7 @@ def test_scene_picture_of_a_camera_that_looks_straight_down(frame, scene):
     down = SupportPlane(
         np.array([0.0, 0.0, -1.0]), 0.9,
         np.array([[-0.4, -0.3, 0.9], [0.4, -0.3, 0.9], [0.4, 0.3, 0.9], [-0.4, 0.3, 0.9]]))
-    picture = draw_scene(Scene(frame, scene.objects, down))
+    picture = draw_scene(Scene(frame, scene.objects, (down,)))
     assert is_green(picture[-120:, 320:]).any()
 
 

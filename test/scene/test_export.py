@@ -63,7 +63,7 @@ def scene(frame: Frame) -> Scene:
     return Scene(frame, (
         scene_object(1, 'box', trimesh.creation.box((0.1, 0.2, 0.05))),
         scene_object(3, 'coffee cup/Tasse ü', trimesh.creation.icosphere(3, 0.06)),
-    ), TABLE, {'detect': 0.25})
+    ), (TABLE,), {'detect': 0.25})
 
 
 def world_points(glb: Path) -> dict[str, np.ndarray]:
@@ -111,7 +111,7 @@ def test_scene_glb_without_a_table_has_the_axes_of_a_gltf_camera(tmp_path, frame
 def test_scene_glb_of_a_camera_that_looks_straight_down(tmp_path, frame, scene):
     hull = np.array([[-1.0, -1, 1], [1, -1, 1], [0, 1, 1]])
     down = SupportPlane(np.array([0.0, 0.0, -1.0]), 1.0, hull)
-    export_scene(tmp_path / 'out', Scene(frame, scene.objects, down))
+    export_scene(tmp_path / 'out', Scene(frame, scene.objects, (down,)))
     points = world_points(tmp_path / 'out/scene.glb')['1_box']
     x, y, z = scene.objects[0].points.T
     np.testing.assert_allclose(points, np.stack([x, -z, y], axis=1), atol=1e-6)
