@@ -14,6 +14,8 @@ mean: how many of the objects with a score have an IoU above .5 with a true one.
 
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -41,13 +43,22 @@ MIN_PIXELS = 400  # objects that show less do not count
 ANGLE, OFFSET = np.cos(np.radians(6.0)), 0.03  # metres
 
 
-def main(shapes: str, count: str = '60', seed: str = '0', detector: str = 'tabletop') -> None:
-    """Print the table."""
+@dataclass(frozen=True, eq=False)
+class Cluttered:
+    """A drawn scene: what it stands on, its frame, true ids (H, W) and support, as `Scenes`."""
+
+    kind: str
+    frame: Frame
+    ids: np.ndarray
+    up: np.ndarray
+    offset: float
+
+
+def cluttered(shapes: str, count: int, seed: int) -> Iterator[Cluttered]:
+    """Draw scenes on all kinds of supports, as all kinds of sensors see them."""
     stock = open_stock(read_packed(shapes), 'test', 'cpu')
-    generator = torch.Generator().manual_seed(int(seed))
-    totals = {name: Counter() for name in SUPPORTS}
-    scores: list[tuple[float, bool]] = []
-    for number in range(int(count)):
+    generator = torch.Generator().manual_seed(seed)
+    for number in range(count):
         kind = number % len(SUPPORTS)
         scenes = arrange(stock, generator, 1, WIDTH, HEIGHT, torch.tensor([kind]))
         seen = traced.draw(stock.fields, scenes, WIDTH, HEIGHT, generator)
@@ -57,16 +68,25 @@ def main(shapes: str, count: str = '60', seed: str = '0', detector: str = 'table
         frame = Frame(
             np.ascontiguousarray(seen.color[0].permute(1, 2, 0).numpy()),
             Camera(WIDTH, HEIGHT, focal, focal, *center), depth[0].numpy())
-        scene = Pipeline(PipelineOptions(detector=detector, reconstructor='box')).perceive(frame)
-        up, offset = scenes.view[0, 2, :3].numpy(), float(scenes.view[0, 2, 3])
-        found = scene.support
+        yield Cluttered(SUPPORTS[kind], frame, seen.ids[0].clamp(min=0).numpy(),
+                        scenes.view[0, 2, :3].numpy(), float(scenes.view[0, 2, 3]))
+
+
+def main(shapes: str, count: str = '60', seed: str = '0', detector: str = 'tabletop') -> None:
+    """Print the tables."""
+    totals = {name: Counter() for name in SUPPORTS}
+    scores: list[tuple[float, bool]] = []
+    pipeline = Pipeline(PipelineOptions(detector=detector, reconstructor='box'))
+    for one in cluttered(shapes, int(count), int(seed)):
+        pipeline.restart()
+        scene = pipeline.perceive(one.frame)
+        found, ids = scene.support, instances(scene)
         is_right = found is not None and (
-            found.normal @ up > ANGLE and abs(found.offset - offset) < OFFSET)
-        ids, true = instances(scene), seen.ids[0].clamp(min=0).numpy()
-        totals[SUPPORTS[kind]] += Counter(scenes=1, supports=int(is_right)) + found_share(
-            ids, true, least=MIN_PIXELS) + overlap_and_boundary(ids, true)
-        scores += [(one.detection.score, is_found(one.detection.mask, true))
-                   for one in scene.objects]
+            found.normal @ one.up > ANGLE and abs(found.offset - one.offset) < OFFSET)
+        totals[one.kind] += Counter(scenes=1, supports=int(is_right)) + found_share(
+            ids, one.ids, least=MIN_PIXELS) + overlap_and_boundary(ids, one.ids)
+        scores += [(item.detection.score, is_found(item.detection.mask, one.ids))
+                   for item in scene.objects]
     totals['all'] = sum(totals.values(), Counter())
     print(markdown_table(
         ['', 'scenes', 'supports', 'objects', 'found', 'pieces', 'merged', 'false per scene',

@@ -14,10 +14,15 @@ import cv2
 import numpy as np
 
 from img2scene_ros.depth import measured
+from img2scene_ros.detection import bbox_of
+from img2scene_ros.detection.scaled import enlarged
+from img2scene_ros.detection.scaled import reduced
 from img2scene_ros.devices import autocast
 from img2scene_ros.devices import quick_dtype
 from img2scene_ros.devices import torch_device
 from img2scene_ros.packages import require_packages
+from img2scene_ros.types import UNNAMED
+from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 from img2scene_ros.types import SupportPlane
 
@@ -26,10 +31,6 @@ if TYPE_CHECKING:
 
 PIXELS = 320 * 240  # of the picture the network looks at, as in its training
 MULTIPLE = 16  # of its sides
-# Pixels take the label of a coarse pixel near by: share of the depth that counts as much as one's
-# width, the most that a jump of the depth counts, and what it counts where one was not read.
-SAME_SURFACE, FAR, UNREAD = 0.01, 6.0, 2.0
-NEIGHBOURS = ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1))
 
 
 class InstanceSegmenter:
@@ -61,25 +62,30 @@ class InstanceSegmenter:
         :return: (H, W) int32, 0 = no object, 1, 2, ...; and how probably each pixel is one of an
             object, (H, W) float32
         """
-        rows, columns = coarse_grid(frame.shape)
-        labels, probability = self._coarse(frame, support, rows, columns)
-        return (at_full_resolution(labels, frame, rows, columns),
-                cv2.resize(probability, frame.shape[::-1], interpolation=cv2.INTER_LINEAR))
+        small, step = reduced(frame, PIXELS)
+        coarse, probability = self._coarse(small, support)
+        masks = (coarse == number for number in range(1, int(coarse.max()) + 1))
+        found = [Detection(UNNAMED, 1.0, bbox_of(mask), mask) for mask in masks]
+        labels = np.zeros(frame.shape, np.int32)
+        for number, one in enumerate(enlarged(found, small, frame, step), 1):
+            if one.mask is not None:
+                labels[one.mask] = number
+        return labels, cv2.resize(
+            probability, frame.shape[::-1], interpolation=cv2.INTER_LINEAR)
 
     def _coarse(
-        self, frame: Frame, support: SupportPlane, rows: np.ndarray, columns: np.ndarray,
+        self, frame: Frame, support: SupportPlane,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return labels and the probabilities of an object at some rows and columns."""
+        """Return labels of a frame of about `PIXELS`, and the probabilities of an object."""
         import torch
 
         from img2scene_ros.models.instances import group_instances
         from img2scene_ros.models.instances import scene_channels
 
-        size = len(columns), len(rows)
-        color = cv2.resize(frame.color, size, interpolation=cv2.INTER_AREA)
-        depth = measured(frame.depth)[np.ix_(rows, columns)]
-        rays = np.nan_to_num(frame.camera.rays[np.ix_(rows, columns)])  # where no ray is
-        parts = (color.transpose(2, 0, 1), depth, rays.transpose(2, 0, 1), support.normal)
+        height, width = frame.shape
+        rays = np.nan_to_num(frame.camera.rays)  # where no ray is
+        parts = (frame.color.transpose(2, 0, 1), measured(frame.depth), rays.transpose(2, 0, 1),
+                 support.normal)
         colors, depths, directions, up = (
             torch.from_numpy(np.ascontiguousarray(part, dtype))[None].to(self._device)
             for part, dtype in zip(parts, (np.uint8, *3 * [np.float32])))
@@ -88,7 +94,7 @@ class InstanceSegmenter:
             channels = scene_channels(colors, depths, directions, up, offset)
             with autocast(self._device, quick_dtype(self._device)):
                 outputs = self._network(_padded(channels))
-            outputs = outputs.float()[..., :size[1], :size[0]]
+            outputs = outputs.float()[..., :height, :width]
             labels = group_instances(outputs)[0].numpy()
             return labels, outputs[0, 0].sigmoid().cpu().numpy()
 
@@ -99,46 +105,3 @@ def _padded(channels: 'Tensor') -> 'Tensor':
 
     height, width = channels.shape[2:]
     return functional.pad(channels, (0, -width % MULTIPLE, 0, -height % MULTIPLE))
-
-
-def coarse_grid(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows and columns of a picture of a shape that the network looks at."""
-    step = max(1.0, np.sqrt(shape[0] * shape[1] / PIXELS))
-    rows, columns = (((np.arange(round(side / step)) + 0.5) * step).astype(int).clip(max=side - 1)
-                     for side in shape)
-    return rows, columns
-
-
-def at_full_resolution(
-    coarse: np.ndarray, frame: Frame, rows: np.ndarray, columns: np.ndarray,
-) -> np.ndarray:
-    """
-    Give every pixel the label of the coarse neighbour whose depth is most like its own.
-
-    Kopf et al., "Joint bilateral upsampling", SIGGRAPH 2007, with the nearest neighbours alone.
-
-    :param coarse: (h, w) int, labels of the frame's pixels at these rows and columns
-    :return: (H, W) int32
-    """
-    row_of, column_of = (
-        np.abs(np.arange(side)[:, None] - places).argmin(axis=1)
-        for side, places in zip(frame.shape, (rows, columns)))
-    coarse = coarse.astype(np.int32)
-    full = coarse[np.ix_(row_of, column_of)]
-    label, cross = coarse.astype(np.float32), np.ones((3, 3), np.uint8)
-    at_border = cv2.dilate(label, cross) != cv2.erode(label, cross)
-    v, u = np.nonzero(at_border[np.ix_(row_of, column_of)])
-    depth = measured(frame.depth)
-    own, coarse_depth = depth[v, u], depth[np.ix_(rows, columns)]
-    step = (len(depth) / len(rows), depth.shape[1] / len(columns))
-    least = np.full(len(v), np.inf, np.float32)
-    for down, right in NEIGHBOURS:
-        row = np.clip(row_of[v] + down, 0, len(rows) - 1)
-        column = np.clip(column_of[u] + right, 0, len(columns) - 1)
-        away = np.abs(v - rows[row]) / step[0] + np.abs(u - columns[column]) / step[1]
-        jump = np.abs(coarse_depth[row, column] - own) / (SAME_SURFACE * own)
-        cost = (away + np.where(np.isnan(jump), UNREAD, np.minimum(jump, FAR))).astype(np.float32)
-        better = np.flatnonzero(cost < least)
-        least[better] = cost[better]
-        full[v[better], u[better]] = coarse[row[better], column[better]]
-    return full

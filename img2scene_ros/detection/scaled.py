@@ -18,26 +18,28 @@ from img2scene_ros.depth import measured
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 
-_PIXELS = 640 * 480  # of a reduced picture, about; more show depth cameras' noise, not objects
 _JUMP = 0.01  # share of the depth between two sides of an edge from which depth tells where it is
 _REACH = 5  # reduced pixels across, over which the depth of a side is averaged
-# Several stages look at the reduced frame: it is made once.
-_REDUCED: WeakKeyDictionary[Frame, Frame] = WeakKeyDictionary()
+# Several stages look at the reduced frame, by its step: it is made once.
+_REDUCED: WeakKeyDictionary[Frame, dict[int, Frame]] = WeakKeyDictionary()
 
 
-def reduced(frame: Frame) -> tuple[Frame, int]:
+def reduced(frame: Frame, pixels: int = 640 * 480) -> tuple[Frame, int]:
     """
     Return a frame with depth that has few pixels, and of how many rows and columns it shows one.
 
     Readings are those of the frame, none are averaged; colours are.
+
+    :param pixels: how many it has, about
     """
     height, width = frame.shape
-    step = max(1, round(np.sqrt(height * width / _PIXELS)))
+    step = max(1, round(np.sqrt(height * width / pixels)))
     if frame.depth is None or step == 1:
         return frame, 1
-    if frame not in _REDUCED:
-        _REDUCED[frame] = _every(step, frame, frame.depth)
-    return _REDUCED[frame], step
+    made = _REDUCED.setdefault(frame, {})
+    if step not in made:
+        made[step] = _every(step, frame, frame.depth)
+    return made[step], step
 
 
 def _every(step: int, frame: Frame, depth: np.ndarray) -> Frame:
