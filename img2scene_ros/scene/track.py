@@ -23,7 +23,6 @@ from img2scene_ros.scene.names import NameEvidence
 from img2scene_ros.scene.poses import PoseFilter
 from img2scene_ros.scene.registration import Registered
 from img2scene_ros.scene.registration import register
-from img2scene_ros.scene.views import Views
 from img2scene_ros.turning import turned_covariance
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
@@ -196,7 +195,6 @@ class Track:
         self.size = self.placement.size
         self.surface: SurfacePoints = sampled(self.proxy)
         self.offset = np.zeros(3)
-        self.views = Views()
         self._behind: np.ndarray | None = None
         self._looks, self._until_next, self._shift = 0, 0, _FIRST_SHIFT
 
@@ -354,8 +352,6 @@ class Track:
     def consider(self, look: Look, better_view: float) -> None:
         """Keep its latest look for the next reconstruction when it is clearly better."""
         quality = look.quality
-        self.views.consider(
-            look.sighting, np.linalg.inv(look.world) @ self.motion.pose, quality)
         known = max(self.modelled_quality, self.best_quality if self.best else 0.0)
         if quality > better_view * known:
             self.best, self.best_quality = look.sighting, quality
@@ -397,11 +393,10 @@ class Track:
 
         :param world: (4, 4) world from the optical frame of that view
         """
-        center, before = self.center, self.motion.pose
-        since = before @ np.linalg.inv(self.best_pose)
+        center = self.center
+        since = self.motion.pose @ np.linalg.inv(self.best_pose)
         self.model, self.surface = model, sampled(model)
         self.motion.restart(since @ world @ pose_of(model))
-        self.views.turn(np.linalg.inv(before) @ self.motion.pose)
         self.offset = self._local(center)
         self.is_stale, self.bad_since = False, None
         self._looks, self._behind = 0, None
