@@ -35,6 +35,7 @@ from img2scene_ros.types import SupportPlane
 _READINGS = 200  # of a sighting that are looked at
 _WITHOUT_READING = 0.1  # what a pixel without a reading is worth beside one that has one
 _ROTATION_STD = 0.1  # radians, of axes that a box around readings has
+_TOUCHING = 0.02  # metres of depth between neighbouring pixels of things that touch
 _COVERED = 0.5  # share of what is seen of an object by which another one has taken its place
 _BOX_MARGIN = 0.01  # metres, or a tenth, by which its box is widened to hold its readings
 # Share of what should be seen of it that something nearer hides, by metres, when it is not whole.
@@ -146,6 +147,22 @@ class Look:
                 np.isfinite(own).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
             own[solid == 0] = np.nan
         return floats(self.sighting, own, self.window, support)
+
+    def touches(self, other: 'Look') -> bool:
+        """Tell whether readings of both are side by side, in the picture and in depth."""
+        frame = self.sighting.frame
+        margin = _TOUCHING + 3.0 * float(frame.depth_std(self.sighting.placement.position[2]))
+        near = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in self.window)
+
+        def seen(look: 'Look') -> np.ndarray:
+            whole = np.full(frame.shape, np.nan, np.float32)
+            whole[look.window] = look.depth
+            return whole[near]
+
+        one, two = seen(self), seen(other)
+        beside = ((one[1:], two[:-1]), (one[:-1], two[1:]),
+                  (one[:, 1:], two[:, :-1]), (one[:, :-1], two[:, 1:]))
+        return any(bool((np.abs(a - b) < margin).any()) for a, b in beside)
 
 
 @dataclass(eq=False)

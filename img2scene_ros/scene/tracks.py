@@ -7,6 +7,7 @@ from itertools import count
 
 import numpy as np
 
+from img2scene_ros.localization.extents import is_cut
 from img2scene_ros.scene.clock import StampClock
 from img2scene_ros.scene.evidence import expected
 from img2scene_ros.scene.matching import is_explained
@@ -78,7 +79,8 @@ class Tracker:
             if track.id not in seen:
                 self._miss(track, frame, [looks[index] for index in pairs])
         new = [look for index, look in enumerate(looks) if index not in pairs]
-        floating = [not is_alone and look.floats(support, self._shown) for look in new]
+        floating = [False] * len(new) if is_alone else self._floating(
+            new, [looks[index] for index in pairs])
         self._begin(new, floating, seconds, is_alone)
         self._forget()
 
@@ -169,6 +171,18 @@ class Tracker:
                 or track.state == 'visible' and track.is_covered(frame, others)
                 or not is_measured and track.state != 'out_of_view' and since > _UNSEEN):
             _lose(track)
+
+    def _floating(self, looks: list[Look], known: list[Look]) -> list[bool]:
+        """
+        Tell which looks show something in the air.
+
+        What touches something that stands, stands on it or leans against it; but hands and arms,
+        which come in over the border of the picture, touch things, too.
+        """
+        seeming = [look.floats(self._support, self._shown) for look in looks]
+        standing = known + [look for look, floats in zip(looks, seeming) if not floats]
+        return [floats and (is_cut(look.sighting) or not any(map(look.touches, standing)))
+                for look, floats in zip(looks, seeming)]
 
     def _begin(
         self, looks: list[Look], floating: list[bool], seconds: float, is_alone: bool,

@@ -352,6 +352,16 @@ def test_what_floats_before_the_scene_is_no_object_and_hides_some() -> None:
     assert 'hidden' in states[8].values()
 
 
+def test_what_overhangs_the_thing_that_it_lies_on_is_an_object() -> None:
+    """Below its lower edge there is air, as below a hand; alone there, it is none."""
+    board = box(0.08, 0.3, 0.03).apply_translation((0, 0, 0.15))
+    for things, count in (([box(0.08, 0.08, 0.15), board], 2), ([board], 0)):
+        tracker = Tracker()
+        for number in range(5):
+            objects = perceive(tracker, Scenery(*things, seconds=1.0 + 0.1 * number), False)
+        assert len(objects) == count
+
+
 def test_missing_readings_hide_an_object() -> None:
     tracker = Tracker()
     perceive(tracker, Scenery(mug(), crate()))
