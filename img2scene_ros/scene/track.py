@@ -180,7 +180,8 @@ class Track:
     - offset: (3,) metres, from there to the middle of its sightings, in its own axes
     - first_seen, seen: seconds, of its sightings; seen_always: in every frame since the first
     - best: the best view that no mesh was made of yet
-    - best_pose: (4, 4), where the object was then
+    - best_pose: (4, 4), where the object was then, in the world of then; work_pose: the same of
+      the view that a mesh is made of now, None while none is made
     - score: mean of its sightings
     - bad_since: seconds, since when readings contradict the mesh
     """
@@ -201,7 +202,7 @@ class Track:
     best_quality: float = 0.0
     best_pose: np.ndarray = field(default_factory=lambda: np.eye(4))
     modelled_quality: float = 0.0
-    is_in_work: bool = False
+    work_pose: np.ndarray | None = None
     note: str = ''
     bad_since: float | None = None
     names: NameEvidence = field(default_factory=NameEvidence)
@@ -404,14 +405,15 @@ class Track:
         return any(mask is not None and len(rows) > 0
                    and mask[rows, columns].mean() > _COVERED for mask in masks)
 
-    def wear(self, model: ObjectModel, world: np.ndarray) -> None:
+    def wear(self, model: ObjectModel, pose: np.ndarray, world: np.ndarray) -> None:
         """
-        Take in a mesh of the view that was the best one; the object may have moved since.
+        Take in a mesh of a view; the object, or the world, may have moved since.
 
+        :param pose: (4, 4), where the object was then
         :param world: (4, 4) world from the optical frame of that view
         """
         center = self.center
-        since = self.motion.pose @ np.linalg.inv(self.best_pose)
+        since = self.motion.pose @ np.linalg.inv(pose)
         self.model, self.surface = model, sampled(model)
         self.motion.restart(since @ world @ pose_of(model))
         self.offset = self._local(center)
@@ -420,8 +422,10 @@ class Track:
 
     def move(self, new_from_old: np.ndarray) -> None:
         """Go on in another world."""
+        turn = new_from_old[:3, :3]
         self.motion.restart(new_from_old @ self.motion.pose)
-        self.best_pose = new_from_old @ self.best_pose
+        self.motion.velocity = turn @ self.motion.velocity
+        self.motion.error = turned_covariance(self.motion.error, turn)
 
     def unseen(self, frame: Frame, camera_from_world: np.ndarray) -> Detection:
         """Return the detection of an object that was not detected: a box where it should be."""
@@ -443,7 +447,7 @@ class Track:
             id=self.id, detection=self.detection, position=pose[:3, 3], rotation=pose[:3, :3],
             covariance=turned_covariance(covariance, world[:3, :3].T),
             depth_source=self.placement.depth_source, model=self.shown,
-            is_final=self.best is None and not self.is_in_work, note=self.note,
+            is_final=self.best is None and self.work_pose is None, note=self.note,
             state=self.state, is_stale=self.is_stale)
 
     def _local(self, point: np.ndarray) -> np.ndarray:

@@ -66,11 +66,10 @@ class Tracker:
             seems to be in the air, as things at the edge of what carries them do
         """
         seconds, self._support = self._clock.advance(frame.stamp_ns), support
-        self._world = np.eye(4) if frame.world_from_camera is None else frame.world_from_camera
+        self._world = _world_of(frame)
         looks = [Look(sighting, proxy, self._world)
                  for sighting, proxy in zip(sightings, proxies)]
-        present = [track for track in self._tracks if track.state in ('visible', 'hidden',
-                                                                      'out_of_view')]
+        present = self._shown
         pairs = matched(present, looks, seconds)
         for index, track in pairs.items():
             self._see(track, looks[index], seconds)
@@ -91,11 +90,11 @@ class Tracker:
         :param count: greatest number of jobs
         """
         waiting = [track for track in self._shown
-                   if track.best is not None and not track.is_in_work]
+                   if track.best is not None and track.work_pose is None]
         waiting.sort(key=lambda track: (track.model is None, track.best_quality), reverse=True)
         jobs = []
         for track in waiting[:count]:
-            track.is_in_work = True
+            track.work_pose = track.best_pose
             track.modelled_quality = track.best_quality
             assert track.best is not None  # see above
             jobs.append((track.id, track.best))
@@ -107,11 +106,11 @@ class Tracker:
     ) -> None:
         """Take in the mesh of a job, or the reason why there is none."""
         for track in self._tracks:
-            if track.id == id:
-                track.is_in_work = False
-                track.note = note
+            # None is in work of an object that came back elsewhere meanwhile.
+            if track.id == id and track.work_pose is not None:
+                pose, track.work_pose, track.note = track.work_pose, None, note
                 if model is not None:
-                    track.wear(model, _world_of(sighting.frame))
+                    track.wear(model, pose, _world_of(sighting.frame))
 
     def objects(self) -> tuple[SceneObject, ...]:
         """Return the objects that are there now, by id, in the latest frame's optical frame."""
@@ -142,7 +141,7 @@ class Tracker:
         self._tracks = [track for track in self._tracks if not track.is_tentative]
         for track in self._tracks:
             _lose(track)
-            track.model = None
+            track.model = track.work_pose = None
 
     @property
     def _shown(self) -> list[Track]:
