@@ -16,11 +16,12 @@ import cv2
 import numpy as np
 import trimesh
 from scipy.spatial import cKDTree
-from scipy.spatial.transform import Rotation
 from scipy.special import ndtri
 
 from img2scene_ros.depth import measured
 from img2scene_ros.detection import bbox_of
+from img2scene_ros.scene.evidence import pixels_of
+from img2scene_ros.scene.poses import stepped
 from img2scene_ros.types import Frame
 from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import SupportPlane
@@ -223,6 +224,23 @@ def along(arms: np.ndarray, directions: np.ndarray) -> np.ndarray:
     return np.column_stack([directions, y * c - z * b, z * a - x * c, x * b - y * a])
 
 
+def plane_equations(
+    plane: SupportPlane, up: np.ndarray, rise: float, height_std: float, tilt_std: float,
+) -> Equations:
+    """
+    Return what a plane says of the height and the tilt of what stands on it.
+
+    :param up: (3,) what should be the plane's normal
+    :param rise: metres along the normal to where it should be
+    :param height_std: metres, and tilt_std: radians
+    """
+    axes = plane.axes()
+    jacobian = np.zeros((3, 6))
+    jacobian[0, :3], jacobian[1:, 3:] = plane.normal, axes
+    error = np.array([rise, *axes @ np.cross(up, plane.normal)])
+    return equations(jacobian, error, np.array([height_std, tilt_std, tilt_std]))
+
+
 class _Depth:
     """What depth readings say."""
 
@@ -360,12 +378,8 @@ class _Standing:
     def equations(self, pose: np.ndarray, share: float) -> Equations:
         if not self.stands:
             return NOTHING
-        normal, axes = self.support.normal, self.support.axes()
-        jacobian = np.zeros((3, 6))
-        jacobian[0, :3], jacobian[1:, 3:] = normal, axes
-        lean = axes @ np.cross(pose[:3, :3] @ self.up, normal)
-        error = np.array([-self._height(pose), *lean])
-        return equations(jacobian, error, np.array([_HEIGHT_STD, _TILT_STD, _TILT_STD]))
+        return plane_equations(
+            self.support, pose[:3, :3] @ self.up, -self._height(pose), _HEIGHT_STD, _TILT_STD)
 
     def _height(self, pose: np.ndarray) -> float:
         """Return metres of the lowest vertex over the support."""
@@ -444,24 +458,13 @@ def _confirmed(surface: _Surface, frame: Frame, pose: np.ndarray) -> float:
     """Return the share of the model, as far as it is seen, that is not seen through."""
     facing = surface.facing(pose, 0.2)
     points = moved_points(pose, surface.points[facing])
-    points = points[points[:, 2] > 0]
-    column, row = np.rint(np.nan_to_num(frame.camera.project(points), nan=-1.0)).astype(int).T
-    height, width = frame.shape
-    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    inside, rows, columns = pixels_of(points, frame)
     z = points[inside, 2]
-    behind = measured(frame.depth)[row[inside], column[inside]] - z
+    behind = measured(frame.depth)[rows, columns] - z
     margin = 0.003 + _EXPLAINED * frame.depth_std(z)
     through, hidden = np.sum(behind > margin), np.sum(behind < -margin)
     seen = np.isfinite(behind).sum() - hidden
     return 1.0 - through / seen if seen else 0.0
-
-
-def stepped(pose: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """Return a pose moved by (6,): its origin translated, itself turned about its origin."""
-    moved = pose.copy()
-    moved[:3, :3] = Rotation.from_rotvec(step[3:]).as_matrix() @ pose[:3, :3]
-    moved[:3, 3] += step[:3]
-    return moved
 
 
 def moved_points(pose: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -161,5 +161,5 @@ def test_frames_without_readings_are_said() -> None:
         motion = Odometry().update(replace(frame, depth=depth))
         assert not motion.is_known
         assert 'target_frame' in motion.why
-    covered = Odometry().update(frame, ignore=np.ones(frame.shape, bool))
+    covered = Odometry().update(replace(frame, robot=np.ones(frame.shape, bool)))
     assert not covered.is_known
