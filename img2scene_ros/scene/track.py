@@ -56,12 +56,15 @@ class Look:
     A sighting in the world.
 
     - proxy: a box for it
-    - world: (4, 4) world from the optical frame of its frame
     """
 
     sighting: Sighting
     proxy: ObjectModel
-    world: np.ndarray
+
+    @property
+    def world(self) -> np.ndarray:
+        """Return the world from the optical frame of its frame, (4, 4)."""
+        return self.sighting.frame.pose
 
     @property
     def position(self) -> np.ndarray:
@@ -290,12 +293,6 @@ class Track:
         if not self.is_tentative:
             self.state = 'visible'
 
-    def placed(self, look: Look) -> np.ndarray:
-        """Return the pose, (4, 4), that the place of a look tells; it tells no turn."""
-        pose = self.motion.pose.copy()
-        pose[:3, 3] = look.position - pose[:3, :3] @ self.offset
-        return pose
-
     def follow(
         self, look: Look, support: SupportPlane | None, seconds: float, is_whole: bool, now: float,
     ) -> None:
@@ -323,7 +320,9 @@ class Track:
                 self.is_stale = True
                 self.modelled_quality, self.best = 0.0, None
         if is_whole:
-            self.motion.add(self.placed(look), look.error, seconds)
+            pose = self.motion.pose.copy()  # a place tells no turn
+            pose[:3, 3] = look.position - pose[:3, :3] @ self.offset
+            self.motion.add(pose, look.error, seconds)
 
     def _rests(self, look: Look, is_whole: bool) -> bool:
         """
@@ -396,11 +395,11 @@ class Track:
                         look.sighting.frame, _NEARER)
         return bool(seen.nearer.mean() > _PART)
 
-    def is_covered(self, frame: Frame, others: Sequence[Look]) -> bool:
+    def is_covered(
+        self, frame: Frame, camera_from_world: np.ndarray, others: Sequence[Look],
+    ) -> bool:
         """Tell whether most of what should be seen of it now belongs to another object."""
-        pose = np.linalg.inv(others[0].world) @ self.motion.pose if others else np.eye(4)
-        points, faces = seen_points(self.surface, pose)
-        _, rows, columns = pixels_of(points[faces], frame)
+        rows, columns = self._pixels(frame, camera_from_world)
         masks = [look.sighting.detection.mask for look in others]
         return any(mask is not None and len(rows) > 0
                    and mask[rows, columns].mean() > _COVERED for mask in masks)
@@ -429,11 +428,17 @@ class Track:
 
     def unseen(self, frame: Frame, camera_from_world: np.ndarray) -> Detection:
         """Return the detection of an object that was not detected: a box where it should be."""
-        points, faces = seen_points(self.surface, camera_from_world @ self.motion.pose)
-        _, rows, columns = pixels_of(points[faces], frame)
+        rows, columns = self._pixels(frame, camera_from_world)
         bbox = np.zeros(4) if not len(rows) else np.array(
             [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], float)
         return replace(self.detection, bbox=bbox, mask=None)
+
+    def _pixels(
+        self, frame: Frame, camera_from_world: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return rows and columns where points on it should be seen."""
+        points, faces = seen_points(self.surface, camera_from_world @ self.motion.pose)
+        return pixels_of(points[faces], frame)[1:]
 
     def scene_object(self, world: np.ndarray, now: float) -> SceneObject:
         """

@@ -66,9 +66,8 @@ class Tracker:
             seems to be in the air, as things at the edge of what carries them do
         """
         seconds, self._support = self._clock.advance(frame.stamp_ns), support
-        self._world = _world_of(frame)
-        looks = [Look(sighting, proxy, self._world)
-                 for sighting, proxy in zip(sightings, proxies)]
+        self._world = frame.pose
+        looks = [Look(*pair) for pair in zip(sightings, proxies)]
         present = self._shown
         pairs = matched(present, looks, seconds)
         for index, track in pairs.items():
@@ -110,7 +109,7 @@ class Tracker:
             if track.id == id and track.work_pose is not None:
                 pose, track.work_pose, track.note = track.work_pose, None, note
                 if model is not None:
-                    track.wear(model, pose, _world_of(sighting.frame))
+                    track.wear(model, pose, sighting.frame.pose)
 
     def objects(self) -> tuple[SceneObject, ...]:
         """Return the objects that are there now, by id, in the latest frame's optical frame."""
@@ -161,13 +160,13 @@ class Tracker:
         camera_from_world = np.linalg.inv(self._world)
         track.is_whole = False
         track.detection = track.unseen(frame, camera_from_world)
-        std = track.motion.covariance(self._clock.now - track.seen[-1]).diagonal()[:3].max()
-        track.state = expected(track.surface, camera_from_world @ track.motion.pose, frame,
-                               min(np.sqrt(std), _MOST_OFF)).state
         since = self._clock.now - track.seen[-1]
+        variance = track.motion.covariance(since).diagonal()[:3].max()
+        track.state = expected(track.surface, camera_from_world @ track.motion.pose, frame,
+                               min(np.sqrt(variance), _MOST_OFF)).state
         is_measured = frame.depth is not None and 'sensor' in track.placement.depth_source
         if (track.state == 'lost' or since > self.forget_after
-                or track.state == 'visible' and track.is_covered(frame, others)
+                or track.state == 'visible' and track.is_covered(frame, camera_from_world, others)
                 or not is_measured and track.state != 'out_of_view' and since > _UNSEEN):
             _lose(track)
 
@@ -253,7 +252,3 @@ def _lose(track: Track) -> None:
     track.state = 'lost'
     track.best = None  # whole frames would pile up
     track.detection = replace(track.detection, mask=None)
-
-
-def _world_of(frame: Frame) -> np.ndarray:
-    return np.eye(4) if frame.world_from_camera is None else frame.world_from_camera

@@ -14,6 +14,7 @@ from synthetic import camera_pose
 from synthetic import can
 from synthetic import tabletop_frame
 
+from img2scene_ros.detection import bbox_of
 from img2scene_ros.reconstruction.box import BoxReconstructor
 from img2scene_ros.scene.tracks import Tracker
 from img2scene_ros.scene.world import World
@@ -48,28 +49,18 @@ class Scenery:
         self.frame = replace(frame, stamp_ns=round(seconds * 1e9),
                              world_from_camera=pose if has_tf else None)
         to_camera = np.linalg.inv(pose)
-        self.support = _support(to_camera)
+        self.support = SupportPlane(pose[2, :3], float(pose[2, 3]))
         random = np.random.default_rng(seed)
         self.sightings = []
         for number, mesh in enumerate(objects, 1):
             mask = owners == number
             if mask.any():
                 middle = to_camera[:3, :3] @ mesh.bounds.mean(axis=0) + to_camera[:3, 3]
-                self.sightings.append(Sighting(self.frame, _detection(mask), Placement(
+                detection = Detection(UNNAMED, 0.9, bbox_of(mask), mask)
+                self.sightings.append(Sighting(self.frame, detection, Placement(
                     middle + random.normal(0.0, 0.001, 3), to_camera[:3, :3],
                     mesh.extents * random.normal(1.0, 0.02, 3), np.full(3, 0.002), 'sensor',
                     self.support)))
-
-
-def _support(to_camera: np.ndarray) -> SupportPlane:
-    normal = to_camera[:3, 2]
-    return SupportPlane(normal, -float(normal @ to_camera[:3, 3]))
-
-
-def _detection(mask: np.ndarray) -> Detection:
-    rows, columns = np.nonzero(mask)
-    edges = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
-    return Detection(UNNAMED, 0.9, np.array(edges, float), mask)
 
 
 def mesh_of(sighting: Sighting) -> ObjectModel:
