@@ -231,39 +231,38 @@ def conveyor(frames: int) -> Iterator[Moment]:
         yield drawn({0: placed(0.1, along, 30.0), 2: placed(0.0, along + 0.2)}, view(), number)
 
 
-def circling(has_tf: bool) -> Callable[[int], Iterator[Moment]]:
-    """Return a camera that goes around the table at 2 degrees a frame."""
+def seen_from(
+    path: Callable[[int], np.ndarray], has_tf: bool,
+) -> Callable[[int], Iterator[Moment]]:
+    """
+    Return things at rest before a camera that begins to move after 8 frames.
+
+    :param path: its pose, (4, 4), by the number of the frame from then on
+    """
     def moments(frames: int) -> Iterator[Moment]:
         for number in range(min(frames, 60)):
-            yield drawn(standing(5), view(azimuth=2.0 * max(0, number - 8)), number, has_tf)
+            yield drawn(standing(5), path(max(0, number - 8)), number, has_tf)
     return moments
 
 
-def tilting(has_tf: bool) -> Callable[[int], Iterator[Moment]]:
-    """Return a camera that tilts up and down by 10 degrees."""
-    def moments(frames: int) -> Iterator[Moment]:
-        for number in range(min(frames, 60)):
-            nod = 0.18 * np.sin(2 * np.pi * max(0, number - 8) / 50)
-            yield drawn(standing(5), view() @ tilted(nod), number, has_tf)
-    return moments
+def circling(number: int) -> np.ndarray:
+    """Go around the table at 2 degrees a frame."""
+    return view(azimuth=2.0 * number)
 
 
-def tilted(radians: float) -> np.ndarray:
-    """Return a turn about the camera's x axis, (4, 4)."""
-    pose = np.eye(4)
-    pose[:3, :3] = Rotation.from_rotvec([radians, 0.0, 0.0]).as_matrix()
+def tilting(number: int) -> np.ndarray:
+    """Tilt up and down by 10 degrees."""
+    nod = np.eye(4)
+    nod[:3, :3] = Rotation.from_rotvec(
+        [0.18 * np.sin(2 * np.pi * number / 50), 0.0, 0.0]).as_matrix()
+    return view() @ nod
+
+
+def sliding(number: int) -> np.ndarray:
+    """Slide sideways by 1 cm a frame, there and back."""
+    pose = view()
+    pose[1, 3] += 0.01 * min(number, 50 - number)
     return pose
-
-
-def sliding(has_tf: bool) -> Callable[[int], Iterator[Moment]]:
-    """Return a camera that slides sideways by 1 cm a frame, there and back."""
-    def moments(frames: int) -> Iterator[Moment]:
-        for number in range(min(frames, 60)):
-            pose = view()
-            step = max(0, number - 8)
-            pose[1, 3] += 0.01 * min(step, 50 - step)
-            yield drawn(standing(5), pose, number, has_tf)
-    return moments
 
 
 def around_ten(has_tf: bool) -> Callable[[int], Iterator[Moment]]:
@@ -332,12 +331,12 @@ SEQUENCES: dict[str, Callable[[int], Iterator[Moment]]] = {
     'small plate for 3 s': behind_plate(0.18),
     'box turned, 4 degrees a frame': turning,
     'conveyor, 5 cm/s': conveyor,
-    'circling, TF': circling(True),
-    'tilting, TF': tilting(True),
-    'sliding, TF': sliding(True),
-    'circling': circling(False),
-    'tilting': tilting(False),
-    'sliding': sliding(False),
+    'circling, TF': seen_from(circling, True),
+    'tilting, TF': seen_from(tilting, True),
+    'sliding, TF': seen_from(sliding, True),
+    'circling': seen_from(circling, False),
+    'tilting': seen_from(tilting, False),
+    'sliding': seen_from(sliding, False),
     'around ten objects, TF': around_ten(True),
     'around ten objects': around_ten(False),
 }
