@@ -21,6 +21,7 @@ from scipy.special import ndtri
 from img2scene_ros.depth import measured
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.scene.evidence import pixels_of
+from img2scene_ros.scene.evidence import spread
 from img2scene_ros.scene.poses import stepped
 from img2scene_ros.types import Frame
 from img2scene_ros.types import ObjectModel
@@ -149,24 +150,17 @@ class _Surface:
 @lru_cache(maxsize=64)
 def _surface(model: ObjectModel) -> _Surface:
     mesh = trimesh.Trimesh(model.vertices, model.faces)  # which joins vertices at one place
-    ends = np.cumsum(mesh.area_faces)
-    count = np.arange(_SAMPLES) + 0.5
-    face = np.searchsorted(ends, count / _SAMPLES * ends[-1])
-    # The R2 sequence, as even in two dimensions as the golden ratio makes it in one.
-    u, v = (count * 0.7548776662) % 1.0, (count * 0.5698402910) % 1.0
-    u, v = np.where(u + v > 1.0, (1.0 - u, 1.0 - v), (u, v))
-    a, b, c = np.moveaxis(mesh.triangles[face], 1, 0)
-    points = a + u[:, None] * (b - a) + v[:, None] * (c - a)
-    spacing = float(np.sqrt(ends[-1] / _SAMPLES))
+    points, face = spread(mesh.triangles, mesh.area_faces, _SAMPLES)
+    spacing = float(np.sqrt(mesh.area / _SAMPLES))
     starts, stops = np.moveaxis(mesh.vertices[mesh.face_adjacency_edges], 1, 0)
     pieces = np.ceil(np.linalg.norm(stops - starts, axis=1) / spacing).astype(int).clip(1)
     edge = np.repeat(np.arange(len(pieces)), pieces)
     place = (np.arange(len(edge)) - np.repeat(np.cumsum(pieces) - pieces, pieces) + 0.5)
     edges = starts[edge] + (place / pieces[edge])[:, None] * (stops - starts)[edge]
-    spread = points.T @ points / _SAMPLES
+    moments = points.T @ points / _SAMPLES
     return _Surface(
         points, _smoothed(points, mesh.face_normals[face]), spacing, edges,
-        mesh.face_normals[mesh.face_adjacency[edge]], np.trace(spread) * np.eye(3) - spread)
+        mesh.face_normals[mesh.face_adjacency[edge]], np.trace(moments) * np.eye(3) - moments)
 
 
 def _smoothed(points: np.ndarray, normals: np.ndarray) -> np.ndarray:

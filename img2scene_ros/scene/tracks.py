@@ -73,12 +73,12 @@ class Tracker:
         for index, track in pairs.items():
             self._see(track, looks[index], seconds)
         seen = [track.id for track in pairs.values()]
+        known = [looks[index] for index in pairs]
         for track in present:
             if track.id not in seen:
-                self._miss(track, frame, [looks[index] for index in pairs])
+                self._miss(track, frame, known)
         new = [look for index, look in enumerate(looks) if index not in pairs]
-        floating = [False] * len(new) if is_alone else self._floating(
-            new, [looks[index] for index in pairs])
+        floating = [False] * len(new) if is_alone else self._floating(new, known)
         self._begin(new, floating, seconds, is_alone)
         self._forget()
 
