@@ -47,6 +47,7 @@ from img2scene_ros.settings import read_assignments
 from img2scene_ros.tables import markdown_table
 from img2scene_ros.turning import turned_frame
 from img2scene_ros.types import Frame
+from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import SceneObject
 from img2scene_ros.types import Texture
 
@@ -94,14 +95,13 @@ class Moment:
 
 @dataclass(eq=False)
 class Record:
-    """What was shown of one thing, or of nothing that is there."""
+    """What was shown of one thing."""
 
     ids: list[int] = field(default_factory=list)
-    offsets: list[np.ndarray] = field(default_factory=list)  # from true to shown pose, optical
-    centers: list[float] = field(default_factory=list)
-    positions: list[np.ndarray] = field(default_factory=list)
-    models: dict[int, tuple[object, np.ndarray]] = field(default_factory=dict)
-    drifts: list[tuple[float, float]] = field(default_factory=list)
+    centers: list[float] = field(default_factory=list)  # metres
+    # The mesh of each id, where it was made from the middle, metres, and by which quarter turned.
+    models: dict[int, tuple[ObjectModel, np.ndarray, np.ndarray]] = field(default_factory=dict)
+    drifts: list[tuple[float, float]] = field(default_factory=list)  # metres, degrees
 
 
 def box(*size: float) -> trimesh.Trimesh:
@@ -132,11 +132,11 @@ PLACES = ((0.0, 0.0), (0.02, 0.24), (0.2, -0.05), (-0.2, 0.12), (0.12, -0.25), (
           (0.25, 0.18), (0.33, -0.2), (-0.33, -0.08), (-0.28, 0.33))
 
 
-def placed(x: float, y: float, degrees: float = 0.0, z: float = 0.0) -> np.ndarray:
+def placed(x: float, y: float, degrees: float = 0.0) -> np.ndarray:
     """Return a pose on the table, (4, 4)."""
     pose = np.eye(4)
     pose[:3, :3] = Rotation.from_euler('z', degrees, degrees=True).as_matrix()
-    pose[:3, 3] = x, y, z
+    pose[:2, 3] = x, y
     return pose
 
 
@@ -231,39 +231,38 @@ def conveyor(frames: int) -> Iterator[Moment]:
         yield drawn({0: placed(0.1, along, 30.0), 2: placed(0.0, along + 0.2)}, view(), number)
 
 
-def circling(has_tf: bool) -> Callable[[int], Iterator[Moment]]:
-    """Return a camera that goes around the table at 2 degrees a frame."""
+def seen_from(
+    path: Callable[[int], np.ndarray], has_tf: bool,
+) -> Callable[[int], Iterator[Moment]]:
+    """
+    Return things at rest before a camera that begins to move after 8 frames.
+
+    :param path: its pose, (4, 4), by the number of the frame from then on
+    """
     def moments(frames: int) -> Iterator[Moment]:
         for number in range(min(frames, 60)):
-            yield drawn(standing(5), view(azimuth=2.0 * max(0, number - 8)), number, has_tf)
+            yield drawn(standing(5), path(max(0, number - 8)), number, has_tf)
     return moments
 
 
-def tilting(has_tf: bool) -> Callable[[int], Iterator[Moment]]:
-    """Return a camera that tilts up and down by 10 degrees."""
-    def moments(frames: int) -> Iterator[Moment]:
-        for number in range(min(frames, 60)):
-            nod = 0.18 * np.sin(2 * np.pi * max(0, number - 8) / 50)
-            yield drawn(standing(5), view() @ tilted(nod), number, has_tf)
-    return moments
+def circling(number: int) -> np.ndarray:
+    """Go around the table at 2 degrees a frame."""
+    return view(azimuth=2.0 * number)
 
 
-def tilted(radians: float) -> np.ndarray:
-    """Return a turn about the camera's x axis, (4, 4)."""
-    pose = np.eye(4)
-    pose[:3, :3] = Rotation.from_rotvec([radians, 0.0, 0.0]).as_matrix()
+def tilting(number: int) -> np.ndarray:
+    """Tilt up and down by 10 degrees."""
+    nod = np.eye(4)
+    nod[:3, :3] = Rotation.from_rotvec(
+        [0.18 * np.sin(2 * np.pi * number / 50), 0.0, 0.0]).as_matrix()
+    return view() @ nod
+
+
+def sliding(number: int) -> np.ndarray:
+    """Slide sideways by 1 cm a frame, there and back."""
+    pose = view()
+    pose[1, 3] += 0.01 * min(number, 50 - number)
     return pose
-
-
-def sliding(has_tf: bool) -> Callable[[int], Iterator[Moment]]:
-    """Return a camera that slides sideways by 1 cm a frame, there and back."""
-    def moments(frames: int) -> Iterator[Moment]:
-        for number in range(min(frames, 60)):
-            pose = view()
-            step = max(0, number - 8)
-            pose[1, 3] += 0.01 * min(step, 50 - step)
-            yield drawn(standing(5), pose, number, has_tf)
-    return moments
 
 
 def around_ten(has_tf: bool) -> Callable[[int], Iterator[Moment]]:
@@ -332,12 +331,12 @@ SEQUENCES: dict[str, Callable[[int], Iterator[Moment]]] = {
     'small plate for 3 s': behind_plate(0.18),
     'box turned, 4 degrees a frame': turning,
     'conveyor, 5 cm/s': conveyor,
-    'circling, TF': circling(True),
-    'tilting, TF': tilting(True),
-    'sliding, TF': sliding(True),
-    'circling': circling(False),
-    'tilting': tilting(False),
-    'sliding': sliding(False),
+    'circling, TF': seen_from(circling, True),
+    'tilting, TF': seen_from(tilting, True),
+    'sliding, TF': seen_from(sliding, True),
+    'circling': seen_from(circling, False),
+    'tilting': seen_from(tilting, False),
+    'sliding': seen_from(sliding, False),
     'around ten objects, TF': around_ten(True),
     'around ten objects': around_ten(False),
 }
@@ -347,7 +346,7 @@ def measured(name: str, frames: int, settings: dict[str, object]) -> list[str]:
     """Return the row of a sequence."""
     pipeline = Pipeline(*parse_settings(SETTINGS | settings))
     tracking = timed(pipeline)
-    records: dict[int | None, Record] = defaultdict(Record)
+    records: dict[int, Record] = defaultdict(Record)
     positions: dict[int, list[np.ndarray]] = defaultdict(list)
     count, notes, meshes, there, ghosts = 0, set(), defaultdict(set), set(), set()
     for moment in islice(SEQUENCES[name](frames), frames):
@@ -367,7 +366,7 @@ def measured(name: str, frames: int, settings: dict[str, object]) -> list[str]:
                 ghosts.add(one.id)
                 continue
             taken.add(thing)
-            note_object(records[thing], THINGS[thing], moment.poses[thing], one)
+            note_object(records[thing], thing, moment.poses[thing], one)
     is_true = bool(there)
     drifts = np.array([drift for record in records.values() for drift in record.drifts] or [
         (np.nan, np.nan)])
@@ -413,26 +412,20 @@ def middle(index: int, pose: np.ndarray) -> np.ndarray:
     return pose[:3, :3] @ THINGS[index].center + pose[:3, 3]
 
 
-def note_object(record: Record, thing: Thing, pose: np.ndarray, one: SceneObject) -> None:
-    """Add to a record how far an object is off."""
+def note_object(record: Record, thing: int, pose: np.ndarray, one: SceneObject) -> None:
+    """Add to the record of a thing, by index, how far an object is off."""
     record.ids.append(one.id)
-    true = pose[:3, :3] @ thing.center + pose[:3, 3]
-    record.centers.append(float(np.linalg.norm(one.position - true)))
-    model, offset = record.models.get(one.id, (None, None))
-    local = pose[:3, :3].T @ (one.position - true)
-    if model is not one.model:
-        sides = [Rotation.from_euler('z', 90 * side, degrees=True).as_matrix()
-                 for side in range(4)]
-        turns = [pose[:3, :3] @ side for side in sides]
-        best = int(np.argmin([angle(one.rotation, turn) for turn in turns]))
-        record.models[one.id] = one.model, (local, sides[best])
-        offset = record.models[one.id][1]
-    at_first, side = offset
-    turn = pose[:3, :3] @ side
-    lean = np.degrees(np.arccos(np.clip(one.rotation[:, 2] @ pose[:3, 2], -1, 1)))
-    off = local - at_first
-    record.drifts.append((
-        float(np.linalg.norm(off)), lean if thing.is_round else angle(one.rotation, turn)))
+    local = pose[:3, :3].T @ (one.position - middle(thing, pose))
+    record.centers.append(float(np.linalg.norm(local)))
+    if one.id not in record.models or record.models[one.id][0] is not one.model:
+        side = min((placed(0, 0, 90.0 * quarters)[:3, :3] for quarters in range(4)),
+                   key=lambda side: angle(one.rotation, pose[:3, :3] @ side))
+        record.models[one.id] = one.model, local, side
+    _, at_first, side = record.models[one.id]
+    turn = angle(one.rotation, pose[:3, :3] @ side)
+    if THINGS[thing].is_round:
+        turn = np.degrees(np.arccos(np.clip(one.rotation[:, 2] @ pose[:3, 2], -1, 1)))
+    record.drifts.append((float(np.linalg.norm(local - at_first)), turn))
 
 
 def angle(one: np.ndarray, other: np.ndarray) -> float:

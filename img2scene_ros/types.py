@@ -180,6 +180,11 @@ class Frame:
         return self.depth is not None and any(
             bool(np.isfinite(self.depth[::step, ::step]).any()) for step in (16, 1))
 
+    @property
+    def pose(self) -> np.ndarray:
+        """Return `world_from_camera`, (4, 4); where it is not known its axes are the world's."""
+        return np.eye(4) if self.world_from_camera is None else self.world_from_camera
+
     def depth_std(self, depth: np.ndarray) -> np.ndarray:
         """Return the standard deviation of depth readings: metres to metres, same shape."""
         return self.depth_noise.std(depth, self.camera.fx)

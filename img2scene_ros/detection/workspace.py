@@ -43,7 +43,7 @@ class Workspace:
     ) -> None:
         self._box = box
         self._frame = frame
-        pose = np.eye(4) if as_it_came.world_from_camera is None else as_it_came.world_from_camera
+        pose = as_it_came.pose
         self._rotation, self._shift = pose[:3, :3] @ turn.T, pose[:3, 3]
 
     def holds(self, points: np.ndarray) -> np.ndarray:

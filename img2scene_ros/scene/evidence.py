@@ -38,12 +38,26 @@ def sampled(model: ObjectModel) -> SurfacePoints:
     corners = model.vertices[model.faces].astype(float)
     across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     areas = np.linalg.norm(across, axis=1)
-    random = np.random.default_rng(0)
-    face = np.searchsorted(np.cumsum(areas), random.random(_SAMPLES) * areas.sum())
-    face = np.minimum(face, len(areas) - 1)
-    weights = random.dirichlet((1.0, 1.0, 1.0), _SAMPLES)
-    points = np.einsum('nc,nci->ni', weights, corners[face])
+    points, face = spread(corners, areas, _SAMPLES)
     return SurfacePoints(points, across[face] / np.maximum(areas[face, None], 1e-12))
+
+
+def spread(
+    triangles: np.ndarray, areas: np.ndarray, count: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Spread points evenly over triangles.
+
+    :param triangles: (F, 3, 3) metres, and areas: (F,) in any unit
+    :return: points (count, 3), metres, and the triangle of each, (count,)
+    """
+    ends, number = np.cumsum(areas), np.arange(count) + 0.5
+    face = np.searchsorted(ends, number / count * ends[-1])
+    # The R2 sequence, as even in two dimensions as the golden ratio makes it in one.
+    u, v = (number * 0.7548776662) % 1.0, (number * 0.5698402910) % 1.0
+    u, v = np.where(u + v > 1.0, (1.0 - u, 1.0 - v), (u, v))
+    a, b, c = np.moveaxis(triangles[face], 1, 0)
+    return a + u[:, None] * (b - a) + v[:, None] * (c - a), face
 
 
 def seen_points(surface: SurfacePoints, pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

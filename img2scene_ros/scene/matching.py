@@ -13,9 +13,9 @@ from img2scene_ros.types import UNNAMED
 # How far apart in place (a share of the diagonal), size (a factor along an axis) and mean colour
 # (CIELAB) a sighting and an object may be that is tracked, that comes back to its old place, and
 # that turns up elsewhere.
-TRACKED = (0.35, 1.6, 35.0)
-BACK = (0.2, 1.3, 12.5)
-ELSEWHERE = (np.inf, 1.2, 8.0)
+_TRACKED = (0.35, 1.6, 35.0)
+_BACK = (0.2, 1.3, 12.5)
+_ELSEWHERE = (np.inf, 1.2, 8.0)
 _RENAMED = 0.3  # cost of another name, beside up to 1 each for place, size and colour
 _SAME = 1.05  # factor of a size up to which all of an object is seen, whatever is before it
 _INSIDE = 0.8  # share of its readings by which a sighting lies within objects that are known
@@ -30,17 +30,21 @@ def matched(
 
     :param seconds: since the frame before
     """
-    return _assigned([[tracked_cost(track, look, seconds) for track in tracks]
-                      for look in looks], tracks)
+    if not looks or not tracks:
+        return {}
+    costs = np.array([[_tracked_cost(track, look, seconds) for track in tracks] for look in looks])
+    rows, columns = linear_sum_assignment(costs)
+    return {row: tracks[column] for row, column in zip(rows, columns)
+            if costs[row, column] < _NO_MATCH}
 
 
-def tracked_cost(track: Track, look: Look, seconds: float) -> float:
+def _tracked_cost(track: Track, look: Look, seconds: float) -> float:
     """Return how far a look differs from an object; `_NO_MATCH` when it is another one."""
     place = look.position - track.center - track.motion.predicted(seconds)
     apart = float(np.linalg.norm(place))
     if apart > np.linalg.norm(track.size) + np.linalg.norm(look.sighting.placement.size):
         return _NO_MATCH
-    cost = _cost(track, look, apart, TRACKED)
+    cost = _cost(track, look, apart, _TRACKED)
     if cost == _NO_MATCH and not track.is_tentative:
         # What hides it in part, or the border, leaves less of it to be seen.
         inside = float(track.holds(look.points).mean())
@@ -53,16 +57,16 @@ def tracked_cost(track: Track, look: Look, seconds: float) -> float:
 def shows_all(track: Track, look: Look) -> bool:
     """Tell whether a look shows as much of an object as others did: its box tells its place."""
     growth = _growth(track.size, look.sighting.placement.size)
-    return growth < np.log(_SAME) or growth < np.log(TRACKED[1]) and not track.is_hidden_in(look)
+    return growth < np.log(_SAME) or growth < np.log(_TRACKED[1]) and not track.is_hidden_in(look)
 
 
 def returned(lost: Sequence[Track], look: Look) -> tuple[Track | None, bool]:
     """Return the lost object that a look shows, if any, and whether it is at its old place."""
-    for limits in (BACK, ELSEWHERE):
+    for limits in (_BACK, _ELSEWHERE):
         costs = [_cost(track, look, float(np.linalg.norm(look.position - track.center)), limits)
                  for track in lost]
         if costs and min(costs) < _NO_MATCH:
-            return lost[int(np.argmin(costs))], limits is BACK
+            return lost[int(np.argmin(costs))], limits is _BACK
     return None, False
 
 
@@ -102,12 +106,3 @@ def _growth(one: np.ndarray, other: np.ndarray) -> float:
     """
     both = [np.log(np.maximum((np.hypot(*size[:2]), size[2]), 1e-3)) for size in (one, other)]
     return float(np.abs(both[0] - both[1]).max())
-
-
-def _assigned(costs: list[list[float]], tracks: Sequence[Track]) -> dict[int, Track]:
-    if not costs or not tracks:
-        return {}
-    matrix = np.array(costs)
-    rows, columns = linear_sum_assignment(matrix)
-    return {row: tracks[column] for row, column in zip(rows, columns)
-            if matrix[row, column] < _NO_MATCH}

@@ -16,13 +16,14 @@ import numpy as np
 
 from img2scene_ros.depth import measured
 from img2scene_ros.detection.surfaces import surface_normals
+from img2scene_ros.scene.poses import stepped
 from img2scene_ros.scene.registration import NOTHING
 from img2scene_ros.scene.registration import Equations
 from img2scene_ros.scene.registration import along
 from img2scene_ros.scene.registration import determined
 from img2scene_ros.scene.registration import equations
 from img2scene_ros.scene.registration import moved_points
-from img2scene_ros.scene.registration import stepped
+from img2scene_ros.scene.registration import plane_equations
 from img2scene_ros.types import Frame
 from img2scene_ros.types import SupportPlane
 
@@ -57,13 +58,16 @@ class CameraMotion:
 
     - world_from_camera: (4, 4), takes optical to world coordinates; the latest known where it is
       not known now
-    - is_known: False where the frame does not tell
     - why: it is not known, and the cure: one sentence; '' when it is
     """
 
     world_from_camera: np.ndarray
-    is_known: bool = True
     why: str = ''
+
+    @property
+    def is_known(self) -> bool:
+        """Tell whether the frame tells."""
+        return not self.why
 
 
 class Odometry:
@@ -75,20 +79,18 @@ class Odometry:
         self._pose = self._step = np.eye(4)
         self._resting: _Thumbnail | None = None
 
-    def update(
-        self, frame: Frame, support: SupportPlane | None = None, ignore: np.ndarray | None = None,
-    ) -> CameraMotion:
+    def update(self, frame: Frame, support: SupportPlane | None = None) -> CameraMotion:
         """
         Tell where the camera is when a frame is taken.
 
         A camera that rests gets the very pose it had before.
 
+        :param frame: what its `robot` covers moves by itself
         :param support: the plane that things stand on, where it is found in this frame
-        :param ignore: (H, W) bool, pixels of what moves by itself
         """
         if not frame.has_depth:
             return self._unknown('the frame has no depth image')
-        small = _small(frame, ignore)
+        small = _small(frame)
         thumbnail = _thumbnail(small)
         if self._resting is not None and thumbnail.shows(self._resting):
             self._step = np.eye(4)
@@ -140,7 +142,7 @@ class Odometry:
         self._step = np.eye(4)
         self._resting = None
         return CameraMotion(
-            self._pose, False, f'how the camera moves is not known, since {why}; {_CURE}')
+            self._pose, f'how the camera moves is not known, since {why}; {_CURE}')
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,10 +172,11 @@ class _Thumbnail:
         return True
 
 
-def _small(frame: Frame, ignore: np.ndarray | None) -> Frame:
-    """Return every n-th pixel of a frame, without depth where something moves."""
+def _small(frame: Frame) -> Frame:
+    """Return every n-th pixel of a frame, without depth where the robot is."""
     depth = measured(frame.depth)
-    depth = depth if ignore is None else np.where(ignore, np.float32(np.nan), depth)
+    if frame.robot is not None:
+        depth = np.where(frame.robot, np.float32(np.nan), depth)
     n = max(1, frame.shape[1] // _WIDTH)
     camera = frame.camera.binned(n, n)
     part = np.s_[:camera.height * n:n, :camera.width * n:n]
@@ -267,7 +270,9 @@ def _registered(
                 information = information + known @ told @ known
                 vector = vector + known @ scale @ toward
             if support is not None and plane is not None:
-                told, toward = _by_support(pose, support, plane)
+                told, toward = plane_equations(
+                    plane, pose[:3, :3] @ support.normal,
+                    support.offset - float(plane.height(pose[:3, 3])), _HEIGHT_STD, _TILT_STD)
                 information = information + scale @ told @ scale
                 vector = vector + scale @ toward
             values, axes = np.linalg.eigh(information)
@@ -342,16 +347,6 @@ class _Match:
         error = np.einsum('ni,ni->n', self.normals, self.apart)
         slope = np.einsum('ni,ni->n', self.normals, self.points) / self.points[:, 2]
         return error, self.std * np.abs(slope).clip(0.2, 1.0) * np.sqrt(2.0)
-
-
-def _by_support(pose: np.ndarray, support: SupportPlane, plane: SupportPlane) -> Equations:
-    """Return what a plane seen in both says: its height under the camera and its tilt."""
-    axes = plane.axes()
-    jacobian = np.zeros((3, 6))
-    jacobian[0, :3], jacobian[1:, 3:] = plane.normal, axes
-    lean = axes @ np.cross(pose[:3, :3] @ support.normal, plane.normal)
-    error = np.array([support.offset - plane.height(pose[:3, 3]), *lean])
-    return equations(jacobian, error, np.array([_HEIGHT_STD, _TILT_STD, _TILT_STD]))
 
 
 def _plane_moved(plane: SupportPlane, pose: np.ndarray) -> SupportPlane:

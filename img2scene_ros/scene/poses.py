@@ -66,7 +66,7 @@ class PoseFilter:
             self._stand(measured)
             return True
         self._count = min(self._count + 1, _AVERAGED)
-        self.pose = _moved(self.pose, off / self._count)
+        self.pose = stepped(self.pose, off / self._count)
         return False
 
     def restart(self, pose: np.ndarray) -> None:
@@ -121,10 +121,11 @@ def difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.concatenate([one[:3, 3] - other[:3, 3], turn])
 
 
-def _moved(pose: np.ndarray, step: np.ndarray) -> np.ndarray:
+def stepped(pose: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """Return a pose moved by (6,): its origin translated, itself turned about its origin."""
     moved = pose.copy()
-    moved[:3, 3] += step[:3]
     moved[:3, :3] = Rotation.from_rotvec(step[3:]).as_matrix() @ pose[:3, :3]
+    moved[:3, 3] += step[:3]
     return moved
 
 

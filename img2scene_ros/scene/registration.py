@@ -16,11 +16,13 @@ import cv2
 import numpy as np
 import trimesh
 from scipy.spatial import cKDTree
-from scipy.spatial.transform import Rotation
 from scipy.special import ndtri
 
 from img2scene_ros.depth import measured
 from img2scene_ros.detection import bbox_of
+from img2scene_ros.scene.evidence import pixels_of
+from img2scene_ros.scene.evidence import spread
+from img2scene_ros.scene.poses import stepped
 from img2scene_ros.types import Frame
 from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import SupportPlane
@@ -148,24 +150,17 @@ class _Surface:
 @lru_cache(maxsize=64)
 def _surface(model: ObjectModel) -> _Surface:
     mesh = trimesh.Trimesh(model.vertices, model.faces)  # which joins vertices at one place
-    ends = np.cumsum(mesh.area_faces)
-    count = np.arange(_SAMPLES) + 0.5
-    face = np.searchsorted(ends, count / _SAMPLES * ends[-1])
-    # The R2 sequence, as even in two dimensions as the golden ratio makes it in one.
-    u, v = (count * 0.7548776662) % 1.0, (count * 0.5698402910) % 1.0
-    u, v = np.where(u + v > 1.0, (1.0 - u, 1.0 - v), (u, v))
-    a, b, c = np.moveaxis(mesh.triangles[face], 1, 0)
-    points = a + u[:, None] * (b - a) + v[:, None] * (c - a)
-    spacing = float(np.sqrt(ends[-1] / _SAMPLES))
+    points, face = spread(mesh.triangles, mesh.area_faces, _SAMPLES)
+    spacing = float(np.sqrt(mesh.area / _SAMPLES))
     starts, stops = np.moveaxis(mesh.vertices[mesh.face_adjacency_edges], 1, 0)
     pieces = np.ceil(np.linalg.norm(stops - starts, axis=1) / spacing).astype(int).clip(1)
     edge = np.repeat(np.arange(len(pieces)), pieces)
     place = (np.arange(len(edge)) - np.repeat(np.cumsum(pieces) - pieces, pieces) + 0.5)
     edges = starts[edge] + (place / pieces[edge])[:, None] * (stops - starts)[edge]
-    spread = points.T @ points / _SAMPLES
+    moments = points.T @ points / _SAMPLES
     return _Surface(
         points, _smoothed(points, mesh.face_normals[face]), spacing, edges,
-        mesh.face_normals[mesh.face_adjacency[edge]], np.trace(spread) * np.eye(3) - spread)
+        mesh.face_normals[mesh.face_adjacency[edge]], np.trace(moments) * np.eye(3) - moments)
 
 
 def _smoothed(points: np.ndarray, normals: np.ndarray) -> np.ndarray:
@@ -221,6 +216,23 @@ def along(arms: np.ndarray, directions: np.ndarray) -> np.ndarray:
     x, y, z = arms.T
     a, b, c = directions.T
     return np.column_stack([directions, y * c - z * b, z * a - x * c, x * b - y * a])
+
+
+def plane_equations(
+    plane: SupportPlane, up: np.ndarray, rise: float, height_std: float, tilt_std: float,
+) -> Equations:
+    """
+    Return what a plane says of the height and the tilt of what stands on it.
+
+    :param up: (3,) what should be the plane's normal
+    :param rise: metres along the normal to where it should be
+    :param height_std: metres, and tilt_std: radians
+    """
+    axes = plane.axes()
+    jacobian = np.zeros((3, 6))
+    jacobian[0, :3], jacobian[1:, 3:] = plane.normal, axes
+    error = np.array([rise, *axes @ np.cross(up, plane.normal)])
+    return equations(jacobian, error, np.array([height_std, tilt_std, tilt_std]))
 
 
 class _Depth:
@@ -360,12 +372,8 @@ class _Standing:
     def equations(self, pose: np.ndarray, share: float) -> Equations:
         if not self.stands:
             return NOTHING
-        normal, axes = self.support.normal, self.support.axes()
-        jacobian = np.zeros((3, 6))
-        jacobian[0, :3], jacobian[1:, 3:] = normal, axes
-        lean = axes @ np.cross(pose[:3, :3] @ self.up, normal)
-        error = np.array([-self._height(pose), *lean])
-        return equations(jacobian, error, np.array([_HEIGHT_STD, _TILT_STD, _TILT_STD]))
+        return plane_equations(
+            self.support, pose[:3, :3] @ self.up, -self._height(pose), _HEIGHT_STD, _TILT_STD)
 
     def _height(self, pose: np.ndarray) -> float:
         """Return metres of the lowest vertex over the support."""
@@ -444,24 +452,13 @@ def _confirmed(surface: _Surface, frame: Frame, pose: np.ndarray) -> float:
     """Return the share of the model, as far as it is seen, that is not seen through."""
     facing = surface.facing(pose, 0.2)
     points = moved_points(pose, surface.points[facing])
-    points = points[points[:, 2] > 0]
-    column, row = np.rint(np.nan_to_num(frame.camera.project(points), nan=-1.0)).astype(int).T
-    height, width = frame.shape
-    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    inside, rows, columns = pixels_of(points, frame)
     z = points[inside, 2]
-    behind = measured(frame.depth)[row[inside], column[inside]] - z
+    behind = measured(frame.depth)[rows, columns] - z
     margin = 0.003 + _EXPLAINED * frame.depth_std(z)
     through, hidden = np.sum(behind > margin), np.sum(behind < -margin)
     seen = np.isfinite(behind).sum() - hidden
     return 1.0 - through / seen if seen else 0.0
-
-
-def stepped(pose: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """Return a pose moved by (6,): its origin translated, itself turned about its origin."""
-    moved = pose.copy()
-    moved[:3, :3] = Rotation.from_rotvec(step[3:]).as_matrix() @ pose[:3, :3]
-    moved[:3, 3] += step[:3]
-    return moved
 
 
 def moved_points(pose: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -23,7 +23,6 @@ from img2scene_ros.scene.names import NameEvidence
 from img2scene_ros.scene.poses import PoseFilter
 from img2scene_ros.scene.registration import Registered
 from img2scene_ros.scene.registration import register
-from img2scene_ros.scene.views import Views
 from img2scene_ros.turning import turned_covariance
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
@@ -36,6 +35,7 @@ from img2scene_ros.types import SupportPlane
 _READINGS = 200  # of a sighting that are looked at
 _WITHOUT_READING = 0.1  # what a pixel without a reading is worth beside one that has one
 _ROTATION_STD = 0.1  # radians, of axes that a box around readings has
+_TOUCHING = 0.02  # metres of depth between neighbouring pixels of things that touch
 _COVERED = 0.5  # share of what is seen of an object by which another one has taken its place
 _BOX_MARGIN = 0.01  # metres, or a tenth, by which its box is widened to hold its readings
 # Share of what should be seen of it that something nearer hides, by metres, when it is not whole.
@@ -56,12 +56,15 @@ class Look:
     A sighting in the world.
 
     - proxy: a box for it
-    - world: (4, 4) world from the optical frame of its frame
     """
 
     sighting: Sighting
     proxy: ObjectModel
-    world: np.ndarray
+
+    @property
+    def world(self) -> np.ndarray:
+        """Return the world from the optical frame of its frame, (4, 4)."""
+        return self.sighting.frame.pose
 
     @property
     def position(self) -> np.ndarray:
@@ -148,6 +151,22 @@ class Look:
             own[solid == 0] = np.nan
         return floats(self.sighting, own, self.window, support)
 
+    def touches(self, other: 'Look') -> bool:
+        """Tell whether readings of both are side by side, in the picture and in depth."""
+        frame = self.sighting.frame
+        margin = _TOUCHING + 3.0 * float(frame.depth_std(self.sighting.placement.position[2]))
+        near = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in self.window)
+
+        def seen(look: 'Look') -> np.ndarray:
+            whole = np.full(frame.shape, np.nan, np.float32)
+            whole[look.window] = look.depth
+            return whole[near]
+
+        one, two = seen(self), seen(other)
+        beside = ((one[1:], two[:-1]), (one[:-1], two[1:]),
+                  (one[:, 1:], two[:, :-1]), (one[:, :-1], two[:, 1:]))
+        return any(bool((np.abs(a - b) < margin).any()) for a, b in beside)
+
 
 @dataclass(eq=False)
 class Track:
@@ -164,7 +183,8 @@ class Track:
     - offset: (3,) metres, from there to the middle of its sightings, in its own axes
     - first_seen, seen: seconds, of its sightings; seen_always: in every frame since the first
     - best: the best view that no mesh was made of yet
-    - best_pose: (4, 4), where the object was then
+    - best_pose: (4, 4), where the object was then, in the world of then; work_pose: the same of
+      the view that a mesh is made of now, None while none is made
     - score: mean of its sightings
     - bad_since: seconds, since when readings contradict the mesh
     """
@@ -185,7 +205,7 @@ class Track:
     best_quality: float = 0.0
     best_pose: np.ndarray = field(default_factory=lambda: np.eye(4))
     modelled_quality: float = 0.0
-    is_in_work: bool = False
+    work_pose: np.ndarray | None = None
     note: str = ''
     bad_since: float | None = None
     names: NameEvidence = field(default_factory=NameEvidence)
@@ -196,7 +216,6 @@ class Track:
         self.size = self.placement.size
         self.surface: SurfacePoints = sampled(self.proxy)
         self.offset = np.zeros(3)
-        self.views = Views()
         self._behind: np.ndarray | None = None
         self._looks, self._until_next, self._shift = 0, 0, _FIRST_SHIFT
 
@@ -274,12 +293,6 @@ class Track:
         if not self.is_tentative:
             self.state = 'visible'
 
-    def placed(self, look: Look) -> np.ndarray:
-        """Return the pose, (4, 4), that the place of a look tells; it tells no turn."""
-        pose = self.motion.pose.copy()
-        pose[:3, 3] = look.position - pose[:3, :3] @ self.offset
-        return pose
-
     def follow(
         self, look: Look, support: SupportPlane | None, seconds: float, is_whole: bool, now: float,
     ) -> None:
@@ -307,7 +320,9 @@ class Track:
                 self.is_stale = True
                 self.modelled_quality, self.best = 0.0, None
         if is_whole:
-            self.motion.add(self.placed(look), look.error, seconds)
+            pose = self.motion.pose.copy()  # a place tells no turn
+            pose[:3, 3] = look.position - pose[:3, :3] @ self.offset
+            self.motion.add(pose, look.error, seconds)
 
     def _rests(self, look: Look, is_whole: bool) -> bool:
         """
@@ -354,8 +369,6 @@ class Track:
     def consider(self, look: Look, better_view: float) -> None:
         """Keep its latest look for the next reconstruction when it is clearly better."""
         quality = look.quality
-        self.views.consider(
-            look.sighting, np.linalg.inv(look.world) @ self.motion.pose, quality)
         known = max(self.modelled_quality, self.best_quality if self.best else 0.0)
         if quality > better_view * known:
             self.best, self.best_quality = look.sighting, quality
@@ -382,42 +395,50 @@ class Track:
                         look.sighting.frame, _NEARER)
         return bool(seen.nearer.mean() > _PART)
 
-    def is_covered(self, frame: Frame, others: Sequence[Look]) -> bool:
+    def is_covered(
+        self, frame: Frame, camera_from_world: np.ndarray, others: Sequence[Look],
+    ) -> bool:
         """Tell whether most of what should be seen of it now belongs to another object."""
-        pose = np.linalg.inv(others[0].world) @ self.motion.pose if others else np.eye(4)
-        points, faces = seen_points(self.surface, pose)
-        _, rows, columns = pixels_of(points[faces], frame)
+        rows, columns = self._pixels(frame, camera_from_world)
         masks = [look.sighting.detection.mask for look in others]
         return any(mask is not None and len(rows) > 0
                    and mask[rows, columns].mean() > _COVERED for mask in masks)
 
-    def wear(self, model: ObjectModel, world: np.ndarray) -> None:
+    def wear(self, model: ObjectModel, pose: np.ndarray, world: np.ndarray) -> None:
         """
-        Take in a mesh of the view that was the best one; the object may have moved since.
+        Take in a mesh of a view; the object, or the world, may have moved since.
 
+        :param pose: (4, 4), where the object was then
         :param world: (4, 4) world from the optical frame of that view
         """
-        center, before = self.center, self.motion.pose
-        since = before @ np.linalg.inv(self.best_pose)
+        center = self.center
+        since = self.motion.pose @ np.linalg.inv(pose)
         self.model, self.surface = model, sampled(model)
         self.motion.restart(since @ world @ pose_of(model))
-        self.views.turn(np.linalg.inv(before) @ self.motion.pose)
         self.offset = self._local(center)
         self.is_stale, self.bad_since = False, None
         self._looks, self._behind = 0, None
 
     def move(self, new_from_old: np.ndarray) -> None:
         """Go on in another world."""
+        turn = new_from_old[:3, :3]
         self.motion.restart(new_from_old @ self.motion.pose)
-        self.best_pose = new_from_old @ self.best_pose
+        self.motion.velocity = turn @ self.motion.velocity
+        self.motion.error = turned_covariance(self.motion.error, turn)
 
     def unseen(self, frame: Frame, camera_from_world: np.ndarray) -> Detection:
         """Return the detection of an object that was not detected: a box where it should be."""
-        points, faces = seen_points(self.surface, camera_from_world @ self.motion.pose)
-        _, rows, columns = pixels_of(points[faces], frame)
+        rows, columns = self._pixels(frame, camera_from_world)
         bbox = np.zeros(4) if not len(rows) else np.array(
             [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], float)
         return replace(self.detection, bbox=bbox, mask=None)
+
+    def _pixels(
+        self, frame: Frame, camera_from_world: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return rows and columns where points on it should be seen."""
+        points, faces = seen_points(self.surface, camera_from_world @ self.motion.pose)
+        return pixels_of(points[faces], frame)[1:]
 
     def scene_object(self, world: np.ndarray, now: float) -> SceneObject:
         """
@@ -431,7 +452,7 @@ class Track:
             id=self.id, detection=self.detection, position=pose[:3, 3], rotation=pose[:3, :3],
             covariance=turned_covariance(covariance, world[:3, :3].T),
             depth_source=self.placement.depth_source, model=self.shown,
-            is_final=self.best is None and not self.is_in_work, note=self.note,
+            is_final=self.best is None and self.work_pose is None, note=self.note,
             state=self.state, is_stale=self.is_stale)
 
     def _local(self, point: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ from itertools import count
 
 import numpy as np
 
+from img2scene_ros.localization.extents import is_cut
 from img2scene_ros.scene.clock import StampClock
 from img2scene_ros.scene.evidence import expected
 from img2scene_ros.scene.matching import is_explained
@@ -65,20 +66,19 @@ class Tracker:
             seems to be in the air, as things at the edge of what carries them do
         """
         seconds, self._support = self._clock.advance(frame.stamp_ns), support
-        self._world = np.eye(4) if frame.world_from_camera is None else frame.world_from_camera
-        looks = [Look(sighting, proxy, self._world)
-                 for sighting, proxy in zip(sightings, proxies)]
-        present = [track for track in self._tracks if track.state in ('visible', 'hidden',
-                                                                      'out_of_view')]
+        self._world = frame.pose
+        looks = [Look(*pair) for pair in zip(sightings, proxies)]
+        present = self._shown
         pairs = matched(present, looks, seconds)
         for index, track in pairs.items():
             self._see(track, looks[index], seconds)
         seen = [track.id for track in pairs.values()]
+        known = [looks[index] for index in pairs]
         for track in present:
             if track.id not in seen:
-                self._miss(track, frame, [looks[index] for index in pairs])
+                self._miss(track, frame, known)
         new = [look for index, look in enumerate(looks) if index not in pairs]
-        floating = [not is_alone and look.floats(support, self._shown) for look in new]
+        floating = [False] * len(new) if is_alone else self._floating(new, known)
         self._begin(new, floating, seconds, is_alone)
         self._forget()
 
@@ -89,11 +89,11 @@ class Tracker:
         :param count: greatest number of jobs
         """
         waiting = [track for track in self._shown
-                   if track.best is not None and not track.is_in_work]
+                   if track.best is not None and track.work_pose is None]
         waiting.sort(key=lambda track: (track.model is None, track.best_quality), reverse=True)
         jobs = []
         for track in waiting[:count]:
-            track.is_in_work = True
+            track.work_pose = track.best_pose
             track.modelled_quality = track.best_quality
             assert track.best is not None  # see above
             jobs.append((track.id, track.best))
@@ -105,11 +105,11 @@ class Tracker:
     ) -> None:
         """Take in the mesh of a job, or the reason why there is none."""
         for track in self._tracks:
-            if track.id == id:
-                track.is_in_work = False
-                track.note = note
+            # None is in work of an object that came back elsewhere meanwhile.
+            if track.id == id and track.work_pose is not None:
+                pose, track.work_pose, track.note = track.work_pose, None, note
                 if model is not None:
-                    track.wear(model, _world_of(sighting.frame))
+                    track.wear(model, pose, sighting.frame.pose)
 
     def objects(self) -> tuple[SceneObject, ...]:
         """Return the objects that are there now, by id, in the latest frame's optical frame."""
@@ -140,7 +140,7 @@ class Tracker:
         self._tracks = [track for track in self._tracks if not track.is_tentative]
         for track in self._tracks:
             _lose(track)
-            track.model = None
+            track.model = track.work_pose = None
 
     @property
     def _shown(self) -> list[Track]:
@@ -160,15 +160,27 @@ class Tracker:
         camera_from_world = np.linalg.inv(self._world)
         track.is_whole = False
         track.detection = track.unseen(frame, camera_from_world)
-        std = track.motion.covariance(self._clock.now - track.seen[-1]).diagonal()[:3].max()
-        track.state = expected(track.surface, camera_from_world @ track.motion.pose, frame,
-                               min(np.sqrt(std), _MOST_OFF)).state
         since = self._clock.now - track.seen[-1]
+        variance = track.motion.covariance(since).diagonal()[:3].max()
+        track.state = expected(track.surface, camera_from_world @ track.motion.pose, frame,
+                               min(np.sqrt(variance), _MOST_OFF)).state
         is_measured = frame.depth is not None and 'sensor' in track.placement.depth_source
         if (track.state == 'lost' or since > self.forget_after
-                or track.state == 'visible' and track.is_covered(frame, others)
+                or track.state == 'visible' and track.is_covered(frame, camera_from_world, others)
                 or not is_measured and track.state != 'out_of_view' and since > _UNSEEN):
             _lose(track)
+
+    def _floating(self, looks: list[Look], known: list[Look]) -> list[bool]:
+        """
+        Tell which looks show something in the air.
+
+        What touches something that stands, stands on it or leans against it; but hands and arms,
+        which come in over the border of the picture, touch things, too.
+        """
+        seeming = [look.floats(self._support, self._shown) for look in looks]
+        standing = known + [look for look, floats in zip(looks, seeming) if not floats]
+        return [floats and (is_cut(look.sighting) or not any(map(look.touches, standing)))
+                for look, floats in zip(looks, seeming)]
 
     def _begin(
         self, looks: list[Look], floating: list[bool], seconds: float, is_alone: bool,
@@ -240,7 +252,3 @@ def _lose(track: Track) -> None:
     track.state = 'lost'
     track.best = None  # whole frames would pile up
     track.detection = replace(track.detection, mask=None)
-
-
-def _world_of(frame: Frame) -> np.ndarray:
-    return np.eye(4) if frame.world_from_camera is None else frame.world_from_camera

@@ -21,15 +21,19 @@ class Located:
     A frame whose place is known.
 
     - frame: with the camera's pose in the world
-    - is_followed: False when nothing tells how the camera has moved since the frame before
     - new_from_old: (4, 4) from the world so far, when it is another one now
-    - note: what the user should know, one sentence; '' for nothing
+    - note: why nothing tells how the camera has moved since the frame before, and the cure, one
+      sentence; '' where it is followed
     """
 
     frame: Frame
-    is_followed: bool = True
     new_from_old: np.ndarray | None = None
     note: str = ''
+
+    @property
+    def is_followed(self) -> bool:
+        """Tell whether its place follows from that of the frame before."""
+        return not self.note
 
 
 class World:
@@ -58,15 +62,15 @@ class World:
         if self._odometry is None or before is None:
             self._odometry = Odometry()
             self._origin = before = np.eye(4) if before is None else before
-        motion = self._odometry.update(frame, support, frame.robot)
-        is_followed, self._pose = True, before
+        motion = self._odometry.update(frame, support)
+        self._pose, note = before, ''
         if motion.is_known:
             self._pose = self._origin @ motion.world_from_camera
             self._is_moving = not np.allclose(self._pose, before, atol=_RESTING)
-        else:
-            is_followed = not (has_moved or self._is_moving and frame.has_depth)
+        elif has_moved or self._is_moving and frame.has_depth:
+            note = motion.why
         located = replace(frame, world_from_camera=self._pose, world_id=self._id)
-        return Located(located, is_followed, None, '' if is_followed else motion.why)
+        return Located(located, note=note)
 
     def _told(self, frame: Frame, pose: np.ndarray, before: np.ndarray | None) -> Located:
         """Take the pose that TF tells; a world of another name is where the camera rested."""
@@ -74,7 +78,7 @@ class World:
         if before is not None and frame.world_id != self._id:
             moved = pose @ np.linalg.inv(before)
         self._pose, self._id, self._odometry = pose, frame.world_id, None
-        return Located(frame, True, moved)
+        return Located(frame, moved)
 
 
 def _has_moved(before: SupportPlane | None, now: SupportPlane | None) -> bool:

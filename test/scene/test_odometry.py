@@ -68,11 +68,6 @@ def seen(stage: Stage, pose: np.ndarray, seed: int) -> Frame:
                  add_depth_noise(clean.depth, CAMERA, random, NOISE))
 
 
-def support_of(pose: np.ndarray) -> SupportPlane:
-    optical = np.linalg.inv(pose)
-    return SupportPlane(optical[:3, 2], float(-optical[:3, 2] @ optical[:3, 3]))
-
-
 def follow(
     poses: list[np.ndarray], surfaces: list[Surface], has_support: bool = True,
     moving: Callable[[int], Surface] | None = None,
@@ -82,7 +77,7 @@ def follow(
     for number, pose in enumerate(poses):
         if moving:
             stage = Stage([*surfaces, moving(number)], LIGHTS)
-        support = support_of(pose) if has_support else None
+        support = SupportPlane(pose[2, :3], float(pose[2, 3])) if has_support else None
         motions.append(odometry.update(seen(stage, pose, number), support))
     return motions
 
@@ -161,5 +156,5 @@ def test_frames_without_readings_are_said() -> None:
         motion = Odometry().update(replace(frame, depth=depth))
         assert not motion.is_known
         assert 'target_frame' in motion.why
-    covered = Odometry().update(frame, ignore=np.ones(frame.shape, bool))
+    covered = Odometry().update(replace(frame, robot=np.ones(frame.shape, bool)))
     assert not covered.is_known

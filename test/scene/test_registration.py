@@ -52,16 +52,15 @@ class Drawn:
         others: tuple[trimesh.Trimesh, ...] = (),
     ) -> None:
         self.yaw = yaw
-        self.optical = np.linalg.inv(camera_pose(elevation, distance))
+        camera = camera_pose(elevation, distance)
+        self.optical = np.linalg.inv(camera)
+        self.support = SupportPlane(camera[2, :3], float(camera[2, 3]))
         self.center = np.eye(4)
         self.center[:3, 3] = mesh.bounds.mean(axis=0)
         clean, ids = tabletop_frame(
-            [mesh.copy().apply_transform(placed(yaw)), *others], camera_pose(elevation, distance),
-            seed=None)
+            [mesh.copy().apply_transform(placed(yaw)), *others], camera, seed=None)
         depth = add_depth_noise(clean.depth, clean.camera, np.random.default_rng(1), NOISE)
         self.frame, self.mask = replace(clean, depth=depth), ids == 1
-        up = self.optical[:3, 2]
-        self.support = SupportPlane(up, float(-up @ self.optical[:3, 3]))
 
     def pose(self, turn: float = 0.0, shift: np.ndarray = np.zeros(3)) -> np.ndarray:
         """Return the true pose, or one off by a turn about the vertical and a shift."""

@@ -14,6 +14,7 @@ from synthetic import camera_pose
 from synthetic import can
 from synthetic import tabletop_frame
 
+from img2scene_ros.detection import bbox_of
 from img2scene_ros.reconstruction.box import BoxReconstructor
 from img2scene_ros.scene.tracks import Tracker
 from img2scene_ros.scene.world import World
@@ -48,28 +49,18 @@ class Scenery:
         self.frame = replace(frame, stamp_ns=round(seconds * 1e9),
                              world_from_camera=pose if has_tf else None)
         to_camera = np.linalg.inv(pose)
-        self.support = _support(to_camera)
+        self.support = SupportPlane(pose[2, :3], float(pose[2, 3]))
         random = np.random.default_rng(seed)
         self.sightings = []
         for number, mesh in enumerate(objects, 1):
             mask = owners == number
             if mask.any():
                 middle = to_camera[:3, :3] @ mesh.bounds.mean(axis=0) + to_camera[:3, 3]
-                self.sightings.append(Sighting(self.frame, _detection(mask), Placement(
+                detection = Detection(UNNAMED, 0.9, bbox_of(mask), mask)
+                self.sightings.append(Sighting(self.frame, detection, Placement(
                     middle + random.normal(0.0, 0.001, 3), to_camera[:3, :3],
                     mesh.extents * random.normal(1.0, 0.02, 3), np.full(3, 0.002), 'sensor',
                     self.support)))
-
-
-def _support(to_camera: np.ndarray) -> SupportPlane:
-    normal = to_camera[:3, 2]
-    return SupportPlane(normal, -float(normal @ to_camera[:3, 3]))
-
-
-def _detection(mask: np.ndarray) -> Detection:
-    rows, columns = np.nonzero(mask)
-    edges = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
-    return Detection(UNNAMED, 0.9, np.array(edges, float), mask)
 
 
 def mesh_of(sighting: Sighting) -> ObjectModel:
@@ -163,6 +154,35 @@ def test_an_object_that_moves_while_it_is_rebuilt() -> None:
     to_table = POSE[:3, :3] @ found.position + POSE[:3, 3]
     assert found.model.reconstructor == 'mesh'
     assert to_table[1] == pytest.approx(-0.03, abs=0.008)
+
+
+def test_a_better_view_of_a_moved_object_does_not_move_the_mesh_in_work() -> None:
+    """The mesh of the first view appears where the object is now."""
+    tracker = Tracker(better_view=1.2)
+    screen = box(0.02, 0.3, 0.2).apply_translation((0.15, 0.16, 0))
+    perceive(tracker, Scenery(can(0.04, 0.16), screen))
+    jobs = tracker.next_jobs(2)
+    for step in (0.03, 0.06):
+        perceive(tracker, Scenery(can(0.04, 0.16).apply_translation((0, -step, 0))))
+    for id, sighting in jobs:
+        tracker.finish(id, sighting, mesh_of(sighting))
+    tall, = tracker.objects()
+    to_table = POSE[:3, :3] @ tall.position + POSE[:3, 3]
+    assert tall.model.reconstructor == 'mesh' and not tall.is_final, 'a better view waits'
+    assert to_table[1] == pytest.approx(-0.06, abs=0.008)
+
+
+def test_a_mesh_of_another_place_is_not_worn() -> None:
+    """The object was taken away and put down elsewhere, while its mesh was made."""
+    tracker = Tracker()
+    perceive(tracker, Scenery(mug(0.0, -0.2), crate()))
+    jobs = tracker.next_jobs(2)
+    perceive(tracker, Scenery(crate()))
+    before = perceive(tracker, Scenery(mug(0.1, 0.05), crate()))
+    for id, sighting in jobs:
+        tracker.finish(id, sighting, mesh_of(sighting))
+    for found, old in zip(tracker.objects(), before):
+        assert np.linalg.norm(found.position - old.position) < 0.01
 
 
 def test_a_taken_object_goes_at_once() -> None:
@@ -262,7 +282,7 @@ def test_an_object_keeps_the_name_that_its_sightings_are_surest_of() -> None:
     tracker = Tracker()
     seen = Scenery(mug())
     sighting, = seen.sightings
-    found = []
+    found: list[SceneObject] = []
     for label, score in (('object', 0.9), ('cup', 0.8), ('object', 0.9), ('can', 0.7),
                          ('can', 0.7)):
         detection = replace(sighting.detection, label=label, score=score)
@@ -352,6 +372,16 @@ def test_what_floats_before_the_scene_is_no_object_and_hides_some() -> None:
     assert 'hidden' in states[8].values()
 
 
+def test_what_overhangs_the_thing_that_it_lies_on_is_an_object() -> None:
+    """Below its lower edge there is air, as below a hand; alone there, it is none."""
+    board = box(0.08, 0.3, 0.03).apply_translation((0, 0, 0.15))
+    for things, count in (([box(0.08, 0.08, 0.15), board], 2), ([board], 0)):
+        tracker = Tracker()
+        for number in range(5):
+            objects = perceive(tracker, Scenery(*things, seconds=1.0 + 0.1 * number), False)
+        assert len(objects) == count
+
+
 def test_missing_readings_hide_an_object() -> None:
     tracker = Tracker()
     perceive(tracker, Scenery(mug(), crate()))
@@ -377,22 +407,38 @@ def test_an_object_put_down_elsewhere_keeps_its_id() -> None:
     assert len(set(ids(before)) & set(ids(after))) == 1 and len(after) == 2
 
 
+def located(tracker: Tracker, world: World, pose: np.ndarray | None, name: str) -> Scenery:
+    """Return a mug and a crate where a camera at rest is told to be; the tracker goes along."""
+    seen = Scenery(mug(), crate())
+    frame = replace(seen.frame, world_from_camera=pose, world_id=name)
+    found = world.locate(frame, seen.support)
+    if found.new_from_old is not None:
+        tracker.move(found.new_from_old)
+    seen.frame = found.frame
+    seen.sightings = [replace(one, frame=found.frame) for one in seen.sightings]
+    return seen
+
+
 def test_objects_go_along_into_another_world() -> None:
     """The camera rests when TF begins to tell its pose, or tells it in another frame."""
     tracker, world = Tracker(), World()
     turned = trimesh.transformations.rotation_matrix(1.0, (0, 0, 1), (0.3, 0.2, 0.1))
-    shown = []
-    for pose, name in ((None, ''), (POSE, 'base'), (turned @ POSE, 'map')):
-        seen = Scenery(mug(), crate())
-        frame = replace(seen.frame, world_from_camera=pose, world_id=name)
-        located = world.locate(frame, seen.support)
-        if located.new_from_old is not None:
-            tracker.move(located.new_from_old)
-        seen.frame = located.frame
-        seen.sightings = [replace(one, frame=located.frame) for one in seen.sightings]
-        shown.append(run(tracker, seen))
+    shown = [run(tracker, located(tracker, world, pose, name))
+             for pose, name in ((None, ''), (POSE, 'base'), (turned @ POSE, 'map'))]
     for objects in shown[1:]:
         assert ids(objects) == ids(shown[0])
         for found, old in zip(objects, shown[0]):
             np.testing.assert_allclose(found.pose, old.pose, atol=0.005)
             assert found.model is old.model
+
+
+def test_a_mesh_that_was_begun_in_another_world_is_where_its_object_is() -> None:
+    tracker, world = Tracker(), World()
+    perceive(tracker, located(tracker, world, None, ''))
+    jobs = tracker.next_jobs(2)
+    before = perceive(tracker, located(tracker, world, POSE, 'base'))
+    for id, sighting in jobs:
+        tracker.finish(id, sighting, mesh_of(sighting))
+    for found, old in zip(tracker.objects(), before):
+        assert found.model.reconstructor == 'mesh'
+        np.testing.assert_allclose(found.pose, old.pose, atol=0.01)
