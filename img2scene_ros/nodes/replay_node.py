@@ -32,7 +32,7 @@ from img2scene_ros.nodes.messages import image_from_depth
 from img2scene_ros.nodes.messages import info_from_camera
 from img2scene_ros.nodes.messages import pose_from_matrix
 from img2scene_ros.nodes.parameters import ParameterGroup
-from img2scene_ros.nodes.parameters import warn_of_unknown
+from img2scene_ros.nodes.parameters import declare_or_refuse
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.types import Frame
@@ -82,10 +82,7 @@ class ReplayNode(Node):
         forward_logging(self.get_logger())
         self.is_done = False
         group = ParameterGroup(ReplayOptions)
-        wrong = group.declare(self)
-        warn_of_unknown(self)
-        if wrong:
-            raise OptionError('; '.join(wrong.values()))
+        declare_or_refuse(self, group)
         self._options = group.read(self)
         if not self._options.folder:
             raise OptionError("the parameter 'folder' is empty; set it to what is to be played")
