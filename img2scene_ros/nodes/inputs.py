@@ -21,6 +21,7 @@ from img2scene_ros.nodes.calibration_input import CalibrationInput
 from img2scene_ros.nodes.depth_input import DepthInput
 from img2scene_ros.nodes.headers import Headers
 from img2scene_ros.nodes.messages import nanoseconds
+from img2scene_ros.nodes.messages import seconds
 from img2scene_ros.nodes.pairing import Pair
 from img2scene_ros.nodes.pairing import Pairing
 from img2scene_ros.nodes.topics import FollowingSubscription
@@ -230,8 +231,7 @@ class Inputs:
         self._last['color'] = monotonic()
         self._first_color = self._first_color or self._last['color']
         self._headers.see(message.header, self._node.get_clock().now().nanoseconds)
-        self._pairing.add_color(
-            nanoseconds(message.header.stamp) * 1e-9, message, self._partners())
+        self._pairing.add_color(seconds(message.header.stamp), message, self._partners())
 
     def _on_depth(self, message: Image | CompressedImage) -> None:
         if self._depth is not None:
@@ -240,4 +240,4 @@ class Inputs:
 
     def _on(self, kind: str, message: Image | CompressedImage) -> None:
         self._last[kind] = monotonic()
-        self._pairing.add(kind, nanoseconds(message.header.stamp) * 1e-9, message)
+        self._pairing.add(kind, seconds(message.header.stamp), message)

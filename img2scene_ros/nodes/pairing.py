@@ -126,22 +126,25 @@ class Pairing:
                      if (j := self._nearest(kind, picture.stamp)) is not None}
             if len(found) < len(picture.partners):
                 continue
-            messages = {kind: self._others[kind][j][1] for kind, j in found.items()}
+            messages = {kind: self._taken(kind, j) for kind, j in found.items()}
             self._offer(Pair(picture.message, messages.get('depth'), picture.arrived,
                              messages.get('mask')))
             self.unpaired_in_a_row = len(self._pictures) - i - 1
             self._dropped[UNPAIRED] += i
             for _ in range(i + 1):
                 self._pictures.popleft()
-            for kind, j in found.items():
-                for _ in range(j + 1):
-                    self._others[kind].popleft()
             return
 
     def _nearest(self, kind: str, stamp: float) -> int | None:
         """Return which message of a kind is of a stamp; None where none is."""
         gaps = [abs(stamp - other) for other, _ in self._others[kind]]
         return gaps.index(min(gaps)) if gaps and min(gaps) <= self.tolerance else None
+
+    def _taken(self, kind: str, place: int) -> Any:
+        """Return a message of a kind; those before it are of no use any more."""
+        for _ in range(place):
+            self._others[kind].popleft()
+        return self._others[kind].popleft()[1]
 
     def _offer(self, pair: Pair) -> None:
         if self._newest is not None:
