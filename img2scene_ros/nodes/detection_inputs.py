@@ -20,7 +20,7 @@ from img2scene_ros.nodes.topics import FollowingSubscription
 from img2scene_ros.types import Frame
 
 # Pictures that wait for their detections, as detectors are slower than cameras: 2 s at 30 Hz.
-WAITING = 60
+UNSEEN = 60
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class DetectionPairing(Pairing):
         super().__init__()
         self.has_labels = False
         self._others |= {
-            kind: deque(maxlen=WAITING) for kind in ('pairs', 'detections', 'labels')}
+            kind: deque(maxlen=UNSEEN) for kind in ('pairs', 'detections', 'labels')}
 
     def _match(self) -> None:
         super()._match()

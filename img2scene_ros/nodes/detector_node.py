@@ -11,7 +11,6 @@ import numpy as np
 from rclpy.clock import Clock
 from rclpy.clock import ClockType
 from rclpy.node import Node
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image
 
 from img2scene_ros.depth import DepthNoise
@@ -27,6 +26,7 @@ from img2scene_ros.nodes.messages import image_from_labels
 from img2scene_ros.nodes.pairing import Pairing
 from img2scene_ros.nodes.parameters import ParameterGroup
 from img2scene_ros.nodes.parameters import declare_or_refuse
+from img2scene_ros.nodes.topics import publisher
 from img2scene_ros.nodes.transforms import Transforms
 from img2scene_ros.nodes.workers import IDLE
 from img2scene_ros.nodes.workers import Meter
@@ -38,7 +38,6 @@ from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 
 TF_TIMEOUT = 0.2  # seconds to wait for where a depth camera is that is not the picture's
-HISTORY = 10  # detections kept for subscribers that are still being connected
 
 
 @dataclass(frozen=True)
@@ -80,9 +79,7 @@ class DetectorNode(Node):
                 reconstructor='box'),
             {name: group.read(self) for name, group in groups.items()})
         self._detections = self._detections_publisher()
-        self._labels = self.create_publisher(
-            Image, '~/labels', HISTORY,
-            qos_overriding_options=QoSOverridingOptions.with_default_policies())
+        self._labels = publisher(self, Image, '~/labels')
         self._diagnostics = Diagnostics(self)
         self._problems = Problems(self.get_logger())
         self._pairing = Pairing(options.sync_tolerance)
@@ -110,9 +107,7 @@ class DetectorNode(Node):
                 f'only ~/labels is published, without names: vision_msgs cannot be imported '
                 f'({error}); install ros-<distro>-vision-msgs')
             return None
-        return self.create_publisher(
-            Detection2DArray, '~/detections', HISTORY,
-            qos_overriding_options=QoSOverridingOptions.with_default_policies())
+        return publisher(self, Detection2DArray, '~/detections')
 
     def _run(self) -> None:
         while not self._stopping.is_set():
