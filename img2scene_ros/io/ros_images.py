@@ -239,9 +239,9 @@ def camera_from_info(message: Any, rectified: bool = False) -> Camera:
 
 def _in_metres(raw: np.ndarray, message: Any) -> np.ndarray:
     """Convert depth to metres; floats that can only be millimetres are taken as such."""
-    if raw.dtype.kind != 'f':
-        return metric_depth(raw)
     depth = metric_depth(raw)
+    if raw.dtype.kind != 'f':
+        return depth
     some = depth[::8, ::8]
     readings = some[np.isfinite(some)]
     if len(readings) and np.median(readings) > MILLIMETRES_FROM:

@@ -79,7 +79,7 @@ class DepthInput:
 
     def prepare(self, depth: Header, frame: str) -> None:
         """Listen to TF if images are not of the picture's frame; for the executor's thread."""
-        if depth.frame_id and frame and depth.frame_id != frame:
+        if depth.frame_id and frame and depth.frame_id != frame and not self._no_tf:
             try:
                 self._transforms.listen('the depth camera is not that of the picture')
             except MissingDependencyError as error:

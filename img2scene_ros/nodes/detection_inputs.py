@@ -2,10 +2,9 @@
 """Detections of another node, each paired with the picture that it was made of, by stamp."""
 
 from collections import deque
-from collections.abc import Callable
-from collections.abc import Iterable
 from dataclasses import dataclass
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from rclpy.node import Node
@@ -14,14 +13,14 @@ from sensor_msgs.msg import Image
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.io.ros_images import labels_from_image
-from img2scene_ros.nodes.messages import nanoseconds
+from img2scene_ros.nodes.messages import seconds
 from img2scene_ros.nodes.pairing import Pair
 from img2scene_ros.nodes.pairing import Pairing
 from img2scene_ros.nodes.topics import FollowingSubscription
 from img2scene_ros.types import Frame
 
 # Pictures that wait for their detections, as detectors are slower than cameras: 2 s at 30 Hz.
-WAITING = 60
+UNSEEN = 60
 
 
 @dataclass(frozen=True)
@@ -47,57 +46,22 @@ class DetectionPairing(Pairing):
     def __init__(self) -> None:
         super().__init__()
         self.has_labels = False
-        self._waiting: deque[Pair] = deque(maxlen=WAITING)
-        self._detections: deque[Any] = deque(maxlen=WAITING)
-        self._labels: deque[Any] = deque(maxlen=WAITING)
+        self._others |= {
+            kind: deque(maxlen=UNSEEN) for kind in ('pairs', 'detections', 'labels')}
 
-    def add_detections(self, message: Any) -> None:
-        """Take what somebody has detected in a picture of the same stamp."""
-        with self._changed:
-            self._detections.append(message)
-            self._join()
-
-    def add_labels(self, message: Image) -> None:
-        """Take the pixels of the detections of the same stamp."""
-        with self._changed:
-            self._labels.append(message)
-            self._join()
-
-    def clear(self) -> None:
-        """Forget all messages."""
-        super().clear()
-        with self._changed:
-            for messages in (self._waiting, self._detections, self._labels):
-                messages.clear()
-
-    def _offer(self, pair: Pair) -> None:
-        self._waiting.append(pair)
-        self._join()
-
-    def _join(self) -> None:
-        for detections in reversed(self._detections):
-            stamp = nanoseconds(detections.header.stamp)
-            pair = self._of_stamp(stamp, self._waiting, lambda waiting: waiting.color)
-            labels = self._of_stamp(stamp, self._labels, lambda message: message)
+    def _match(self) -> None:
+        super()._match()
+        for i, (stamp, _) in reversed(list(enumerate(self._others['detections']))):
+            pair, labels = self._nearest('pairs', stamp), self._nearest('labels', stamp)
             if pair is None or labels is None and self.has_labels:
                 continue
             super()._offer(DetectedPair(
-                pair.color, pair.depth, pair.arrived, pair.mask, detections, labels))
-            for messages, used in ((self._waiting, pair), (self._detections, detections),
-                                   (self._labels, labels)):
-                while used is not None and messages.popleft() is not used:
-                    pass  # what is older is of no use any more
+                **vars(self._taken('pairs', pair)), detections=self._taken('detections', i),
+                labels=None if labels is None else self._taken('labels', labels)))
             return
 
-    def _of_stamp(
-        self, stamp: int, messages: Iterable[Any], stamped: Callable[[Any], Any],
-    ) -> Any | None:
-        """Return what has the nearest stamp, in nanoseconds; None beyond the tolerance."""
-        def gap(message: Any) -> int:
-            return abs(nanoseconds(stamped(message).header.stamp) - stamp)
-
-        nearest = min(messages, key=gap, default=None)
-        return None if nearest is None or gap(nearest) > self.tolerance * 1e9 else nearest
+    def _offer(self, pair: Pair) -> None:
+        self._others['pairs'].append((seconds(pair.color.header.stamp), pair))
 
 
 class DetectionInputs:
@@ -116,9 +80,9 @@ class DetectionInputs:
                 'ros-<distro>-vision-msgs, or choose another detector') from error
         self._pairing = pairing
         self._detections = FollowingSubscription(
-            node, Detection2DArray, 'detections', pairing.add_detections)
+            node, Detection2DArray, 'detections', partial(self._on, 'detections'))
         self._labels = FollowingSubscription(
-            node, Image, 'detection_labels', pairing.add_labels)
+            node, Image, 'detection_labels', partial(self._on, 'labels'))
         self.follow()
 
     def follow(self) -> None:
@@ -153,3 +117,6 @@ class DetectionInputs:
                 detections_from_message(pair.detections, frame.shape, labels)))
         except InputError as error:
             raise InputError(f"'{self._labels.topic}': {error}") from error
+
+    def _on(self, kind: str, message: Any) -> None:
+        self._pairing.add(kind, seconds(message.header.stamp), message)

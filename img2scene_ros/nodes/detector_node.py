@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The detector node: a detector alone, for a scene node elsewhere or for any other program."""
 
-import traceback
 from dataclasses import dataclass
 from threading import Event
 from threading import Thread
@@ -9,19 +8,16 @@ from time import monotonic
 from typing import Any
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock
 from rclpy.clock import ClockType
 from rclpy.node import Node
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image
-from std_msgs.msg import Header
 
 from img2scene_ros.depth import DepthNoise
-from img2scene_ros.errors import Img2SceneError
-from img2scene_ros.errors import OptionError
+from img2scene_ros.nodes.diagnostics import TICK
+from img2scene_ros.nodes.diagnostics import Diagnostics
 from img2scene_ros.nodes.diagnostics import Problems
-from img2scene_ros.nodes.diagnostics import diagnostics
+from img2scene_ros.nodes.inputs import GRACE
 from img2scene_ros.nodes.inputs import InputOptions
 from img2scene_ros.nodes.inputs import Inputs
 from img2scene_ros.nodes.logs import forward_logging
@@ -29,8 +25,10 @@ from img2scene_ros.nodes.messages import header_of
 from img2scene_ros.nodes.messages import image_from_labels
 from img2scene_ros.nodes.pairing import Pairing
 from img2scene_ros.nodes.parameters import ParameterGroup
-from img2scene_ros.nodes.parameters import warn_of_unknown
+from img2scene_ros.nodes.parameters import declare_or_refuse
+from img2scene_ros.nodes.topics import publisher
 from img2scene_ros.nodes.transforms import Transforms
+from img2scene_ros.nodes.workers import IDLE
 from img2scene_ros.nodes.workers import Meter
 from img2scene_ros.options import option
 from img2scene_ros.pipeline import Pipeline
@@ -39,11 +37,7 @@ from img2scene_ros.registry import backends
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 
-TICK = 1.0  # seconds between two diagnostics
-GRACE = 3.0  # seconds a camera may need before its silence is logged
 TF_TIMEOUT = 0.2  # seconds to wait for where a depth camera is that is not the picture's
-IDLE = 0.2  # seconds between two checks whether to stop
-HISTORY = 10  # detections kept for subscribers that are still being connected
 
 
 @dataclass(frozen=True)
@@ -76,13 +70,7 @@ class DetectorNode(Node):
             for name, found in backends('detectors').items()}
         own = ParameterGroup(DetectorNodeOptions)
         noise = ParameterGroup(DepthNoise, 'depth_noise.')
-        wrong: dict[str, str] = {}
-        declared: list[ParameterGroup[Any]] = [own, noise, *groups.values()]
-        for group in declared:
-            wrong |= group.declare(self)
-        warn_of_unknown(self)
-        if wrong:
-            raise OptionError('; '.join(wrong.values()))
+        declare_or_refuse(self, own, noise, *groups.values())
         self._options = options = own.read(self)
         # Of a pipeline that only detects; the other backends are those that load nothing.
         self._pipeline = Pipeline(
@@ -91,10 +79,8 @@ class DetectorNode(Node):
                 reconstructor='box'),
             {name: group.read(self) for name, group in groups.items()})
         self._detections = self._detections_publisher()
-        self._labels = self.create_publisher(
-            Image, '~/labels', HISTORY,
-            qos_overriding_options=QoSOverridingOptions.with_default_policies())
-        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        self._labels = publisher(self, Image, '~/labels')
+        self._diagnostics = Diagnostics(self)
         self._problems = Problems(self.get_logger())
         self._pairing = Pairing(options.sync_tolerance)
         self._inputs = Inputs(
@@ -121,29 +107,18 @@ class DetectorNode(Node):
                 f'only ~/labels is published, without names: vision_msgs cannot be imported '
                 f'({error}); install ros-<distro>-vision-msgs')
             return None
-        return self.create_publisher(
-            Detection2DArray, '~/detections', HISTORY,
-            qos_overriding_options=QoSOverridingOptions.with_default_policies())
+        return publisher(self, Detection2DArray, '~/detections')
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            try:
-                self._work()
-            except Img2SceneError as error:
-                self._problems.report('detection', str(error))
-            except Exception as error:
-                self._problems.report(
-                    'detection', f'unexpected {type(error).__name__}: {error}')
-                self.get_logger().debug(traceback.format_exc())
+            self._problems.survives('detection', self._work)
 
     def _work(self) -> None:
         pair = self._pairing.take(IDLE)
-        if pair is None:
+        frame = self._inputs.frame(pair) if pair else None
+        if frame is None:
             return
-        if not self._inputs.has_camera:
-            self._pairing.drop('no camera_info yet')
-            return
-        frame, started = self._inputs.frame(pair), monotonic()
+        started = monotonic()
         detections = self._pipeline.detect(frame)
         self._meter.add(monotonic() - started)
         if not self._stopping.is_set():
@@ -163,16 +138,13 @@ class DetectorNode(Node):
     def _on_tick(self) -> None:
         self._inputs.follow()
         missing = '; '.join(filter(None, [self._inputs.missing(), *self._inputs.doubts()]))
-        if not missing:
-            self._problems.solved('camera')
-        elif monotonic() - self._since > GRACE:
-            self._problems.report('camera', missing)
+        if not missing or monotonic() - self._since > GRACE:
+            self._problems.update('camera', missing)
         rate, seconds = self._meter.report()
-        self._diagnostics.publish(diagnostics(
-            Header(stamp=self.get_clock().now().to_msg()), self.get_fully_qualified_name(),
+        self._diagnostics.publish(
             'detecting', list(self._problems.present.values()),
             {'frames [1/s]': round(rate, 2), 'detection [s]': round(seconds, 4)} | {
-                f'dropped: {reason}': n for reason, n in self._pairing.dropped.items()}))
+                f'dropped: {reason}': n for reason, n in self._pairing.dropped.items()})
 
 
 def label_pixels(detections: list[Detection], shape: tuple[int, int]) -> np.ndarray:

@@ -2,6 +2,8 @@
 """What is wrong now: said once in the log, and shown in /diagnostics while it lasts."""
 
 import os
+import traceback
+from collections.abc import Callable
 from collections.abc import Mapping
 from pathlib import Path
 from threading import Lock
@@ -11,8 +13,12 @@ from diagnostic_msgs.msg import DiagnosticArray
 from diagnostic_msgs.msg import DiagnosticStatus
 from diagnostic_msgs.msg import KeyValue
 from rclpy.impl.rcutils_logger import RcutilsLogger
+from rclpy.node import Node
 from std_msgs.msg import Header
 
+from img2scene_ros.errors import Img2SceneError
+
+TICK = 1.0  # seconds between two diagnostics
 REPEAT = 30.0  # seconds before the same sentence is logged again
 
 
@@ -50,6 +56,27 @@ class Problems:
                 self._announced.remove(part)
                 self._logger.info(f'{part}: works again')
 
+    def update(self, part: str, sentence: str) -> None:
+        """Note what is wrong with a part of the node; '' when it works."""
+        if sentence:
+            self.report(part, sentence)
+        else:
+            self.solved(part)
+
+    def survives(self, part: str, step: Callable[[], None]) -> bool:
+        """Do a step of a part of the node; report what it raises, and tell whether it was done."""
+        try:
+            step()
+            return True
+        except Img2SceneError as error:
+            self.report(part, str(error))
+        except Exception as error:
+            self.report(
+                part, f'{part} failed unexpectedly ({type(error).__name__}: {error}); please '
+                'report this with the debug log (log_level:=debug)')
+            self._logger.debug(traceback.format_exc())
+        return False
+
     def clear(self) -> None:
         """Forget all problems, so that they are worth a line again."""
         with self._lock:
@@ -64,24 +91,29 @@ class Problems:
             return dict(self._present)
 
 
-def diagnostics(
-    header: Header, name: str, state: str, problems: list[str], values: Mapping[str, object],
-) -> DiagnosticArray:
-    """
-    Make the node's diagnostics.
+class Diagnostics:
+    """Publishes how a node is, on /diagnostics."""
 
-    :param name: the node's full name
-    :param state: of the life cycle
-    :param problems: what is wrong now, the worst first
-    :param values: what else is known
-    """
-    level = DiagnosticStatus.WARN if problems else DiagnosticStatus.OK
-    status = DiagnosticStatus(
-        level=level, name=f'{name}: scene', hardware_id='img2scene',
-        message='; '.join(problems) or state)
-    status.values = [
-        KeyValue(key=key, value=str(value)) for key, value in {'state': state, **values}.items()]
-    return DiagnosticArray(header=header, status=[status])
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._publisher = node.create_publisher(DiagnosticArray, '/diagnostics', 10)
+
+    def publish(self, state: str, problems: list[str], values: Mapping[str, object]) -> None:
+        """
+        Publish.
+
+        :param state: of the life cycle
+        :param problems: what is wrong now, the worst first
+        :param values: what else is known
+        """
+        status = DiagnosticStatus(
+            level=DiagnosticStatus.WARN if problems else DiagnosticStatus.OK,
+            name=f'{self._node.get_fully_qualified_name()}: scene', hardware_id='img2scene',
+            message='; '.join(problems) or state)
+        status.values = [KeyValue(key=key, value=str(value))
+                         for key, value in {'state': state, **values}.items()]
+        self._publisher.publish(DiagnosticArray(
+            header=Header(stamp=self._node.get_clock().now().to_msg()), status=[status]))
 
 
 def resident_memory() -> float | None:

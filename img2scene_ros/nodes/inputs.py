@@ -3,6 +3,7 @@
 
 from dataclasses import dataclass
 from dataclasses import replace
+from functools import partial
 from time import monotonic
 
 import numpy as np
@@ -20,6 +21,7 @@ from img2scene_ros.nodes.calibration_input import CalibrationInput
 from img2scene_ros.nodes.depth_input import DepthInput
 from img2scene_ros.nodes.headers import Headers
 from img2scene_ros.nodes.messages import nanoseconds
+from img2scene_ros.nodes.messages import seconds
 from img2scene_ros.nodes.pairing import Pair
 from img2scene_ros.nodes.pairing import Pairing
 from img2scene_ros.nodes.topics import FollowingSubscription
@@ -30,6 +32,7 @@ from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.types import Frame
 
+GRACE = 3.0  # seconds a camera may need before its silence is logged
 SILENCE = 10.0  # seconds without a picture before that is worth a word
 DISCOVERY = 2.0  # seconds in which DDS finds all publishers of a camera, one after another
 MANY = 10  # pictures without a depth image or a mask before that is worth a word
@@ -83,7 +86,8 @@ class Inputs:
             self._subscriptions.append(self._color)
             self._calibration = CalibrationInput(node, ['camera_info'], options.rectified)
             self._subscriptions.append(self._calibration)
-            self._mask = FollowingSubscription(node, Image, 'mask', self._on_mask)
+            self._mask = FollowingSubscription(
+                node, Image, 'mask', partial(self._on, 'mask'))
             self._subscriptions.append(self._mask)
             if options.use_depth:
                 self._depth = DepthInput(
@@ -106,12 +110,15 @@ class Inputs:
         for subscription in self._subscriptions:
             subscription.destroy()
 
-    def frame(self, pair: Pair) -> Frame:
+    def frame(self, pair: Pair) -> Frame | None:
         """
-        Make a frame of messages.
+        Make a frame of messages; None as long as no calibration has arrived.
 
         :raises InputError: messages that cannot be read or do not fit each other
         """
+        if not self._calibration.has_arrived:
+            self._pairing.drop('no camera_info yet')
+            return None
         camera, header = self._calibration.camera(), pair.color.header
         is_raw = isinstance(pair.color, Image)
         try:
@@ -134,7 +141,7 @@ class Inputs:
         color = self._color
         if 'color' not in self._last and not color.publishers:
             return f"nobody publishes pictures on '{color.topic}'; {self._other_pictures()}"
-        if self._is_silent('color'):
+        if monotonic() - self._last.get('color', -SILENCE) > SILENCE:
             return f"no pictures arrive on '{color.topic}'; check the camera and the network"
         if not self._calibration.has_arrived:
             topic = self._calibration.topic
@@ -170,11 +177,6 @@ class Inputs:
         """Return the names of the topics, for people."""
         return ', '.join(f"'{subscription.topic}'" for subscription in self._subscriptions)
 
-    @property
-    def has_camera(self) -> bool:
-        """Tell whether a calibration has arrived."""
-        return self._calibration.has_arrived
-
     def _partners(self) -> list[str]:
         """Return what pictures wait for."""
         return [kind for kind in ('depth', 'mask') if not self._is_alone(kind)]
@@ -187,9 +189,6 @@ class Inputs:
             return True
         return (not self._depth.publishers and self._first_color is not None
                 and monotonic() - self._first_color > DISCOVERY)
-
-    def _is_silent(self, kind: str) -> bool:
-        return monotonic() - self._last.get(kind, -SILENCE) > SILENCE
 
     def _unpaired(self, kind: str, topic: str) -> str:
         """Return why pictures have no depth image or no mask, one sentence; '' if not so."""
@@ -232,17 +231,13 @@ class Inputs:
         self._last['color'] = monotonic()
         self._first_color = self._first_color or self._last['color']
         self._headers.see(message.header, self._node.get_clock().now().nanoseconds)
-        self._pairing.add_color(
-            nanoseconds(message.header.stamp) * 1e-9, message, self._partners())
+        self._pairing.add_color(seconds(message.header.stamp), message, self._partners())
 
     def _on_depth(self, message: Image | CompressedImage) -> None:
         if self._depth is not None:
             self._depth.prepare(message.header, self._headers.frame_id or '')
         self._on('depth', message)
 
-    def _on_mask(self, message: Image) -> None:
-        self._on('mask', message)
-
     def _on(self, kind: str, message: Image | CompressedImage) -> None:
         self._last[kind] = monotonic()
-        self._pairing.add(kind, nanoseconds(message.header.stamp) * 1e-9, message)
+        self._pairing.add(kind, seconds(message.header.stamp), message)

@@ -41,6 +41,11 @@ def nanoseconds(stamp: Time) -> int:
     return stamp.sec * 1_000_000_000 + stamp.nanosec
 
 
+def seconds(stamp: Time) -> float:
+    """Return a stamp as seconds."""
+    return nanoseconds(stamp) * 1e-9
+
+
 def header_of(frame_id: str, stamp_ns: int) -> Header:
     """Return the header of a frame and a stamp in nanoseconds."""
     seconds, rest = divmod(stamp_ns, 1_000_000_000)

@@ -5,11 +5,13 @@ from collections import Counter
 from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass
+from dataclasses import replace
 from threading import Condition
 from time import monotonic
 from typing import Any
 
 KINDS = ('depth', 'mask')  # what belongs to a picture
+WAITING = 10  # messages of each kind that wait for their partner
 UNPAIRED = 'no depth image or mask fits'
 
 
@@ -50,17 +52,15 @@ class Pairing:
 
     - tolerance: greatest difference of the stamps of a pair, seconds
     - unpaired_in_a_row: pictures since the latest pair
-
-    :param waiting: how many messages of each kind wait for their partner
     """
 
-    def __init__(self, tolerance: float = 0.02, waiting: int = 10) -> None:
+    def __init__(self, tolerance: float = 0.02) -> None:
         self.tolerance = tolerance
         self._dropped: Counter[str] = Counter()
         self.unpaired_in_a_row = 0
-        self._pictures: deque[_Picture] = deque(maxlen=waiting)
+        self._pictures: deque[_Picture] = deque(maxlen=WAITING)
         self._others: dict[str, deque[tuple[float, Any]]] = {
-            kind: deque(maxlen=waiting) for kind in KINDS}
+            kind: deque(maxlen=WAITING) for kind in KINDS}
         self._newest: Pair | None = None
         self._changed = Condition()
 
@@ -87,8 +87,7 @@ class Pairing:
         """Let the pictures there are no longer wait for others: they will not come."""
         with self._changed:
             for i, one in enumerate(self._pictures):
-                self._pictures[i] = _Picture(
-                    one.stamp, one.message, one.partners & frozenset(partners), one.arrived)
+                self._pictures[i] = replace(one, partners=one.partners.intersection(partners))
             self._match()
 
     def take(self, timeout: float) -> Pair | None:
@@ -126,22 +125,25 @@ class Pairing:
                      if (j := self._nearest(kind, picture.stamp)) is not None}
             if len(found) < len(picture.partners):
                 continue
-            messages = {kind: self._others[kind][j][1] for kind, j in found.items()}
+            messages = {kind: self._taken(kind, j) for kind, j in found.items()}
             self._offer(Pair(picture.message, messages.get('depth'), picture.arrived,
                              messages.get('mask')))
             self.unpaired_in_a_row = len(self._pictures) - i - 1
             self._dropped[UNPAIRED] += i
             for _ in range(i + 1):
                 self._pictures.popleft()
-            for kind, j in found.items():
-                for _ in range(j + 1):
-                    self._others[kind].popleft()
             return
 
     def _nearest(self, kind: str, stamp: float) -> int | None:
         """Return which message of a kind is of a stamp; None where none is."""
         gaps = [abs(stamp - other) for other, _ in self._others[kind]]
         return gaps.index(min(gaps)) if gaps and min(gaps) <= self.tolerance else None
+
+    def _taken(self, kind: str, place: int) -> Any:
+        """Return a message of a kind; those before it are of no use any more."""
+        for _ in range(place):
+            self._others[kind].popleft()
+        return self._others[kind].popleft()[1]
 
     def _offer(self, pair: Pair) -> None:
         if self._newest is not None:

@@ -18,7 +18,6 @@ import yaml
 from img2scene_ros.depth import DepthNoise
 from img2scene_ros.nodes.detector_node import DetectorNodeOptions
 from img2scene_ros.nodes.parameter_file import scene_node_groups
-from img2scene_ros.nodes.parameters import UNCONFIGURED
 from img2scene_ros.nodes.parameters import constraints
 from img2scene_ros.nodes.replay_node import ReplayOptions
 from img2scene_ros.options import Options
@@ -50,7 +49,7 @@ def _row(prefix: str, declared: Field[Any]) -> tuple[str, str, str]:
     if isinstance(default, tuple):
         default = list(default)
     shown = yaml.safe_dump(default, default_flow_style=True, width=1000).removesuffix('...\n')
-    limits = [limit for limit in constraints(declared) if limit != UNCONFIGURED]
+    limits = constraints(declared)
     if rules['low'] is not None and rules['high'] is not None:
         limits.insert(0, f"{rules['low']:g} to {rules['high']:g}")
     meaning = '; '.join([rules['description'], *limits]) + (' (*)' if rules['read_only'] else '')

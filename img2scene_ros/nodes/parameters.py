@@ -2,6 +2,7 @@
 """Between Options dataclasses and ROS parameters: one parameter per option, declared once."""
 
 from array import array
+from collections.abc import Iterable
 from collections.abc import Mapping
 from dataclasses import Field
 from dataclasses import dataclass
@@ -25,7 +26,6 @@ from img2scene_ros.options import is_numbers
 from img2scene_ros.registry import backends
 
 Kind = TypeVar('Kind', bound=Options)
-UNCONFIGURED = 'changed only while the node is unconfigured'
 
 _TYPES = {
     bool: Parameter.Type.BOOL,
@@ -113,8 +113,30 @@ class ParameterGroup(Generic[Kind]):
         return str(error).replace("option '", f"parameter '{self.prefix}", 1)
 
 
-def warn_of_unknown(node: Node) -> None:
-    """Warn of start-up values for parameters that the node did not declare: misspelt ones."""
+def declare(node: Node, groups: Iterable[ParameterGroup[Any]]) -> dict[str, str]:
+    """
+    Declare all parameters of a node; warn of start-up values for others, which are misspelt.
+
+    :return: what was wrong with start-up values, one sentence by parameter name
+    """
+    wrong: dict[str, str] = {}
+    for group in groups:
+        wrong |= group.declare(node)
+    _warn_of_unknown(node)
+    return wrong
+
+
+def declare_or_refuse(node: Node, *groups: ParameterGroup[Any]) -> None:
+    """
+    Declare all parameters of a node that cannot start with wrong ones.
+
+    :raises OptionError: start-up values that are not allowed
+    """
+    if wrong := declare(node, groups):
+        raise OptionError('; '.join(wrong.values()))
+
+
+def _warn_of_unknown(node: Node) -> None:
     for name in sorted(node._parameter_overrides):  # rclpy has no other way to ask
         if node.has_parameter(name) or name.startswith('qos_overrides.'):
             continue
@@ -142,7 +164,11 @@ def _declare(node: Node, name: str, declared: Field[Any], ignore_override: bool 
 def _descriptor(declared: Field[Any]) -> ParameterDescriptor:
     low, high = declared.metadata['low'], declared.metadata['high']
     descriptor = ParameterDescriptor(description=declared.metadata['description'])
-    descriptor.additional_constraints = '; '.join(constraints(declared))
+    rules = constraints(declared)
+    if declared.metadata['read_only']:
+        # Not ROS's read_only: a bad start-up value could then never be fixed.
+        rules.append('changed only while the node is unconfigured')
+    descriptor.additional_constraints = '; '.join(rules)
     if low is not None and high is not None:
         if type(declared.default) is float:
             descriptor.floating_point_range = [
@@ -164,7 +190,4 @@ def constraints(declared: Field[Any]) -> list[str]:
         found.append('one of ' + ', '.join(rules['choices']))
     if rules['group']:
         found.append(f"{rules['group']}: {', '.join(sorted(backends(rules['group'])))}")
-    if rules['read_only']:
-        # Not ROS's read_only: a bad start-up value could then never be fixed.
-        found.append(UNCONFIGURED)
     return found

@@ -14,7 +14,6 @@ from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy
 from rclpy.qos import QoSProfile
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import Image
 
@@ -32,13 +31,13 @@ from img2scene_ros.nodes.messages import image_from_depth
 from img2scene_ros.nodes.messages import info_from_camera
 from img2scene_ros.nodes.messages import pose_from_matrix
 from img2scene_ros.nodes.parameters import ParameterGroup
-from img2scene_ros.nodes.parameters import warn_of_unknown
+from img2scene_ros.nodes.parameters import declare_or_refuse
+from img2scene_ros.nodes.topics import publisher
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.types import Frame
 
 KEPT = 10  # decoded frames; more are read from disk again
-HISTORY = 10  # messages kept for subscribers that are still being connected
 LAST_WORDS = 5.0  # seconds that subscribers have for the last frame
 # The optical frame (z forward, y down) in its body frame (x forward, z up), by REP-103.
 OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
@@ -82,10 +81,7 @@ class ReplayNode(Node):
         forward_logging(self.get_logger())
         self.is_done = False
         group = ParameterGroup(ReplayOptions)
-        wrong = group.declare(self)
-        warn_of_unknown(self)
-        if wrong:
-            raise OptionError('; '.join(wrong.values()))
+        declare_or_refuse(self, group)
         self._options = group.read(self)
         if not self._options.folder:
             raise OptionError("the parameter 'folder' is empty; set it to what is to be played")
@@ -99,9 +95,9 @@ class ReplayNode(Node):
         self._has_begun = False
         first = self._load(self._upcoming)
         # The depth topic comes first: who finds the picture's knows at once that there is depth.
-        self._depth = self._publisher(Image, 'depth') if first.depth is not None else None
-        self._info = self._publisher(CameraInfo, 'camera_info')
-        self._image = self._publisher(Image, 'image')
+        self._depth = publisher(self, Image, 'depth') if first.depth is not None else None
+        self._info = publisher(self, CameraInfo, 'camera_info')
+        self._image = publisher(self, Image, 'image')
         if self._options.body_frame:
             self._publish_body_frame()
         self.create_timer(
@@ -114,13 +110,8 @@ class ReplayNode(Node):
     def close(self) -> None:
         """Wait until the subscribers have what was published."""
         if self.is_done:
-            for publisher in self._publishers_used():
-                publisher.wait_for_all_acked(Duration(seconds=LAST_WORDS))
-
-    def _publisher(self, kind: type, topic: str) -> Publisher:
-        return self.create_publisher(
-            kind, topic, HISTORY,
-            qos_overriding_options=QoSOverridingOptions.with_default_policies())
+            for used in self._publishers_used():
+                used.wait_for_all_acked(Duration(seconds=LAST_WORDS))
 
     def _publish_body_frame(self) -> None:
         """Publish once, for whoever comes, where the camera's optical frame is in its body."""
@@ -172,7 +163,7 @@ class ReplayNode(Node):
 
     def _is_heard(self) -> bool:
         return all(
-            publisher.get_subscription_count() for publisher in self._publishers_used())
+            used.get_subscription_count() for used in self._publishers_used())
 
     def _read(self, source: FrameFiles | BagFrame) -> Frame:
         return load_frame(

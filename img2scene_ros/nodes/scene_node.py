@@ -15,7 +15,6 @@ from time import monotonic
 from typing import Any
 from typing import TypeVar
 
-from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
@@ -28,7 +27,6 @@ from rclpy.lifecycle import LifecycleState
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.task import Future
-from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 from std_srvs.srv import Trigger
 
@@ -42,9 +40,11 @@ from img2scene_ros.errors import attempt
 from img2scene_ros.nodes.detection_inputs import DetectedPair
 from img2scene_ros.nodes.detection_inputs import DetectionInputs
 from img2scene_ros.nodes.detection_inputs import DetectionPairing
+from img2scene_ros.nodes.diagnostics import TICK
+from img2scene_ros.nodes.diagnostics import Diagnostics
 from img2scene_ros.nodes.diagnostics import Problems
-from img2scene_ros.nodes.diagnostics import diagnostics
 from img2scene_ros.nodes.diagnostics import resident_memory
+from img2scene_ros.nodes.inputs import GRACE
 from img2scene_ros.nodes.inputs import InputOptions
 from img2scene_ros.nodes.inputs import Inputs
 from img2scene_ros.nodes.logs import forward_logging
@@ -53,7 +53,7 @@ from img2scene_ros.nodes.outputs import Output
 from img2scene_ros.nodes.pairing import Pair
 from img2scene_ros.nodes.pairing import Pairing
 from img2scene_ros.nodes.parameters import ParameterGroup
-from img2scene_ros.nodes.parameters import warn_of_unknown
+from img2scene_ros.nodes.parameters import declare
 from img2scene_ros.nodes.transforms import Transforms
 from img2scene_ros.nodes.transforms import in_world
 from img2scene_ros.nodes.transforms import support_at
@@ -71,8 +71,6 @@ from img2scene_ros.scene.saved import load_scene
 from img2scene_ros.types import Frame
 from img2scene_ros.types import Scene
 
-TICK = 1.0  # seconds between two diagnostics
-GRACE = 3.0  # seconds a camera may need before its silence is logged
 # Transitions that load models, or wait until nothing uses them any more.
 SLOW = {Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_CLEANUP}
 SLOW_LABELS = {'configure', 'cleanup'}
@@ -163,13 +161,10 @@ class SceneNode(LifecycleNode):
         self._groups: list[ParameterGroup[Any]] = [
             self._node_group, self._pipeline_group, *self._backend_groups.values(),
             *self._output_groups.values(), self._export_group, self._depth_noise_group]
-        self._wrong: dict[str, str] = {}  # start-up values that are not allowed
-        for group in self._groups:
-            self._wrong |= group.declare(self)
-        warn_of_unknown(self)
+        self._wrong = declare(self, self._groups)  # start-up values that are not allowed
         self.add_on_set_parameters_callback(self._on_parameters)
 
-        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        self._diagnostics = Diagnostics(self)
         # Groups of their own: what takes long holds up nothing but another call of the same.
         for name, callback in (('save_scene', self._on_save), ('load_scene', self._on_load),
                                ('look', self._on_look)):
@@ -264,8 +259,7 @@ class SceneNode(LifecycleNode):
         self._pairing = DetectionPairing() if isinstance(
             self._pipeline.detector, TopicDetector) else Pairing()
         self._workers = Workers(
-            self._pipeline, self._outputs, self._pairing, self._read, self._problems,
-            self.get_logger())
+            self._pipeline, self._outputs, self._pairing, self._read, self._problems)
         self._use(self._workers, options)
         self._configured.callback(self._workers.stop)
         self._workers.start()
@@ -382,12 +376,9 @@ class SceneNode(LifecycleNode):
 
     def _read(self, pair: Pair) -> Frame | None:
         inputs = self._inputs
-        if inputs is None:
+        frame = inputs.frame(pair) if inputs else None
+        if frame is None:
             return None
-        if not inputs.has_camera:
-            self._pairing.drop('no camera_info yet')
-            return None
-        frame = inputs.frame(pair)
         if self._detections and isinstance(pair, DetectedPair):
             frame = self._detections.add(frame, pair)
         return self._in_world(frame)
@@ -495,20 +486,14 @@ class SceneNode(LifecycleNode):
         return response
 
     def _on_tick(self) -> None:
-        missing = ''
         if self._inputs:
             self._inputs.follow()
             if self._detections:
                 self._detections.follow()
             missing = self._missing(self._inputs)
-            if not missing:
-                self._problems.solved('camera')
-            elif monotonic() - self._active_since > GRACE:
-                self._problems.report('camera', missing)
-            if doubts := self._inputs.doubts():
-                self._problems.report('input', '; '.join(doubts))
-            else:
-                self._problems.solved('input')
+            if not missing or monotonic() - self._active_since > GRACE:
+                self._problems.update('camera', missing)
+            self._problems.update('input', '; '.join(self._inputs.doubts()))
         self._publish_diagnostics()
 
     def _missing(self, inputs: Inputs) -> str:
@@ -526,12 +511,10 @@ class SceneNode(LifecycleNode):
         return failure + list(self._problems.present.values())
 
     def _publish_diagnostics(self) -> None:
-        header = Header(stamp=self.get_clock().now().to_msg())
         is_paused = self._inputs and self._workers and not self._workers.is_enabled
-        self._diagnostics.publish(diagnostics(
-            header, self.get_fully_qualified_name(),
+        self._diagnostics.publish(
             'paused by ~/enable' if is_paused else self._state, self._present_problems(),
-            self._measured()))
+            self._measured())
 
     def _measured(self) -> dict[str, object]:
         values: dict[str, object] = {

@@ -1,21 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Topics: subscriptions that follow their publishers, and what takes a missing one's place."""
+"""Topics: publishers and subscriptions, and what takes a missing one's place."""
 
 from collections.abc import Callable
 from difflib import SequenceMatcher
 from typing import Any
 
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy
 from rclpy.qos import QoSProfile
 from rclpy.qos import ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
 except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
+HISTORY = 10  # messages kept for subscribers that are still being connected
 MOST_NAMED = 3  # topics that a sentence names
+
+
+def publisher(node: Node, kind: type, topic: str) -> Publisher:
+    """Return a publisher whose QoS parameters may override (qos_overrides)."""
+    return node.create_publisher(
+        kind, topic, HISTORY,
+        qos_overriding_options=QoSOverridingOptions.with_default_policies())
 
 
 class FollowingSubscription:

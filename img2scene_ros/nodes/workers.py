@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The scene node's two workers: perception on every frame, reconstruction when there is time."""
 
-import traceback
 from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence
@@ -12,9 +11,6 @@ from threading import Lock
 from threading import Thread
 from time import monotonic
 
-from rclpy.impl.rcutils_logger import RcutilsLogger
-
-from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.nodes.diagnostics import Problems
 from img2scene_ros.nodes.outputs import Output
 from img2scene_ros.nodes.pairing import Pair
@@ -73,7 +69,6 @@ class Workers:
         pairing: Pairing,
         read: Callable[[Pair], Frame | None],
         problems: Problems,
-        logger: RcutilsLogger,
     ) -> None:
         self.is_enabled = True
         self.motion = (0.0, 0.0)
@@ -84,7 +79,6 @@ class Workers:
         self._pairing = pairing
         self._read = read
         self._problems = problems
-        self._logger = logger
         self._shown: Scene | None = None
         self._shown_at = 0.0
         self._showing = Lock()
@@ -171,7 +165,7 @@ class Workers:
 
     def _run(self, part: str, step: Callable[[], None]) -> None:
         while not self._stopping.is_set():
-            if not self._survives(part, step):
+            if not self._problems.survives(part, step):
                 self._stopping.wait(IDLE)
 
     def _perceive(self) -> None:
@@ -220,23 +214,11 @@ class Workers:
             changed = (now - self._shown_at > self.republish_period
                        or differs(self._shown, scene, *self.motion))
             for name, output in self._outputs.items():
-                if self._survives(f'output {name}', partial(output.show, scene, changed)):
+                if self._problems.survives(
+                        f'output {name}', partial(output.show, scene, changed)):
                     self._problems.solved(f'output {name}')
             if changed:
                 self._shown, self._shown_at = scene, now
-
-    def _survives(self, part: str, step: Callable[[], None]) -> bool:
-        try:
-            step()
-            return True
-        except Img2SceneError as error:
-            self._problems.report(part, str(error))
-        except Exception as error:
-            self._problems.report(
-                part, f'{part} failed unexpectedly ({type(error).__name__}: {error}); please '
-                'report this with the debug log (log_level:=debug)')
-            self._logger.debug(traceback.format_exc())
-        return False
 
 
 def differs(old: Scene | None, new: Scene, distance: float, angle: float) -> bool:

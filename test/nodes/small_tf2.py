@@ -69,7 +69,9 @@ class Buffer:
                 if monotonic() >= end:
                     raise
                 sleep(0.02)
-        return _message(np.linalg.inv(from_target[1]) @ from_source[1], target_frame, source_frame)
+        return transform_message(
+            np.linalg.inv(from_target[1]) @ from_source[1], target_frame, source_frame,
+            time.nanoseconds)
 
     def _set(self, transform: TransformStamped, is_static: bool) -> None:
         q, t = transform.transform.rotation, transform.transform.translation
@@ -129,9 +131,13 @@ def _between(samples: dict[int, np.ndarray], stamp: int) -> np.ndarray:
     return matrix
 
 
-def _message(matrix: np.ndarray, parent: str, child: str) -> TransformStamped:
+def transform_message(
+    matrix: np.ndarray, parent: str, child: str, stamp_ns: int,
+) -> TransformStamped:
+    """Return a message of (4, 4), which takes points of the child to its parent."""
     message = TransformStamped(child_frame_id=child)
     message.header.frame_id = parent
+    message.header.stamp = Time(nanoseconds=stamp_ns).to_msg()
     q, t = message.transform.rotation, message.transform.translation
     q.x, q.y, q.z, q.w = map(float, Rotation.from_matrix(matrix[:3, :3]).as_quat())
     t.x, t.y, t.z = map(float, matrix[:3, 3])

@@ -12,7 +12,6 @@ from harness import GEOMETRIC
 from harness import NodeProcess
 from harness import Robot
 from harness import meshes
-from rclpy.time import Time
 from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import Image
@@ -60,17 +59,9 @@ class TwoCameras:
                 ('/depth/camera_info', info_from_camera(depth, DEPTH_CAMERA)),
                 ('/rgb/image', image_from_color(color, self.picture.color)),
                 ('/depth/image', image_from_depth(depth, self.other.depth)),
-                *([('/tf', self._transform(stamp))] if with_tf else [])):
+                *([('/tf', small_tf2.transform_message(
+                    self.shift, 'rgb_optical', 'depth_optical', stamp))] if with_tf else [])):
             self._publishers[topic].publish(message)
-
-    def _transform(self, stamp: int) -> TransformStamped:
-        message = TransformStamped(child_frame_id='depth_optical')
-        message.header.frame_id = 'rgb_optical'
-        message.header.stamp = Time(nanoseconds=stamp).to_msg()
-        q, t = message.transform.rotation, message.transform.translation
-        q.x, q.y, q.z, q.w = map(float, Rotation.from_matrix(self.shift[:3, :3]).as_quat())
-        t.x, t.y, t.z = map(float, self.shift[:3, 3])
-        return message
 
 
 @pytest.fixture

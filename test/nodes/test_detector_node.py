@@ -99,16 +99,16 @@ def test_pictures_wait_for_detections_of_their_stamp_and_the_newest_counts() -> 
     def detected(second: int) -> Any:
         return vision_msgs.Detection2DArray(header=header_of('lens', second * SECOND))
 
-    pairing.add_detections(detected(2))
-    pairing.add_detections(detected(4))
+    pairing.add('detections', 2.0, detected(2))
+    pairing.add('detections', 4.0, detected(4))
     pair = pairing.take(0.0)
     assert pair.color.header.stamp == pair.detections.header.stamp == detected(4).header.stamp
-    pairing.add_detections(detected(3))
+    pairing.add('detections', 3.0, detected(3))
     assert pairing.take(0.0) is None, 'older than what was shown'
     pairing.has_labels = True
-    pairing.add_detections(detected(5))
+    pairing.add('detections', 5.0, detected(5))
     assert pairing.take(0.0) is None
-    pairing.add_labels(Image(header=detected(5).header))
+    pairing.add('labels', 5.0, Image(header=detected(5).header))
     assert pairing.take(0.0).labels.header.stamp.sec == 5
 
 

@@ -49,13 +49,25 @@ def camera(
     camera.close()
 
 
-def works(robot: Robot, camera: FakeCamera) -> None:
-    """Send good frames until one of them is on show."""
+def unchanged(_: Image, __: CameraInfo, ___: Image) -> None:
+    pass
+
+
+def works(robot: Robot, camera: FakeCamera, change: Change = unchanged) -> None:
+    """Send frames that are good until one of them is on show."""
     first = camera.stamp_ns + 1
     robot.markers.clear()
     robot.spin_until(
         lambda: any((stamp_of(shown) or 0) >= first for shown in robot.markers),
-        'good frames are shown', camera.send)
+        'good frames are shown', lambda: camera.send(change))
+
+
+def configure_again(robot: Robot, **parameters: Any) -> None:
+    """Set parameters that only change while the node is unconfigured; __ is a dot."""
+    assert robot.change_state('deactivate') and robot.change_state('cleanup')
+    for name, value in parameters.items():
+        assert not robot.set_parameter(name.replace('__', '.'), value)
+    assert robot.change_state('configure') and robot.change_state('activate')
 
 
 def complains_once(
@@ -257,11 +269,7 @@ def test_compressed_depth_is_found_by_itself(
             header=depth.header, format='16UC1; compressedDepth png',
             data=array('B', bytes(12) + cv2.imencode('.png', millimetres)[1].tobytes())))
 
-    first = camera.stamp_ns + 1
-    robot.markers.clear()
-    robot.spin_until(
-        lambda: any((stamp_of(shown) or 0) >= first for shown in robot.markers),
-        'objects are shown', lambda: camera.send(compress))
+    works(robot, camera, compress)
     assert not scene_node.complaints(start)
     robot.node.destroy_publisher(compressed)
 
@@ -361,11 +369,7 @@ def test_calibration_that_was_latched_long_ago_arrives(
     camera.info = robot.node.create_publisher(CameraInfo, 'camera_info', LATCHED)
     camera.send()
     assert robot.change_state('deactivate') and robot.change_state('activate')
-    first = camera.stamp_ns + 1
-    robot.markers.clear()
-    robot.spin_until(
-        lambda: any((stamp_of(shown) or 0) >= first for shown in robot.markers),
-        'frames are shown', lambda: camera.send(no_camera_info))
+    works(robot, camera, no_camera_info)
 
 
 @pytest.mark.parametrize('qos, sent', [(1, 'many'), (LATCHED, 'one')], ids=['many', 'one'])
@@ -410,31 +414,20 @@ def test_compressed_pictures(
         image.header = header_of('withheld', 0)
         depth.header = header_of('optical', camera.stamp_ns)
 
-    def restart(transport: str) -> None:
-        assert robot.change_state('deactivate') and robot.change_state('cleanup')
-        assert not robot.set_parameter('image_transport', transport)
-        assert robot.change_state('configure') and robot.change_state('activate')
-
-    restart('compressed')
+    configure_again(robot, image_transport='compressed')
     robot.spin_until(
         lambda: any(marker.header.frame_id == 'optical'
                     for shown in robot.markers for marker in shown.markers),
         'compressed pictures are shown', lambda: camera.send(compress))
     robot.node.destroy_publisher(compressed)
-    restart('raw')
+    configure_again(robot, image_transport='raw')
     works(robot, camera)
 
 
 def test_noise_of_a_stereo_camera_reaches_the_positions_standard_deviation(
     robot: Robot, camera: FakeCamera, scene_node: NodeProcess, save_directory: Path,
 ) -> None:
-    def restart(model: str) -> None:
-        assert robot.change_state('deactivate') and robot.change_state('cleanup')
-        assert not robot.set_parameter('depth_noise.model', model)
-        assert not robot.set_parameter('depth_noise.disparity_std', 3.0)
-        assert robot.change_state('configure') and robot.change_state('activate')
-
-    restart('stereo')
+    configure_again(robot, depth_noise__model='stereo', depth_noise__disparity_std=3.0)
     works(robot, camera)
     assert robot.call(Trigger, '/img2scene/save_scene').success
     nearest = min(json.loads((save_directory / 'objects.json').read_text())['objects'],
@@ -442,7 +435,7 @@ def test_noise_of_a_stereo_camera_reaches_the_positions_standard_deviation(
     of_sensor = 3.0 * nearest['position_m'][2] ** 2 / (camera.frame.camera.fx * 0.05)
     assert of_sensor > 0.03, 'ten times that of structured light'
     assert nearest['position_std_m'][2] == pytest.approx(of_sensor, rel=0.2)
-    restart('structured_light')
+    configure_again(robot, depth_noise__model='structured_light')
     works(robot, camera)
 
 
@@ -455,9 +448,6 @@ def test_depth_in_metres_of_either_byte_order_works(
 
     works(robot, camera)
     place = meshes(robot.markers[-1])
-    robot.markers.clear()
-    robot.spin_until(
-        lambda: robot.markers, 'the frames are shown', lambda: camera.send(big_endian))
-    assert not scene_node.complaints(len(scene_node.log))
+    works(robot, camera, big_endian)
     for id, marker in meshes(robot.markers[-1]).items():
         assert marker.pose.position.z == pytest.approx(place[id].pose.position.z, abs=0.005)

@@ -84,7 +84,7 @@ def test_stamps_that_jump_back_go_on_at_once() -> None:
 
 
 def test_memory_is_bounded_and_losses_are_counted() -> None:
-    pairing = Pairing(0.01, waiting=10)
+    pairing = Pairing(0.01)
     for i in range(1000):
         pairing.add_color(float(i), bytearray(1), ('depth',))
     assert pairing.dropped['no depth image or mask fits'] == 990

@@ -16,7 +16,6 @@ from harness import NodeProcess
 from harness import Robot
 from harness import half_size
 from harness import stamp_of
-from rclpy.time import Time
 from scipy.spatial.transform import Rotation
 
 from img2scene_ros.camera import Camera
@@ -41,13 +40,9 @@ def pose(
     child: str = 'optical',
 ) -> TransformStamped:
     """Return the pose of a child frame in its parent as TF holds it."""
-    message = TransformStamped(child_frame_id=child)
-    message.header.frame_id = parent
-    message.header.stamp = Time(nanoseconds=stamp).to_msg()
-    q, t = message.transform.rotation, message.transform.translation
-    q.x, q.y, q.z, q.w = map(float, rotation.as_quat())
-    t.x, t.y, t.z = map(float, place)
-    return message
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = rotation.as_matrix(), place
+    return small_tf2.transform_message(matrix, parent, child, stamp)
 
 
 def real_tf2() -> ModuleType | None:

@@ -145,8 +145,7 @@ class Bench:
         self.pipeline, self.output, self.log = SlowPipeline(), Recorder(), Log()
         self.pairing, self.problems = Pairing(), Problems(self.log)
         self.workers = Workers(
-            self.pipeline, {'recorder': self.output}, self.pairing, frame_of, self.problems,
-            self.log)
+            self.pipeline, {'recorder': self.output}, self.pairing, frame_of, self.problems)
         self.workers.republish_period = 1000.0
         self.workers.start()
 
@@ -191,7 +190,7 @@ def test_no_picture_is_shown_under_the_stamp_of_another() -> None:
         return Frame(color, Camera.from_field_of_view(160, 120, 60.0), None, pair.color)
 
     outputs = {'slow': Slow(), 'overlay': OverlayOutput(topic, OverlayOutput.Options())}
-    workers = Workers(BusyPipeline(), outputs, pairing, frame_of, problems, Log())
+    workers = Workers(BusyPipeline(), outputs, pairing, frame_of, problems)
     workers.start()
     for _ in range(40):  # a busy machine shows few of them
         for stamp in range(1, 256):
