@@ -114,8 +114,9 @@ def test_viewers_get_all_again_when_their_transforms_reach_back(
     stage, late, egg = stage(mesh_transport='inline_texture'), Viewer(), thing(1)
     stage.show(egg)
     stage.robot.node.create_subscription(MarkerArray, '/img2scene/markers', late.show, QUEUED)
-    stage.spin_until(lambda: late.pictures)
-    stage.spin()
+    topic = '/img2scene/markers'
+    stage.spin_until(lambda: late.pictures and stage.node.count_subscribers(topic) == 2)
+    stage.spin(1.0)  # the node counts both
     before, stamps = late.loaded, []
     while late.loaded == before:  # RViz leaves those white that it could not place
         stamps.append(stage.show(egg).frame.stamp_ns)
