@@ -51,6 +51,8 @@ class OutputStage:
         self._context = Context()
         rclpy.init(context=self._context, domain_id=self.domain)
         self.node = LifecycleNode('img2scene', context=self._context)
+        self.node.declare_parameters(
+            '', [('republish_distance', 0.002), ('republish_angle', 2.0)])
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self.output = make(self.node, options)

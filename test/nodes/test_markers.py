@@ -103,7 +103,9 @@ def test_late_viewers_show_what_the_others_show(
         scene = stage.show(egg, at(mug, 0.1 * step, 0.0, 1.0))
         stage.spin(0.1)
     stage.robot.node.create_subscription(MarkerArray, '/img2scene/markers', late.show, QUEUED)
-    stage.spin_until(lambda: viewer.shown and set(late.shown) == set(viewer.shown))
+    for one in (viewer, late):
+        stage.spin_until(lambda: ('mug', 2) in one.shown
+                         and one.shown['mug', 2].pose.position.x == scene.objects[1].position[0])
     for one in (viewer, late):
         one.check(scene, textured=transport != 'inline')
 
