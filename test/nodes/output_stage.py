@@ -2,6 +2,7 @@
 """One output in an active node of its own, and a robot that listens to it over DDS."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from time import monotonic
 from typing import Any
 
@@ -32,6 +33,11 @@ def frame_at(stamp_ns: int, world: np.ndarray | None = None, size: tuple = (8, 6
         np.zeros((height, width, 3), np.uint8),
         Camera(width, height, 5.0, 5.0, (width - 1) / 2, (height - 1) / 2), None, stamp_ns,
         'camera', world_from_camera=world, world_id='' if world is None else 'map')
+
+
+def at(item: SceneObject, *position: float) -> SceneObject:
+    """Return the object at another place, metres."""
+    return replace(item, position=np.array(position))
 
 
 class OutputStage:

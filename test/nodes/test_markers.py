@@ -11,6 +11,7 @@ import pytest
 from harness import QUEUED
 from output_stage import WORLD_FROM_CAMERA
 from output_stage import OutputStage
+from output_stage import at
 from test_mesh_transport import Viewer
 from test_mesh_transport import thing
 from test_pose_outputs import matrix
@@ -57,10 +58,6 @@ def sent(stage: OutputStage, received: list[MarkerArray], *objects: SceneObject,
     array, = received
     signs = {Marker.ADD: '', Marker.DELETE: '-', Marker.DELETEALL: '-all '}
     return [f'{signs[one.action]}{one.ns} {one.id}' for one in array.markers]
-
-
-def at(item: SceneObject, *position: float) -> SceneObject:
-    return replace(item, position=np.array(position))
 
 
 def test_only_what_has_changed_is_sent(stage: Callable[..., OutputStage]) -> None:
