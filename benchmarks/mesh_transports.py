@@ -62,6 +62,7 @@ def measured(transport: str, scene: Scene) -> tuple[float, ...]:
     context, received = Context(), []
     rclpy.init(context=context, domain_id=free_domain())
     node = LifecycleNode('img2scene', context=context)
+    node.declare_parameters('', [('republish_distance', 0.002), ('republish_angle', 2.0)])
     viewer = rclpy.create_node('viewer', context=context)
     viewer.create_subscription(
         MarkerArray, '/img2scene/markers', received.append, LATCHED, raw=True)

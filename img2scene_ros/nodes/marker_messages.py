@@ -42,14 +42,12 @@ class Viewed:
     sent once, and markers that come again leave it as it is. Everything is sent again, after a
     DELETEALL, where a texture is replaced.
 
-    - is_fresh: nothing was sent yet
     - points: number of points of every marker
     - textures: the mesh of every marker that has a texture
     - gone: markers that vanished; named in every message, as a viewer may miss one
     """
 
     def __init__(self) -> None:
-        self.is_fresh = True
         self.points: dict[Name, int] = {}
         self.textures: dict[Name, ObjectModel] = {}
         self.gone: set[Name] = set()
@@ -66,12 +64,12 @@ class Viewed:
         :param textures: mesh and texture of some of the markers
         :param changed: those that differ from what was sent; all others stay as they are
         """
-        points = {name: triangles[name].count if name in triangles else len(marker.points)
+        points = {name: len(triangles[name].points) if name in triangles else len(marker.points)
                   for name, marker in markers.items()}
         self.gone = (self.gone | self.points.keys()) - markers.keys()
-        if (self.is_fresh or len(self.gone) > MAX_GONE
+        if (not self.points or len(self.gone) > MAX_GONE
                 or not self._can_stay(points, textures)):
-            self.is_fresh, self.textures, self.gone = False, {}, set()
+            self.textures, self.gone = {}, set()
             changed = markers.keys()
             deleted = [Marker(action=Marker.DELETEALL)]
         else:
@@ -92,13 +90,10 @@ class Viewed:
     ) -> bool:
         """Tell whether no texture would be replaced."""
         for name in self.points.keys() & points.keys():
-            before = self.textures.get(name)
-            after = textures[name][0] if name in textures else None
-            if before is None and after is not None:
-                # RViz updates a marker of as many points in place, without the new texture.
-                if self.points[name] == points[name]:
-                    return False
-            elif before is not after:
+            before, after = self.textures.get(name), textures.get(name, (None,))[0]
+            # RViz updates a marker of as many points in place, without the new texture.
+            is_new = before is None and self.points[name] != points[name]
+            if before is not after and not is_new:
                 return False
         return True
 

@@ -9,6 +9,7 @@ from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Point
 from geometry_msgs.msg import Pose
 from geometry_msgs.msg import Transform
+from geometry_msgs.msg import Vector3
 from PIL import Image as Picture
 from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo
@@ -118,12 +119,10 @@ def pose_from_matrix(position: np.ndarray, rotation: np.ndarray) -> Pose:
 
 def transform_from_matrix(matrix: np.ndarray) -> Transform:
     """Make a transform of a (4, 4) matrix in metres."""
-    pose, transform = pose_from_matrix(matrix[:3, 3], matrix[:3, :3]), Transform()
+    pose = pose_from_matrix(matrix[:3, 3], matrix[:3, :3])
     place = pose.position
-    transform.translation.x, transform.translation.y, transform.translation.z = (
-        place.x, place.y, place.z)
-    transform.rotation = pose.orientation
-    return transform
+    return Transform(
+        translation=Vector3(x=place.x, y=place.y, z=place.z), rotation=pose.orientation)
 
 
 def marker_from_textured_mesh(

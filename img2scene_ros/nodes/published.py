@@ -3,16 +3,13 @@
 
 import re
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from rclpy.node import Node
-from rclpy.parameter import Parameter
 from std_msgs.msg import Header
 
 from img2scene_ros.nodes.messages import header_of
 from img2scene_ros.types import Frame
-from img2scene_ros.types import Scene
 from img2scene_ros.types import SceneObject
 from img2scene_ros.types import SupportPlane
 
@@ -58,12 +55,6 @@ def published_frame(frame: Frame) -> PublishedFrame:
         header_of(frame.world_id, frame.stamp_ns), np.asarray(frame.world_from_camera, float))
 
 
-def published_poses(scene: Scene) -> dict[int, np.ndarray]:
-    """Return the pose of every object by id, (4, 4) in the published frame."""
-    frame = published_frame(scene.frame)
-    return {item.id: frame.pose(item) for item in scene.objects}
-
-
 def object_name(item: SceneObject) -> str:
     """Return the object's name in TF and planning scenes, '<label>_<id>', of plain characters."""
     label = re.sub(r'\W+', '_', item.detection.label)
@@ -85,6 +76,5 @@ def has_moved(old: np.ndarray, new: np.ndarray, distance: float, angle: float) -
 
 def noticeable_motion(node: Node) -> tuple[float, float]:
     """Return what the node's parameters say is a noticeable motion, metres and radians."""
-    def value(name: str, default: float) -> Any:
-        return node.get_parameter_or(name, Parameter(name, value=default)).value
-    return value('republish_distance', 0.002), np.radians(value('republish_angle', 2.0))
+    distance, angle = node.get_parameters(['republish_distance', 'republish_angle'])
+    return distance.value, np.radians(angle.value)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from img2scene_ros.nodes.published import published_frame
+from img2scene_ros.types import Scene
 from img2scene_ros.types import SupportPlane
 
 HEIGHT_TOLERANCE = 0.01  # metres that its corners may be off from a newer plane
@@ -34,6 +36,20 @@ class SupportBox:
         local = (outline - self.pose[:3, 3]) @ self.pose[:3, :2]
         return bool((np.abs(heights) < HEIGHT_TOLERANCE).all()
                     and (np.abs(local) < self.size / 2.0 + OUTLINE_TOLERANCE).all())
+
+
+def published_support(scene: Scene, before: SupportBox | None) -> SupportBox | None:
+    """
+    Return where a scene's support is, in the published frame.
+
+    :param before: of an earlier scene; returned while it still holds
+    """
+    if not scene.support:
+        return None
+    frame = published_frame(scene.frame)
+    plane = frame.support(scene.support)
+    points = frame.points(np.reshape([item.position for item in scene.objects], (-1, 3)))
+    return before if before and before.holds(plane, points) else support_box(plane, points)
 
 
 def support_box(support: SupportPlane, points: np.ndarray) -> SupportBox | None:

@@ -16,7 +16,7 @@ from img2scene_ros.nodes.outputs import Output
 from img2scene_ros.nodes.pairing import Pair
 from img2scene_ros.nodes.pairing import Pairing
 from img2scene_ros.nodes.published import has_moved
-from img2scene_ros.nodes.published import published_poses
+from img2scene_ros.nodes.published import published_frame
 from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.types import Frame
 from img2scene_ros.types import Scene
@@ -232,9 +232,10 @@ def differs(old: Scene | None, new: Scene, distance: float, angle: float) -> boo
             or old.frame.frame_id != new.frame.frame_id
             or old.frame.world_id != new.frame.world_id):
         return True
-    before, after = published_poses(old), published_poses(new)
+    before, after = published_frame(old.frame), published_frame(new.frame)
     return any(
-        _looks_different(one, other) or has_moved(before[one.id], after[other.id], distance, angle)
+        _looks_different(one, other)
+        or has_moved(before.pose(one), after.pose(other), distance, angle)
         for one, other in zip(old.objects, new.objects))
 
 

@@ -2,6 +2,7 @@
 """One output in an active node of its own, and a robot that listens to it over DDS."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from time import monotonic
 from typing import Any
 
@@ -34,6 +35,11 @@ def frame_at(stamp_ns: int, world: np.ndarray | None = None, size: tuple = (8, 6
         'camera', world_from_camera=world, world_id='' if world is None else 'map')
 
 
+def at(item: SceneObject, *position: float) -> SceneObject:
+    """Return the object at another place, metres."""
+    return replace(item, position=np.array(position))
+
+
 class OutputStage:
     """
     An output in a node, without a camera.
@@ -51,6 +57,8 @@ class OutputStage:
         self._context = Context()
         rclpy.init(context=self._context, domain_id=self.domain)
         self.node = LifecycleNode('img2scene', context=self._context)
+        self.node.declare_parameters(
+            '', [('republish_distance', 0.002), ('republish_angle', 2.0)])
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self.output = make(self.node, options)

@@ -11,6 +11,7 @@ import pytest
 from harness import QUEUED
 from output_stage import WORLD_FROM_CAMERA
 from output_stage import OutputStage
+from output_stage import at
 from test_mesh_transport import Viewer
 from test_mesh_transport import thing
 from test_pose_outputs import matrix
@@ -59,10 +60,6 @@ def sent(stage: OutputStage, received: list[MarkerArray], *objects: SceneObject,
     return [f'{signs[one.action]}{one.ns} {one.id}' for one in array.markers]
 
 
-def at(item: SceneObject, *position: float) -> SceneObject:
-    return replace(item, position=np.array(position))
-
-
 def test_only_what_has_changed_is_sent(stage: Callable[..., OutputStage]) -> None:
     stage = stage()
     received = listen(stage)
@@ -103,7 +100,9 @@ def test_late_viewers_show_what_the_others_show(
         scene = stage.show(egg, at(mug, 0.1 * step, 0.0, 1.0))
         stage.spin(0.1)
     stage.robot.node.create_subscription(MarkerArray, '/img2scene/markers', late.show, QUEUED)
-    stage.spin_until(lambda: viewer.shown and set(late.shown) == set(viewer.shown))
+    for one in (viewer, late):
+        stage.spin_until(lambda: ('mug', 2) in one.shown
+                         and one.shown['mug', 2].pose.position.x == scene.objects[1].position[0])
     for one in (viewer, late):
         one.check(scene, textured=transport != 'inline')
 
@@ -114,8 +113,9 @@ def test_viewers_get_all_again_when_their_transforms_reach_back(
     stage, late, egg = stage(mesh_transport='inline_texture'), Viewer(), thing(1)
     stage.show(egg)
     stage.robot.node.create_subscription(MarkerArray, '/img2scene/markers', late.show, QUEUED)
-    stage.spin_until(lambda: late.pictures)
-    stage.spin()
+    topic = '/img2scene/markers'
+    stage.spin_until(lambda: late.pictures and stage.node.count_subscribers(topic) == 2)
+    stage.spin(1.0)  # the node counts both
     before, stamps = late.loaded, []
     while late.loaded == before:  # RViz leaves those white that it could not place
         stamps.append(stage.show(egg).frame.stamp_ns)

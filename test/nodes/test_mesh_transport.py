@@ -121,6 +121,8 @@ class Stage:
         self._context = Context()
         rclpy.init(context=self._context, domain_id=self.domain)
         self.node = LifecycleNode('img2scene', context=self._context)
+        self.node.declare_parameters(
+            '', [('republish_distance', 0.002), ('republish_angle', 2.0)])
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self.output = MarkersOutput(self.node, MarkersOptions(**options))

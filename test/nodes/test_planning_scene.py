@@ -22,6 +22,7 @@ from harness import half_size
 from interface_packages import make_importable
 from output_stage import WORLD_FROM_CAMERA
 from output_stage import OutputStage
+from output_stage import at
 from output_stage import frame_at
 from rclpy.node import Node
 from test_pose_outputs import matrix
@@ -130,10 +131,6 @@ def started(stage: OutputStage) -> MoveIt:
                      and stage.output._client.service_is_ready())
     stage.spin()
     return moveit
-
-
-def at(item: SceneObject, *position: float) -> SceneObject:
-    return replace(item, position=np.array(position))
 
 
 def sphere(id: int) -> SceneObject:

@@ -17,6 +17,7 @@ from rclpy.qos import QoSProfile
 
 from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.options import Configurable
+from img2scene_ros.options import Options
 from img2scene_ros.types import Scene
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -42,6 +43,27 @@ class Output(Configurable, Protocol):
 
     def close(self) -> None:
         """Destroy the publishers."""
+
+
+class NoOptions(Options):
+    """Options of an output that has none."""
+
+
+class TopicOutput:
+    """Base of outputs that publish on one topic."""
+
+    Options: type[Any] = NoOptions
+
+    def __init__(
+        self, node: LifecycleNode, options: Any, kind: type, topic: str, qos: QoSProfile | int,
+    ) -> None:
+        self.options = options
+        self._node = node
+        self._publisher = node.create_lifecycle_publisher(kind, topic, qos)
+
+    def close(self) -> None:
+        """Destroy the publisher."""
+        self._node.destroy_lifecycle_publisher(self._publisher)
 
 
 @runtime_checkable

@@ -9,6 +9,7 @@ from sensor_msgs.msg import PointCloud2
 
 from img2scene_ros.nodes.messages import cloud_from_points
 from img2scene_ros.nodes.outputs import LATCHED
+from img2scene_ros.nodes.outputs import TopicOutput
 from img2scene_ros.nodes.outputs.labels import pixel_value
 from img2scene_ros.nodes.published import published_frame
 from img2scene_ros.options import Options
@@ -34,15 +35,13 @@ class CloudOptions(Options):
         high=100000)
 
 
-class CloudOutput:
+class CloudOutput(TopicOutput):
     """Publishes the whole scene as one cloud, latched, each point with its object and source."""
 
     Options = CloudOptions
 
     def __init__(self, node: LifecycleNode, options: CloudOptions) -> None:
-        self.options = options
-        self._node = node
-        self._publisher = node.create_lifecycle_publisher(PointCloud2, '~/cloud', LATCHED)
+        super().__init__(node, options, PointCloud2, '~/cloud', LATCHED)
 
     def show(self, scene: Scene, changed: bool) -> None:
         """Publish the scene if it has changed, readings also when it has not."""
@@ -67,10 +66,6 @@ class CloudOutput:
                     (item.id, pixel_value(item), source), (len(points), 1))))
         points, colors, names = (np.concatenate(arrays) for arrays in zip(*clouds))
         return cloud_from_points(frame.header, frame.points(points), colors, *names.T)
-
-    def close(self) -> None:
-        """Destroy the publisher."""
-        self._node.destroy_lifecycle_publisher(self._publisher)
 
 
 def measured(frame: Frame, item: SceneObject, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -5,29 +5,22 @@ from rclpy.lifecycle import LifecycleNode
 
 from img2scene_ros.nodes.messages import header_of
 from img2scene_ros.nodes.outputs import LATCHED
+from img2scene_ros.nodes.outputs import NoOptions
+from img2scene_ros.nodes.outputs import TopicOutput
 from img2scene_ros.nodes.outputs import importing_messages
 from img2scene_ros.nodes.outputs.labels import pixel_value
-from img2scene_ros.options import Options
 from img2scene_ros.types import Scene
 
 
-class DetectionsOptions(Options):
-    """`detections` has no options."""
-
-
-class DetectionsOutput:
+class DetectionsOutput(TopicOutput):
     """Publishes what every picture shows, under the objects' ids; names are latched."""
 
-    Options = DetectionsOptions
-
-    def __init__(self, node: LifecycleNode, options: DetectionsOptions) -> None:
+    def __init__(self, node: LifecycleNode, options: NoOptions) -> None:
         with importing_messages('detections', 'vision_msgs'):
             from vision_msgs.msg import Detection2DArray
             from vision_msgs.msg import LabelInfo
-        self.options = options
-        self._node = node
         self._names: dict[int, str] | None = None  # as published last
-        self._publisher = node.create_lifecycle_publisher(Detection2DArray, '~/detections', 10)
+        super().__init__(node, options, Detection2DArray, '~/detections', 10)
         self._info = node.create_lifecycle_publisher(LabelInfo, '~/label_info', LATCHED)
 
     def show(self, scene: Scene, changed: bool) -> None:
@@ -47,7 +40,7 @@ class DetectionsOutput:
 
     def close(self) -> None:
         """Destroy the publishers."""
-        self._node.destroy_lifecycle_publisher(self._publisher)
+        super().close()
         self._node.destroy_lifecycle_publisher(self._info)
 
 

@@ -7,34 +7,23 @@ from sensor_msgs.msg import Image
 
 from img2scene_ros.nodes.messages import header_of
 from img2scene_ros.nodes.messages import image_from_labels
-from img2scene_ros.options import Options
+from img2scene_ros.nodes.outputs import NoOptions
+from img2scene_ros.nodes.outputs import TopicOutput
 from img2scene_ros.types import Scene
 from img2scene_ros.types import SceneObject
 
 
-class LabelsOptions(Options):
-    """`labels` has no options."""
-
-
-class LabelsOutput:
+class LabelsOutput(TopicOutput):
     """Publishes a mono16 picture per frame while someone listens: pixel = track id, 0 = none."""
 
-    Options = LabelsOptions
-
-    def __init__(self, node: LifecycleNode, options: LabelsOptions) -> None:
-        self.options = options
-        self._node = node
-        self._publisher = node.create_lifecycle_publisher(Image, '~/labels', 1)
+    def __init__(self, node: LifecycleNode, options: NoOptions) -> None:
+        super().__init__(node, options, Image, '~/labels', 1)
 
     def show(self, scene: Scene, changed: bool) -> None:
         """Publish the labels of the frame if there is a subscriber."""
         if self._publisher.get_subscription_count():
             header = header_of(scene.frame.frame_id, scene.frame.stamp_ns)
             self._publisher.publish(image_from_labels(header, label_image(scene)))
-
-    def close(self) -> None:
-        """Destroy the publisher."""
-        self._node.destroy_lifecycle_publisher(self._publisher)
 
 
 def label_image(scene: Scene) -> np.ndarray:

@@ -48,12 +48,11 @@ from img2scene_ros.nodes.messages import marker_from_textured_mesh
 from img2scene_ros.nodes.messages import pose_from_matrix
 from img2scene_ros.nodes.messages import texture_from_png
 from img2scene_ros.nodes.messages import triangle_marker
-from img2scene_ros.nodes.published import PublishedFrame
 from img2scene_ros.nodes.published import has_moved
 from img2scene_ros.nodes.published import noticeable_motion
 from img2scene_ros.nodes.published import published_frame
 from img2scene_ros.nodes.support_box import SupportBox
-from img2scene_ros.nodes.support_box import support_box
+from img2scene_ros.nodes.support_box import published_support
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.types import ObjectModel
@@ -217,7 +216,8 @@ class MarkersOutput:
                 markers[TEXT_NAMESPACE, item.id] = text
                 sent[TEXT_NAMESPACE, item.id] = _Sent(
                     frame.header.frame_id, pose, (text.text, item.model))
-        self._support = self._held_support(scene, frame)
+        self._support = (
+            published_support(scene, self._support) if self.options.show_support else None)
         if self._support:
             markers[SUPPORT_NAME] = support_marker(self._support)
             sent[SUPPORT_NAME] = _Sent(frame.header.frame_id, np.eye(4), (self._support,))
@@ -238,16 +238,6 @@ class MarkersOutput:
         self._forget({item.id for item in scene.objects})
         if self._files:
             self._files.keep({marker.mesh_resource for marker in markers.values()})
-
-    def _held_support(self, scene: Scene, frame: PublishedFrame) -> SupportBox | None:
-        """Return the support's rectangle, the one before while that still holds."""
-        if not scene.support or not self.options.show_support:
-            return None
-        plane = frame.support(scene.support)
-        points = frame.points(np.reshape([item.position for item in scene.objects], (-1, 3)))
-        if self._support and self._support.holds(plane, points):
-            return self._support
-        return support_box(plane, points)
 
     def _forget(self, kept: set[int]) -> None:
         self._shaded = {id: made for id, made in self._shaded.items() if id in kept}

@@ -3,26 +3,19 @@
 
 from rclpy.lifecycle import LifecycleNode
 
+from img2scene_ros.nodes.outputs import NoOptions
+from img2scene_ros.nodes.outputs import TopicOutput
 from img2scene_ros.nodes.outputs import importing_messages
-from img2scene_ros.options import Options
 from img2scene_ros.types import Scene
 
 
-class ObjectsOptions(Options):
-    """`objects` has no options."""
-
-
-class ObjectsOutput:
+class ObjectsOutput(TopicOutput):
     """Publishes all objects of every frame, also those that are hidden, under stable ids."""
 
-    Options = ObjectsOptions
-
-    def __init__(self, node: LifecycleNode, options: ObjectsOptions) -> None:
+    def __init__(self, node: LifecycleNode, options: NoOptions) -> None:
         with importing_messages('objects', 'vision_msgs'):
             from vision_msgs.msg import Detection3DArray
-        self.options = options
-        self._node = node
-        self._publisher = node.create_lifecycle_publisher(Detection3DArray, '~/objects', 10)
+        super().__init__(node, options, Detection3DArray, '~/objects', 10)
 
     def show(self, scene: Scene, changed: bool) -> None:
         """Publish the objects if there is a subscriber."""
@@ -30,10 +23,6 @@ class ObjectsOutput:
 
         if self._publisher.get_subscription_count():
             self._publisher.publish(objects_message(scene))
-
-    def close(self) -> None:
-        """Destroy the publisher."""
-        self._node.destroy_lifecycle_publisher(self._publisher)
 
 
 BACKEND = ObjectsOutput

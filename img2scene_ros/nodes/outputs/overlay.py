@@ -8,24 +8,17 @@ from sensor_msgs.msg import Image
 
 from img2scene_ros.nodes.messages import header_of
 from img2scene_ros.nodes.messages import image_from_color
-from img2scene_ros.options import Options
+from img2scene_ros.nodes.outputs import NoOptions
+from img2scene_ros.nodes.outputs import TopicOutput
 from img2scene_ros.rendering.pictures import draw_overlay
 from img2scene_ros.types import Scene
 
 
-class OverlayOptions(Options):
-    """`overlay` has no options."""
-
-
-class OverlayOutput:
+class OverlayOutput(TopicOutput):
     """Publishes an rgb8 picture per frame while someone listens."""
 
-    Options = OverlayOptions
-
-    def __init__(self, node: LifecycleNode, options: OverlayOptions) -> None:
-        self.options = options
-        self._node = node
-        self._publisher = node.create_lifecycle_publisher(Image, '~/overlay', 1)
+    def __init__(self, node: LifecycleNode, options: NoOptions) -> None:
+        super().__init__(node, options, Image, '~/overlay', 1)
 
     def show(self, scene: Scene, changed: bool) -> None:
         """Draw and publish the picture if there is a subscriber."""
@@ -34,10 +27,6 @@ class OverlayOutput:
             seen = tuple(item for item in scene.objects if item.state == 'visible')
             self._publisher.publish(
                 image_from_color(header, draw_overlay(replace(scene, objects=seen))))
-
-    def close(self) -> None:
-        """Destroy the publisher."""
-        self._node.destroy_lifecycle_publisher(self._publisher)
 
 
 BACKEND = OverlayOutput

@@ -29,7 +29,7 @@ from img2scene_ros.nodes.published import noticeable_motion
 from img2scene_ros.nodes.published import object_name
 from img2scene_ros.nodes.published import published_frame
 from img2scene_ros.nodes.support_box import SupportBox
-from img2scene_ros.nodes.support_box import support_box
+from img2scene_ros.nodes.support_box import published_support
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.types import ObjectModel
@@ -226,15 +226,9 @@ class PlanningSceneOutput:
     def _support_change(self, scene: Scene, frame: PublishedFrame) -> list[Any]:
         if self.options.supports and not scene.support and scene.frame.world_id:
             return []  # it is hidden, or out of view; without a world nobody knows where it is
-        if not self.options.supports or not scene.support:
-            self._support = None
-            return []
-        plane = frame.support(scene.support)
-        points = frame.points(np.reshape([item.position for item in scene.objects], (-1, 3)))
-        if self._support and self._support.holds(plane, points):
-            return []
-        self._support = support_box(plane, points)
-        if not self._support:
+        before = self._support
+        self._support = published_support(scene, before) if self.options.supports else None
+        if not self._support or self._support is before:
             return []
         thickness, pose = self.options.support_thickness, self._support.pose.copy()
         pose[:3, 3] -= pose[:3, 2] * thickness / 2.0

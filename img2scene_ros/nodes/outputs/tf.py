@@ -7,6 +7,7 @@ from geometry_msgs.msg import TransformStamped
 from rclpy.lifecycle import LifecycleNode
 
 from img2scene_ros.nodes.messages import transform_from_matrix
+from img2scene_ros.nodes.outputs import TopicOutput
 from img2scene_ros.nodes.outputs import importing_messages
 from img2scene_ros.nodes.published import object_name
 from img2scene_ros.nodes.published import published_frame
@@ -22,7 +23,7 @@ class TfOptions(Options):
     publish_tf: bool = option(True, 'Publish a TF frame img2scene/<label>_<id> for every object')
 
 
-class TfOutput:
+class TfOutput(TopicOutput):
     """Publishes the pose of every object at the stamp of every picture."""
 
     Options = TfOptions
@@ -30,11 +31,9 @@ class TfOutput:
     def __init__(self, node: LifecycleNode, options: TfOptions) -> None:
         with importing_messages('tf', 'tf2_msgs'):
             from tf2_msgs.msg import TFMessage
-        self.options = options
-        self._node = node
         self._message = TFMessage
         self._stamp_ns = -1  # of the latest transforms: TF complains of those that come twice
-        self._publisher = node.create_lifecycle_publisher(TFMessage, '/tf', 100)
+        super().__init__(node, options, TFMessage, '/tf', 100)
 
     def show(self, scene: Scene, changed: bool) -> None:
         """Publish the frames, once per picture."""
@@ -48,10 +47,6 @@ class TfOutput:
                 header=frame.header, child_frame_id=f'img2scene/{object_name(item)}',
                 transform=transform_from_matrix(frame.pose(item)))
             for item in scene.objects]))
-
-    def close(self) -> None:
-        """Destroy the publisher."""
-        self._node.destroy_lifecycle_publisher(self._publisher)
 
 
 BACKEND = TfOutput
