@@ -5,6 +5,7 @@ import logging
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 from PIL import ExifTags
 from PIL import Image
 
@@ -15,11 +16,13 @@ from img2scene_ros.io.bags import Bag
 from img2scene_ros.io.bags import BagFrame
 from img2scene_ros.io.calibrations import Calibration
 from img2scene_ros.io.calibrations import read_calibration
+from img2scene_ros.io.calibrations import same_aspect
 from img2scene_ros.io.depth_images import read_depth
 from img2scene_ros.io.layouts import FrameFiles
 from img2scene_ros.io.layouts import find_frames
 from img2scene_ros.io.photos import load_photo
 from img2scene_ros.io.photos import read_picture
+from img2scene_ros.io.registered_depth import registered_depth
 from img2scene_ros.types import Frame
 
 _LOGGER = logging.getLogger(__name__)
@@ -72,6 +75,7 @@ def load_frame(
     _check_orientation(files.color, exif[ExifTags.Base.Orientation])
     told = _calibration(files.color, calibration, size, field_of_view)
     metres = read_depth(depth, depth_unit or told.depth_unit or files.depth_unit)
+    metres = _at_picture(metres, depth, files.depth_calibration, told.camera)
     return Frame(picture, told.camera, metres,
                  depth_noise=depth_noise or told.depth_noise or DepthNoise())
 
@@ -114,6 +118,27 @@ def _check_orientation(path: Path, orientation: int) -> None:
             'that entry, its pixels as those of the depth image')
 
 
+def _at_picture(
+    metres: np.ndarray, path: Path, calibration: Path | None, camera: Camera,
+) -> np.ndarray:
+    """
+    Return a depth image at the size of its picture, seen from the same place.
+
+    :param calibration: of the depth image; None is that of the picture, for the same aspect
+    :param camera: of the picture
+    :raises InputError: the calibration cannot be used, or nothing tells how the two fit
+    """
+    size, told = metres.shape[::-1], (camera.width, camera.height)
+    if size == told:
+        return metres
+    if calibration is None and (not metres.size or not same_aspect(size, told)):
+        raise InputError(
+            f"the depth image '{path}' has {size[0]}x{size[1]} pixels but the picture has "
+            f'{told[0]}x{told[1]}; use the depth image registered to the picture')
+    own = read_calibration(calibration, size).camera if calibration else camera.resized(*size)
+    return registered_depth(metres, own, camera, np.eye(4))
+
+
 def _of_bag(
     source: BagFrame, calibration: Path | None, field_of_view: float,
     depth_noise: DepthNoise | None,
@@ -139,5 +164,5 @@ def _calibration(
 @cache  # once, not for every frame
 def _say_assumed(folder: Path, field_of_view: float) -> None:
     _LOGGER.warning(
-        "there is no calibration in '%s', so a field of view of %g degrees is assumed; sizes and "
-        'places depend on it', folder, field_of_view)
+        "there is no calibration for what is in '%s', so a field of view of %g degrees is assumed; "
+        'sizes and places depend on it', folder, field_of_view)
