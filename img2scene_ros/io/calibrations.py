@@ -224,15 +224,20 @@ def _camera(values: dict[str, Any], size: tuple[int, int]) -> Camera:
     coefficients = _first(values, 'd', 'distortion_coefficients', 'coeffs', 'distortion')
     model = next((text for name in ('distortion_model', 'model', 'distortion')
                   if isinstance(text := values.get(name), str)), '')
-    model = model.rsplit('.', 1)[-1].strip().lower().replace(' ', '_')
     roi = values.get('roi') or {}
     x, y, width, height = (
         int(roi.get(name, 0)) for name in ('x_offset', 'y_offset', 'width', 'height'))
     return Camera.from_calibration(
         *size, _matrix(values),
         () if coefficients is None or isinstance(coefficients, str) else coefficients,
-        _MODELS.get(model, model), (x, y, width, height),
+        lens_model(model), (x, y, width, height),
         (int(values.get('binning_x', 0)), int(values.get('binning_y', 0))))
+
+
+def lens_model(name: str) -> str:
+    """Return the distortion model that a tool's name stands for; unknown ones stay as they are."""
+    plain = name.rsplit('.', 1)[-1].strip().lower().replace(' ', '_')
+    return _MODELS.get(plain, plain)
 
 
 def _matrix(values: dict[str, Any]) -> np.ndarray:

@@ -22,6 +22,7 @@ from img2scene_ros.io.layouts import FrameFiles
 from img2scene_ros.io.layouts import find_frames
 from img2scene_ros.io.photos import load_photo
 from img2scene_ros.io.photos import read_picture
+from img2scene_ros.io.registered_depth import noise_at
 from img2scene_ros.io.registered_depth import registered_depth
 from img2scene_ros.types import Frame
 
@@ -37,11 +38,15 @@ def open_frames(path: Path, every: int = 1) -> list[FrameFiles] | Bag:
     :raises MissingDependencyError: it is a bag, and rosbags is not installed
     """
     path = Path(path)
-    if Bag.is_one(path):
-        return Bag(path, every)
-    if path.is_file() or path.suffix and not path.is_dir():
-        return [FrameFiles(path.stem, path)]
-    return find_frames(path)[::every]
+    try:
+        if Bag.is_one(path):
+            return Bag(path, every)
+        is_picture = path.is_file() or path.suffix and not path.is_dir()
+        return [FrameFiles(path.stem, path)] if is_picture else find_frames(path)[::every]
+    except OSError as error:
+        raise InputError(
+            f"'{error.filename or path}' cannot be read ({error.strerror}); check the path and "
+            'its permissions') from error
 
 
 def load_frame(
@@ -75,9 +80,12 @@ def load_frame(
     _check_orientation(files.color, exif[ExifTags.Base.Orientation])
     told = _calibration(files.color, calibration, size, field_of_view)
     metres = read_depth(depth, depth_unit or told.depth_unit or files.depth_unit)
-    metres = _at_picture(metres, depth, files.depth_calibration, told.camera)
-    return Frame(picture, told.camera, metres,
-                 depth_noise=depth_noise or told.depth_noise or DepthNoise())
+    noise = depth_noise or told.depth_noise or DepthNoise()
+    own = _depth_camera(metres.shape[::-1], depth, files.depth_calibration, told.camera)
+    if own is not None:
+        metres = registered_depth(metres, own, told.camera, np.eye(4))
+        noise = noise_at(noise, own, told.camera)
+    return Frame(picture, told.camera, metres, depth_noise=noise)
 
 
 def check_calibration(files: FrameFiles, camera: Path | None = None) -> None:
@@ -118,25 +126,27 @@ def _check_orientation(path: Path, orientation: int) -> None:
             'that entry, its pixels as those of the depth image')
 
 
-def _at_picture(
-    metres: np.ndarray, path: Path, calibration: Path | None, camera: Camera,
-) -> np.ndarray:
+def _depth_camera(
+    size: tuple[int, int], path: Path, calibration: Path | None, camera: Camera,
+) -> Camera | None:
     """
-    Return a depth image at the size of its picture, seen from the same place.
+    Return the camera of a depth image that has another size than its picture; None for the same.
 
+    :param size: width and height of the depth image
     :param calibration: of the depth image; None is that of the picture, for the same aspect
     :param camera: of the picture
     :raises InputError: the calibration cannot be used, or nothing tells how the two fit
     """
-    size, told = metres.shape[::-1], (camera.width, camera.height)
+    told = camera.width, camera.height
     if size == told:
-        return metres
-    if calibration is None and (not metres.size or not same_aspect(size, told)):
+        return None
+    if calibration is not None:
+        return read_calibration(calibration, size).camera
+    if 0 in size or not same_aspect(size, told):
         raise InputError(
             f"the depth image '{path}' has {size[0]}x{size[1]} pixels but the picture has "
             f'{told[0]}x{told[1]}; use the depth image registered to the picture')
-    own = read_calibration(calibration, size).camera if calibration else camera.resized(*size)
-    return registered_depth(metres, own, camera, np.eye(4))
+    return camera.resized(*size)
 
 
 def _of_bag(
@@ -148,8 +158,17 @@ def _of_bag(
     if camera is None or calibration is not None:
         camera = _calibration(
             source.path, calibration, color.shape[1::-1], field_of_view).camera
-    return Frame(
-        color, camera, depth, source.stamp_ns, depth_noise=depth_noise or DepthNoise())
+    noise = depth_noise or DepthNoise()
+    if depth is not None and source.depth_camera is not None:
+        own = source.depth_camera
+        if (own.height, own.width) != depth.shape:
+            raise InputError(
+                f"the calibration of the depth images of '{source.path}' is for {own.width}x"
+                f'{own.height} pixels, but they have {depth.shape[1]}x{depth.shape[0]}; record '
+                'their own camera_info')
+        depth = registered_depth(depth, own, camera, source.camera_from_depth)
+        noise = noise_at(noise, own, camera)
+    return Frame(color, camera, depth, source.stamp_ns, depth_noise=noise)
 
 
 def _calibration(
@@ -164,5 +183,5 @@ def _calibration(
 @cache  # once, not for every frame
 def _say_assumed(folder: Path, field_of_view: float) -> None:
     _LOGGER.warning(
-        "there is no calibration for what is in '%s', so a field of view of %g degrees is assumed; "
-        'sizes and places depend on it', folder, field_of_view)
+        "there is no calibration for '%s', so a field of view of %g degrees is assumed; sizes and "
+        'places depend on it', folder, field_of_view)

@@ -4,8 +4,8 @@ Where the files of frames lie: frame folders, data sets, plain pictures.
 
 TUM: rgb.txt and depth.txt, paired as its associate.py does (cvg.cit.tum.de, RGB-D benchmark, file
 formats). BOP: rgb or gray, depth, scene_camera.json; rgb_cam1, depth_cam1, scene_camera_cam1.json
-where there are several cameras. ScanNet: color, depth of another size, intrinsic. OSD: image_color,
-and disparity, which holds distances. Others: rgb and depth, with a calibration.
+where there are several cameras. ScanNet: color, depth of another size, intrinsic. OSD: disparity,
+which holds distances, beside image_color. Others: rgb and depth, with a calibration.
 """
 
 import re
@@ -62,15 +62,9 @@ def find_frames(folder: Path) -> list[FrameFiles]:
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"there is no folder '{folder}'; give a folder of frames or pictures")
-    try:
-        folders = list(_folders(folder).values())
-        found = (_of_data_set(folder)
-                 or [files for path in folders for files in _of_data_set(path)]
-                 or _pictures(folder))
-    except OSError as error:
-        raise InputError(
-            f"'{error.filename}' cannot be read ({error.strerror}); check its permissions"
-        ) from error
+    found = (_of_data_set(folder)
+             or [files for path in _folders(folder).values() for files in _of_data_set(path)]
+             or _pictures(folder))
     if not found:
         raise InputError(
             f"the folder '{folder}' holds no frames (folders with color.png) and no pictures")

@@ -20,7 +20,6 @@ from PIL import UnidentifiedImageError
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.errors import InputError
-from img2scene_ros.errors import OptionError
 from img2scene_ros.io.calibrations import read_calibration
 from img2scene_ros.types import Frame
 
@@ -57,9 +56,6 @@ def load_photo(
     :raises InputError: it is missing, cannot be read, or is a depth image
     :raises OptionError: a field of view that no photo has
     """
-    if field_of_view is not None and not 1.0 <= field_of_view <= 170.0:
-        raise OptionError(
-            f'the field of view is {field_of_view:g} degrees; it must be between 1 and 170')
     path = Path(path)
     picture, size, exif = read_picture(path, MAX_SIDE)
     height, width = picture.shape[:2]

@@ -135,12 +135,13 @@ def test_output_goes_to_out_and_the_inputs_name_by_default(tmp_path, bottle):
 
 
 def test_equal_names_do_not_overwrite_each_other(tmp_path, bottle):
-    for place in ('a', 'b'):
-        shutil.copytree(bottle, tmp_path / place / 'frame')
-    code = main(['reconstruct', str(tmp_path / 'a/frame'), str(tmp_path / 'b/frame'),
-                 '--reconstructor', 'box', '--out', str(tmp_path / 'out')])
+    inputs = [shutil.copytree(bottle, tmp_path / place) for place in (
+        'a/frame', 'b/frame', 'frame_2')]
+    code = main(['reconstruct', *map(str, inputs), '--reconstructor', 'box', '--out',
+                 str(tmp_path / 'out')])
     assert code == 0
-    assert {path.name for path in (tmp_path / 'out').iterdir()} == {'frame', 'frame_2'}
+    assert {path.name for path in (tmp_path / 'out').iterdir()} == {
+        'frame', 'frame_2', 'frame_2_2'}
 
 
 def test_options_have_the_names_of_the_ros_parameters(tmp_path, bottle):
