@@ -54,12 +54,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # and what is not written yet goes nowhere
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
     except OSError as error:
-        where = f"'{error.filename}'" if error.filename else 'the output'
-        complain(f'{where} cannot be read or written: {error.strerror or error}')
+        if error.filename is None:  # the output; what is not written yet goes nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            return 141
+        where = 'the output' if error.filename is None else f"'{error.filename}'"
+        complain(f'{where} cannot be read or written ({error.strerror or error})')
         return 1
 
 

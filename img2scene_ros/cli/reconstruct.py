@@ -44,10 +44,11 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         'color', nargs='+', type=Path, metavar='COLOR',
         help='a frame folder (color.png, depth.png, camera.json), a folder of them, a data set '
-        '(TUM, BOP, rgb and depth), a recording (.mcap, .db3) or a picture; see docs/inputs.md')
+        '(TUM, BOP, rgb and depth), a recording (.mcap, .db3, .bag) or a picture; see '
+        'docs/inputs.md')
     parser.add_argument(
         '--depth', type=Path,
-        help='depth image registered to the only picture: PNG, TIFF, PGM, EXR or NPY')
+        help='depth image registered to the only picture: PNG, TIFF, PGM, PFM, EXR, NPY or NPZ')
     parser.add_argument(
         '--depth-unit', metavar='UNIT',
         help='unit of depth images: m, cm, mm, or metres such as 0.0001 or 1/5000 (default: what '

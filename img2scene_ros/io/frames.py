@@ -76,7 +76,7 @@ def load_frame(
     if depth is None:
         return load_photo(
             files.color, calibration, None if calibration else field_of_view).frame
-    picture, size, exif = read_picture(files.color)
+    picture, size, exif = read_picture(files.color, has_depth=True)
     _check_orientation(files.color, exif[ExifTags.Base.Orientation])
     told = _calibration(files.color, calibration, size, field_of_view)
     metres = read_depth(depth, depth_unit or told.depth_unit or files.depth_unit)
@@ -119,7 +119,7 @@ def _files_at(path: Path) -> FrameFiles:
 
 
 def _check_orientation(path: Path, orientation: int) -> None:
-    if orientation != 1:
+    if orientation in range(2, 9):  # 0 and others mean that nothing is known
         raise InputError(
             f"the picture '{path}' is to be turned (EXIF orientation {orientation}), and nothing "
             'tells whether its depth image and calibration are already; save the picture without '
