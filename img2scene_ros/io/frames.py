@@ -5,6 +5,7 @@ import logging
 from functools import cache
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import ExifTags
 from PIL import Image
@@ -25,6 +26,10 @@ from img2scene_ros.io.photos import read_picture
 from img2scene_ros.io.registered_depth import noise_at
 from img2scene_ros.io.registered_depth import registered_depth
 from img2scene_ros.types import Frame
+
+# Pixels of the longer side to which larger frames with depth are scaled down; as many as
+# industrial depth cameras have.
+MAX_SIDE = 2560
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -58,7 +63,7 @@ def load_frame(
     depth_unit: float | None = None,
 ) -> Frame:
     """
-    Read a frame.
+    Read a frame; one of more than `MAX_SIDE` pixels is scaled down, which the log says.
 
     :param source: a picture, the folder of one frame, or one of `open_frames`
     :param depth: the depth image registered to the picture; None: the source's
@@ -76,16 +81,24 @@ def load_frame(
     if depth is None:
         return load_photo(
             files.color, calibration, None if calibration else field_of_view).frame
-    picture, size, exif = read_picture(files.color, has_depth=True)
+    picture, size, exif = read_picture(files.color, MAX_SIDE, has_depth=True)
     _check_orientation(files.color, exif[ExifTags.Base.Orientation])
     told = _calibration(files.color, calibration, size, field_of_view)
     metres = read_depth(depth, depth_unit or told.depth_unit or files.depth_unit)
     noise = depth_noise or told.depth_noise or DepthNoise()
-    own = _depth_camera(metres.shape[::-1], depth, files.depth_calibration, told.camera)
+    own, camera = _depth_camera(
+        metres.shape[::-1], depth, files.depth_calibration, told.camera), told.camera
+    reduced = picture.shape[1::-1]
+    if reduced != size:
+        _say_reduced(files.color.parent, size, reduced)
+        camera = camera.resized(*reduced)
     if own is not None:
-        metres = registered_depth(metres, own, told.camera, np.eye(4))
-        noise = noise_at(noise, own, told.camera)
-    return Frame(picture, told.camera, metres, depth_noise=noise)
+        metres = registered_depth(metres, own, camera, np.eye(4))
+        noise = noise_at(noise, own, camera)
+    elif reduced != size:
+        metres = cv2.resize(metres, reduced, interpolation=cv2.INTER_NEAREST_EXACT)
+        noise = noise_at(noise, told.camera, camera)
+    return Frame(picture, camera, metres, depth_noise=noise)
 
 
 def check_calibration(files: FrameFiles, camera: Path | None = None) -> None:
@@ -178,6 +191,12 @@ def _calibration(
         return read_calibration(path, size, source.stem)
     _say_assumed(source.parent, field_of_view)
     return Calibration(Camera.from_field_of_view(*size, field_of_view), None, None)
+
+
+@cache  # once, not for every frame
+def _say_reduced(folder: Path, size: tuple[int, int], reduced: tuple[int, int]) -> None:
+    _LOGGER.info(
+        "the frames of '%s' are scaled down from %dx%d to %dx%d pixels", folder, *size, *reduced)
 
 
 @cache  # once, not for every frame

@@ -105,17 +105,25 @@ def _folders_side_by_side(folder: Path) -> list[FrameFiles]:
     """
     inside = _folders(folder)
     words = {name: {word.lower() for word in _WORD.findall(name)} for name in inside}
-    depths = {_number(inside[name]): inside[name] for name in inside if 'depth' in words[name]}
+    # Of names for the same the plain one comes last, and wins.
+    plain = [name for name in reversed(_COLOR) if name in inside]
+    others = [name for name in inside if words[name] and not words[name] & {'depth', 'meta'}]
+    colors = {_number(inside[name]): inside[name] for name in others + plain}
+    named = [name for name in inside if 'depth' in words[name] and not words[name] & {
+        'color', 'colour', 'rgb'}]
+    depths = {_number(inside[name]): inside[name] for name in sorted(named, key='depth'.__eq__)}
     if 'image_color' in inside and 'disparity' in inside:
         depths.setdefault('', inside['disparity'])
-    # The plain names come last, and win; of these the first of `_COLOR`.
-    names = sorted(filter(words.get, inside), key=lambda name: (
-        -_COLOR.index(name) if name in _COLOR else -len(_COLOR)))
-    colors = {_number(inside[name]): inside[name] for name in names
-              if not words[name] & {'depth', 'meta'}}
-    plain = set(colors.values()) & {inside.get(name) for name in _COLOR}
+    if plain and '' not in depths:
+        alone = [path for camera, path in depths.items() if camera not in colors]
+        if len(alone) > 1:
+            raise InputError(
+                f"the folder '{folder}' holds {' and '.join(path.name for path in alone)}; name "
+                'the one whose images fit the pictures depth')
+        if alone:
+            depths[''] = alone[0]
     return [files for camera, pictures in sorted(colors.items())
-            if camera in depths or pictures in plain
+            if camera in depths or plain and not camera
             for files in _of_camera(folder, camera, pictures, depths.get(camera))]
 
 

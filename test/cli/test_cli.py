@@ -198,6 +198,8 @@ def test_noise_of_a_stereo_camera_reaches_the_positions_standard_deviation(tmp_p
     (['reconstruct', 'nowhere.mcap'], 1, ['nowhere.mcap']),
     (['reconstruct', 'n' * 300], 1, ['nnn']),
     (['demo', '--frames', 'nowhere'], 1, ['nowhere']),
+    (['demo', '--out', 'text.png'], 1, ['text.png']),
+    (['demo', '--frames', 'nowhere.mcap'], 1, ['no recording', 'nowhere.mcap']),
 ])
 def test_wrong_usage_is_one_sentence(tmp_path, arguments, code, words):
     (tmp_path / 'text.png').write_text('no picture')

@@ -46,6 +46,20 @@ def test_reads_colors_as_rgb(tmp_path):
     np.testing.assert_array_equal(load_frame(tmp_path / 'red.png').color, red)
 
 
+@pytest.mark.parametrize('size', [(6, 8), (3, 4)])
+def test_large_frames_are_scaled_down_with_camera_and_depth(size, tmp_path, monkeypatch):
+    monkeypatch.setattr('img2scene_ros.io.frames.MAX_SIDE', 4)
+    depth = np.full(size, 1000, np.uint16)
+    depth[:, size[1] // 2:] = 2000
+    cv2.imwrite(str(tmp_path / 'color.png'), np.full((6, 8, 3), 90, np.uint8))
+    cv2.imwrite(str(tmp_path / 'depth.png'), depth)
+    (tmp_path / 'k.txt').write_text('8 8 3.5 2.5')
+    frame = load_frame(tmp_path)
+    assert frame.shape == (3, 4)
+    assert (frame.camera.fx, frame.camera.cx, frame.camera.cy) == (4.0, 1.5, 1.0)
+    np.testing.assert_allclose(frame.depth, np.tile([1.0, 1.0, 2.0, 2.0], (3, 1)))
+
+
 def test_a_grey_picture_of_16_bits_has_depth_beside_it(tmp_path):
     cv2.imwrite(str(tmp_path / 'color.png'), np.full((3, 4), 0x7F80, np.uint16))
     cv2.imwrite(str(tmp_path / 'depth.png'), np.full((3, 4), 1000, np.uint16))

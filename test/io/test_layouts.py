@@ -90,6 +90,7 @@ def test_names_of_two_words_belong_together(tmp_path: Path) -> None:
 @pytest.mark.parametrize('color, other', [
     ('image_color/test0.png', 'disparity/test0.png'),  # OSD
     ('images/1.png', 'depths/1.png'), ('color_images/1.png', 'depth_images/1.png'),
+    ('color/1.png', 'aligned_depth/1.png'),
     ('rgb/frame_0001.png', 'depth/0001.png'),
     ('rgb/0000002-000000033369.jpg', 'depth/0000002-000000033361.png'),  # Redwood
     ('rgb_cam1/000000.png', 'depth_cam1/000000.png')])  # BOP, several cameras
@@ -102,6 +103,17 @@ def test_folders_and_files_by_the_names_of_data_sets(
         depth(tmp_path / beside / Path(color).with_suffix('.png').name, 3)
     (_, _, distance, _), = seen(tmp_path)
     assert distance == pytest.approx(0.7)
+
+
+def test_folder_named_depth_is_that_of_several(tmp_path: Path) -> None:
+    picture(tmp_path / 'color/1.png')
+    for name, units in (('depth', 700), ('depth_bfx', 1), ('depth_color', 2), ('depths', 3)):
+        depth(tmp_path / name / '1.png', units)
+    assert [found[2] for found in seen(tmp_path)] == [0.7]
+    (tmp_path / 'depth').rename(tmp_path / 'depth_raw')
+    (tmp_path / 'depths').rename(tmp_path / 'other')
+    with pytest.raises(InputError, match='depth_bfx and depth_raw'):
+        find_frames(tmp_path)
 
 
 def test_every_camera_of_bop_has_its_calibration(tmp_path: Path) -> None:
