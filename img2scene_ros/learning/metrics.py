@@ -22,6 +22,7 @@ from scipy.spatial.distance import cdist
 from img2scene_ros.detection import box_iou
 from img2scene_ros.detection import mask_iou
 
+THRESHOLDS = np.arange(2, 15) / 20  # .10 to .70, at which probabilities count as solid
 # The official evaluation of Pix3D, https://github.com/xingyuansun/pix3d, eval/eval.py:
 # np.arange(.01, .5, .01) leaves out .5.
 PIX3D_THRESHOLDS = np.arange(1, 50) / 100

@@ -13,7 +13,6 @@ import trimesh
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.depth import measured
-from img2scene_ros.files import write_whole
 from img2scene_ros.learning.metrics import voxel_iou
 from img2scene_ros.learning.pix3d import Pix3dPicture
 from img2scene_ros.learning.samples import CropSample
@@ -28,6 +27,7 @@ from img2scene_ros.rendering.pictures import BACKDROP
 from img2scene_ros.rendering.pictures import FONT
 from img2scene_ros.rendering.pictures import captioned
 from img2scene_ros.rendering.pictures import color_of
+from img2scene_ros.rendering.pictures import write_png
 from img2scene_ros.rendering.raycast import Lights
 from img2scene_ros.rendering.raycast import Surface
 from img2scene_ros.rendering.raycast import look_at
@@ -46,16 +46,6 @@ MASK_COLOR, OUTLINE_COLOR = (60, 220, 60), (255, 40, 40)
 CELLS_SHOWN = 64
 UP = np.array([0, -1, 0])  # in an optical frame
 SHRUNK = 0.8  # of a cell, so that the cells are seen apart
-
-
-def write_png(path: Path, picture: np.ndarray) -> None:
-    """
-    Write a picture, (H, W, 3) uint8, RGB.
-
-    :raises InputError: it cannot be written
-    """
-    data = cv2.imencode('.png', picture[..., ::-1])[1]
-    write_whole(path, lambda file: file.write(data.tobytes()))
 
 
 def draw_sheet(folder: Path, path: Path, count: int = 24) -> None:

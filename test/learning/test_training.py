@@ -23,16 +23,13 @@ from img2scene_ros.learning import loop
 from img2scene_ros.learning import training
 from img2scene_ros.learning.dataset import resized
 from img2scene_ros.learning.loop import TrainingError
-from img2scene_ros.learning.metrics import voxel_iou
 from img2scene_ros.learning.runs import open_log
 from img2scene_ros.learning.samples import CropSample
 from img2scene_ros.learning.samples import encode_crop
 from img2scene_ros.learning.samples import write_index
 from img2scene_ros.learning.samples import write_shard
 from img2scene_ros.learning.synthetic import RenderOptions
-from img2scene_ros.learning.training import THRESHOLDS
 from img2scene_ros.learning.training import occupancy_loss
-from img2scene_ros.learning.training import threshold_ious
 from img2scene_ros.learning.training import train
 from img2scene_ros.learning.training_config import TrainingConfig
 from img2scene_ros.learning.training_config import TrainingOptions
@@ -220,17 +217,6 @@ def test_learning_rate_rises_then_falls_to_zero():
     assert (np.diff(rates[:100]) > 0).all() and (np.diff(rates[101:]) < 0).all()
     assert rates[550] == pytest.approx(0.005, rel=0.01)  # half way down
     assert rates[1000] == pytest.approx(0.0, abs=1e-9)
-
-
-def test_validated_iou_is_that_of_the_evaluation():
-    random = torch.Generator().manual_seed(0)
-    logits = 2 * torch.randn(3, 8, 8, 8, generator=random)
-    truth = torch.rand(3, 8, 8, 8, generator=random) > 0.6
-    scores = threshold_ious(logits, truth)
-    for index in range(3):
-        expected = voxel_iou(
-            logits[index].sigmoid().numpy(), truth[index].numpy(), np.float32(THRESHOLDS))
-        np.testing.assert_allclose(scores[index], expected, atol=1e-6)
 
 
 TWO_PROCESSES = '''
