@@ -18,6 +18,9 @@ from torch import Tensor
 from img2scene_ros.learning.arrangements import Chance
 from img2scene_ros.learning.arrangements import Stock
 from img2scene_ros.learning.arrangements import arrange
+from img2scene_ros.learning.samples import MIN_PIXELS
+from img2scene_ros.learning.samples import MIN_SHOWN
+from img2scene_ros.learning.samples import MIN_SIDE
 from img2scene_ros.learning.sensors import light_changed
 from img2scene_ros.learning.sensors import sensed_depth
 from img2scene_ros.learning.sensors import wrong_masks
@@ -35,7 +38,6 @@ WIDTH, HEIGHT = 320, 240  # pixels of whole pictures
 SENSOR_WIDTH = 640  # pixels of the sensor that crops are magnified from
 COARSE = 2  # objects are looked for in pictures so many times smaller
 CROPS_PER_SCENE = 3
-MIN_PIXELS, MIN_SIDE, MIN_SHOWN = 150, 12, 0.3  # what is visible enough, as in synthetic.py
 BOX_STD = 0.03  # of the boxes' edges, in sides
 DROP_DEPTH, DROP_MASK = 0.4, 0.05  # shares of the crops
 DROP_COLOR = 0.5  # share of the scenes; UOIS-Net-3D tells instances by depth alone

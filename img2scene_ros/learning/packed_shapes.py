@@ -20,6 +20,8 @@ import numpy as np
 
 from img2scene_ros.errors import InputError
 from img2scene_ros.files import write_whole
+from img2scene_ros.learning.data_config import SPLITS
+from img2scene_ros.learning.data_config import RenderOptions
 
 if TYPE_CHECKING:
     from img2scene_ros.learning.shapes import Library
@@ -29,7 +31,6 @@ FORMAT = 1
 # Surfaces of Pix3D's models run through the centres of the outer cells; this is a little less, so
 # that sheets of one cell remain.
 PIX3D_SWELL = 0.45
-TEST_SHARE, SPLIT_SEED = 0.15, 0  # the defaults of `img2scene render`
 MOST_COLORS, LEAST_SHARE = 4, 0.03  # base colours of a shape, and their least share of its area
 TEXTS = ('names', 'labels', 'authors', 'splits', 'places')
 NUMBERS = ('grids', 'cells', 'sizes')
@@ -161,15 +162,15 @@ class _Task(NamedTuple):
 
 def _tasks(pix3d: Path | None, meshes: Sequence[Path]) -> tuple[list[_Task], list[str]]:
     """Return the shapes to pack, and the reasons why others are not."""
-    from img2scene_ros.learning.shapes import SPLITS
     from img2scene_ros.learning.shapes import Library
     from img2scene_ros.learning.shapes import mesh_kind
     from img2scene_ros.learning.shapes import open_library
 
+    usual = RenderOptions()
     tasks, reasons = [], []
     for source in ((pix3d, None), *((None, Path(folder)) for folder in meshes)):
         for split in SPLITS:
-            library = open_library(*source, split, TEST_SHARE, SPLIT_SEED)
+            library = open_library(*source, split, usual.test_share, usual.split_seed)
             reasons += library.skipped
             for place, groups in library.groups.items():
                 for name in sum(groups, []):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sheets for people to look at: training data, predictions, evaluated scenes."""
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from img2scene_ros.learning.samples import CropSample
 from img2scene_ros.learning.samples import CropSamples
 from img2scene_ros.learning.samples import SceneSample
 from img2scene_ros.learning.samples import SceneSamples
+from img2scene_ros.learning.samples import evenly
 from img2scene_ros.learning.samples import read_index
 from img2scene_ros.learning.volumes import surface_cells
 from img2scene_ros.models.crop import Crop
@@ -34,8 +36,6 @@ from img2scene_ros.rendering.raycast import look_at
 from img2scene_ros.rendering.raycast import render
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from img2scene_ros.learning.shapes import Shape
     from img2scene_ros.types import SceneObject
 
@@ -60,9 +60,8 @@ def draw_sheet(folder: Path, path: Path, count: int = 24) -> None:
     kind = read_index(folder)['options']['kind']
     samples: Sequence[Any] = \
         CropSamples(folder) if kind == 'crops' else SceneSamples(folder)
-    chosen = np.unique(np.linspace(0, len(samples) - 1, count).astype(int))
     draw = _draw_crop if kind == 'crops' else _draw_scene
-    panels = [draw(samples[int(number)]) for number in chosen]
+    panels = [draw(samples[number]) for number in evenly(len(samples), count)]
     columns = 2
     panels += [np.zeros_like(panels[0])] * (-len(panels) % columns)
     rows = [np.hstack(panels[i:i + columns]) for i in range(0, len(panels), columns)]
@@ -172,21 +171,20 @@ def draw_evaluated_scene(
 
 
 def write_pix3d_sheets(
-    pictures: Sequence[Pix3dPicture], folder: Path, count: int, console: 'Console | None' = None,
+    pictures: Sequence[Pix3dPicture], folder: Path, count: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """
     Draw some of the pictures, spread evenly over the list, into a folder as <id>.png.
 
-    :param console: shows the progress
+    :param progress: is called with the numbers of finished and of all
     :raises InputError: the folder cannot be written
     :raises MissingDependencyError: Open3D is not installed
     """
-    from rich.progress import track
-
-    chosen = np.unique(np.linspace(0, len(pictures) - 1, count).round().astype(int))
-    quiet = console is None or not console.is_terminal
-    for index in track(chosen, 'Drawing', console=console, disable=quiet):
+    chosen = evenly(len(pictures), count)
+    for done, index in enumerate(chosen, 1):
         write_png(folder / f'{pictures[index].id}.png', draw_pix3d_check(pictures[index]))
+        progress(done, len(chosen))
 
 
 def draw_pix3d_check(picture: Pix3dPicture) -> np.ndarray:

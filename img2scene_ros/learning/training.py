@@ -38,6 +38,7 @@ from img2scene_ros.learning.metrics import THRESHOLDS
 from img2scene_ros.learning.metrics import voxel_iou
 from img2scene_ros.learning.samples import CropSample
 from img2scene_ros.learning.samples import CropSamples
+from img2scene_ros.learning.samples import evenly
 from img2scene_ros.learning.training_config import TrainingConfig
 from img2scene_ros.learning.training_config import TrainingOptions
 from img2scene_ros.models.geometry import cell_centers
@@ -201,11 +202,6 @@ def start_from(network: nn.Module, folder: Path) -> None:
             f"the network in '{folder}' has another shape ({trained.config}) than the one to "
             f'train ({network.config}); use the same model options')
     network.load_state_dict(weights, strict=False)
-
-
-def evenly(count: int, most: int) -> list[int]:
-    """Return the numbers of up to `most` of `count` samples, spread over all."""
-    return np.linspace(0, count - 1, min(most, count)).astype(int).tolist()
 
 
 def occupancy_loss(logits: Tensor, occupancy: Tensor, options: TrainingOptions) -> Tensor:

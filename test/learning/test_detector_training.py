@@ -23,6 +23,7 @@ from img2scene_ros.detection.detr import DetrOptions
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
 from img2scene_ros.learning import loop
+from img2scene_ros.learning.data_config import RenderOptions
 from img2scene_ros.learning.detector_config import DetectorAugmentationOptions
 from img2scene_ros.learning.detector_config import DetectorTrainingOptions
 from img2scene_ros.learning.detector_config import read_detector_config
@@ -43,7 +44,6 @@ from img2scene_ros.learning.samples import encode_crop
 from img2scene_ros.learning.samples import encode_scene
 from img2scene_ros.learning.samples import write_index
 from img2scene_ros.learning.samples import write_shard
-from img2scene_ros.learning.synthetic import RenderOptions
 from img2scene_ros.learning.training_config import TrainingConfig
 from img2scene_ros.types import Frame
 

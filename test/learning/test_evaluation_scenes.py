@@ -12,7 +12,8 @@ from shape_folders import write_shapes
 
 from img2scene_ros.cli import main
 from img2scene_ros.errors import OptionError
-from img2scene_ros.learning.evaluation_scenes import SceneOptions
+from img2scene_ros.learning.data_config import RenderOptions
+from img2scene_ros.learning.data_config import SceneOptions
 from img2scene_ros.learning.evaluation_scenes import boxes_of
 from img2scene_ros.learning.evaluation_scenes import detector_scores
 from img2scene_ros.learning.evaluation_scenes import evaluate_scenes
@@ -25,7 +26,6 @@ from img2scene_ros.learning.samples import SceneSample
 from img2scene_ros.learning.shapes import Library
 from img2scene_ros.learning.shapes import household_object
 from img2scene_ros.learning.shapes import open_library
-from img2scene_ros.learning.synthetic import RenderOptions
 from img2scene_ros.learning.synthetic import is_visible_enough
 from img2scene_ros.learning.synthetic import scene_samples
 from img2scene_ros.types import Detection

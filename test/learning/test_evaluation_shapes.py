@@ -13,6 +13,7 @@ from shape_folders import write_shapes
 from img2scene_ros.cli import main
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
+from img2scene_ros.learning.data_config import ShapeOptions
 from img2scene_ros.learning.evaluation import RESOLUTION
 from img2scene_ros.learning.evaluation import Candidate
 from img2scene_ros.learning.evaluation import Report
@@ -21,7 +22,6 @@ from img2scene_ros.learning.evaluation import write_report
 from img2scene_ros.learning.evaluation_shapes import DILATED
 from img2scene_ros.learning.evaluation_shapes import ERODED
 from img2scene_ros.learning.evaluation_shapes import NOISY
-from img2scene_ros.learning.evaluation_shapes import ShapeOptions
 from img2scene_ros.learning.evaluation_shapes import evaluate_shapes
 from img2scene_ros.learning.evaluation_shapes import inputs_of
 from img2scene_ros.learning.evaluation_shapes import split_of

@@ -15,6 +15,7 @@ from shape_folders import write_shapes
 from img2scene_ros.cli import main
 from img2scene_ros.errors import InputError
 from img2scene_ros.learning import shapes
+from img2scene_ros.learning.data_config import SPLITS
 from img2scene_ros.learning.packed_shapes import PackedShapes
 from img2scene_ros.learning.packed_shapes import pack_shapes
 from img2scene_ros.learning.packed_shapes import read_packed
@@ -151,7 +152,7 @@ def test_meshes_of_one_author_and_label_are_on_one_side(packed, folders):
             sides.setdefault((author, label), set()).add(split)
     assert all(len(some) == 1 for some in sides.values())
     assert {'train'} in sides.values() and {'test'} in sides.values()
-    for split in shapes.SPLITS:
+    for split in SPLITS:
         library = shapes.open_library(*folders, split, 0.15, 0)
         mine = {name for name, side in zip(shown.names, shown.splits)
                 if side == split and not name.startswith('procedural/')}

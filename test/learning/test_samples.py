@@ -4,7 +4,6 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
@@ -13,14 +12,13 @@ import pytest
 from shape_folders import write_shapes
 
 from img2scene_ros.errors import InputError
+from img2scene_ros.learning.data_config import RenderOptions
 from img2scene_ros.learning.rendered import render_dataset
-from img2scene_ros.learning.samples import CropSample
 from img2scene_ros.learning.samples import CropSamples
 from img2scene_ros.learning.samples import SceneSamples
 from img2scene_ros.learning.samples import write_shard
 from img2scene_ros.learning.shapes import open_library
 from img2scene_ros.learning.sheets import draw_sheet
-from img2scene_ros.learning.synthetic import RenderOptions
 from img2scene_ros.learning.synthetic import crop_samples
 from img2scene_ros.learning.synthetic import scene_samples
 
@@ -72,19 +70,6 @@ def test_scenes_come_back_as_they_were_rendered(folders):
     assert np.abs(read.frame.color.astype(int) - made.frame.color).mean() < 4
     assert [item.label for item in read.objects] == [item.label for item in made.objects]
     np.testing.assert_allclose(read.up, made.up)
-
-
-def test_every_sample_comes_once_in_the_order_of_the_seed(folders):
-    def names(some: Iterable[CropSample]) -> list[tuple[str, int]]:
-        return [(one.scene, one.truth.id) for one in some]
-
-    samples = CropSamples(folders['crops'])
-    assert len(set(names(samples))) == 7
-    assert sorted(names(samples.shuffled(1))) == sorted(names(samples))
-    assert names(samples.shuffled(1)) == names(samples.shuffled(1)) != names(samples.shuffled(2))
-    assert names([samples[-1]]) == names(samples)[-1:]
-    with pytest.raises(IndexError):
-        samples[7]
 
 
 def test_fifty_thousand_samples_fit_into_a_gigabyte(folders, tmp_path):

@@ -16,10 +16,11 @@ from shape_folders import write_steps
 
 from img2scene_ros.cli import main
 from img2scene_ros.errors import InputError
+from img2scene_ros.learning.data_config import SPLITS
+from img2scene_ros.learning.data_config import RenderOptions
 from img2scene_ros.learning.samples import CropSample
 from img2scene_ros.learning.shapes import FLOOR
 from img2scene_ros.learning.shapes import HOUSEHOLD
-from img2scene_ros.learning.shapes import SPLITS
 from img2scene_ros.learning.shapes import TABLE
 from img2scene_ros.learning.shapes import Shape
 from img2scene_ros.learning.shapes import household_object
@@ -28,7 +29,6 @@ from img2scene_ros.learning.shapes import load_pix3d_shape
 from img2scene_ros.learning.shapes import open_library
 from img2scene_ros.learning.shapes import solid_of
 from img2scene_ros.learning.synthetic import Placed
-from img2scene_ros.learning.synthetic import RenderOptions
 from img2scene_ros.learning.synthetic import are_apart
 from img2scene_ros.learning.synthetic import crop_samples
 from img2scene_ros.learning.synthetic import random_scene

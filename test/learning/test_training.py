@@ -21,6 +21,7 @@ from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
 from img2scene_ros.learning import loop
 from img2scene_ros.learning import training
+from img2scene_ros.learning.data_config import RenderOptions
 from img2scene_ros.learning.dataset import resized
 from img2scene_ros.learning.loop import TrainingError
 from img2scene_ros.learning.runs import open_log
@@ -28,7 +29,6 @@ from img2scene_ros.learning.samples import CropSample
 from img2scene_ros.learning.samples import encode_crop
 from img2scene_ros.learning.samples import write_index
 from img2scene_ros.learning.samples import write_shard
-from img2scene_ros.learning.synthetic import RenderOptions
 from img2scene_ros.learning.training import occupancy_loss
 from img2scene_ros.learning.training import train
 from img2scene_ros.learning.training_config import TrainingConfig
