@@ -46,7 +46,7 @@ def textured(
     :param size: greatest side of the texture; it is less where the picture has fewer pixels
     :raises MissingDependencyError: xatlas is not installed
     """
-    points = model.vertices @ model.rotation.T + model.position
+    points = model.points
     reaches_camera = points[:, 2].min() < NEAREST * np.median(points[:, 2])
     if mask is None or not mask.any() or reaches_camera:
         return model

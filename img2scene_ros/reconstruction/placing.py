@@ -29,6 +29,7 @@ from img2scene_ros.models.crop import MARGIN
 from img2scene_ros.models.crop import CropView
 from img2scene_ros.models.crop import crop_view
 from img2scene_ros.reconstruction import check_size
+from img2scene_ros.reconstruction import model_of
 from img2scene_ros.reconstruction.fit import Evidence
 from img2scene_ros.reconstruction.fit import evidence
 from img2scene_ros.reconstruction.fit import measured_fit
@@ -36,7 +37,7 @@ from img2scene_ros.rendering.raycast import raycasting_scene
 from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import Sighting
 
-# Set by hand; `learning/placing_errors.py` measures what they come to on rendered scenes.
+# Set by hand; `benchmarks/placed_meshes.py` measures what they come to on rendered scenes.
 _MIN_READINGS = 30  # of depth on the mesh; fewer do not show its distance
 _FIELD = 1.5  # half field that is fitted in, in longer halves of the box
 _ROUNDS = 16  # Gauss-Newton steps from each start
@@ -115,11 +116,8 @@ def placed(
     else:
         pose = _Placing(shape, faces, sighting, detection.mask, view, pose).solve()
     rotation = sighting.placement.rotation
-    local = pose.points(shape) @ view.rotation.T @ rotation
-    center = (local.min(axis=0) + local.max(axis=0)) / 2.0
-    model = ObjectModel(
-        (local - center).astype(np.float32), faces.astype(np.int32), colors, rotation @ center,
-        rotation, reconstructor)
+    model = model_of(
+        pose.points(shape) @ view.rotation.T @ rotation, faces, colors, rotation, reconstructor)
     return replace(model, fit=measured_fit(model, sighting))
 
 
