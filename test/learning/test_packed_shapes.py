@@ -2,8 +2,6 @@
 """Packed shapes: solids and sizes against closed forms, splits, and reading with numpy alone."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -186,20 +184,6 @@ def test_the_surface_of_published_models_lies_in_their_voxels(tmp_path):
         trimesh.Trimesh(shape.vertices, shape.faces), 20000, seed=0)
     cells = np.floor(surface / shape.cell + np.array(shape.grid) / 2).astype(int)
     assert shape.solid[tuple(cells.clip(0, np.array(shape.grid) - 1).T)].mean() > 0.995
-
-
-def test_reading_takes_numpy_alone(packed):
-    shown, out = packed
-    code = f'''
-import sys
-for name in ('trimesh', 'open3d', 'rich', 'yaml', 'cv2', 'scipy', 'torch'):
-    sys.modules[name] = None
-from img2scene_ros.learning.packed_shapes import read_packed
-packed = read_packed({str(out)!r})
-print(sum(int(packed.solid(index).sum()) for index in range(len(packed))))
-'''
-    told = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
-    assert int(told.stdout) == sum(shown.solid(index).sum() for index in range(len(shown)))
 
 
 def test_broken_files_are_told_in_one_sentence(packed, folders, tmp_path, capsys):

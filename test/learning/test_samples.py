@@ -2,8 +2,6 @@
 """The files of training data: what is written is read again, whole or with one clear sentence."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -77,16 +75,6 @@ def test_fifty_thousand_samples_fit_into_a_gigabyte(folders, tmp_path):
     render_dataset(folders['shapes'], None, tmp_path / 'out', options)
     size = (tmp_path / 'out' / 'shard_00000.npz').stat().st_size
     assert size / 12 < 20_000
-
-
-def test_reading_needs_neither_open3d_nor_trimesh(folders):
-    code = (
-        'import sys\n'
-        "sys.modules['open3d'] = sys.modules['trimesh'] = sys.modules['torch'] = None\n"
-        'from img2scene_ros.learning.samples import CropSamples\n'
-        f"print(CropSamples({str(folders['crops'])!r})[0].occupancy.shape)\n")
-    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
-    assert result.stdout.strip() == '(64, 64, 64)', result.stderr
 
 
 def test_unusable_folders_are_one_clear_sentence(folders, tmp_path):

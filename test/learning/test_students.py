@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from trainings import assert_resumes_exactly
+from trainings import losses_of
 
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
-from img2scene_ros.learning import loop
 from img2scene_ros.learning.packed_shapes import PackedShapes
 from img2scene_ros.learning.packed_shapes import write_packed
 from img2scene_ros.learning.shapes import household_object
@@ -67,21 +68,12 @@ def _learn(kind: str, shapes: Path, out: Path, *more: str, **how):
     return learn(kind, shapes, out, *read_student_options(kind, [*SMALL[kind], *more]), CPU, **how)
 
 
-def _losses(out: Path) -> list[float]:
-    lines = map(json.loads, (out / 'log.jsonl').read_text().splitlines())
-    return [line['loss'] for line in lines if 'loss' in line]
-
-
 @pytest.mark.usefixtures('one_thread')
 def test_shape_student_learns_resumes_exactly_and_is_used(shapes, tmp_path):
-    whole = _learn('shape', shapes, tmp_path / 'whole')
-    losses = _losses(tmp_path / 'whole')
+    assert_resumes_exactly(
+        lambda out, resume=False: _learn('shape', shapes, out, resume=resume), tmp_path, last=6)
+    losses = list(losses_of(tmp_path / 'whole').values())
     assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
-    with pytest.raises(KeyboardInterrupt):
-        _stopped_at(8, shapes, tmp_path / 'parts')
-    parts = _learn('shape', shapes, tmp_path / 'parts', resume=True)
-    for one, other in zip(whole.average.parameters(), parts.average.parameters()):
-        assert torch.equal(one, other)
     # The package's reader and the format's own agree on what was written.
     network = load_network(tmp_path / 'whole')
     stored = load_file(tmp_path / 'whole/model.safetensors')
@@ -95,19 +87,6 @@ def test_shape_student_learns_resumes_exactly_and_is_used(shapes, tmp_path):
     _, scores = student.score(network)
     for name, score in scores.items():
         assert score['iou'] == pytest.approx(config['validation'][name]['iou'], abs=0.01)
-
-
-def _stopped_at(step: int, shapes: Path, out: Path) -> None:
-    """Stop a run as Ctrl-C does, after its state of step 6 was written."""
-    def stop(run, *arguments):
-        if run.step == step:
-            raise KeyboardInterrupt
-        original(run, *arguments)
-
-    original = loop.descend
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, 'descend', stop)
-        _learn('shape', shapes, out)
 
 
 def test_trains_with_only_torch_numpy_scipy_and_opencv(shapes, tmp_path):
