@@ -234,9 +234,7 @@ def crop_sample(
     return CropSample(crop, anchor, occupancy, truth, scene.camera, name)
 
 
-def voxels(
-    shape: Shape, pose: np.ndarray, cube: Cube, resolution: int = RESOLUTION,
-) -> np.ndarray:
+def voxels(shape: Shape, pose: np.ndarray, cube: Cube) -> np.ndarray:
     """
     Return the cells of a cube that a shape's solid reaches into.
 
@@ -248,7 +246,7 @@ def voxels(
     from_cells[:3, :3] *= shape.cell
     from_cells[:3, 3] = shape.cell * (0.5 - np.array(shape.grid) / 2)
     return cells_reached(
-        shape.solid, cube.to_cells(resolution) @ pose @ from_cells, resolution)
+        shape.solid, cube.to_cells(RESOLUTION) @ pose @ from_cells, RESOLUTION)
 
 
 def random_scene(

@@ -18,10 +18,10 @@ from scipy.sparse.linalg import spsolve
 from img2scene_ros.camera import Camera
 from img2scene_ros.camera import sampled
 from img2scene_ros.mesh.colors import mix
-from img2scene_ros.mesh.normals import face_normals
-from img2scene_ros.mesh.normals import vertex_normals
 from img2scene_ros.mesh.unwrap import rasterize
 from img2scene_ros.mesh.unwrap import unwrap
+from img2scene_ros.rendering.normals import face_normals
+from img2scene_ros.rendering.normals import vertex_normals
 from img2scene_ros.types import Frame
 from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import Texture
