@@ -97,15 +97,14 @@ def placed(
 
     Without a mask only the box counts.
 
-    :param vertices: (V, 3) x right, y down, z away; any scale and offset
-    :param faces: (F, 3) int, counter-clockwise seen from outside
+    :param vertices: (V, 3) x right, y down, z away; any scale and offset, not all in one place
+    :param faces: (F, 3) int, counter-clockwise seen from outside; at least one
     :param colors: (V, 3) uint8 RGB
     :param reconstructor: the backend's name
     :param view: what the network was shown; None is the crop view of the detection's box
-    :raises ReconstructionError: no faces, vertices that are not finite or all in one place, an
-        empty mask, or an object too small to see
+    :raises ReconstructionError: an empty mask, or an object too small to see
     """
-    _check(vertices, faces, sighting, reconstructor)
+    _check(sighting)
     detection = sighting.detection
     view = view or crop_view(sighting.frame.camera, detection.bbox)
     middle = (vertices.min(axis=0) + vertices.max(axis=0)) / 2.0
@@ -121,16 +120,7 @@ def placed(
     return replace(model, fit=measured_fit(model, sighting))
 
 
-def _check(
-    vertices: np.ndarray, faces: np.ndarray, sighting: Sighting, reconstructor: str,
-) -> None:
-    if not len(faces):
-        raise ReconstructionError(
-            f"the mesh of the reconstructor '{reconstructor}' has no faces; choose another view")
-    if not np.isfinite(vertices).all() or not np.ptp(vertices, axis=0).max() > 0:
-        raise ReconstructionError(
-            f"the mesh of the reconstructor '{reconstructor}' has no extent or places that are "
-            'not finite; choose another view')
+def _check(sighting: Sighting) -> None:
     mask = sighting.detection.mask
     if mask is not None and not mask.any():
         raise ReconstructionError(

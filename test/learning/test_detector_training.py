@@ -391,10 +391,7 @@ def test_full_disk_leaves_the_checkpoint_before(tmp_path, pictures, monkeypatch)
 
 
 @pytest.mark.parametrize('settings, words', [
-    (('lerning_rate=1',), ['lerning_rate']),
-    (('learning_rate',), ['NAME=VALUE']),
     (('model.width=50',), ['model.width', 'multiple of 32']),
-    (('augmentation.flip=2',), ['flip', 'at most 1']),
     (('sizes=320x240:1',), ['320x240', 'multiples of 32']),
     (('sizes=320x256',), ['WIDTHxHEIGHT:SHARE']),
     (('sizes=320x256:0.5',), ['add up to 1']),

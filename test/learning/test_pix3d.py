@@ -92,21 +92,6 @@ def test_model_seen_by_the_prepared_camera_is_the_published_mask(prepared):
         assert iou(seen, published_mask(picture)) > 0.995
 
 
-def test_model_fits_the_stored_mask(prepared):
-    mesh = trimesh.load(MODEL, force='mesh')
-    for picture in load_prepared(prepared):
-        vertices = mesh.vertices @ picture.rotation.T + picture.translation
-        seen = silhouette(vertices, mesh.faces, picture.camera)
-        xmin, ymin, xmax, ymax = picture.crop
-        # The published mask ends with the photo.
-        edges = picture.camera.width / (xmax - xmin) * np.array(
-            [-xmin, -ymin, picture.photo_size[0] - xmin, picture.photo_size[1] - ymin])
-        left, top, right, bottom = np.rint(edges).astype(int)
-        inside = np.zeros_like(seen)
-        inside[max(top, 0):bottom, max(left, 0):right] = True
-        assert iou(seen & inside, picture.read_mask()) > 0.98
-
-
 def test_voxels_are_placed_where_the_model_is(prepared):
     for picture in load_prepared(prepared):
         voxels, mask = picture.read_voxels(), published_mask(picture)

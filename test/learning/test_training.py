@@ -93,13 +93,6 @@ def test_lines_of_steps_that_were_lost_are_dropped_from_the_log(tmp_path, sample
     assert [line['step'] for line in log_of(tmp_path)] == [1, 2, 3, 4, 5, 6]
 
 
-def test_time_limit_ends_with_a_state_to_resume_from(tmp_path, samples):
-    run = train(config(), samples, tmp_path, minutes=0)
-    assert run.step == 1
-    assert {'state.pt', 'model.safetensors', 'config.json'} <= {p.name for p in tmp_path.iterdir()}
-    assert train(config(), samples, tmp_path, resume=True).step == 6
-
-
 def test_average_is_what_is_saved(tmp_path, samples):
     run = train(config('average=0.5'), samples, tmp_path)
     saved = load_network(tmp_path).state_dict()

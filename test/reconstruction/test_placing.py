@@ -240,22 +240,13 @@ def test_without_a_mask_the_box_counts_and_there_is_no_fit():
     assert place < 0.02 and size < 0.03 and model.fit is None
 
 
-def test_bad_input_is_one_sentence():
+def test_what_shows_nothing_is_one_sentence():
     shot = Shot(jug(), 0.7)
     sighting = shot.sighting()
-    good = shot.answer(sighting)
     empty = np.zeros((480, 640), bool)
     pixel = empty.copy()
     pixel[200, 300] = True
-    none = np.zeros((0, 3), int)
-    for vertices, faces, mask, words in (
-            (good, none, None, 'faces'), (good[:0], none, None, 'faces'),
-            (np.full_like(good, np.nan), shot.faces, None, 'finite'),
-            (np.zeros_like(good), shot.faces, None, 'extent'),
-            (good, shot.faces, empty, 'mask'),
-            (good, shot.faces, pixel, '8 pixels')):
-        seen = sighting if mask is None else replace(
-            sighting, detection=replace(sighting.detection, mask=mask))
+    for mask, words in ((empty, 'mask'), (pixel, '8 pixels')):
         with pytest.raises(ReconstructionError, match=words) as caught:
-            placed(vertices, faces, np.zeros((len(vertices), 3), np.uint8), seen, 'mine')
+            shot.placed(replace(sighting, detection=replace(sighting.detection, mask=mask)))
         assert '\n' not in str(caught.value)

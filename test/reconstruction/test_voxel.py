@@ -500,28 +500,12 @@ def test_crops_are_as_large_as_the_weights_know_them(
     assert seen == [(1, 6, 64, 64)]
 
 
-@pytest.mark.parametrize('damage, words', (
-    (lambda folder: shutil.rmtree(folder), 'run'),
-    (lambda folder: (folder / 'model.safetensors').unlink(), 'model.safetensors'),
-    (lambda folder: (folder / 'model.safetensors').write_bytes(b'no'), 'model.safetensors'),
-    (lambda folder: (folder / 'config.json').write_text('{"model_type": "rt_detr_v2"}'),
-     'config.json'),
-))
-def test_wrong_weights_are_one_clear_sentence(
-    damage: Callable[[Path], object], words: str, tmp_path: Path,
-) -> None:
-    """Missing, damaged, and those of a detector."""
-    folder = copy_of_weights(tmp_path / 'run')
-    damage(folder)
-    with pytest.raises(InputError, match=words):
-        VoxelReconstructor(VoxelOptions(weights=str(folder)))
-
-
-def test_weights_of_another_architecture_are_one_clear_sentence(tmp_path: Path) -> None:
-    """The config says one network, the file holds another."""
-    folder = copy_of_weights(tmp_path / 'run', network='resfest', options={})
-    with pytest.raises(InputError, match='model.safetensors'):
-        VoxelReconstructor(VoxelOptions(weights=str(folder)))
+def test_wrong_weights_are_one_clear_sentence(tmp_path: Path) -> None:
+    """All else that can be wrong with them is in `test_networks.py`."""
+    other = copy_of_weights(tmp_path / 'run', network='resfest', options={})
+    for folder, word in ((other, 'model.safetensors'), (tmp_path / 'nowhere', 'nowhere')):
+        with pytest.raises(InputError, match=word):
+            VoxelReconstructor(VoxelOptions(weights=str(folder)))
 
 
 def test_a_device_that_is_not_there_is_one_clear_sentence() -> None:
