@@ -139,15 +139,28 @@ def pack_shapes(
         else:
             records.append(record)
         progress(done, len(tasks))
+    packed = packed_of(records, reasons)
+    write_packed(out, packed)
+    return packed
+
+
+def packed_of(records: Sequence[dict[str, Any]], skipped: Sequence[str] = ()) -> PackedShapes:
+    """Put what `record_of` returns of shapes together."""
     columns: dict[str, Any] = {
         name: tuple(record[name] for record in records) for name in records[0]}
     bits = columns.pop('bits')
-    packed = PackedShapes(
+    return PackedShapes(
         **columns | {name: np.array(columns[name]) for name in NUMBERS},
         bits=np.frombuffer(b''.join(bits), np.uint8),
-        ends=np.cumsum([len(some) for some in bits]), skipped=tuple(reasons))
-    write_packed(out, packed)
-    return packed
+        ends=np.cumsum([len(some) for some in bits]), skipped=tuple(skipped))
+
+
+def record_of(shape: 'Shape', split: str, place: str, author: str = '') -> dict[str, Any]:
+    """Return a shape's entry for every field."""
+    return {
+        'names': shape.name, 'labels': shape.label, 'authors': author, 'splits': split,
+        'places': place, 'grids': shape.grid, 'cells': shape.cell, 'sizes': shape.sizes,
+        'colors': base_colors(shape), 'bits': zlib.compress(shape.bits.tobytes(), 9)}
 
 
 class _Task(NamedTuple):
@@ -197,11 +210,7 @@ def _record(task: _Task) -> dict[str, Any] | str:
         shape = task.library.load(task.name)
     except InputError as error:
         return f'{task.name}: {error}'
-    return {
-        'names': task.name, 'labels': shape.label, 'authors': task.kind[0] if task.kind else '',
-        'splits': task.split, 'places': task.place, 'grids': shape.grid, 'cells': shape.cell,
-        'sizes': shape.sizes, 'colors': base_colors(shape),
-        'bits': zlib.compress(shape.bits.tobytes(), 9)}
+    return record_of(shape, task.split, task.place, task.kind[0] if task.kind else '')
 
 
 def base_colors(shape: 'Shape') -> np.ndarray:

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from complaints import complaint
 from safetensors.torch import load_file
 from solids import solid_sample
 from trainings import assert_resumes_exactly
@@ -443,7 +444,6 @@ def test_data_that_are_no_scenes_are_one_sentence(tmp_path, folder, capsys):
     (broken / 'a.npz').write_bytes(b'nothing')
     for data, word in ((crops, '--kind scenes'), (empty, 'no objects'), (broken, 'a.npz'),
                        (tmp_path / 'nowhere', 'nowhere')):
-        assert main(['train-detector', '--data', str(data), '--out', str(tmp_path / 'run')]) == 1
-        error = capsys.readouterr().err
-        assert error.count('\n') == 1 and word in error
+        assert word in complaint(
+            capsys, 'train-detector', '--data', data, '--out', tmp_path / 'run')
     assert not (tmp_path / 'run').exists()

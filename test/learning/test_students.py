@@ -4,7 +4,6 @@
 import json
 import subprocess
 import sys
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,8 @@ from trainings import losses_of
 
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
-from img2scene_ros.learning.packed_shapes import PackedShapes
+from img2scene_ros.learning.packed_shapes import packed_of
+from img2scene_ros.learning.packed_shapes import record_of
 from img2scene_ros.learning.packed_shapes import write_packed
 from img2scene_ros.learning.shapes import household_object
 from img2scene_ros.learning.students import ShapeStudent
@@ -53,14 +53,9 @@ sys.exit(any(main(arguments) for arguments in json.loads(sys.argv[1])))
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a file of three shapes, two to train on."""
     path = tmp_path_factory.mktemp('shapes') / 'shapes.npz'
-    some = [household_object(kind, 0) for kind in ('cup', 'box', 'can')]
-    bits = [zlib.compress(shape.bits) for shape in some]
-    write_packed(path, PackedShapes(
-        tuple(shape.name for shape in some), tuple(shape.label for shape in some), ('',) * 3,
-        ('train', 'train', 'test'), ('table',) * 3, np.array([shape.grid for shape in some]),
-        np.array([shape.cell for shape in some]), np.array([shape.sizes for shape in some]),
-        (np.zeros((0, 3), np.uint8),) * 3, np.frombuffer(b''.join(bits), np.uint8),
-        np.cumsum([len(part) for part in bits]), ()))
+    write_packed(path, packed_of([
+        record_of(household_object(kind, 0), split, 'table')
+        for kind, split in (('cup', 'train'), ('box', 'train'), ('can', 'test'))]))
     return path
 
 
