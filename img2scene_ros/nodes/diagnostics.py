@@ -17,6 +17,7 @@ from rclpy.node import Node
 from std_msgs.msg import Header
 
 from img2scene_ros.errors import Img2SceneError
+from img2scene_ros.errors import unexpected
 
 TICK = 1.0  # seconds between two diagnostics
 REPEAT = 30.0  # seconds before the same sentence is logged again
@@ -72,8 +73,8 @@ class Problems:
             self.report(part, str(error))
         except Exception as error:
             self.report(
-                part, f'{part} failed unexpectedly ({type(error).__name__}: {error}); please '
-                'report this with the debug log (log_level:=debug)')
+                part, f'{part}: {unexpected(error)}; please report this with the debug log '
+                '(log_level:=debug)')
             self._logger.debug(traceback.format_exc())
         return False
 

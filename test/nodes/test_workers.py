@@ -231,7 +231,7 @@ def test_worker_survives_an_unexpected_error(bench: Bench) -> None:
     bench.send(ZeroDivisionError('division by zero'))
     bench.wait(lambda: bench.problems.present)
     assert re.search(
-        'perception failed unexpectedly .*ZeroDivisionError: division by zero', bench.log.lines[0])
+        'perception: unexpected .*ZeroDivisionError: division by zero', bench.log.lines[0])
     bench.send(1)
     bench.wait(lambda: bench.shows(1))
 
