@@ -56,7 +56,7 @@ class FollowingSubscription:
 
     @property
     def misfit(self) -> str:
-        """Return which other type the topic carries, one sentence; '' when it is the wanted one."""
+        """Return which other type the topic carries, one sentence; '' when it is its own."""
         others = {found.topic_type
                   for found in self._node.get_publishers_info_by_topic(self.topic)}
         if not others or self._type in others:

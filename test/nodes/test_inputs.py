@@ -261,7 +261,8 @@ def test_a_topic_of_another_type_is_said(
     """Compressed pictures where raw ones are expected, no mask where a mask is; it goes on."""
     camera.image, image = None, camera.image
     robot.node.destroy_publisher(image)
-    others = [robot.node.create_publisher(CompressedImage, topic, 1) for topic in ('image', 'mask')]
+    others = [robot.node.create_publisher(CompressedImage, topic, 1)
+              for topic in ('image', 'mask')]
     robot.spin_until(
         lambda: re.search("'/image'.*CompressedImage.*image_transport", robot.diagnosis()),
         'the picture is said')
