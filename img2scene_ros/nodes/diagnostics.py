@@ -2,6 +2,7 @@
 """What is wrong now: said once in the log, and shown in /diagnostics while it lasts."""
 
 import os
+import re
 import traceback
 from collections.abc import Callable
 from collections.abc import Mapping
@@ -44,8 +45,9 @@ class Problems:
             self._present[part] = sentence
             self._logged = {
                 known: when for known, when in self._logged.items() if now - when < REPEAT}
-            if sentence not in self._logged:
-                self._logged[sentence] = now
+            kind = re.sub(r'[\d.]+', '', sentence)  # a stamp or a size makes it no other
+            if kind not in self._logged:
+                self._logged[kind] = now
                 self._announced.add(part)
                 self._logger.warning(sentence)
 
