@@ -11,6 +11,7 @@ from typing import Any
 
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
+from img2scene_ros.files import user_path
 
 _LOGGER = logging.getLogger(__name__)
 _PATIENCE = 5.0  # seconds for the Hub's first answer
@@ -75,7 +76,7 @@ def cached_checkpoint(
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
-    folder = Path(checkpoint).expanduser()
+    folder = user_path(checkpoint)
     if folder.is_dir():
         return folder
     try:

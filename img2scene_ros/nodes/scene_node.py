@@ -2,7 +2,6 @@
 """The scene node: camera topics in, objects with poses and meshes out."""
 
 import json
-import os
 import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -38,6 +37,7 @@ from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import OptionError
 from img2scene_ros.errors import attempt
 from img2scene_ros.errors import unexpected
+from img2scene_ros.files import user_path
 from img2scene_ros.nodes.detection_inputs import DetectedPair
 from img2scene_ros.nodes.detection_inputs import DetectionInputs
 from img2scene_ros.nodes.detection_inputs import DetectionPairing
@@ -432,8 +432,8 @@ class SceneNode(LifecycleNode):
             response.message = 'there is no scene yet: ' + (
                 '; '.join(self._present_problems()) or f'no frame has arrived ({self._state})')
             return response
-        folder = Path(os.path.expanduser(self._node_group.read(self).save_directory))
-        result = await _aside(lambda: attempt(action, folder, scene))
+        name = self._node_group.read(self).save_directory
+        result = await _aside(lambda: attempt(lambda: action(user_path(name), scene)))
         response.success, response.message = isinstance(result, str), str(result)
         if response.success:
             self.get_logger().info(response.message)
