@@ -64,7 +64,7 @@ class Camera:
                 len(self.distortion) not in DISTORTION_MODELS[self.distortion_model]
                 or not np.isfinite(self.distortion).all()):
             raise InputError(
-                f"D = {list(self.distortion)} is no '{self.distortion_model}' distortion; "
+                f"D = {self.distortion.tolist()} is no '{self.distortion_model}' distortion; "
                 'calibrate the camera again or use the rectified image')
 
     @classmethod

@@ -15,6 +15,7 @@ from img2scene_ros.options import option
 
 UNITS = {'m': 1.0, 'cm': 0.01, 'mm': 0.001}  # metres
 MODELS = ('structured_light', 'stereo', 'time_of_flight')
+_ENDLESS = 1e6  # metres, or millimetres, from which on a reading is none
 _HELD = 30  # images whose median tells how noisy the sensor is
 _ROWS = 120  # of an image, about, in which it is measured, and columns as far apart
 _APART = 8  # pixels at a width of 640 over which noise is measured; stereo windows are as wide
@@ -145,6 +146,8 @@ def metric_depth(raw: np.ndarray, unit: float | None = None) -> np.ndarray:
     """
     Convert a depth image to metres with NaN for every pixel without a reading (REP-118).
 
+    Some drivers have the greatest float where REP-118 has infinity.
+
     :param raw: (H, W) numbers
     :param unit: metres; None: uint16 are millimetres, floats metres
     :return: (H, W) float32
@@ -157,5 +160,5 @@ def metric_depth(raw: np.ndarray, unit: float | None = None) -> np.ndarray:
             'either 16-bit millimetres or float metres (other numbers need a depth unit)')
     scale = unit or (0.001 if raw.dtype == np.uint16 else 1.0)
     depth = raw.astype(np.float32) * np.float32(scale)
-    depth[~(np.isfinite(depth) & (depth > 0))] = np.nan
+    depth[~((depth > 0) & (depth < _ENDLESS))] = np.nan
     return depth
