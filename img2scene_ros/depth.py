@@ -150,6 +150,8 @@ def metric_depth(raw: np.ndarray, unit: float | None = None) -> np.ndarray:
     """
     Convert a depth image to metres with NaN for every pixel without a reading (REP-118).
 
+    Some drivers have the greatest float where REP-118 has infinity.
+
     :param raw: (H, W) numbers
     :param unit: metres; None: uint16 are millimetres, floats metres
     :return: (H, W) float32

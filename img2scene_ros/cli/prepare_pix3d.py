@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from typing import Any
 
 from img2scene_ros.cli.terminal import open_console
+from img2scene_ros.cli.terminal import progress_bar
 from img2scene_ros.cli.terminal import whole_number
 
 if TYPE_CHECKING:  # heavy, and not needed for --help
@@ -46,14 +47,16 @@ def _run(chosen: argparse.Namespace) -> int:
     from img2scene_ros.learning.pix3d import prepare_pix3d
 
     console = open_console()
-    skipped = prepare_pix3d(chosen.raw, chosen.out, chosen.size, chosen.jobs, console)
+    with progress_bar(console, 'preparing') as progress:
+        skipped = prepare_pix3d(chosen.raw, chosen.out, chosen.size, chosen.jobs, progress)
     pictures = load_prepared(chosen.out)
     _print_prepared(console, pictures, skipped)
     console.print(f'written: {chosen.out}/metadata.json, images, masks, voxels')
     if chosen.check:
         from img2scene_ros.learning.sheets import write_pix3d_sheets
 
-        write_pix3d_sheets(pictures, chosen.out / 'check', chosen.check, console)
+        with progress_bar(console, 'drawing') as progress:
+            write_pix3d_sheets(pictures, chosen.out / 'check', chosen.check, progress)
         console.print(f'written: {chosen.out}/check')
     return 0
 

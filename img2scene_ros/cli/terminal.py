@@ -8,8 +8,12 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
+from typing import Any
+
+from img2scene_ros.options import Options
 
 if TYPE_CHECKING:  # heavy, and not needed for --help
     from rich.console import Console
@@ -54,6 +58,31 @@ def whole_number(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is no whole number from 1")
     return int(text)
+
+
+def add_options(parser: argparse.ArgumentParser, kind: type[Options]) -> None:
+    """Add an argument for every option of a class."""
+    for declared in fields(kind):
+        flag, text = f"--{declared.name.replace('_', '-')}", declared.metadata['description']
+        of_type = type(declared.default)
+        if of_type is bool:
+            parser.add_argument(flag, action='store_true', help=text)
+        elif of_type is tuple:
+            parser.add_argument(flag, nargs='+', default=(), metavar='NAME', help=text)
+        else:
+            parser.add_argument(
+                flag, type=of_type, default=declared.default,
+                metavar='|'.join(declared.metadata['choices']) or 'X',
+                help=f'{text} (default: %(default)s)')
+
+
+def options_of(chosen: argparse.Namespace, kind: type[Options]) -> Any:
+    """
+    Return the options that were chosen of those that `add_options` added.
+
+    :raises OptionError: a value that is not allowed
+    """
+    return kind(**{declared.name: getattr(chosen, declared.name) for declared in fields(kind)})
 
 
 def print_objects(

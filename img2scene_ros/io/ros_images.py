@@ -302,4 +302,5 @@ def _pixels(message: Any, kind: Any, channels: int, rows: int) -> np.ndarray:
     if channels > 1:
         shape, strides = (*shape, channels), (*strides, dtype.itemsize)
     pixels: np.ndarray = np.ndarray(shape, dtype, memoryview(message.data), strides=strides)
-    return pixels.astype(dtype.newbyteorder('='), copy=False)
+    # OpenCV takes no rows that begin in the middle of a number.
+    return pixels.astype(dtype.newbyteorder('='), copy=step % dtype.itemsize > 0)

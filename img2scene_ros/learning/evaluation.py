@@ -24,20 +24,20 @@ from img2scene_ros.files import write_whole
 from img2scene_ros.learning.augmentation import Example
 from img2scene_ros.learning.dataset import as_tensors
 from img2scene_ros.learning.dataset import resized_example
+from img2scene_ros.learning.metrics import THRESHOLDS
 from img2scene_ros.learning.metrics import chamfer_and_f_score
 from img2scene_ros.learning.metrics import isosurface_points
 from img2scene_ros.learning.metrics import voxel_iou
 from img2scene_ros.learning.samples import coarser
-from img2scene_ros.learning.sheets import write_png
 from img2scene_ros.models.crop import CropView
 from img2scene_ros.models.networks import load_network
 from img2scene_ros.models.networks import picture_size
 from img2scene_ros.models.networks import read_network_config
 from img2scene_ros.models.occupancy import OccupancyNetwork
+from img2scene_ros.rendering.pictures import write_png
 from img2scene_ros.tables import markdown_table
 
 RESOLUTION = 32
-THRESHOLDS = np.arange(2, 15) / 20  # .10 to .70
 THRESHOLD = 0.5  # of weights that tell none
 POINTS = 2048  # of each surface
 TAU = 1 / RESOLUTION  # of the F-score, in sides: one cell

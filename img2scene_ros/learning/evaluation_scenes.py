@@ -22,19 +22,19 @@ from img2scene_ros.detection import Detector
 from img2scene_ros.detection import box_iou
 from img2scene_ros.detection import mask_iou
 from img2scene_ros.errors import Img2SceneError
+from img2scene_ros.learning.data_config import SceneOptions
 from img2scene_ros.learning.depth_noise import add_depth_noise
 from img2scene_ros.learning.evaluation import Report
 from img2scene_ros.learning.metrics import Boxes
 from img2scene_ros.learning.metrics import average_precisions
 from img2scene_ros.learning.samples import ObjectTruth
 from img2scene_ros.learning.samples import SceneSample
+from img2scene_ros.learning.samples import evenly
 from img2scene_ros.learning.shapes import SMALL
 from img2scene_ros.learning.shapes import Library
 from img2scene_ros.learning.shapes import Shape
 from img2scene_ros.learning.sheets import draw_evaluated_scene
 from img2scene_ros.learning.synthetic import is_visible_enough
-from img2scene_ros.options import Options
-from img2scene_ros.options import option
 from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.pipeline import parse_settings
 from img2scene_ros.rendering.raycast import raycasting_scene
@@ -53,18 +53,6 @@ COLUMNS = {
     'iou': 'median 3D IoU', 'iou_at_true_distance': '..., at the true distance',
     'size_percent': 'size error [%]', 'size_mm': 'size error [mm]',
     'position_percent': 'position error [% of distance]', 'position_mm': 'position error [mm]'}
-
-
-@dataclass(frozen=True)
-class SceneOptions(Options):
-    """Which scenes, and what the pipeline gets."""
-
-    samples: int = option(100, 'Most scenes, spread over the data set', low=1)
-    seed: int = option(0, 'Seed of the depth noise', low=0)
-    perfect_boxes: bool = option(
-        False, 'Reconstruct from the true boxes and masks instead of detecting')
-    known_plane: bool = option(
-        False, 'Give it the true plane that objects stand on, as a robot does through TF')
 
 
 @dataclass(frozen=True)
@@ -131,8 +119,7 @@ def evaluate_scenes(
     pipeline = Pipeline(*parse_settings(settings))
     watched = Watched(None if options.perfect_boxes else pipeline.detector)
     pipeline.detector = watched  # type: ignore[assignment]  # its options are not asked for
-    numbers = np.unique(
-        np.linspace(0, len(samples) - 1, min(options.samples, len(samples))).astype(int)).tolist()
+    numbers = evenly(len(samples), options.samples)
     drawn = set(numbers[::max(1, len(numbers) // ROWS)][:ROWS])
     found: dict[str, list[Boxes]] = {mode: [] for mode in MODES}
     matches: dict[str, list[Match]] = {mode: [] for mode in MODES}

@@ -14,7 +14,6 @@ import zlib
 from abc import ABC
 from abc import abstractmethod
 from bisect import bisect_right
-from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import asdict
 from dataclasses import dataclass
@@ -40,6 +39,7 @@ from img2scene_ros.types import Frame
 FORMAT = 3  # 1 had volumes of cells' centres, 2 Pix3D's solids 0.8 % too small
 RESOLUTION = 64  # cells of the stored volumes
 JPEG_QUALITY = 92
+MIN_PIXELS, MIN_SIDE, MIN_SHOWN = 150, 12, 0.3  # what counts as visible enough for a crop
 # Depths of crops are stored in steps of a thousandth of the cube's side, from 1.5 sides before
 # the anchor to 2.5 behind it; what lies beyond is moved to the end of that range.
 STEPS, NEAREST, FARTHEST = 1000, -1.5, 2.5
@@ -152,6 +152,11 @@ def coarser(volume: np.ndarray, resolution: int) -> np.ndarray:
         volume = np.logical_or.reduce([volume[part::cells] for part in range(cells)])
         volume = np.moveaxis(volume, 0, axis)
     return np.ascontiguousarray(volume)
+
+
+def evenly(count: int, most: int) -> list[int]:
+    """Return the numbers of up to `most` of `count` samples, spread over all."""
+    return np.linspace(0, count - 1, min(most, count)).astype(int).tolist()
 
 
 def encode_crop(sample: CropSample) -> list[bytes]:
@@ -311,11 +316,6 @@ class _Records(ABC, Sequence, Generic[Record]):
         """
         for number in range(len(self._shards)):
             self._shard(number)
-
-    def shuffled(self, seed: int) -> Iterator[Record]:
-        """Yield every record once, in an order that the seed determines."""
-        for number in np.random.default_rng(seed).permutation(len(self)):
-            yield self[int(number)]
 
     def _shard(self, number: int) -> list[list[bytes]]:
         if number not in self._read:

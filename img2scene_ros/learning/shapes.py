@@ -22,7 +22,6 @@ from scipy import ndimage
 from img2scene_ros.errors import InputError
 from img2scene_ros.rendering.raycast import raycasting_scene
 
-SPLITS = ('train', 'test')
 TABLE, FLOOR = 'table', 'floor'
 SMALL = 0.5  # metres; meshes below it stand on tables, others on floors
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from img2scene_ros.mesh.colors import linear
-from img2scene_ros.mesh.normals import vertex_normals
+from img2scene_ros.rendering.normals import vertex_normals
 from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import Texture
 

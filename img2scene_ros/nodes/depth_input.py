@@ -64,6 +64,11 @@ class DepthInput:
         """Return how many publish depth images."""
         return self._images.publishers
 
+    @property
+    def misfit(self) -> str:
+        """Return which other type the topic carries, one sentence; '' when it is images."""
+        return self._images.misfit
+
     def follow(self) -> None:
         """Adapt to the publishers that there are now."""
         if not self.publishers and self._kind() != (self._images.kind, self.topic):

@@ -92,7 +92,7 @@ def measured_fit(model: ObjectModel, sighting: Sighting) -> Fit | None:
     if mask is None or not mask.any() or not len(model.faces):
         return None
     view = crop_view(sighting.frame.camera, sighting.detection.bbox)
-    points = (model.vertices @ model.rotation.T + model.position) @ view.rotation
+    points = model.points @ view.rotation
     if not points[:, 2].min() > 0:
         return None
     reach = np.abs(points[:, :2] / points[:, 2:]).max()

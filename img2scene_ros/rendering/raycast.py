@@ -14,6 +14,9 @@ import numpy as np
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.packages import importing
+from img2scene_ros.rendering.normals import face_normals
+from img2scene_ros.rendering.normals import unit
+from img2scene_ros.rendering.normals import vertex_normals
 from img2scene_ros.types import Texture
 
 CREASE = np.cos(np.radians(40.0))  # between the normals at a corner; sharper edges stay sharp
@@ -150,7 +153,8 @@ class Stage:
         self.ids = np.repeat([s.id for s in surfaces] + [0], counts + [1])
         self.lit = np.repeat([s.lit for s in surfaces] + [False], counts + [1])
         self.lights = lights
-        self.face_normals, self.normals = self._normals()
+        self.face_normals = face_normals(self.vertices, self.faces)
+        self.normals = vertex_normals(self.vertices, self.faces).astype(np.float32)
         self.scene = raycasting_scene(self.vertices, self.faces)
         lit = self.lit[:-1]
         self.occluders = (
@@ -222,8 +226,8 @@ class Stage:
         # Corners of edges sharper than CREASE stay sharp.
         sharp = np.einsum('nci,ni->nc', corners, flat) < CREASE
         corners = np.where(sharp[..., None], flat[:, None], corners)
-        normal = _unit((corners * weights).sum(axis=1))
-        facing = -np.einsum('ni,ni->n', normal, _unit(direction))
+        normal = unit((corners * weights).sum(axis=1))
+        facing = -np.einsum('ni,ni->n', normal, unit(direction))
         normal = np.where(facing[:, None] < 0, -normal, normal)
         visible = self._sky_seen(point, np.where(lit[:, None], normal, up))
         sky = (0.5 + 0.5 * normal @ up) * visible
@@ -250,15 +254,6 @@ class Stage:
                 np.concatenate([start, axes + sphere], axis=-1)).numpy()
         return 1.0 - hidden / count
 
-    def _normals(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return unit normals of faces and, weighted by the faces' areas, of vertices."""
-        a, b, c = (self.vertices[self.faces[:, corner]] for corner in range(3))
-        areas = np.cross(b - a, c - a)
-        summed = np.stack([
-            np.bincount(self.faces.ravel(), areas[:, axis].repeat(3), len(self.vertices))
-            for axis in range(3)], axis=-1)
-        return _unit(areas), _unit(summed).astype(np.float32)
-
 
 def _texels(texture: Texture, face: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return the interpolated colours of points in faces, (N, 3), by weights (N, 3, 1)."""
@@ -276,11 +271,6 @@ def _texels(texture: Texture, face: np.ndarray, weights: np.ndarray) -> np.ndarr
 
 def _stacked(arrays: list[np.ndarray], kind: type) -> np.ndarray:
     return np.concatenate([np.zeros((0, 3)), *arrays]).astype(kind)
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return vectors / np.maximum(length, 1e-12)
 
 
 def raycasting_scene(vertices: np.ndarray, faces: np.ndarray) -> Any:

@@ -302,6 +302,12 @@ def test_calibration_of_another_aspect_is_refused(
 
 @pytest.mark.parametrize('text, words', [
     ('nothing of use', '3x3'),
+    ('', 'JSON'),
+    ('[1, 2]', '3x3'),
+    (json.dumps({'K': [1, 2, 3]}), '3x3'),
+    (json.dumps({'K': [0] * 8 + [1]}), 'not calibrated'),
+    (json.dumps({'K': K, 'D': ['x']}), '3x3'),
+    (json.dumps({'K': K, 'width': None, 'height': 480}), 'width'),
     ('1 2 3 4 5', '3x3'),
     ('[' * 100000, '3x3'),
     ('image_width: 640\nimage_height: 480\n', "'K'"),

@@ -14,7 +14,6 @@ from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
 from img2scene_ros.io.calibrations import read_calibration
 from img2scene_ros.io.frames import load_frame
-from img2scene_ros.io.layouts import FrameFiles
 from img2scene_ros.io.layouts import find_frames
 
 NAMES = ['table_blue_mug', 'ycb_1', 'ycb_3']
@@ -113,26 +112,6 @@ def test_names_files_that_are_not_there(folder):
         load_frame(folder)
 
 
-def test_refuses_a_color_picture_given_as_depth(folder):
-    with pytest.raises(InputError, match='depth image'):
-        load_frame(folder / 'color.png', depth=folder / 'color.png')
-
-
-@pytest.mark.parametrize('text, named', [
-    ('', 'JSON'),
-    ('[1, 2]', '3x3 K'),
-    ('{"width": 640, "height": 480}', "'K'"),
-    ('{"width": 640, "height": 480, "K": [1, 2, 3]}', '3x3 K'),
-    ('{"width": null, "height": 480, "K": [1, 0, 0, 0, 1, 0, 0, 0, 1]}', 'width'),
-    ('{"width": 640, "height": 480, "K": [0, 0, 0, 0, 0, 0, 0, 0, 1]}', 'not calibrated'),
-    ('{"width": 640, "height": 480, "K": [9, 0, 9, 0, 9, 9, 0, 0, 1], "D": ["x"]}', '3x3 K'),
-])
-def test_says_what_is_wrong_with_a_camera_file(text, named, tmp_path):
-    (tmp_path / 'camera.json').write_text(text)
-    with pytest.raises(InputError, match=named):
-        read_calibration(tmp_path / 'camera.json', (640, 480))
-
-
 def write_noise(folder: Path, noise: object) -> None:
     values = json.loads((folder / 'camera.json').read_text()) | {'depth_noise': noise}
     (folder / 'camera.json').write_text(json.dumps(values))
@@ -162,19 +141,6 @@ def test_names_a_camera_file_that_is_no_text(tmp_path):
     (tmp_path / 'camera.json').write_bytes(b'\xff\xfe\x00')
     with pytest.raises(InputError, match='camera.json'):
         read_calibration(tmp_path / 'camera.json', (640, 480))
-
-
-def test_finds_frame_folders_by_name(frames_folder):
-    expected = sorted(path.parent for path in frames_folder.glob('*/color.png'))
-    assert len(expected) > 1
-    assert [files.color.parent for files in find_frames(frames_folder)] == expected
-
-
-def test_a_frame_folder_is_one_frame(frames_folder):
-    files, = find_frames(frames_folder / 'ycb_1')
-    folder = frames_folder / 'ycb_1'
-    assert files == FrameFiles(
-        'ycb_1', folder / 'color.png', folder / 'depth.png', folder / 'camera.json')
 
 
 def test_finds_plain_pictures_by_name(tmp_path):

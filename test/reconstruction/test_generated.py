@@ -188,5 +188,5 @@ def test_without_a_mask_the_box_alone_places_a_mesh() -> None:
         (ball.vertices, ball.faces, np.zeros((len(ball.vertices), 3), np.uint8)),
         Sighting(frame, Detection('ball', 1.0, bbox), placement), 'test',
         crop_view(camera, bbox))
-    edges = camera.project(model.vertices @ model.rotation.T + model.position)
+    edges = camera.project(model.points)
     np.testing.assert_allclose(np.ptp(edges, axis=0).max(), 80.0, rtol=0.05)
