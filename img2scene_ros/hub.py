@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
+from img2scene_ros.files import user_path
 
 Result = TypeVar('Result')
 _LOGGER = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ def cached_checkpoint(
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
-    folder = Path(checkpoint).expanduser()
+    folder = user_path(checkpoint)
     if folder.is_dir():
         return folder
     try:

@@ -19,7 +19,7 @@ def test_integer_depth_is_millimetres():
 
 @pytest.mark.parametrize('kind', [np.float32, np.float64])
 def test_float_depth_is_metres(kind):
-    raw = np.array([[0.0, -0.5, np.nan, np.inf, -np.inf, 0.75]], kind)
+    raw = np.array([[-0.5, np.nan, np.inf, -np.inf, np.finfo(np.float32).max, 0.75]], kind)
     depth = metric_depth(raw)
     assert depth.dtype == np.float32
     np.testing.assert_array_equal(depth, np.array([[np.nan] * 5 + [0.75]], np.float32))

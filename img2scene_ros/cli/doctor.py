@@ -102,7 +102,7 @@ PACKAGES = (
             'pip install requests'),
     Package('diffusers', ('diffusers',), "the reconstructor 'shap_e' does not work",
             'pip install diffusers'),
-    Package('rosbags', ('rosbags',), 'recordings (.mcap, .db3) cannot be read',
+    Package('rosbags', ('rosbags',), 'recordings (.mcap, .db3, .bag) cannot be read',
             'pip install rosbags'),
     _ros('rclpy', 'there are no ROS nodes and no demo; `img2scene reconstruct` works'),
     _ros('sensor_msgs', 'there are no ROS nodes'),

@@ -12,6 +12,7 @@ from img2scene_ros.cli.terminal import options_of
 from img2scene_ros.cli.terminal import progress_bar
 from img2scene_ros.learning.data_config import SceneOptions
 from img2scene_ros.learning.data_config import ShapeOptions
+from img2scene_ros.packages import require_packages
 
 if TYPE_CHECKING:  # heavy, and not needed for --help
     from img2scene_ros.learning.evaluation import Candidate
@@ -33,7 +34,7 @@ def add_parser(commands: Any) -> None:
         help='CATEGORY/SHAPE/voxel.mat and model.ply, as in Pix3D')
     _add_weights(shapes)
     add_options(shapes, ShapeOptions)
-    shapes.set_defaults(run=_evaluate_shapes)
+    shapes.set_defaults(evaluate=_evaluate_shapes)
     pix3d = kinds.add_parser(
         'pix3d', help="voxel networks on photos, by Pix3D's protocol",
         description="Score voxel networks on Pix3D's photos by its own protocol. The annotated "
@@ -44,7 +45,7 @@ def add_parser(commands: Any) -> None:
     pix3d.add_argument(
         '--all', action='store_true', dest='every',
         help='also pictures that are truncated or occluded, which the protocol skips')
-    pix3d.set_defaults(run=_evaluate_pix3d)
+    pix3d.set_defaults(evaluate=_evaluate_pix3d)
     scenes = kinds.add_parser(
         'scenes', help='detector and whole pipeline on rendered scenes',
         description='Run the pipeline on rendered scenes, with depth and without, and compare '
@@ -62,13 +63,20 @@ def add_parser(commands: Any) -> None:
         '--set', action='append', default=[], metavar='NAME=VALUE', dest='settings',
         help='set an option, by the name of its ROS parameter (may be repeated)')
     add_options(scenes, SceneOptions)
-    scenes.set_defaults(run=_evaluate_scenes)
+    scenes.set_defaults(evaluate=_evaluate_scenes)
     for kind in (shapes, pix3d, scenes):
         kind.add_argument('--json', type=Path, metavar='FILE', help='write all values')
         kind.add_argument(
             '--markdown', type=Path, metavar='FILE', help='write the tables instead of printing')
         kind.add_argument(
             '--sheet', type=Path, metavar='FILE.png', help='draw inputs, truths and predictions')
+        kind.set_defaults(run=_run)
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    require_packages(
+        'img2scene evaluate', ('torch', 'safetensors'), 'evaluate elsewhere', extra='train')
+    return chosen.evaluate(chosen)
 
 
 def _evaluate_shapes(chosen: argparse.Namespace) -> int:

@@ -124,7 +124,9 @@ def print_objects(
                   f"({_times(times or summary['timing_s'], count)})")
     for remark in remarks:
         console.print(remark)
-    console.print(f'written: {folder}/scene.png, scene.glb, objects.json, ...')
+    written = [name for name in ('scene.png', 'scene.glb', 'objects.json')
+               if (folder / name).exists()]
+    console.print(f"written: {folder}/{', '.join(written)}, ...")
 
 
 def _times(seconds: dict[str, float], objects: int) -> str:

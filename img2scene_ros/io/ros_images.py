@@ -103,7 +103,7 @@ def color_from_compressed(message: Any) -> np.ndarray:
     :return: (H, W, 3) uint8, RGB
     :raises InputError: the data are no picture
     """
-    pixels = _decoded(message.data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    pixels = decoded(message.data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if pixels is None:
         raise InputError(
             f"the compressed picture (format '{message.format}', {len(message.data)} bytes) "
@@ -161,7 +161,7 @@ def depth_from_compressed(message: Any) -> np.ndarray:
         data = data[12:]
     try:
         raw = (from_rvl(data) if how.rstrip().endswith('rvl') else
-               _decoded(data, cv2.IMREAD_UNCHANGED))
+               decoded(data, cv2.IMREAD_UNCHANGED))
     except InputError as error:
         raise InputError(f"the depth image (format '{message.format}'): {error}") from error
     if raw is None or raw.ndim != 2 or raw.dtype != np.uint16:
@@ -273,7 +273,7 @@ def _numbers(words: np.ndarray) -> np.ndarray:
     return numbers
 
 
-def _decoded(data: Any, how: int) -> np.ndarray | None:
+def decoded(data: Any, how: int) -> np.ndarray | None:
     """Decode a file of a picture; None when it is none."""
     content = np.frombuffer(data, np.uint8)
     return cv2.imdecode(content, how) if content.size else None

@@ -138,6 +138,9 @@ class Inputs:
 
     def missing(self) -> str:
         """Return what does not arrive and how to fix it, one sentence; '' when all does."""
+        for subscription in self._subscriptions:
+            if subscription.misfit:
+                return subscription.misfit
         color = self._color
         if 'color' not in self._last and not color.publishers:
             return f"nobody publishes pictures on '{color.topic}'; {self._other_pictures()}"

@@ -4,7 +4,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 from rclpy.clock import Clock
@@ -20,6 +19,7 @@ from sensor_msgs.msg import Image
 from img2scene_ros.depth import parse_depth_unit
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import OptionError
+from img2scene_ros.files import user_path
 from img2scene_ros.io.bags import BagFrame
 from img2scene_ros.io.frames import load_frame
 from img2scene_ros.io.frames import open_frames
@@ -87,8 +87,7 @@ class ReplayNode(Node):
             raise OptionError("the parameter 'folder' is empty; set it to what is to be played")
         self._unit = (
             parse_depth_unit(self._options.depth_unit) if self._options.depth_unit else None)
-        self._frames = open_frames(
-            Path(self._options.folder).expanduser(), self._options.every)
+        self._frames = open_frames(user_path(self._options.folder), self._options.every)
         self._load = lru_cache(KEPT)(self._read)
         self._round: Iterator[FrameFiles | BagFrame] = iter(self._frames)
         self._upcoming: FrameFiles | BagFrame | None = next(self._round)

@@ -2,7 +2,6 @@
 """The scene node: camera topics in, objects with poses and meshes out."""
 
 import json
-import os
 import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -37,6 +36,8 @@ from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import OptionError
 from img2scene_ros.errors import attempt
+from img2scene_ros.errors import unexpected
+from img2scene_ros.files import user_path
 from img2scene_ros.nodes.detection_inputs import DetectedPair
 from img2scene_ros.nodes.detection_inputs import DetectionInputs
 from img2scene_ros.nodes.detection_inputs import DetectionPairing
@@ -234,7 +235,7 @@ class SceneNode(LifecycleNode):
         except Img2SceneError as error:
             reason = str(error)
         except Exception as error:
-            reason = f'unexpected {type(error).__name__}: {error}'
+            reason = unexpected(error)
             self.get_logger().debug(traceback.format_exc())
         self._failure = f'cannot {what}: {reason}'
         self.get_logger().error(self._failure)
@@ -301,7 +302,7 @@ class SceneNode(LifecycleNode):
         try:
             stack.close()
         except Exception as error:  # the rest is undone all the same
-            self.get_logger().error(f'unexpected {type(error).__name__}: {error}')
+            self.get_logger().error(unexpected(error))
 
     async def _on_start(self) -> None:
         self._start.cancel()
@@ -431,8 +432,8 @@ class SceneNode(LifecycleNode):
             response.message = 'there is no scene yet: ' + (
                 '; '.join(self._present_problems()) or f'no frame has arrived ({self._state})')
             return response
-        folder = Path(os.path.expanduser(self._node_group.read(self).save_directory))
-        result = await _aside(lambda: attempt(action, folder, scene))
+        name = self._node_group.read(self).save_directory
+        result = await _aside(lambda: attempt(lambda: action(user_path(name), scene)))
         response.success, response.message = isinstance(result, str), str(result)
         if response.success:
             self.get_logger().info(response.message)

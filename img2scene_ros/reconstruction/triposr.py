@@ -26,6 +26,7 @@ from img2scene_ros.devices import torch_dtype
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.errors import attempt
+from img2scene_ros.files import user_path
 from img2scene_ros.hub import checkpoint_folder
 from img2scene_ros.hub import first_line
 from img2scene_ros.mesh.closing import MIN_PART
@@ -184,7 +185,7 @@ class TriposrReconstructor(BatchReconstructor):
 
 def _checkpoint(options: TriposrOptions) -> Path:
     """Return the file or folder that holds the weights."""
-    path = Path(options.checkpoint).expanduser()
+    path = user_path(options.checkpoint)
     if path.is_file():
         return path
     return checkpoint_folder(

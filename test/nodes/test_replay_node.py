@@ -121,6 +121,7 @@ def test_quality_of_service_can_be_overridden(
 
 @pytest.mark.parametrize('arguments, sentence', [
     (['-p', 'folder:=/no/such/folder'], "error: there is no folder '/no/such/folder'"),
+    (['-p', 'folder:=~nobody_of_this_name/ycb'], "error: .*'~nobody_of_this_name/ycb'"),
     ([], "error: the parameter 'folder' is empty"),
     (['-p', 'folder:=/', '-p', 'depth_unit:=inch'], "error: the depth unit 'inch'"),
     (['-p', 'folder:=/', '-p', 'rate:=-1.0'], "error: the parameter 'rate'.*-1.0"),
