@@ -32,20 +32,14 @@ _WORD = re.compile(r'(?<![a-z])(color|colour|rgb|image|gray|depth|meta)s?(?![a-z
 
 @dataclass(frozen=True)
 class FrameFiles:
-    """
-    The files of one frame.
+    """The files of one frame."""
 
-    - name: for what is made of it
-    - depth_calibration: of a depth image with a calibration of its own
-    - depth_unit: metres, where the layout tells it
-    """
-
-    name: str
+    name: str  # for what is made of it
     color: Path
     depth: Path | None = None
     calibration: Path | None = None
-    depth_unit: float | None = None
-    depth_calibration: Path | None = None
+    depth_unit: float | None = None  # metres, where the layout tells it
+    depth_calibration: Path | None = None  # of a depth image with a calibration of its own
 
     @property
     def has_depth(self) -> bool:

@@ -42,19 +42,13 @@ def open_samples(*folders: Path) -> CropSamples:
 
 @dataclass(eq=False)
 class TrainingExamples(Dataset):
-    """
-    Augmented examples by their position in the run.
+    """Augmented examples by their position in the run."""
 
-    - samples: any number but none
-    - resolution: of the volumes
-    - size: pixels of a side of the pictures; 0 leaves them as they are
-    """
-
-    samples: Sequence[CropSample]
+    samples: Sequence[CropSample]  # any number but none
     options: AugmentationOptions
     seed: int
-    resolution: int
-    size: int = 0
+    resolution: int  # of the volumes
+    size: int = 0  # pixels of a side of the pictures; 0 leaves them as they are
 
     def __len__(self) -> int:
         return len(self.samples)

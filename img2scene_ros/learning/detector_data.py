@@ -34,19 +34,12 @@ LEAST_LEFT = 0.3  # share of a box that must be left when the picture is cut
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """
-    A picture with what is to be found in it.
+    """A picture with what is to be found in it."""
 
-    - color: (H, W, 3) uint8, RGB
-    - boxes: (N, 4) xmin, ymin, xmax, ymax in pixels
-    - classes: (N,) int
-    - ignored: (N,) bool, objects that show too little to be learned
-    """
-
-    color: np.ndarray
-    boxes: np.ndarray
-    classes: np.ndarray
-    ignored: np.ndarray
+    color: np.ndarray  # (H, W, 3) uint8, RGB
+    boxes: np.ndarray  # (N, 4) xmin, ymin, xmax, ymax in pixels
+    classes: np.ndarray  # (N,) int
+    ignored: np.ndarray  # (N,) bool, objects that show too little to be learned
 
 
 def open_pictures(*folders: Path) -> tuple[ScenePictures, list[str]]:
@@ -82,22 +75,16 @@ def picture_of(
 
 @dataclass(eq=False)
 class DetectorExamples(Dataset):
-    """
-    Changed pictures by their position in the run, all of one size.
-
-    - labels: the class names
-    - least_shown: share of a box below which objects are ignored
-    - tiles: share of pictures that are put together of close-ups
-    """
+    """Changed pictures by their position in the run, all of one size."""
 
     pictures: Sequence[tuple[np.ndarray, list[ObjectTruth]]]
-    labels: Sequence[str]
+    labels: Sequence[str]  # the class names
     options: DetectorAugmentationOptions
-    least_shown: float
+    least_shown: float  # share of a box below which objects are ignored
     seed: int
     width: int
     height: int
-    tiles: float
+    tiles: float  # share of pictures that are put together of close-ups
 
     def __len__(self) -> int:
         return len(self.pictures)
