@@ -2,12 +2,12 @@
 """img2scene prepare-pix3d: training data of the Pix3D data set."""
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
 
+from img2scene_ros.cli.terminal import add_jobs
 from img2scene_ros.cli.terminal import open_console
 from img2scene_ros.cli.terminal import progress_bar
 from img2scene_ros.cli.terminal import whole_number
@@ -32,9 +32,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         '--size', type=whole_number, default=256, metavar='PX',
         help='side of the stored pictures (default: %(default)s)')
-    parser.add_argument(
-        '--jobs', type=whole_number, default=os.cpu_count(), metavar='N',
-        help='processes (default: one per core, %(default)s)')
+    add_jobs(parser)
     parser.add_argument(
         '--check', type=whole_number, nargs='?', const=12, metavar='N',
         help='also draw N pictures, spread over all, with their masks and voxels into OUT/check '

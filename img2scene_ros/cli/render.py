@@ -2,15 +2,14 @@
 """img2scene render: training data from random scenes."""
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
 
+from img2scene_ros.cli.terminal import add_jobs
 from img2scene_ros.cli.terminal import add_options
 from img2scene_ros.cli.terminal import open_console
 from img2scene_ros.cli.terminal import options_of
 from img2scene_ros.cli.terminal import progress_bar
-from img2scene_ros.cli.terminal import whole_number
 from img2scene_ros.learning.data_config import RenderOptions
 
 
@@ -29,9 +28,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         '--meshes', type=Path, metavar='DIR', help='also use the closed, metric GLB meshes in DIR')
     add_options(parser, RenderOptions)
-    parser.add_argument(
-        '--jobs', type=whole_number, default=os.cpu_count(), metavar='N',
-        help='processes (default: one per core, %(default)s)')
+    add_jobs(parser)
     parser.add_argument(
         '--check', action='store_true', help='also draw some samples into OUT/check.png')
     parser.set_defaults(run=_run)

@@ -3,6 +3,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -58,6 +59,13 @@ def whole_number(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is no whole number from 1")
     return int(text)
+
+
+def add_jobs(parser: argparse.ArgumentParser) -> None:
+    """Add how many processes share the work."""
+    parser.add_argument(
+        '--jobs', type=whole_number, default=os.cpu_count(), metavar='N',
+        help='processes (default: one per core, %(default)s)')
 
 
 def add_options(parser: argparse.ArgumentParser, kind: type[Options]) -> None:

@@ -50,39 +50,27 @@ _IMAGE, _COMPRESSED, _INFO = (
 
 @dataclass(frozen=True, eq=False)
 class BagFrame:
-    """
-    A picture of a bag, with its depth image and calibration; decoded when asked for.
+    """A picture of a bag, with its depth image and calibration; decoded when asked for."""
 
-    - path: the bag
-    - name: of the bag, with the number of the pair of picture and depth image
-    - camera: None where the bag has no calibration for it
-    - depth_camera: of depth images that are not registered yet; None where they are
-    - camera_from_depth: (4, 4), takes points of that camera to the picture's
-    - read: returns the picture (H, W, 3) uint8 and the depth (H, W) float32 metres or None
-    """
-
-    path: Path
-    name: str
+    path: Path  # the bag
+    name: str  # of the bag, with the number of the pair of picture and depth image
     has_depth: bool
     stamp_ns: int
-    camera: Camera | None
-    depth_camera: Camera | None
-    camera_from_depth: np.ndarray
+    camera: Camera | None  # None where the bag has no calibration for it
+    depth_camera: Camera | None  # of depth images that are not registered yet; None where they are
+    camera_from_depth: np.ndarray  # (4, 4), takes points of that camera to the picture's
+    # returns the picture (H, W, 3) uint8 and the depth (H, W) float32 metres or None
     read: Callable[[], tuple[np.ndarray, np.ndarray | None]]
 
 
 @dataclass(frozen=True, eq=False)
 class _Topic:
-    """
-    A topic by its first message.
-
-    - kind: color, grey, depth, info, or '' for what is none
-    - unit: by which metres of depth images are multiplied, in librealsense's own recordings
-    """
+    """A topic by its first message."""
 
     connection: Any
     message: Any
-    kind: str
+    kind: str  # color, grey, depth, info, or '' for what is none
+    # by which metres of depth images are multiplied, in librealsense's own recordings
     unit: float = 1.0
 
     @classmethod
@@ -178,17 +166,13 @@ class _Topic:
 
 @dataclass(frozen=True, eq=False)
 class _Choice:
-    """
-    The topics of pictures, of their depth images and calibration, or None.
-
-    - depth_camera, camera_from_depth: see `BagFrame`
-    """
+    """The topics of pictures, of their depth images and calibration, or None."""
 
     color: _Topic
     info: _Topic | None
     depth: _Topic | None = None
-    depth_camera: Camera | None = None
-    camera_from_depth: np.ndarray = field(default_factory=lambda: np.eye(4))
+    depth_camera: Camera | None = None  # see `BagFrame`
+    camera_from_depth: np.ndarray = field(default_factory=lambda: np.eye(4))  # see `BagFrame`
 
     @property
     def worth(self) -> tuple[bool, bool, bool, bool, int]:

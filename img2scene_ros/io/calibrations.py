@@ -44,17 +44,11 @@ _REALSENSE = re.compile(r'Intrinsic of "Color"[\s/]+(\d+)x(\d+).*\n((?:.*\S.*\n?
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """
-    What a calibration file tells about a picture.
+    """What a calibration file tells about a picture."""
 
-    - camera: of the picture at its size
-    - depth_unit: metres; None where the file does not tell
-    - depth_noise: None likewise
-    """
-
-    camera: Camera
-    depth_unit: float | None
-    depth_noise: DepthNoise | None
+    camera: Camera  # of the picture at its size
+    depth_unit: float | None  # metres; None where the file does not tell
+    depth_noise: DepthNoise | None  # None likewise
 
 
 def read_calibration(path: Path, size: tuple[int, int], picture: str = '') -> Calibration:

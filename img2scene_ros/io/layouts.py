@@ -26,26 +26,20 @@ _COLOR = ('color', 'colour', 'rgb', 'image', 'images', 'gray')
 _CALIBRATIONS = (
     'scene_camera', 'camera', 'camera_info', 'cam_k', 'camk', 'k', 'intrinsics', 'intrinsic',
     'camera_intrinsics', 'camera_intrinsic', 'calibration')
-_TEXTS = ('.json', '.yaml', '.yml', '.txt', '.npy')
+_TEXTS = ('.json', '.yaml', '.yml', '.txt')
 _WORD = re.compile(r'(?<![a-z])(color|colour|rgb|image|gray|depth|meta)s?(?![a-z])', re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class FrameFiles:
-    """
-    The files of one frame.
+    """The files of one frame."""
 
-    - name: for what is made of it
-    - depth_calibration: of a depth image with a calibration of its own
-    - depth_unit: metres, where the layout tells it
-    """
-
-    name: str
+    name: str  # for what is made of it
     color: Path
     depth: Path | None = None
     calibration: Path | None = None
-    depth_unit: float | None = None
-    depth_calibration: Path | None = None
+    depth_unit: float | None = None  # metres, where the layout tells it
+    depth_calibration: Path | None = None  # of a depth image with a calibration of its own
 
     @property
     def has_depth(self) -> bool:
@@ -242,7 +236,7 @@ def _calibration(folder: Path, camera: str = '') -> Path | None:
     """Return the calibration in a folder, that of a camera first."""
     found = {path.name.lower(): path for path in _files(folder)}
     names = [f'{name}_{camera}' for name in _CALIBRATIONS if camera] + list(_CALIBRATIONS)
-    return next((found[name + suffix] for name in names for suffix in _TEXTS
+    return next((found[name + suffix] for name in names for suffix in (*_TEXTS, '.npy')
                  if name + suffix in found), None)
 
 

@@ -32,16 +32,11 @@ _HEIC = ('.heic', '.heif', '.avif')
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """
-    A photo and what was assumed about it.
-
-    - camera: one clause that says where the focal length came from
-    - resized: one clause that says how it was scaled down; '' when it was not
-    """
+    """A photo and what was assumed about it."""
 
     frame: Frame
-    camera: str
-    resized: str
+    camera: str  # one clause that says where the focal length came from
+    resized: str  # one clause that says how it was scaled down; '' when it was not
 
 
 def load_photo(

@@ -66,17 +66,12 @@ BASELINES = 5  # of both inputs together, the ceiling among them
 
 @dataclass(frozen=True, eq=False)
 class PictureView:
-    """
-    One picture as a network sees it, and its truth.
-
-    - crop: without depth
-    - anchor: median visible depth of the true shape at its true pose, in the model's unit
-    - grid_to_view: (4, 4), takes an index of the published voxels to the crop view frame
-    """
+    """One picture as a network sees it, and its truth."""
 
     picture: Pix3dPicture
-    crop: Crop
-    anchor: float
+    crop: Crop  # without depth
+    anchor: float  # median visible depth of the true shape at its true pose, in the model's unit
+    # (4, 4), takes an index of the published voxels to the crop view frame
     grid_to_view: np.ndarray
 
     @property

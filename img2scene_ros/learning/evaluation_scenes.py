@@ -57,31 +57,20 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Match:
-    """
-    One true object and what was made of it; errors are absolute values.
+    """One true object and what was made of it; errors are absolute values."""
 
-    - label: the true class
-    - is_named: the label found is the true one
-    - is_large: its true size is 0.5 m or more
-    - is_rebuilt: it has a mesh, not only a box
-    - depth_source: where its distance came from
-    - iou: of the solids where they are; None where the true solid is not at hand
-    - iou_at_true_distance: the same, after moving and scaling what was found along its ray
-    - size_percent, size_mm: of the diagonal; mean over the object's axes
-    - position_percent, position_mm: of the centre; in shares of its distance
-    """
-
-    label: str
-    is_named: bool
-    is_large: bool
-    is_rebuilt: bool
-    depth_source: str
-    iou: float | None
+    label: str  # the true class
+    is_named: bool  # the label found is the true one
+    is_large: bool  # its true size is 0.5 m or more
+    is_rebuilt: bool  # it has a mesh, not only a box
+    depth_source: str  # where its distance came from
+    iou: float | None  # of the solids where they are; None where the true solid is not at hand
+    # the same, after moving and scaling what was found along its ray
     iou_at_true_distance: float | None
-    size_percent: float
-    size_mm: float
-    position_percent: float
-    position_mm: float
+    size_percent: float  # mean over the object's axes, of its diagonal
+    size_mm: float  # mean over the object's axes
+    position_percent: float  # of the centre, of its distance
+    position_mm: float  # of the centre
 
 
 @dataclass(eq=False)

@@ -126,17 +126,12 @@ def surface_mesh(volume: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarr
 
 @dataclass(frozen=True, eq=False)
 class Pix3dScores:
-    """
-    The official scores of N predictions.
+    """The official scores of N predictions."""
 
-    - threshold: the one that the IoU is taken at
-    - iou, chamfer, emd: (N,); distances in longest sides of the shape's bounding box
-    """
-
-    threshold: float
-    iou: np.ndarray
-    chamfer: np.ndarray
-    emd: np.ndarray
+    threshold: float  # the one that the IoU is taken at
+    iou: np.ndarray  # (N,)
+    chamfer: np.ndarray  # (N,) in longest sides of the shape's bounding box
+    emd: np.ndarray  # (N,) in longest sides of the shape's bounding box
 
 
 def pix3d_scores(
@@ -329,19 +324,12 @@ def f_measure(counts: Counter[str], kind: str) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Boxes:
-    """
-    The boxes of one picture, found or true.
+    """The boxes of one picture, found or true."""
 
-    - boxes: (N, 4) xmin, ymin, xmax, ymax in any unit
-    - labels: (N,) class names or numbers
-    - scores: (N,) of what was found; of what is true 1
-    - ignored: (N,) bool, of what is true: whoever finds it is neither right nor wrong
-    """
-
-    boxes: np.ndarray
-    labels: np.ndarray
-    scores: np.ndarray
-    ignored: np.ndarray
+    boxes: np.ndarray  # (N, 4) xmin, ymin, xmax, ymax in any unit
+    labels: np.ndarray  # (N,) class names or numbers
+    scores: np.ndarray  # (N,) of what was found; of what is true 1
+    ignored: np.ndarray  # (N,) bool, of what is true: whoever finds it is neither right nor wrong
 
 
 def average_precisions(

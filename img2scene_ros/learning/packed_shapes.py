@@ -38,35 +38,23 @@ NUMBERS = ('grids', 'cells', 'sizes')
 
 @dataclass(frozen=True, eq=False)
 class PackedShapes:
-    """
-    Many shapes' solids; every field holds one entry for each shape.
+    """Many shapes' solids; every field holds one entry for each shape."""
 
-    - names: source/class/number or the like, unique
-    - labels: class names
-    - authors: '' = unknown
-    - splits: 'train' or 'test'; no label by one known author is in both
-    - places: where they stand, 'table' or 'floor'
-    - grids: (N, 3), number of cells along x, y, z
-    - cells: (N,) metres before `sizes`, the side of a cell
-    - sizes: (N, 2), least and greatest factor that makes a size that such things come in
-    - colors: (k, 3) uint8 each, RGB, the widest first; none where materials are drawn at random
-    - bits: (B,) uint8, the solids, packed by `np.packbits` and deflated, one after the other
-    - ends: (N,), where each ends in `bits`
-    - skipped: reasons, for shapes that are not in the file
-    """
-
-    names: tuple[str, ...]
-    labels: tuple[str, ...]
-    authors: tuple[str, ...]
-    splits: tuple[str, ...]
-    places: tuple[str, ...]
-    grids: np.ndarray
-    cells: np.ndarray
+    names: tuple[str, ...]  # source/class/number or the like, unique
+    labels: tuple[str, ...]  # class names
+    authors: tuple[str, ...]  # '' = unknown
+    splits: tuple[str, ...]  # 'train' or 'test'; no label by one known author is in both
+    places: tuple[str, ...]  # where they stand, 'table' or 'floor'
+    grids: np.ndarray  # (N, 3), number of cells along x, y, z
+    cells: np.ndarray  # (N,) metres before `sizes`, the side of a cell
+    # (N, 2), least and greatest factor that makes a size that such things come in
     sizes: np.ndarray
+    # (k, 3) uint8 each, RGB, the widest first; none where materials are drawn at random
     colors: tuple[np.ndarray, ...]
+    # (B,) uint8, the solids, packed by `np.packbits` and deflated, one after the other
     bits: np.ndarray
-    ends: np.ndarray
-    skipped: tuple[str, ...]
+    ends: np.ndarray  # (N,), where each ends in `bits`
+    skipped: tuple[str, ...]  # reasons, for shapes that are not in the file
 
     def __len__(self) -> int:
         """Return the number of shapes."""

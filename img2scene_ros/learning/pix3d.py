@@ -52,35 +52,25 @@ class Pix3dPicture:
 
     Model coordinates v (x left, y up, z inward; no metric unit) lie at X = rotation v +
     translation in the optical frame of `camera`, the camera of the stored square.
-
-    - id: unique, names the files
-    - category: 'chair', 'table', ...
-    - source: the photo in the published data set, for example 'img/bed/0001.png'
-    - image, mask, voxels: the files
-    - camera: without lens distortion
-    - rotation: (3, 3)
-    - translation: (3,)
-    - grid_to_model: (4, 4), takes the index (i, j, k, 1) of a cell's centre to model coordinates
-    - crop: (xmin, ymin, xmax, ymax) pixels of the photo that the square shows, also beyond it
-    - photo_size: (width, height) pixels of the photo
-    - truncated, occluded, slightly_occluded: as published
     """
 
-    id: str
-    category: str
-    source: str
+    id: str  # unique, names the files
+    category: str  # 'chair', 'table', ...
+    source: str  # the photo in the published data set, for example 'img/bed/0001.png'
     image: Path
     mask: Path
     voxels: Path
-    camera: Camera
-    rotation: np.ndarray
-    translation: np.ndarray
+    camera: Camera  # without lens distortion
+    rotation: np.ndarray  # (3, 3)
+    translation: np.ndarray  # (3,)
+    # (4, 4), takes the index (i, j, k, 1) of a cell's centre to model coordinates
     grid_to_model: np.ndarray
+    # (xmin, ymin, xmax, ymax) pixels of the photo that the square shows, also beyond it
     crop: tuple[int, int, int, int]
-    photo_size: tuple[int, int]
-    truncated: bool
-    occluded: bool
-    slightly_occluded: bool
+    photo_size: tuple[int, int]  # (width, height) pixels of the photo
+    truncated: bool  # as published
+    occluded: bool  # as published
+    slightly_occluded: bool  # as published
 
     @property
     def model_to_camera(self) -> np.ndarray:

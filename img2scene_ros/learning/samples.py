@@ -51,28 +51,19 @@ Record = TypeVar('Record')
 
 @dataclass(frozen=True, eq=False)
 class ObjectTruth:
-    """
-    What is true of one object in a picture.
+    """What is true of one object in a picture."""
 
-    - id: its number in the picture's instance mask
-    - label: class name
-    - shape: the shape's name
-    - visible_box: (4,) pixels, around its visible pixels; upper ends exclusive
-    - full_box: (4,) pixels, around all of it, hidden parts and parts beyond the border, too
-    - position: (3,) metres, the object frame's origin in the optical frame
-    - rotation: (3, 3), turns object axes (z up, x horizontally to the camera) into optical axes
-    - size: (3,) metres along the object's axes
-    - shape_pose: (4, 4), takes the shape's own coordinates to the optical frame, scale included
-    """
-
-    id: int
-    label: str
-    shape: str
-    visible_box: np.ndarray
+    id: int  # its number in the picture's instance mask
+    label: str  # class name
+    shape: str  # the shape's name
+    visible_box: np.ndarray  # (4,) pixels, around its visible pixels; upper ends exclusive
+    # (4,) pixels, around all of it, hidden parts and parts beyond the border, too
     full_box: np.ndarray
-    position: np.ndarray
+    position: np.ndarray  # (3,) metres, the object frame's origin in the optical frame
+    # (3, 3), turns object axes (z up, x horizontally to the camera) into optical axes
     rotation: np.ndarray
-    size: np.ndarray
+    size: np.ndarray  # (3,) metres along the object's axes
+    # (4, 4), takes the shape's own coordinates to the optical frame, scale included
     shape_pose: np.ndarray
 
     @property
@@ -83,23 +74,15 @@ class ObjectTruth:
 
 @dataclass(frozen=True, eq=False)
 class CropSample:
-    """
-    One object as a voxel network gets it, and its solid.
+    """One object as a voxel network gets it, and its solid."""
 
-    - crop: colour, mask and true depth as the virtual camera sees them
-    - anchor: metres, the median true depth of what is visible
-    - occupancy: (64, 64, 64) bool, [z, y, x]: cells of the cube that the solid reaches into
-    - truth: of the object, in the picture that the crop is of
-    - camera: of that picture
-    - scene: number of the scene; crops of one scene have the same
-    """
-
-    crop: Crop
-    anchor: float
+    crop: Crop  # colour, mask and true depth as the virtual camera sees them
+    anchor: float  # metres, the median true depth of what is visible
+    # (64, 64, 64) bool, [z, y, x]: cells of the cube that the solid reaches into
     occupancy: np.ndarray
-    truth: ObjectTruth
-    camera: Camera
-    scene: str
+    truth: ObjectTruth  # of the object, in the picture that the crop is of
+    camera: Camera  # of that picture
+    scene: str  # number of the scene; crops of one scene have the same
 
     @property
     def cube(self) -> Cube:
@@ -118,23 +101,15 @@ class CropSample:
 
 @dataclass(frozen=True, eq=False)
 class SceneSample:
-    """
-    One picture of a scene with everything that is true of it.
+    """One picture of a scene with everything that is true of it."""
 
-    - frame: colour and true depth
-    - ids: (H, W) uint8, the object's id at every pixel, 0 = none
-    - objects: all that are visible
-    - up: (3,) unit vector, optical frame
-    - support: metres from the camera down to the support plane: up . p + support = height above it
-    - scene: number of the scene
-    """
-
-    frame: Frame
-    ids: np.ndarray
-    objects: list[ObjectTruth]
-    up: np.ndarray
+    frame: Frame  # colour and true depth
+    ids: np.ndarray  # (H, W) uint8, the object's id at every pixel, 0 = none
+    objects: list[ObjectTruth]  # all that are visible
+    up: np.ndarray  # (3,) unit vector, optical frame
+    # metres from the camera down to the support plane: up . p + support = height above it
     support: float
-    scene: str
+    scene: str  # number of the scene
 
 
 def coarser(volume: np.ndarray, resolution: int) -> np.ndarray:

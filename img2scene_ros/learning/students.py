@@ -79,18 +79,13 @@ class StudentOptions(TrainingOptions):
 
 
 class Student(Task):
-    """
-    A kind of network, and what it learns from.
+    """A kind of network, and what it learns from."""
 
-    - kind: its class; model: options of it, and defaults: those of `StudentOptions`, that differ
-    - name: as the command line calls it; bundled: the weights that the package holds
-    """
-
-    kind: type[nn.Module]
-    model: dict[str, Any]
-    defaults: dict[str, Any]
-    name: str
-    bundled: str
+    kind: type[nn.Module]  # its class
+    model: dict[str, Any]  # options of the network that differ from its own defaults
+    defaults: dict[str, Any]  # those of `StudentOptions` that differ
+    name: str  # as the command line calls it
+    bundled: str  # the weights that the package holds
 
     def __init__(self, options: StudentOptions, model: Any, shapes: Path) -> None:
         self.options: StudentOptions = options

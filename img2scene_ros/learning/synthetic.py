@@ -62,17 +62,12 @@ ATTEMPTS = 40
 
 @dataclass(frozen=True, eq=False)
 class Placed:
-    """
-    A shape that stands in a scene.
-
-    - pose: (4, 4), takes the shape's coordinates to scene coordinates, scale included
-    - texture: None for shapes with colours of their own
-    """
+    """A shape that stands in a scene."""
 
     id: int
     shape: Shape
-    pose: np.ndarray
-    texture: SolidTexture | None
+    pose: np.ndarray  # (4, 4), takes the shape's coordinates to scene coordinates, scale included
+    texture: SolidTexture | None  # None for shapes with colours of their own
 
     @cached_property
     def points(self) -> np.ndarray:
@@ -82,23 +77,16 @@ class Placed:
 
 @dataclass(frozen=True, eq=False)
 class SyntheticScene:
-    """
-    Objects, their surroundings and one camera.
-
-    - pose: (4, 4), takes the camera's optical coordinates to scene coordinates
-    - stage: all surfaces, white
-    - textures: materials of the surroundings by id; texture coordinates are scene coordinates
-    - tint: (3,) colour of the light
-    - background: (3,) RGB above the walls
-    """
+    """Objects, their surroundings and one camera."""
 
     objects: list[Placed]
     camera: Camera
-    pose: np.ndarray
-    stage: Stage
+    pose: np.ndarray  # (4, 4), takes the camera's optical coordinates to scene coordinates
+    stage: Stage  # all surfaces, white
+    # materials of the surroundings by id; texture coordinates are scene coordinates
     textures: dict[int, SolidTexture]
-    tint: np.ndarray
-    background: np.ndarray
+    tint: np.ndarray  # (3,) colour of the light
+    background: np.ndarray  # (3,) RGB above the walls
 
     def look(self, camera: Camera, pose: np.ndarray) -> Rendering:
         """Look at the scene with materials; the ids of surroundings are negative."""

@@ -109,17 +109,11 @@ class TrainingOptions(RunOptions):
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """
-    All options of a training.
+    """All options of a training."""
 
-    - training: how; the `RunOptions` of its kind
-    - model: the network's shape
-    - augmentation: how examples are changed; None where nothing can be set
-    """
-
-    training: Any
-    model: Any
-    augmentation: Any = None
+    training: Any  # how; the `RunOptions` of its kind
+    model: Any  # the network's shape
+    augmentation: Any = None  # how examples are changed; None where nothing can be set
 
     def values(self) -> dict[str, Any]:
         """Return all options by their dotted names, those of `training` without a dot."""

@@ -20,12 +20,12 @@ class OccupancyNetwork(nn.Module):
     A network looks at the pictures once (`encode`) and can then be asked for the logit of any
     point of the cube (`query`), so the resolution is free.
 
-    - outer_layers: names of the layers that read inputs or give answers; what lies between is
-      `hidden`, which some optimizers treat in another way
     - samples_per_cell: along a side; 1 for networks whose answer for a cell's centre already says
       whether the solid reaches into it, more for those that tell points apart
     """
 
+    # names of the layers that read inputs or give answers; what lies between is `hidden`, which
+    # some optimizers treat in another way
     outer_layers: tuple[str, ...] = ()
     samples_per_cell = 1
 

@@ -57,16 +57,12 @@ _INDEPENDENT = 40.0
 
 @dataclass(frozen=True, eq=False)
 class _Pose:
-    """
-    Where a mesh is: points X = scale * turn @ vertex + place, view frame.
-
-    - margin: virtual pixels by which the mask is wider than the object all around
-    """
+    """Where a mesh is: points X = scale * turn @ vertex + place, view frame."""
 
     scale: float
     place: np.ndarray
     turn: np.ndarray
-    margin: float = 0.0
+    margin: float = 0.0  # virtual pixels by which the mask is wider than the object all around
 
     def points(self, vertices: np.ndarray) -> np.ndarray:
         return self.scale * vertices @ self.turn.T + self.place

@@ -24,58 +24,37 @@ CREASE = np.cos(np.radians(40.0))  # between the normals at a corner; sharper ed
 
 @dataclass(frozen=True, eq=False)
 class Surface:
-    """
-    A coloured triangle mesh at its place in the scene.
+    """A coloured triangle mesh at its place in the scene."""
 
-    - vertices: (V, 3) metres, scene frame
-    - faces: (F, 3) int, counter-clockwise seen from outside
-    - colors: (V, 3) uint8, RGB
-    - id: what `Rendering.ids` says where it is seen
-    - texture: finer colours than those of the vertices, where there are any
-    - lit: False for colours that already hold the light, as those of a photo do: they are only
-      darkened by the share of the sky that lit surfaces hide, and they cast no shadows
-    """
-
-    vertices: np.ndarray
-    faces: np.ndarray
-    colors: np.ndarray
-    id: int = 0
+    vertices: np.ndarray  # (V, 3) metres, scene frame
+    faces: np.ndarray  # (F, 3) int, counter-clockwise seen from outside
+    colors: np.ndarray  # (V, 3) uint8, RGB
+    id: int = 0  # what `Rendering.ids` says where it is seen
+    # False for colours that already hold the light, as those of a photo do: they are only darkened
+    # by the share of the sky that lit surfaces hide, and they cast no shadows
     lit: bool = True
-    texture: Texture | None = None
+    texture: Texture | None = None  # finer colours than those of the vertices, where there are any
 
 
 @dataclass(frozen=True)
 class Lights:
-    """
-    How lit surfaces are shaded (Lambert); the three strengths should add up to about 1.
+    """How lit surfaces are shaded (Lambert); the three strengths should add up to about 1."""
 
-    - ambient: strength of the light that reaches everything
-    - sky: strength of the light from `up`
-    - headlight: strength of the light at the camera
-    - up: direction to the sky, unit length, scene frame
-    - sky_rays: rays per sample that look for the sky, for soft shadows; 0 is no shadows
-    """
-
-    ambient: float = 0.3
-    sky: float = 0.4
-    headlight: float = 0.3
+    ambient: float = 0.3  # strength of the light that reaches everything
+    sky: float = 0.4  # strength of the light from `up`
+    headlight: float = 0.3  # strength of the light at the camera
+    # direction to the sky, unit length, scene frame
     up: tuple[float, float, float] = (0.0, -1.0, 0.0)
-    sky_rays: int = 0
+    sky_rays: int = 0  # rays per sample that look for the sky, for soft shadows; 0 is no shadows
 
 
 @dataclass(frozen=True, eq=False)
 class Rendering:
-    """
-    What a camera sees.
+    """What a camera sees."""
 
-    - color: (H, W, 3) uint8, RGB
-    - depth: (H, W) float32, metres along the optical axis, NaN where nothing is
-    - ids: (H, W) int32, the id of the surface, 0 where nothing is
-    """
-
-    color: np.ndarray
-    depth: np.ndarray
-    ids: np.ndarray
+    color: np.ndarray  # (H, W, 3) uint8, RGB
+    depth: np.ndarray  # (H, W) float32, metres along the optical axis, NaN where nothing is
+    ids: np.ndarray  # (H, W) int32, the id of the surface, 0 where nothing is
 
 
 def render(
