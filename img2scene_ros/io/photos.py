@@ -7,6 +7,7 @@ data (35 mm equivalent, by the diagonal; or focal length and resolution of the f
 of an assumed field of view. Large photos are scaled down.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,8 +77,8 @@ def read_picture(
         Orientation among them
     :raises InputError: it is missing, cannot be read, or is a depth image
     """
-    if not path.is_file():
-        raise InputError(f"there is no picture '{path}'; check the path")
+    if not os.path.isfile(path):
+        raise InputError(f"there is no picture '{path}'; check the path and its permissions")
     try:
         with Image.open(path) as image:
             is_grey = has_depth and image.mode.startswith('I;16')
@@ -101,6 +102,9 @@ def read_picture(
         raise InputError(
             f"'{path}' is not a picture that can be read (PNG, JPEG, ...)"
             + ('; convert it to JPEG first' if is_heic else '')) from error
+    except PermissionError as error:
+        raise InputError(
+            f"the picture '{path}' may not be read; change its permissions") from error
     except Image.DecompressionBombError as error:
         raise InputError(
             f"the picture '{path}' is too large ({' '.join(str(error).split())}); scale it down"
