@@ -256,6 +256,14 @@ def test_depth_unit_reaches_the_positions(tmp_path, bottle):
         objects(tmp_path / 'mm')[0]['position_m'], abs=1e-3)
 
 
+@pytest.mark.parametrize('name', ['nowhere.png', 'text.png'])
+def test_bad_picture_is_told_before_models_load(tmp_path, monkeypatch, capsys, name):
+    monkeypatch.setattr('img2scene_ros.pipeline.Pipeline.__init__', None)
+    (tmp_path / 'text.png').write_text('no picture')
+    assert main(['reconstruct', str(tmp_path / name)]) == 1
+    assert name in capsys.readouterr().err
+
+
 @pytest.mark.parametrize('is_option', [False, True])
 def test_bad_calibration_is_told_before_models_load(
         tmp_path, bottle, monkeypatch, capsys, is_option):
