@@ -186,7 +186,7 @@ def test_noise_of_a_stereo_camera_reaches_the_positions_standard_deviation(tmp_p
     (['reconstruct', 'empty', '--out', 'x'], 1, ['no frames']),
     (['reconstruct', 'text.png', '--detector', 'tabletop'], 1,
      ['text.png', 'not a picture']),
-    (['reconstruct', 'nowhere.png', '--detector', 'psychic'], 2, ['psychic', 'tabletop']),
+    (['reconstruct', 'a.png', '--detector', 'psychic'], 2, ['psychic', 'tabletop']),
     (['reconstruct', 'nowhere.png', '--set', 'tabletop.hight=1'], 2, ['tabletop.hight']),
     (['reconstruct', 'nowhere.png', '--set', 'tabletop.min_height=low'], 2, ['min_height']),
     (['reconstruct', 'nowhere.png', '--params', 'nowhere.yaml'], 1, ['nowhere.yaml']),
@@ -204,6 +204,7 @@ def test_noise_of_a_stereo_camera_reaches_the_positions_standard_deviation(tmp_p
 ])
 def test_wrong_usage_is_one_sentence(tmp_path, arguments, code, words):
     (tmp_path / 'text.png').write_text('no picture')
+    cv2.imwrite(str(tmp_path / 'a.png'), np.zeros((3, 4, 3), np.uint8))
     (tmp_path / 'empty').mkdir()
     assert_one_sentence(run(*arguments, cwd=tmp_path), code, *words)
 
