@@ -153,7 +153,8 @@ class Frame:
     @cached_property
     def points(self) -> np.ndarray | None:
         """Return the point seen at every pixel: (H, W, 3) float32, metres, NaN = no reading."""
-        return None if self.depth is None else self.camera.rays * self.depth[..., None]
+        return None if self.depth is None else cv2.multiply(
+            self.camera.rays, cv2.merge([self.depth] * 3))
 
     def readings(self, mask: np.ndarray, most: int | None = None) -> np.ndarray:
         """

@@ -133,8 +133,9 @@ def _is_still_seen(frame: Frame, held: _Candidate) -> bool:
     if depth.shape != held.seen.shape or (
             frame.up is not None and held.plane.normal @ frame.up <= ALIGNED):
         return False
-    off = np.abs(held.plane.height(measured(frame.points)[part][held.seen]))
-    is_on_plane = off < 3.0 * frame.depth_std(depth[held.seen])
+    depth = depth[held.seen]
+    off = np.abs(held.plane.height(frame.camera.rays[part][held.seen] * depth[:, None]))
+    is_on_plane = off < 3.0 * frame.depth_std(depth)
     return bool(is_on_plane.mean() > _STILL_SEEN)
 
 
@@ -285,16 +286,19 @@ def _at_full_resolution(frame: Frame, coarse: _Candidate) -> SupportPlane:
 
 def _fitted_again(frame: Frame, held: _Candidate) -> SupportPlane:
     """Fit a plane to the readings of another frame; its outline stays."""
-    plane, hull = _fitted(held.plane, *_readings(frame, held)), measured(held.plane.hull)
+    plane = _fitted(held.plane, *_readings(frame, held, _FITTED))
+    hull = measured(held.plane.hull)
     return replace(plane, hull=hull - plane.height(hull)[:, None] * plane.normal)
 
 
-def _readings(frame: Frame, coarse: _Candidate) -> tuple[np.ndarray, np.ndarray]:
-    """Return the points where a plane was seen, (N, 3) metres, and how far off they may be."""
+def _readings(
+    frame: Frame, coarse: _Candidate, most: int | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return points where a plane was seen, (N, 3) metres, and how far off they may be."""
     around = cv2.resize(coarse.seen.astype(np.uint8), frame.shape[::-1],
-                        interpolation=cv2.INTER_NEAREST) > 0
-    tolerance = 3.0 * frame.depth_std(measured(frame.depth)[around])
-    return measured(frame.points)[around], tolerance
+                        interpolation=cv2.INTER_NEAREST).view(bool)
+    points = frame.readings(around, most)
+    return points, 3.0 * frame.depth_std(points[:, 2])
 
 
 def _fitted(plane: SupportPlane, points: np.ndarray, tolerance: np.ndarray) -> SupportPlane:

@@ -180,11 +180,13 @@ class TabletopDetector:
         self, frame: Frame, support: SupportPlane, height: np.ndarray, pixels: np.ndarray,
     ) -> np.ndarray:
         """Return those of the pixels that are near enough, and over the support, (H, W) bool."""
-        near = (pixels & (height < self.options.max_height)
-                & (measured(frame.depth) < self.options.max_distance))
-        near[near] = _is_over(
-            frame, support, measured(frame.points)[near], height[near], margin=0.08)
-        return near
+        near = np.flatnonzero(pixels & (height < self.options.max_height)
+                              & (measured(frame.depth) < self.options.max_distance))
+        points = measured(frame.points).reshape(-1, 3).take(near, axis=0)
+        is_over = _is_over(frame, support, points, height.ravel()[near], margin=0.08)
+        in_reach = np.zeros(frame.shape, bool)
+        in_reach.ravel()[near[is_over]] = True
+        return in_reach
 
     def _is_object(
         self, mask: np.ndarray, window: Window, frame: Frame, support: SupportPlane,

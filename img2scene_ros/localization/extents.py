@@ -23,7 +23,7 @@ from img2scene_ros.types import Sighting
 _SHAPE_STD = 0.1
 # ... of the end of a side that nobody sees, beyond the picture or behind the object's top.
 _UNSEEN_STD = 0.7
-_READINGS = 20000  # that are looked at, about
+_READINGS = 4000  # that are looked at, about
 # Readings show how large a thing is when the box around them has this IoU with its own.
 _SHOWN = 0.5
 # A thing that is taken for one of a class, but is none, has a size that spreads this many times

@@ -17,7 +17,7 @@ from img2scene_ros.types import Frame
 from img2scene_ros.types import Placement
 from img2scene_ros.types import SupportPlane
 
-_READINGS = 20000  # of an object that are looked at, about; more tell its ends no better
+_READINGS = 4000  # of an object that are looked at, about; more tell its ends no better
 _SOME = 1000  # of them that tell whether it is over its support
 
 
