@@ -331,7 +331,7 @@ class Pipeline:
         """Return an object at its place, and its proxy; None where no source can tell."""
         support = next(iter(supports), None)
         if frame.depth is not None and detection.mask is not None:
-            support = support_under(frame.readings(detection.mask, _SOME), supports)
+            support = support_under(frame.readings_at(detection.pixels(_SOME)), supports)
         placement = place(self.distances, frame, detection, support)
         if placement is None:
             if frame.has_depth:

@@ -31,15 +31,18 @@ class Held(Generic[Found]):
     def __init__(self, frame: Frame, found: Found) -> None:
         self.found = found
         self._shape, self._small, self._frames = frame.shape, _small(frame), 1
+        self._stamp_ns = frame.stamp_ns
 
-    def holds(self, frame: Frame, most: int) -> bool:
+    def holds(self, frame: Frame, most: int, seconds: float = 0.0) -> bool:
         """
         Tell whether it holds for one more frame.
 
         :param most: frames that it holds for, the first among them
+        :param seconds: by the frames' stamps, for which it holds even if these are more
         """
         self._frames += 1
-        return self._frames <= most and self.looks_same(frame)
+        is_new = 0 < frame.stamp_ns - self._stamp_ns < 1e9 * seconds
+        return (is_new or self._frames <= most) and self.looks_same(frame)
 
     def looks_same(self, frame: Frame, bbox: np.ndarray | None = None) -> bool:
         """

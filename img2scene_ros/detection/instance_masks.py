@@ -48,12 +48,15 @@ class InstanceSegmenter:
                          "set 'tabletop.network' to none")
         import torch
 
+        from img2scene_ros.models.instances import CHANNELS
         from img2scene_ros.models.instances import InstanceNetwork
         from img2scene_ros.models.networks import load_network
 
         self._device = torch_device(device)
         self._network = load_network(folder, InstanceNetwork).to(
             self._device, memory_format=torch.channels_last)
+        with torch.inference_mode():  # what is made at the first use, for no frame to wait
+            self._network(torch.zeros(1, CHANNELS, 240, 320, device=self._device))
 
     def labels(self, frame: Frame, support: SupportPlane) -> tuple[np.ndarray, np.ndarray]:
         """

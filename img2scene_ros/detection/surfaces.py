@@ -2,6 +2,7 @@
 """Surfaces of a depth image: how a support really lies, and which pixels are of one surface."""
 
 from collections.abc import Sequence
+from functools import reduce
 
 import cv2
 import numpy as np
@@ -36,20 +37,21 @@ def heights_above(frame: Frame, support: SupportPlane) -> tuple[np.ndarray, np.n
 
     :return: heights (H, W) metres, NaN = no reading, and their standard deviation on bare support
     """
-    x, y, height = plan_and_height(frame, support)
-    std = frame.depth_std(measured(frame.depth))
+    points, std = measured(frame.points), frame.depth_std(measured(frame.depth))
+    height = cv2.transform(points, np.append(support.normal, support.offset)[None])
     near = np.flatnonzero(np.abs(height) < np.maximum(_NEAR, _NEAR_DEVIATIONS * std))
     near = near[::max(1, len(near) // _FITTED)]
-    near = near[support.is_over(measured(frame.points).reshape(-1, 3)[near])]
+    bare = points.reshape(-1, 3)[near]
+    is_over = support.is_over(bare)
+    near, bare = near[is_over], bare[is_over]
     if len(near) < _FITTED // 10:
         return height, std
-    found, plan = height.ravel()[near], np.stack([axis.ravel()[near] for axis in (x, y)])
-    low, high = np.percentile(plan, (1, 99), axis=1)
+    found, plan = height.ravel()[near], bare @ support.axes().T
+    low, high = np.percentile(plan, (1, 99), axis=0)
     # Both coordinates are -1 to 1 where the relief is fitted; it goes on level beyond.
-    scaling = [(float(2.0 / (most - least)), float((least + most) / (least - most)))
-               for least, most in zip(low, high)]
-    terms = polyvander2d(*(np.clip(factor * axis + shift, -1.0, 1.0) for axis, (factor, shift)
-                           in zip(plan.astype(float), scaling)), [_DEGREE, _DEGREE])[:, _TERMS]
+    factor, shift = 2.0 / (high - low), (low + high) / (low - high)
+    terms = polyvander2d(
+        *np.clip(plan * factor + shift, -1.0, 1.0).T, [_DEGREE, _DEGREE])[:, _TERMS]
     weights = np.ones(len(found))
     for _ in range(_ROUNDS):
         weighted = terms * weights[:, None]
@@ -60,28 +62,16 @@ def heights_above(frame: Frame, support: SupportPlane) -> tuple[np.ndarray, np.n
     ratio = float(np.clip(spread / np.median(std.ravel()[near]), *_NOISE_RANGE))
     relief = np.zeros(len(_TERMS))
     relief[_TERMS] = factors
-    for axis, (factor, shift) in zip((x, y), scaling):
-        np.clip(axis * factor + shift, -1.0, 1.0, out=axis)
+    scaling = np.column_stack([support.axes() * factor[:, None], shift])
+    x, y = (np.clip(cv2.transform(points, row[None]), -1.0, 1.0) for row in scaling)
     return height - _polynomial(x, y, relief.reshape(_DEGREE + 1, _DEGREE + 1)), ratio * std
 
 
-def plan_and_height(frame: Frame, support: SupportPlane) -> tuple[np.ndarray, ...]:
-    """Return where readings lie along both axes of a support, and above it, (H, W) metres each."""
-    axes = np.column_stack([np.vstack([support.axes(), support.normal]), (0, 0, support.offset)])
-    return tuple(cv2.split(cv2.transform(measured(frame.points), axes)))
-
-
 def _polynomial(x: np.ndarray, y: np.ndarray, factors: np.ndarray) -> np.ndarray:
-    """Return the sum of factors[i, j] x^i y^j by Horner's rule, which leaves out zeros."""
-    total = np.zeros_like(x)
-    for i, row in reversed(list(enumerate(factors.tolist()))):
-        inner = np.zeros_like(x)
-        for factor in row[len(row) - 1 - i::-1]:
-            inner *= y
-            inner += factor
-        total *= x
-        total += inner
-    return total
+    """Return the sum of factors[i, j] x^i y^j, i + j <= degree, by Horner's rule."""
+    rows = [reduce(lambda total, factor: total * y + factor, row[len(row) - 1 - i::-1])
+            for i, row in enumerate(factors.tolist())]
+    return reduce(lambda total, row: total * x + row, reversed(rows))
 
 
 def linked_surfaces(

@@ -33,9 +33,9 @@ from img2scene_ros.weights import weights_folder
 
 _LOGGER = logging.getLogger(__name__)
 _DEVIATIONS = 3.0  # of bare support by which objects stand out of it
-# What was found holds for so many frames at most, while no larger share of the readings changes by
-# so many standard deviations, and the support by no more than this [m, cosine of the tilt].
-_HELD, _FLICKER, _MOVED = 10, 0.003, 6.0
+# What was found holds for so many frames or seconds, while no larger share of the readings changes
+# by so many standard deviations, and the support by no more than this [m, cosine of the tilt].
+_HELD, _HELD_SECONDS, _FLICKER, _MOVED = 10, 1.0, 0.003, 6.0
 _SHIFT, _TILT, _EIGHTH = 0.003, np.cos(np.radians(0.5)), np.s_[::8, ::8]
 _LEAST_READINGS = 20  # of an object
 _SAMPLE = 500  # readings that tell an object's size and place
@@ -87,7 +87,7 @@ class _HeldOnSupport(Held[list[Detection]]):
 
     def holds_on(self, frame: Frame, support: SupportPlane, options: TabletopOptions) -> bool:
         """Tell whether it holds for one more frame, as `holds`."""
-        if options is not self._options or not self.holds(frame, _HELD):
+        if options is not self._options or not self.holds(frame, _HELD, _HELD_SECONDS):
             return False
         off = np.abs(measured(frame.depth)[_EIGHTH] - self._depth)
         known = off[np.isfinite(off)]
