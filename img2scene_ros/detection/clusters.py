@@ -289,6 +289,7 @@ def _floating_joined(
              for label, pixels in some.items()}
     heights = {label: height[windows[label]][pixels] for label, pixels in some.items()}
     outlines = {label: _outline(plan) for label, plan in plans.items()}
+    tops = {label: np.percentile(part, 98) for label, part in heights.items()}
     ids = sorted(windows, key=lambda label: -sizes[label])
     for i, small in reversed(list(enumerate(ids))):
         for large in ids[:i]:
@@ -298,8 +299,8 @@ def _floating_joined(
             part, whole = (labels[window] == label for label in (small, large))
             if not _belong_together(part, whole, gap):
                 continue
-            tops = [np.percentile(heights[label], 98) for label in (small, large)]
-            is_level = abs(tops[0] - tops[1]) < 0.01 + 0.15 * max(tops)
+            is_level = abs(tops[small] - tops[large]) < 0.01 + 0.15 * max(
+                tops[small], tops[large])
             joined = np.concatenate([outlines[small], outlines[large]])
             growth = pdist(joined).max() / max(
                 pdist(outlines[label]).max() for label in (small, large))
@@ -307,6 +308,7 @@ def _floating_joined(
                 labels[window][part] = large
                 windows[large] = widened([windows[small], windows[large]], 0, frame.shape)
                 heights[large] = np.concatenate([heights[small], heights[large]])
+                tops[large] = np.percentile(heights[large], 98)
                 plans[large] = np.concatenate([plans[small], plans[large]])
                 outlines[large] = _outline(joined)
                 break

@@ -120,6 +120,8 @@ def support_under(
     :param points: (N, 3) metres, of its surface; NaN = no reading
     :param supports: the first is taken where none lies under it
     """
+    if len(supports) < 2:
+        return next(iter(supports), None)
     points = points[np.isfinite(points).all(axis=-1)]
     under = [one for one in supports if len(points) and one.is_over(points).mean() > 0.5
              and np.percentile(one.height(points), 5) > -_SUNK]

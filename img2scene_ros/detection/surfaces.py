@@ -55,7 +55,8 @@ def heights_above(frame: Frame, support: SupportPlane) -> tuple[np.ndarray, np.n
     weights = np.ones(len(found))
     for _ in range(_ROUNDS):
         weighted = terms * weights[:, None]
-        factors = np.linalg.lstsq(weighted.T @ weighted, weighted.T @ (found * weights))[0]
+        factors = np.linalg.lstsq(
+            weighted.T @ weighted, weighted.T @ (found * weights), rcond=None)[0]
         residual = found - terms @ factors
         spread = 1.4826 * float(np.median(np.abs(residual)))
         weights = np.clip(1.0 - (residual / (4.0 * spread + 1e-6)) ** 2, 0.0, 1.0)
@@ -109,10 +110,10 @@ def linked_surfaces(
     # Further neighbours matter where pieces end.
     flat, pairs = pieces.ravel(), []
     for step in steps:
-        for apart in (step * columns, step):
+        for apart, room in ((step * columns, 0), (step, step)):
             here, there = flat[:-apart], flat[apart:]
             one = np.flatnonzero((here != there) & (here > 0) & (there > 0))
-            one = one[one % columns + apart < columns] if apart == step else one
+            one = one[one % columns + room < columns]
             other = one + apart
             away = points.reshape(-1, 3)[one] - points.reshape(-1, 3)[other]
             near = (away * away).sum(axis=1) < squared.ravel()[one]
