@@ -14,6 +14,9 @@ from img2scene_ros.options import Options
 from img2scene_ros.options import option
 
 UNITS = {'m': 1.0, 'cm': 0.01, 'mm': 0.001}  # metres
+# Metres. No depth camera sees so far, and none so near that its millimetres were below: a float
+# image whose median is beyond is in millimetres, and single such readings are a drawn background.
+FARTHEST = 50.0
 NOTHING_16 = 65535  # of 16 bits: what some sensors have where a distance does not fit
 NOTHING = 65504.0  # greatest number of 16-bit floats: renderers have it, or more, where nothing is
 MODELS = ('structured_light', 'stereo', 'time_of_flight')

@@ -118,7 +118,8 @@ def print_objects(
             _millimetres(item['position_m'], 4), _millimetres(item['size_m'], 3),
             item['depth_source'], item['reconstructor'], str(item['triangles']),
             'yes' if item['watertight'] else 'no')
-    console.print(table)
+    # A narrow terminal wraps its lines, which is better than names that are cut.
+    console.print(table, width=max(console.width, PAGE_WIDTH))
     count = len(summary['objects'])
     console.print(f"{count} object{'' if count == 1 else 's'} "
                   f"({_times(times or summary['timing_s'], count)})")

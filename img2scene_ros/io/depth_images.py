@@ -9,6 +9,7 @@ from zipfile import BadZipFile
 import cv2
 import numpy as np
 
+from img2scene_ros.depth import FARTHEST
 from img2scene_ros.depth import metric_depth
 from img2scene_ros.errors import InputError
 from img2scene_ros.io.ros_images import decoded
@@ -40,6 +41,7 @@ def read_depth(path: Path, unit: float | None = None) -> np.ndarray:
             f"the depth image '{path}' cannot be used ({' '.join(str(error).split())}); give "
             f"{', '.join(DEPTH_SUFFIXES)} with one channel") from error
     _check_unit(path, depth, unit or (1.0 if raw.dtype.kind == 'f' else 0.001))
+    depth[depth > FARTHEST] = np.nan
     return depth
 
 

@@ -26,7 +26,7 @@ _COLOR = ('color', 'colour', 'rgb', 'image', 'images', 'gray')
 _CALIBRATIONS = (
     'scene_camera', 'camera', 'camera_info', 'cam_k', 'camk', 'k', 'intrinsics', 'intrinsic',
     'camera_intrinsics', 'camera_intrinsic', 'calibration')
-_TEXTS = ('.json', '.yaml', '.yml', '.txt', '.npy')
+_TEXTS = ('.json', '.yaml', '.yml', '.txt')
 _WORD = re.compile(r'(?<![a-z])(color|colour|rgb|image|gray|depth|meta)s?(?![a-z])', re.IGNORECASE)
 
 
@@ -236,7 +236,7 @@ def _calibration(folder: Path, camera: str = '') -> Path | None:
     """Return the calibration in a folder, that of a camera first."""
     found = {path.name.lower(): path for path in _files(folder)}
     names = [f'{name}_{camera}' for name in _CALIBRATIONS if camera] + list(_CALIBRATIONS)
-    return next((found[name + suffix] for name in names for suffix in _TEXTS
+    return next((found[name + suffix] for name in names for suffix in (*_TEXTS, '.npy')
                  if name + suffix in found), None)
 
 

@@ -15,13 +15,11 @@ import cv2
 import numpy as np
 
 from img2scene_ros.camera import Camera
+from img2scene_ros.depth import FARTHEST
 from img2scene_ros.depth import metric_depth
 from img2scene_ros.errors import InputError
 
 MOST_PIXELS = 1 << 26  # a header that tells more is damaged
-# Metres; a float image whose median is beyond is in millimetres. No depth camera sees so far, and
-# none so near that its millimetres were below.
-MILLIMETRES_FROM = 50.0
 
 # Encoding: type of one channel, number of channels, what OpenCV does to make RGB of it.
 # Bayer: OpenCV names the pattern by the second row's second and third pixel.
@@ -244,7 +242,7 @@ def _in_metres(raw: np.ndarray, message: Any) -> np.ndarray:
         return depth
     some = depth[::8, ::8]
     readings = some[np.isfinite(some)]
-    if len(readings) and np.median(readings) > MILLIMETRES_FROM:
+    if len(readings) and np.median(readings) > FARTHEST:
         _say_millimetres(message.header.frame_id)
         depth *= np.float32(0.001)
     return depth

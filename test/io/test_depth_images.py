@@ -66,7 +66,7 @@ def test_every_format_and_unit_is_the_same_metres(
 
 @pytest.mark.parametrize('kind, nothing', [
     (np.uint16, 0), (np.uint16, 65535), (float, np.inf), (float, -np.inf), (float, -1.0),
-    (float, 1e10), (np.float16, 65504.0)])
+    (float, 1e10), (np.float16, 65504.0), (float, 60.0)])
 def test_what_is_no_reading(kind: type, nothing: float, tmp_path: Path) -> None:
     values = np.full((3, 4), 1000 if kind is np.uint16 else 1.0).astype(kind)
     values[1] = nothing
