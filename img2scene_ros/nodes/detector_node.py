@@ -17,7 +17,6 @@ from img2scene_ros.depth import DepthNoise
 from img2scene_ros.nodes.diagnostics import TICK
 from img2scene_ros.nodes.diagnostics import Diagnostics
 from img2scene_ros.nodes.diagnostics import Problems
-from img2scene_ros.nodes.inputs import GRACE
 from img2scene_ros.nodes.inputs import InputOptions
 from img2scene_ros.nodes.inputs import Inputs
 from img2scene_ros.nodes.logs import forward_logging
@@ -85,7 +84,7 @@ class DetectorNode(Node):
         self._pairing = Pairing(options.sync_tolerance)
         self._inputs = Inputs(
             self, self._pairing, options, Transforms(self, TF_TIMEOUT), noise.read(self))
-        self._meter, self._since, self._stopping = Meter(), monotonic(), Event()
+        self._meter, self._stopping = Meter(), Event()
         self._worker = Thread(target=self._run, daemon=True)
         self._worker.start()
         self.create_timer(TICK, self._on_tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -137,9 +136,7 @@ class DetectorNode(Node):
 
     def _on_tick(self) -> None:
         self._inputs.follow()
-        missing = '; '.join(filter(None, [self._inputs.missing(), *self._inputs.doubts()]))
-        if not missing or monotonic() - self._since > GRACE:
-            self._problems.update('camera', missing)
+        self._inputs.report(self._problems, self._inputs.missing())
         rate, seconds = self._meter.report()
         self._diagnostics.publish(
             'detecting', list(self._problems.present.values()),
