@@ -11,14 +11,12 @@ from math import radians
 from pathlib import Path
 from typing import Any
 
-from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock
 from rclpy.clock import ClockType
 from rclpy.lifecycle import LifecycleNode
 from rclpy.lifecycle import LifecycleState
 from rclpy.lifecycle import TransitionCallbackReturn
-from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool
 from std_srvs.srv import Trigger
 
@@ -49,6 +47,7 @@ from img2scene_ros.nodes.pairing import Pair
 from img2scene_ros.nodes.pairing import Pairing
 from img2scene_ros.nodes.parameters import ParameterGroup
 from img2scene_ros.nodes.parameters import declare
+from img2scene_ros.nodes.parameters import on_change
 from img2scene_ros.nodes.transforms import Transforms
 from img2scene_ros.nodes.transforms import in_world
 from img2scene_ros.nodes.transforms import support_at
@@ -150,7 +149,7 @@ class SceneNode(LifecycleNode):
             self._node_group, self._pipeline_group, *self._backend_groups.values(),
             *self._output_groups.values(), self._export_group, self._depth_noise_group]
         self._wrong = declare(self, self._groups)  # start-up values that are not allowed
-        self.add_on_set_parameters_callback(self._on_parameters)
+        on_change(self, self._change)
 
         self._diagnostics = Diagnostics(self)
         # Groups of their own: what takes long holds up nothing but another call of the same.
@@ -299,16 +298,6 @@ class SceneNode(LifecycleNode):
 
     # Parameters
 
-    def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
-        changes = {parameter.name: parameter.value for parameter in parameters}
-        try:
-            self._change(changes)
-        except Img2SceneError as error:
-            return SetParametersResult(successful=False, reason=str(error))
-        for name in changes:
-            self._wrong.pop(name, None)
-        return SetParametersResult(successful=True)
-
     def _change(self, changes: dict[str, Any]) -> None:
         if self._state in ('configuring', 'cleaningup'):
             raise OptionError(f'the node is {self._state}; set {", ".join(changes)} afterwards')
@@ -317,6 +306,8 @@ class SceneNode(LifecycleNode):
                 group.check_changeable(self, changes)
             else:
                 group.read(self, changes)
+        for name in changes:
+            self._wrong.pop(name, None)
         if not self._pipeline or not self._workers:
             return
         pipeline_groups = [self._pipeline_group, *self._backend_groups.values()]
