@@ -20,6 +20,7 @@ from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import SceneObject
 from img2scene_ros.types import Texture
 
+_FARTHEST = 1e4  # metres; what is beyond is damaged, and nothing can draw it
 _ROTATION_STD = 0.1  # radians; exports do not tell it
 
 
@@ -80,6 +81,8 @@ def _camera_from_saved(
 def _object(folder: Path, entry: dict[str, Any], camera_from_saved: np.ndarray) -> SceneObject:
     turn = camera_from_saved[:3, :3]
     position = turn @ np.array(entry['position_m'], float) + camera_from_saved[:3, 3]
+    if not np.abs(position).max() < _FARTHEST:
+        raise ValueError(f"position_m is {entry['position_m']}")
     rotation = turn @ Rotation.from_quat(entry['orientation_xyzw']).as_matrix()
     axes = np.kron(np.eye(2), turn)
     deviations = np.append(entry['position_std_m'], np.full(3, _ROTATION_STD))

@@ -112,6 +112,7 @@ def twice(folder: Path) -> None:
 
 @pytest.mark.parametrize('spoil, words', (
     (writing(position_m=[float('nan'), 0, 0]), 'objects.json.*NaN'),
+    (writing(position_m=[0, 0, 1e30]), 'objects.json.*1e\\+30'),
     (writing(id=-3), 'objects.json.*-3'),
     (twice, 'objects.json.*ids'),
     (writing(label=5), 'objects.json.*5'),
