@@ -103,11 +103,6 @@ class TriposrReconstructor(BatchReconstructor):
         self._network.to(self._device)
         self.options = options
 
-    @property
-    def max_batch(self) -> int:
-        """Return the most sightings that `reconstruct_batch` takes."""
-        return self.options.max_batch
-
     def reconstruct_batch(
         self, sightings: Sequence[Sighting],
     ) -> list[ObjectModel | Img2SceneError]:

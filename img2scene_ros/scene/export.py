@@ -16,6 +16,7 @@ normal where one is seen, so that the table is level, else the picture's; the or
 
 import json
 import logging
+import os
 import re
 import shutil
 import uuid
@@ -96,10 +97,10 @@ def export_scene(
     :param folder: made with its parents where it does not exist
     :raises InputError: it cannot be written, or there is something else in its place
     """
-    folder = Path(folder).resolve()
+    folder = Path(os.path.realpath(folder))  # unlike resolve() it takes loops of links
     name = f'{WORK}{uuid.uuid4().hex}'
     try:
-        _check_replaceable(folder)
+        check_replaceable(folder)
         fresh = folder / name if folder.exists() else folder.with_name(name)
         try:
             fresh.mkdir(parents=True)
@@ -120,7 +121,12 @@ def file_stem(item: SceneObject) -> str:
     return f"{item.id}_{label or 'object'}"
 
 
-def _check_replaceable(folder: Path) -> None:
+def check_replaceable(folder: Path) -> None:
+    """
+    Check that a place is free, or holds an export.
+
+    :raises InputError: there is something else
+    """
     if not folder.exists():
         return
     if not folder.is_dir():

@@ -2,6 +2,7 @@
 """The command line as a user types it."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -22,10 +23,12 @@ from img2scene_ros.types import Detection
 FRAMES = Path(__file__).resolve().parents[2] / 'data/frames'
 
 
-def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess:
+def run(
+    *arguments: object, cwd: Path | None = None, **variables: str,
+) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, '-m', 'img2scene_ros.cli', *map(str, arguments)],
-        capture_output=True, text=True, cwd=cwd)
+        capture_output=True, text=True, cwd=cwd, env=os.environ | variables)
 
 
 def assert_one_sentence(result: subprocess.CompletedProcess, code: int, *words: str) -> None:
@@ -125,22 +128,27 @@ def test_formats_of_the_meshes_are_as_asked_for(tmp_path, bottle):
 
 
 def test_output_goes_to_out_and_the_inputs_name_by_default(tmp_path, bottle):
-    cv2.imwrite(str(tmp_path / 'photo.jpg'), cv2.imread(str(bottle / 'color.png')))
+    """Whatever its name, and on a terminal that cannot show it."""
+    name = os.fsdecode('phötö [red] 100% %s'.encode() + b'\xff')
+    shutil.copy(bottle / 'color.png', tmp_path / f'{name}.png')
     result = run(
-        'reconstruct', 'photo.jpg', '--depth', bottle / 'depth.png',
-        '--camera', bottle / 'camera.json', '--set', 'reconstructor=box', cwd=tmp_path)
+        'reconstruct', f'{name}.png', '--depth', bottle / 'depth.png',
+        '--camera', bottle / 'camera.json', '--set', 'reconstructor=box', cwd=tmp_path,
+        PYTHONIOENCODING='ascii')
     assert result.returncode == 0, result.stderr
-    summary = json.loads((tmp_path / 'out/photo/objects.json').read_text())
+    assert result.stderr == '' and '100% %s' in result.stdout
+    summary = json.loads((tmp_path / 'out' / name / 'objects.json').read_text())
     assert {item['reconstructor'] for item in summary['objects']} == {'box'}
 
 
 def test_equal_names_do_not_overwrite_each_other(tmp_path, bottle):
-    for place in ('a', 'b'):
-        shutil.copytree(bottle, tmp_path / place / 'frame')
-    code = main(['reconstruct', str(tmp_path / 'a/frame'), str(tmp_path / 'b/frame'),
-                 '--reconstructor', 'box', '--out', str(tmp_path / 'out')])
+    inputs = [shutil.copytree(bottle, tmp_path / place) for place in (
+        'a/frame', 'b/frame', 'frame_2')]
+    code = main(['reconstruct', *map(str, inputs), '--reconstructor', 'box', '--out',
+                 str(tmp_path / 'out')])
     assert code == 0
-    assert {path.name for path in (tmp_path / 'out').iterdir()} == {'frame', 'frame_2'}
+    assert {path.name for path in (tmp_path / 'out').iterdir()} == {
+        'frame', 'frame_2', 'frame_2_2'}
 
 
 def test_options_have_the_names_of_the_ros_parameters(tmp_path, bottle):
@@ -188,12 +196,33 @@ def test_noise_of_a_stereo_camera_reaches_the_positions_standard_deviation(tmp_p
     (['reconstruct', 'a.png', '--depth', 'd.png', '--depth-unit', 'inch'], 2, ['inch', 'mm']),
     (['reconstruct', 'a.png', '--every', '0'], 2, ['--every']),
     (['reconstruct', 'nowhere.mcap'], 1, ['nowhere.mcap']),
+    (['reconstruct', 'n' * 300], 1, ['nnn']),
     (['demo', '--frames', 'nowhere'], 1, ['nowhere']),
+    (['demo', '--out', 'text.png'], 1, ['text.png']),
+    (['demo', '--frames', 'nowhere.mcap'], 1, ['no recording', 'nowhere.mcap']),
 ])
 def test_wrong_usage_is_one_sentence(tmp_path, arguments, code, words):
     (tmp_path / 'text.png').write_text('no picture')
     (tmp_path / 'empty').mkdir()
     assert_one_sentence(run(*arguments, cwd=tmp_path), code, *words)
+
+
+def test_output_that_nobody_reads_is_no_fault(tmp_path):
+    """As behind `| head -1`."""
+    with subprocess.Popen(
+            [sys.executable, '-m', 'img2scene_ros.cli', 'reconstruct', '--help-options'],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ''
+    assert process.returncode == 141
+
+
+def test_output_on_a_full_disk_is_one_sentence():
+    with open('/dev/full', 'w') as full:
+        result = subprocess.run(
+            [sys.executable, '-m', 'img2scene_ros.cli', 'reconstruct', '--help-options'],
+            stdout=full, stderr=subprocess.PIPE, text=True)
+    assert_one_sentence(result, 1, 'No space left')
 
 
 def objects(folder: Path) -> list[dict]:
@@ -244,11 +273,14 @@ def test_bad_calibration_is_told_before_models_load(
     assert 'transposed' in capsys.readouterr().err
 
 
-def test_place_that_cannot_be_written_is_one_sentence(tmp_path, bottle):
+def test_place_that_cannot_be_written_is_one_sentence(tmp_path, bottle, capsys):
     (tmp_path / 'file').write_text('in the way')
-    result = run('reconstruct', bottle, '--reconstructor', 'box',
-                 '--out', tmp_path / 'file/out')
-    assert_one_sentence(result, 1, 'file/out')
+    (tmp_path / 'loop').symlink_to(tmp_path / 'loop')
+    for out in ('file/out', 'file', 'loop/out'):
+        assert main(['reconstruct', str(bottle), '--reconstructor', 'box', '--detector',
+                     'tabletop', '--out', str(tmp_path / out)]) == 1
+        line, = capsys.readouterr().err.splitlines()
+        assert str(tmp_path / out) in line
     assert (tmp_path / 'file').read_text() == 'in the way'
 
 

@@ -3,17 +3,19 @@
 
 import errno
 import json
-import subprocess
-import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from complaints import complaint
 from safetensors.torch import load_file
 from solids import solid_sample
+from trainings import assert_resumes_exactly
+from trainings import log_of
+from trainings import losses_of
+from trainings import write_set
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.cli import main
@@ -41,9 +43,6 @@ from img2scene_ros.learning.samples import ObjectTruth
 from img2scene_ros.learning.samples import SceneSample
 from img2scene_ros.learning.samples import encode_crop
 from img2scene_ros.learning.samples import encode_scene
-from img2scene_ros.learning.samples import write_index
-from img2scene_ros.learning.samples import write_shard
-from img2scene_ros.learning.synthetic import RenderOptions
 from img2scene_ros.learning.training_config import TrainingConfig
 from img2scene_ros.types import Frame
 
@@ -88,13 +87,7 @@ def drawn(number: int) -> SceneSample:
 
 
 def write_scenes(folder: Path, scenes: list[SceneSample]) -> Path:
-    folder.mkdir()
-    write_shard(folder / 'a.npz', [encode_scene(scene) for scene in scenes])
-    write_index(folder, {
-        'options': asdict(RenderOptions(
-            kind='scenes', samples=len(scenes), shard_samples=len(scenes))),
-        'shards': ['a.npz']})
-    return folder
+    return write_set(folder, [encode_scene(scene) for scene in scenes], kind='scenes')
 
 
 @pytest.fixture(scope='module')
@@ -110,14 +103,6 @@ def folder(tmp_path_factory, scenes) -> Path:
 @pytest.fixture(scope='module')
 def pictures(folder):
     return open_pictures(folder)[0]
-
-
-def log_of(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / 'log.jsonl').read_text().splitlines()]
-
-
-def losses_of(folder: Path) -> dict[int, float]:
-    return {line['step']: line['loss'] for line in log_of(folder) if 'loss' in line}
 
 
 def test_learns_a_handful_of_scenes_and_the_detector_finds_them(tmp_path, pictures, scenes):
@@ -187,30 +172,9 @@ def test_training_starts_from_a_trained_detector(tmp_path, pictures):
                        tmp_path / 'third')
 
 
-def test_resumed_run_ends_as_an_uninterrupted_one(tmp_path, pictures, monkeypatch):
-    whole = train_detector(config(), pictures, LABELS, tmp_path / 'whole', pictures)
-
-    class Stop(Exception):
-        pass
-
-    def stop_after_four(run, *arguments):
-        save_state(run, *arguments)
-        if run.step == 4:
-            raise Stop
-
-    save_state = loop.save_state
-    monkeypatch.setattr(loop, 'save_state', stop_after_four)
-    with pytest.raises(Stop):
-        train_detector(config(), pictures, LABELS, tmp_path / 'parts', pictures)
-    monkeypatch.undo()
-    torch.manual_seed(12345)  # whatever chance was left over from something else
-    parts = train_detector(
-        config(), pictures, LABELS, tmp_path / 'parts', pictures, resume=True)
-    assert losses_of(tmp_path / 'parts') == losses_of(tmp_path / 'whole')
-    assert sorted(losses_of(tmp_path / 'whole')) == [1, 2, 3, 4, 5, 6]
-    for name in ('network', 'average'):
-        before, after = (getattr(run, name).state_dict() for run in (whole, parts))
-        assert all(torch.equal(before[key], after[key]) for key in before)
+def test_resumed_run_ends_as_an_uninterrupted_one(tmp_path, pictures):
+    assert_resumes_exactly(lambda out, resume=False: train_detector(
+        config(), pictures, LABELS, out, pictures, resume), tmp_path)
 
 
 def test_time_given_is_that_of_all_sessions(tmp_path, pictures, monkeypatch):
@@ -428,10 +392,7 @@ def test_full_disk_leaves_the_checkpoint_before(tmp_path, pictures, monkeypatch)
 
 
 @pytest.mark.parametrize('settings, words', [
-    (('lerning_rate=1',), ['lerning_rate']),
-    (('learning_rate',), ['NAME=VALUE']),
     (('model.width=50',), ['model.width', 'multiple of 32']),
-    (('augmentation.flip=2',), ['flip', 'at most 1']),
     (('sizes=320x240:1',), ['320x240', 'multiples of 32']),
     (('sizes=320x256',), ['WIDTHxHEIGHT:SHARE']),
     (('sizes=320x256:0.5',), ['add up to 1']),
@@ -475,11 +436,7 @@ def test_command_line_trains_and_resumes(tmp_path, folder, capsys):
 
 
 def test_data_that_are_no_scenes_are_one_sentence(tmp_path, folder, capsys):
-    crops = tmp_path / 'crops'
-    crops.mkdir()
-    write_shard(crops / 'a.npz', [encode_crop(solid_sample(0))])
-    write_index(crops, {
-        'options': asdict(RenderOptions(samples=1, shard_samples=1)), 'shards': ['a.npz']})
+    crops = write_set(tmp_path / 'crops', [encode_crop(solid_sample(0))])
     blank = drawn(0)
     blank.objects.clear()
     empty = write_scenes(tmp_path / 'empty', [blank])
@@ -487,22 +444,6 @@ def test_data_that_are_no_scenes_are_one_sentence(tmp_path, folder, capsys):
     (broken / 'a.npz').write_bytes(b'nothing')
     for data, word in ((crops, '--kind scenes'), (empty, 'no objects'), (broken, 'a.npz'),
                        (tmp_path / 'nowhere', 'nowhere')):
-        assert main(['train-detector', '--data', str(data), '--out', str(tmp_path / 'run')]) == 1
-        error = capsys.readouterr().err
-        assert error.count('\n') == 1 and word in error
+        assert word in complaint(
+            capsys, 'train-detector', '--data', data, '--out', tmp_path / 'run')
     assert not (tmp_path / 'run').exists()
-
-
-def test_training_needs_neither_ros_nor_open3d_nor_trimesh(tmp_path):
-    code = (
-        'import sys\n'
-        'class Absent:\n'
-        '    def find_spec(self, name, path=None, target=None):\n'
-        "        if name.split('.')[0] in ('open3d', 'trimesh', 'rclpy', 'skimage'):\n"
-        '            raise ModuleNotFoundError(name)\n'
-        'sys.meta_path.insert(0, Absent())\n'
-        'import img2scene_ros.learning.detector_training\n'
-        "from img2scene_ros.cli import main\n"
-        "sys.exit(main(['train-detector', '--data', 'nowhere', '--out', 'x']))\n")
-    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT)
-    assert result.returncode == 1 and "'nowhere' is no data set" in result.stderr, result.stderr

@@ -10,10 +10,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import open3d
 import pytest
 import torch
 import trimesh
+from rebuilt import assert_closed
+from rebuilt import occupancy
 from synthetic import CAMERA
 from synthetic import camera_pose
 from synthetic import tabletop_frame
@@ -159,27 +160,15 @@ def rebuilt_bars(
     return rebuild(network, sighting, monkeypatch, **options)
 
 
-def assert_closed(model: ObjectModel) -> None:
-    mesh = trimesh.Trimesh(model.vertices, model.faces, process=False)
-    assert mesh.is_watertight and mesh.is_winding_consistent and mesh.volume > 0
-    assert model.colors.shape == model.vertices.shape
-    assert mesh.bounds.sum(axis=0) == pytest.approx((0, 0, 0), abs=1e-5)
-
-
 def on_table(model: ObjectModel) -> np.ndarray:
     """Return the vertices in the table's coordinates."""
-    optical = model.vertices @ model.rotation.T + model.position
-    return optical @ POSE[:3, :3].T + POSE[:3, 3]
+    return model.points @ POSE[:3, :3].T + POSE[:3, 3]
 
 
 def iou_with_bars(model: ObjectModel, place: tuple[float, float], mirror: bool = False) -> float:
     """Return the shared share of the volumes, by Open3D's ray casting."""
-    scene = open3d.t.geometry.RaycastingScene()
-    scene.add_triangles(open3d.core.Tensor(on_table(model).astype(np.float32)),
-                        open3d.core.Tensor(model.faces.astype(np.uint32)))
     points = np.random.default_rng(0).uniform((-0.15, -0.2, -0.05), (0.25, 0.2, 0.25), (20000, 3))
-    ours = scene.compute_occupancy(
-        open3d.core.Tensor((points + (*place, 0)).astype(np.float32))).numpy() > 0
+    ours = occupancy(on_table(model), model.faces, points + (*place, 0))
     theirs = depth_in_bars(points * ((1, -1, 1) if mirror else (1, 1, 1))) > 0
     return (ours & theirs).sum() / (ours | theirs).sum()
 
@@ -280,8 +269,7 @@ def test_what_is_seen_is_where_it_was_measured(
     sighting = sighting_of_bars(PLACES[1], True, seed=0)
     network = Known(PLACES[1], sighting.detection.bbox, anchor_of(PLACES[1], sighting), shift)
     model = rebuild(network, sighting, monkeypatch)
-    optical = model.vertices @ model.rotation.T + model.position
-    seen = render([Surface(optical, model.faces, model.colors, id=1)], CAMERA)
+    seen = render([Surface(model.points, model.faces, model.colors, id=1)], CAMERA)
     mask = sighting.detection.mask
     gap = np.abs(seen.depth - sighting.frame.depth)[mask & (seen.ids == 1)]
     assert np.nanmedian(gap) < sighting.frame.depth_std(sighting.placement.position[2])
@@ -301,8 +289,7 @@ def test_nothing_is_filled_where_the_picture_shows_other_things(
     sighting = sighting_of_bars(PLACES[0], with_depth=True)
     network = Fat(PLACES[0], sighting.detection.bbox, anchor_of(PLACES[0], sighting))
     model = rebuild(network, sighting, monkeypatch)
-    optical = model.vertices @ model.rotation.T + model.position
-    silhouette = render([Surface(optical, model.faces, model.colors, id=1)], CAMERA).ids == 1
+    silhouette = render([Surface(model.points, model.faces, model.colors, id=1)], CAMERA).ids == 1
     assert (silhouette & ~sighting.detection.mask).sum() < 0.03 * sighting.detection.mask.sum()
 
 
@@ -352,8 +339,7 @@ def test_colour_is_the_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     network = Known(PLACES[0], sighting.detection.bbox, anchor_of(PLACES[0], sighting))
     model = rebuild(network, sighting, monkeypatch)
     assert not (model.colors == (0, 255, 0)).all(axis=1).any(), 'the background is no part of it'
-    optical = model.vertices @ model.rotation.T + model.position
-    is_left = CAMERA.project(optical)[:, 0] < left.sum() - 0.5
+    is_left = CAMERA.project(model.points)[:, 0] < left.sum() - 0.5
     expected = np.where(is_left[:, None], (200, 40, 10), (10, 40, 200))
     assert (model.colors == expected).all(axis=1).mean() > 0.9
 
@@ -405,8 +391,7 @@ def test_bundled_network_on_a_recorded_scene(
         distance = np.linalg.norm(model.position - sighting.placement.position)
         assert distance < 0.7 * np.linalg.norm(sighting.placement.size)
         if with_depth:
-            optical = model.vertices @ model.rotation.T + model.position
-            seen = render([Surface(optical, model.faces, model.colors, id=1)], frame.camera)
+            seen = render([Surface(model.points, model.faces, model.colors, id=1)], frame.camera)
             gap = np.abs(seen.depth - frame.depth)[sighting.detection.mask & (seen.ids == 1)]
             assert np.nanmedian(gap) < sighting.frame.depth_std(sighting.placement.position[2])
 
@@ -515,28 +500,12 @@ def test_crops_are_as_large_as_the_weights_know_them(
     assert seen == [(1, 6, 64, 64)]
 
 
-@pytest.mark.parametrize('damage, words', (
-    (lambda folder: shutil.rmtree(folder), 'run'),
-    (lambda folder: (folder / 'model.safetensors').unlink(), 'model.safetensors'),
-    (lambda folder: (folder / 'model.safetensors').write_bytes(b'no'), 'model.safetensors'),
-    (lambda folder: (folder / 'config.json').write_text('{"model_type": "rt_detr_v2"}'),
-     'config.json'),
-))
-def test_wrong_weights_are_one_clear_sentence(
-    damage: Callable[[Path], object], words: str, tmp_path: Path,
-) -> None:
-    """Missing, damaged, and those of a detector."""
-    folder = copy_of_weights(tmp_path / 'run')
-    damage(folder)
-    with pytest.raises(InputError, match=words):
-        VoxelReconstructor(VoxelOptions(weights=str(folder)))
-
-
-def test_weights_of_another_architecture_are_one_clear_sentence(tmp_path: Path) -> None:
-    """The config says one network, the file holds another."""
-    folder = copy_of_weights(tmp_path / 'run', network='resfest', options={})
-    with pytest.raises(InputError, match='model.safetensors'):
-        VoxelReconstructor(VoxelOptions(weights=str(folder)))
+def test_wrong_weights_are_one_clear_sentence(tmp_path: Path) -> None:
+    """All else that can be wrong with them is in `test_networks.py`."""
+    other = copy_of_weights(tmp_path / 'run', network='resfest', options={})
+    for folder, word in ((other, 'model.safetensors'), (tmp_path / 'nowhere', 'nowhere')):
+        with pytest.raises(InputError, match=word):
+            VoxelReconstructor(VoxelOptions(weights=str(folder)))
 
 
 def test_a_device_that_is_not_there_is_one_clear_sentence() -> None:
