@@ -101,7 +101,7 @@ def _run(chosen: argparse.Namespace) -> int:
     _, others = parse_settings(settings)
     recordings = _recordings(chosen)
     total = sum(map(len, recordings))
-    wrong = _bad_calibrations(recordings, chosen.camera)
+    wrong = _bad_inputs(recordings, chosen.camera)
     for files, reason in wrong.items():
         complain(f'{files.name}: {reason}')
     failed = bool(wrong)
@@ -144,13 +144,13 @@ def _recordings(chosen: argparse.Namespace) -> list['list[FrameFiles] | Bag']:
     return recordings
 
 
-def _bad_calibrations(
+def _bad_inputs(
     recordings: list['list[FrameFiles] | Bag'], camera: Path | None,
 ) -> dict['FrameFiles', Img2SceneError]:
     """
-    Return the frames that cannot be used for their calibration, and why.
+    Return the frames that cannot be used, by what their files begin with, and why.
 
-    A file that fits one picture is not checked for every other.
+    A calibration that fits one picture is not checked for every other.
 
     :raises Img2SceneError: there are no frames but these
     """

@@ -104,6 +104,7 @@ def print_objects(
     :param remarks: further lines
     """
     from rich import box
+    from rich.console import Console
     from rich.table import Table
 
     summary = json.loads((folder / 'objects.json').read_text())
@@ -118,8 +119,11 @@ def print_objects(
             _millimetres(item['position_m'], 4), _millimetres(item['size_m'], 3),
             item['depth_source'], item['reconstructor'], str(item['triangles']),
             'yes' if item['watertight'] else 'no')
-    # A narrow terminal wraps its lines, which is better than names that are cut.
-    console.print(table, width=max(console.width, PAGE_WIDTH))
+    # A narrow terminal wraps its lines, where a table drawn for it would cut names.
+    page = Console(width=PAGE_WIDTH, color_system=None, markup=False, highlight=False)
+    with page.capture() as drawn:
+        page.print(table)
+    console.print(drawn.get(), end='')
     count = len(summary['objects'])
     console.print(f"{count} object{'' if count == 1 else 's'} "
                   f"({_times(times or summary['timing_s'], count)})")

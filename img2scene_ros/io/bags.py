@@ -28,6 +28,7 @@ from img2scene_ros.io.bag_transforms import stream_of
 from img2scene_ros.io.calibrations import lens_model
 from img2scene_ros.io.calibrations import same_aspect
 from img2scene_ros.io.layouts import PAIR_TOLERANCE
+from img2scene_ros.io.layouts import PICTURE_SUFFIXES
 from img2scene_ros.io.layouts import nearest
 from img2scene_ros.io.ros_images import COLOR
 from img2scene_ros.io.ros_images import DEPTH
@@ -39,7 +40,7 @@ from img2scene_ros.io.ros_images import depth_from_compressed
 from img2scene_ros.io.ros_images import depth_from_image
 from img2scene_ros.packages import importing
 
-SUFFIXES = ('.mcap', '.db3', '.bag')
+SUFFIXES = ('.mcap', '.db3', '.bag', '.zstd')
 WAITING = 30  # pictures that may wait for their depth images
 
 _LOGGER = logging.getLogger(__name__)
@@ -207,13 +208,19 @@ class Bag:
 
     @staticmethod
     def is_one(path: Path) -> bool:
-        """Tell whether a path is a bag, by its name, its metadata.yaml or what is in it."""
-        metadata = path / 'metadata.yaml'
-        if metadata.is_file():
-            return 'rosbag2_bagfile_information' in metadata.read_text(errors='replace')
-        if path.is_dir():
-            return bool(_parts(path))
-        return path.suffix.lower() in SUFFIXES
+        """
+        Tell whether a path is a bag, by its name, its metadata.yaml or what is in it.
+
+        :raises OSError: a folder that cannot be read
+        """
+        if not path.is_dir():
+            return path.suffix.lower() in SUFFIXES
+        inside = list(path.iterdir())
+        if path / 'metadata.yaml' in inside:
+            return 'rosbag2_bagfile_information' in (
+                path / 'metadata.yaml').read_text(errors='replace')
+        others = any(one.is_dir() or one.suffix.lower() in PICTURE_SUFFIXES for one in inside)
+        return bool(_parts(path)) and not others
 
     @property
     def has_depth(self) -> bool:
@@ -263,8 +270,9 @@ class Bag:
         except Exception as error:  # whatever SQLite and the decompressors raise, too
             raise InputError(
                 f"the recording '{self._path}' cannot be read ({type(error).__name__}: "
-                f"{' '.join(str(error).split())[:200]}); check it with `ros2 bag info`, or mend "
-                'what was cut off with `mcap recover` or `ros2 bag reindex`') from error
+                f"{' '.join(str(error).split())[:200]}); a compressed one needs metadata.yaml, so "
+                'give its folder; one that was cut off is mended by `mcap recover` or `ros2 bag '
+                'reindex`') from error
 
     def _choose(self, reader: Any) -> _Choice:
         """Find the topics of picture, depth image and calibration."""

@@ -31,11 +31,15 @@ def read_depth(path: Path, unit: float | None = None) -> np.ndarray:
     :raises InputError: it is missing, unreadable, or no depth image
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"there is no depth image '{path}'; check the path")
+    if not os.path.isfile(path):
+        raise InputError(
+            f"there is no depth image '{path}'; check the path and its permissions")
     try:
         raw = _read(path)
         depth = metric_depth(raw, unit)
+    except PermissionError as error:
+        raise InputError(
+            f"the depth image '{path}' may not be read; change its permissions") from error
     except (OSError, ValueError, EOFError, BadZipFile, cv2.error, InputError) as error:
         raise InputError(
             f"the depth image '{path}' cannot be used ({' '.join(str(error).split())}); give "

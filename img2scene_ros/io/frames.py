@@ -8,7 +8,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 from PIL import ExifTags
-from PIL import Image
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.depth import DepthNoise
@@ -22,6 +21,7 @@ from img2scene_ros.io.depth_images import read_depth
 from img2scene_ros.io.layouts import FrameFiles
 from img2scene_ros.io.layouts import find_frames
 from img2scene_ros.io.photos import load_photo
+from img2scene_ros.io.photos import picture_size
 from img2scene_ros.io.photos import read_picture
 from img2scene_ros.io.registered_depth import noise_at
 from img2scene_ros.io.registered_depth import registered_depth
@@ -108,16 +108,9 @@ def check_calibration(files: FrameFiles, camera: Path | None = None) -> None:
     :param camera: the calibration; None: the source's
     :raises InputError: as `load_frame`
     """
-    calibration = camera or files.calibration
-    if calibration is None or not files.color.is_file():
-        return
-    try:
-        with Image.open(files.color) as image:
-            turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
-            size = image.size[::-1] if turned else image.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return  # said when it is read
-    read_calibration(calibration, size, files.color.stem)
+    size, calibration = picture_size(files.color), camera or files.calibration
+    if calibration is not None:
+        read_calibration(calibration, size, files.color.stem)
 
 
 def _files_at(path: Path) -> FrameFiles:

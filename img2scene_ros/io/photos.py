@@ -7,6 +7,9 @@ data (35 mm equivalent, by the diagonal; or focal length and resolution of the f
 of an assumed field of view. Large photos are scaled down.
 """
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,31 +79,60 @@ def read_picture(
         Orientation among them
     :raises InputError: it is missing, cannot be read, or is a depth image
     """
-    if not path.is_file():
-        raise InputError(f"there is no picture '{path}'; check the path")
+    with _opened(path) as image:
+        is_grey = has_depth and image.mode.startswith('I;16')
+        if image.mode.startswith(('I', 'F')) and not is_grey:
+            raise InputError(
+                f"'{path}' is a depth image (one channel of more than 8 bits), no photo; give "
+                'the picture, and this one with --depth')
+        tags = image.getexif()
+        exif = dict(tags.get_ifd(ExifTags.IFD.Exif))
+        exif[ExifTags.Base.Orientation] = tags.get(ExifTags.Base.Orientation, 1)
+        size = _turned_size(image)
+        if max_side:
+            image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+        turned = ImageOps.exif_transpose(image)
+        if is_grey:
+            turned = Image.fromarray((np.asarray(turned) >> 8).astype(np.uint8))
+        picture = np.array(turned.convert('RGB'))
+    return picture, size, exif
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """
+    Return width and height of a picture as `read_picture`, without its pixels.
+
+    :raises InputError: as `read_picture`, where the start of the file tells
+    """
+    with _opened(path) as image:
+        return _turned_size(image)
+
+
+def _turned_size(image: Image.Image) -> tuple[int, int]:
+    turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+    return image.size[::-1] if turned else image.size
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """
+    Open a picture, to be read within this.
+
+    :raises InputError: it is missing or cannot be read
+    """
+    if not os.path.isfile(path):
+        raise InputError(f"there is no picture '{path}'; check the path and its permissions")
     try:
         with Image.open(path) as image:
-            is_grey = has_depth and image.mode.startswith('I;16')
-            if image.mode.startswith(('I', 'F')) and not is_grey:
-                raise InputError(
-                    f"'{path}' is a depth image (one channel of more than 8 bits), no photo; give "
-                    'the picture, and this one with --depth')
-            tags = image.getexif()
-            exif = dict(tags.get_ifd(ExifTags.IFD.Exif))
-            exif[ExifTags.Base.Orientation] = tags.get(ExifTags.Base.Orientation, 1)
-            turned = exif[ExifTags.Base.Orientation] in (5, 6, 7, 8)
-            size = image.size[::-1] if turned else image.size
-            if max_side:
-                image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
-            image = ImageOps.exif_transpose(image)
-            if is_grey:
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            picture = np.array(image.convert('RGB'))
+            yield image
     except UnidentifiedImageError as error:
         is_heic = path.suffix.lower() in _HEIC
         raise InputError(
             f"'{path}' is not a picture that can be read (PNG, JPEG, ...)"
             + ('; convert it to JPEG first' if is_heic else '')) from error
+    except PermissionError as error:
+        raise InputError(
+            f"the picture '{path}' may not be read; change its permissions") from error
     except Image.DecompressionBombError as error:
         raise InputError(
             f"the picture '{path}' is too large ({' '.join(str(error).split())}); scale it down"
@@ -109,7 +141,6 @@ def read_picture(
         raise InputError(
             f"the picture '{path}' is damaged ({' '.join(str(error).split())}); save it again as "
             'JPEG or PNG') from error
-    return picture, size, exif
 
 
 def _camera(

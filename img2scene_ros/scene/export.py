@@ -123,11 +123,16 @@ def file_stem(item: SceneObject) -> str:
 
 def check_replaceable(folder: Path) -> None:
     """
-    Check that a place is free, or holds an export.
+    Check that a place is free or holds an export, and may be written.
 
-    :raises InputError: there is something else
+    :raises InputError: there is something else, or it may not
     """
-    if not folder.exists():
+    if not os.path.exists(folder):
+        place = next(one for one in folder.absolute().parents if os.path.exists(one))
+        if not os.access(place, os.W_OK):
+            raise InputError(
+                f"cannot write the export directory '{folder}' ('{place}' may not be written); "
+                'choose another place for it')
         return
     if not folder.is_dir():
         raise InputError(f"'{folder}' is a file; choose another place for the export directory")

@@ -16,6 +16,7 @@ from PIL import Image
 from recorded_bags import write_bag
 
 from img2scene_ros.cli import main
+from img2scene_ros.cli.terminal import print_objects
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.io.frames import load_frame
 from img2scene_ros.types import Detection
@@ -255,6 +256,14 @@ def test_depth_unit_reaches_the_positions(tmp_path, bottle):
         objects(tmp_path / 'mm')[0]['position_m'], abs=1e-3)
 
 
+@pytest.mark.parametrize('name', ['nowhere.png', 'text.png'])
+def test_bad_picture_is_told_before_models_load(tmp_path, monkeypatch, capsys, name):
+    monkeypatch.setattr('img2scene_ros.pipeline.Pipeline.__init__', None)
+    (tmp_path / 'text.png').write_text('no picture')
+    assert main(['reconstruct', str(tmp_path / name)]) == 1
+    assert name in capsys.readouterr().err
+
+
 @pytest.mark.parametrize('is_option', [False, True])
 def test_bad_calibration_is_told_before_models_load(
         tmp_path, bottle, monkeypatch, capsys, is_option):
@@ -377,3 +386,16 @@ def test_interruption_is_quiet_and_leaves_nothing(tmp_path, bottle, monkeypatch,
     printed = capsys.readouterr()
     assert printed.err == '' and 'objects' not in printed.out
     assert not list(tmp_path.iterdir())
+
+
+def test_narrow_terminal_shows_whole_names(tmp_path, capsys):
+    from rich.console import Console
+
+    item = {'id': 1, 'label': 'dining table', 'score': 0.9, 'position_m': [0.0, 0.1, 1.0],
+            'size_m': [0.5, 0.6, 0.7], 'depth_source': 'plane+size_prior',
+            'reconstructor': 'depth_shell', 'triangles': 12000, 'watertight': True}
+    (tmp_path / 'objects.json').write_text(json.dumps({'objects': [item], 'timing_s': {}}))
+    print_objects(Console(width=30, soft_wrap=True), tmp_path)
+    printed = capsys.readouterr().out
+    assert 'dining table' in printed and 'plane+size_prior' in printed
+    assert 'scene.png' not in printed

@@ -4,6 +4,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from recorded_bags import LENS
@@ -142,6 +143,10 @@ def test_files_of_a_split_bag_without_metadata(
     bag = open_frames(tmp_path / 'bag')
     assert len(bag) == 5
     assert len(list(bag)) == 5
+    (tmp_path / 'bag/rgb').mkdir()
+    cv2.imwrite(str(tmp_path / 'bag/rgb/0.png'), np.zeros((6, 8, 3), np.uint8))
+    frames = open_frames(tmp_path / 'bag')  # a recording beside frames is none of them
+    assert [files.color.name for files in frames] == ['0.png']
 
 
 def test_pictures_without_their_depth_are_an_error(tmp_path: Path) -> None:
@@ -172,7 +177,8 @@ def test_unknown_encoding_is_named(tmp_path: Path) -> None:
 
 def test_damaged_recording_is_one_sentence(tmp_path: Path) -> None:
     whole = write_bag(tmp_path / 'bag', FRAMES).read_bytes()
-    for name, content in (('cut.mcap', whole[:200]), ('none.mcap', b'nothing'), ('a.db3', b'no')):
+    for name, content in (('cut.mcap', whole[:200]), ('none.mcap', b'nothing'), ('a.db3', b'no'),
+                          ('b.mcap.zstd', whole), ('c.bag', b'#ROSBAG V2.0')):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(InputError, match=name) as caught:
             open_frames(tmp_path / name)

@@ -2,6 +2,7 @@
 """Frames: real files in, metres out, and one sentence for whatever does not fit."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
 from img2scene_ros.io.calibrations import read_calibration
 from img2scene_ros.io.frames import load_frame
+from img2scene_ros.io.frames import open_frames
 from img2scene_ros.io.layouts import find_frames
 
 NAMES = ['table_blue_mug', 'ycb_1', 'ycb_3']
@@ -98,6 +100,17 @@ def test_names_a_picture_that_cannot_be_read(name, folder):
     (folder / name).write_bytes(b'\x89PNG but not really')
     with pytest.raises(InputError, match=name):
         load_frame(folder)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason='root may read everything')
+@pytest.mark.parametrize('name', ['color.png', 'depth.png', 'camera.json', '.'])
+def test_names_what_may_not_be_read(name, folder):
+    (folder / name).chmod(0)
+    try:
+        with pytest.raises(InputError, match=f"{(folder / name).name}'.*[Pp]ermission"):
+            load_frame(next(iter(open_frames(folder))))
+    finally:
+        (folder / name).chmod(0o755)
 
 
 def test_names_files_that_are_not_there(folder):
