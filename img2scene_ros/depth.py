@@ -14,6 +14,11 @@ from img2scene_ros.options import Options
 from img2scene_ros.options import option
 
 UNITS = {'m': 1.0, 'cm': 0.01, 'mm': 0.001}  # metres
+# Metres. No depth camera sees so far, and none so near that its millimetres were below: a float
+# image whose median is beyond is in millimetres, and single such readings are a drawn background.
+FARTHEST = 50.0
+NOTHING_16 = 65535  # of 16 bits: what some sensors have where a distance does not fit
+NOTHING = 65504.0  # greatest number of 16-bit floats: renderers have it, or more, where nothing is
 MODELS = ('structured_light', 'stereo', 'time_of_flight')
 _HELD = 30  # images whose median tells how noisy the sensor is
 _ROWS = 60  # of an image, about, in which it is measured, and columns as far apart
@@ -147,6 +152,8 @@ def metric_depth(raw: np.ndarray, unit: float | None = None) -> np.ndarray:
     """
     Convert a depth image to metres with NaN for every pixel without a reading (REP-118).
 
+    Some drivers have the greatest float where REP-118 has infinity.
+
     :param raw: (H, W) numbers
     :param unit: metres; None: uint16 are millimetres, floats metres
     :return: (H, W) float32
@@ -159,5 +166,8 @@ def metric_depth(raw: np.ndarray, unit: float | None = None) -> np.ndarray:
             'either 16-bit millimetres or float metres (other numbers need a depth unit)')
     scale = unit or (0.001 if raw.dtype == np.uint16 else 1.0)
     depth = raw.astype(np.float32) * np.float32(scale)
-    depth[~(np.isfinite(depth) & (depth > 0))] = np.nan
+    is_read = (depth > 0) & (depth < NOTHING)
+    if raw.dtype == np.uint16:
+        is_read &= raw < NOTHING_16
+    depth[~is_read] = np.nan
     return depth

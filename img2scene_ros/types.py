@@ -334,6 +334,11 @@ class ObjectModel:
     fit: Fit | None = None
 
     @property
+    def points(self) -> np.ndarray:
+        """Return the vertices in the optical frame, (V, 3) metres."""
+        return self.vertices @ self.rotation.T + self.position
+
+    @property
     def size(self) -> np.ndarray:
         """Return the extents along the object's axes, (3,) metres."""
         return np.ptp(self.vertices, axis=0)

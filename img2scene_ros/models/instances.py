@@ -234,12 +234,11 @@ def instance_loss(outputs: Tensor, ids: Tensor) -> Tensor:
     return objects + centers.sum() / peaks + errors.sum() / weights.sum().clamp(min=1.0)
 
 
-def group_instances(outputs: Tensor, threshold: float = THRESHOLD) -> Tensor:
+def group_instances(outputs: Tensor) -> Tensor:
     """
     Turn the network's answers into instances.
 
     :param outputs: (B, 4, H, W)
-    :param threshold: of a centre's heat
     :return: (B, H, W) int64 on the CPU, 1, 2, ... per picture, 0 = no object
     """
     outputs = outputs.float()
@@ -247,7 +246,7 @@ def group_instances(outputs: Tensor, threshold: float = THRESHOLD) -> Tensor:
     # Smoothed, so that no two neighbours are equal.
     heat = functional.avg_pool2d(
         outputs[:, 1].sigmoid(), 3, 1, 1, count_include_pad=False) * foreground
-    is_center = (heat == _largest_around(heat, SEPARATION)) & (heat > threshold)
+    is_center = (heat == _largest_around(heat, SEPARATION)) & (heat > THRESHOLD)
     return torch.stack([
         grouped(*picture) for picture in zip(foreground, heat * is_center, outputs[:, 2:])])
 
