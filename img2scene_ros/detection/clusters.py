@@ -33,9 +33,11 @@ _SHARP_SEAM = 48.0  # degrees, median of a seam: bodies touch in sharper ones, f
 _MIN_SEAM = 0.6  # of the smaller body's width in the image; shorter seams are necks of one body
 _MIN_PIXELS = 60  # solid pixels of a surface, at a picture width of 640
 _SOLID = 0.95  # share of solid pixels; missing readings fray surfaces with less
-# Of a cluster's pixels: seen by the network as objects at least, and as one of several objects. Of
-# an object's pixels that the network sees: known as a cluster at most, where it adds one.
-_SEEN, _OWN, _KNOWN = 0.3, 0.4, 0.5
+# Of a cluster's pixels: seen by the network as objects at least, and as one of several objects.
+_SEEN, _OWN = 0.3, 0.1
+# Of an object's pixels that the network sees: in a cluster at least, for which it is one of
+# several; in clusters at most, where it is one that geometry misses.
+_WITHIN, _KNOWN = 0.5, 0.5
 _HALF = np.s_[::2, ::2]
 _OF_EACH = 1000  # pixels of a cluster, about, that tell how large and high it is
 _STANDING_HEIGHT = 0.025  # metres above the support; what comes nearer stands on it
@@ -88,17 +90,18 @@ def agreed(labels: np.ndarray, instances: np.ndarray) -> np.ndarray:
     result = np.zeros(labels.shape, np.int32)
     flat = result.ravel()
     flat[pixels] = np.where(is_seen[ours], ours, 0)
-    shares = shared / np.maximum(areas, 1)[:, None]
-    shares[:, 0] = 0.0
+    sizes = shared.sum(axis=0)
+    is_own = (shared > _OWN * areas[:, None]) & (shared > _WITHIN * sizes)
+    is_own[:, 0] = False
     windows = windows_of(labels)
-    for label in np.flatnonzero(is_seen & (np.sum(shares > _OWN, axis=1) > 1)):
+    for label in np.flatnonzero(is_seen & (is_own.sum(axis=1) > 1)):
         window = windows[label]
         mask = labels[window] == label
-        parts = np.isin(instances[window], np.flatnonzero(shares[label] > _OWN)) & mask
+        parts = is_own[label][instances[window]] & mask
         nearest = _nearest_label(np.where(parts, instances[window], 0))
         result[window][mask] = count + nearest[mask]
     is_left = flat[pixels] == 0
-    free = np.bincount(theirs[is_left], minlength=others) > (1.0 - _KNOWN) * shared.sum(axis=0)
+    free = np.bincount(theirs[is_left], minlength=others) > (1.0 - _KNOWN) * sizes
     free[0] = False
     added = is_left & free[theirs]
     flat[pixels[added]] = count + others + theirs[added]
