@@ -2,6 +2,7 @@
 """Surfaces of a depth image: how a support really lies, and which pixels are of one surface."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -65,6 +66,36 @@ def heights_above(frame: Frame, support: SupportPlane) -> tuple[np.ndarray, np.n
     x, y = _scaled(plan, low, high)
     square = relief.reshape(_DEGREE + 1, _DEGREE + 1)
     return height - polyval2d(x, y, square), ratio * std
+
+
+@dataclass(frozen=True, eq=False)
+class Heights:
+    """
+    How far readings lie above the support under each, that handed on with a frame or another.
+
+    - height, noise: (H, W) metres, as `heights_above`
+    - number: (H, W) of the support: 0, or 1, 2 ... of `Frame.others`
+    """
+
+    height: np.ndarray
+    noise: np.ndarray
+    number: np.ndarray
+
+
+def heights_above_supports(frame: Frame, support: SupportPlane) -> Heights:
+    """Measure heights above the highest support under each reading; where none is, the first."""
+    points = measured(frame.points)
+    height, noise = heights_above(frame, support)
+    number = np.zeros(frame.shape, np.uint8)
+    is_under = support.is_over(points) & (height > -_NEAR_DEVIATIONS * noise)
+    for this, other in enumerate(frame.others, 1):
+        above, its_noise = heights_above(frame, other)
+        is_it = other.is_over(points) & (above > -_NEAR_DEVIATIONS * its_noise) & (
+            ~is_under | (above < height))
+        height, noise = np.where(is_it, above, height), np.where(is_it, its_noise, noise)
+        number[is_it] = this
+        is_under |= is_it
+    return Heights(height, noise, number)
 
 
 def _scaled(
