@@ -305,7 +305,8 @@ class Pipeline:
         frame = replace(
             frame, up=frame.up if told is None or frame.up is not None else told.normal,
             depth_noise=held.noise.of(frame.depth_noise, frame.depth, frame.camera.fx))
-        return frame, held.support.find(frame) or known
+        supports = held.support.find(frame) or known
+        return replace(frame, others=supports[1:]), supports
 
     def _each(
         self, step: Callable[[Detection], Result | None], detections: Sequence[Detection],

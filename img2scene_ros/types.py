@@ -94,6 +94,8 @@ class Frame:
     - stamp_ns: nanoseconds, the image header's
     - frame_id: the camera's optical frame
     - support: the plane that objects stand on, where something else than the depth image tells it
+    - others: further planes that things stand on, about parallel to that which is handed on with
+      the frame
     - up: (3,) unit vector, optical frame, where something tells it; None is a camera held level,
       unless what stands on what says otherwise
     - depth_noise: how far off readings of the depth sensor may be
@@ -112,6 +114,7 @@ class Frame:
     stamp_ns: int = 0
     frame_id: str = 'camera_color_optical_frame'
     support: SupportPlane | None = None
+    others: tuple[SupportPlane, ...] = ()
     up: np.ndarray | None = None
     depth_noise: DepthNoise = DepthNoise()
     world_from_camera: np.ndarray | None = None

@@ -2,6 +2,7 @@
 """Surfaces of a depth image: how a support really lies, and which pixels are of one surface."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import reduce
 
 import cv2
@@ -73,6 +74,38 @@ def _polynomial(x: np.ndarray, y: np.ndarray, factors: np.ndarray) -> np.ndarray
     rows = [reduce(lambda total, factor: total * y + factor, row[len(row) - 1 - i::-1])
             for i, row in enumerate(factors.tolist())]
     return reduce(lambda total, row: total * x + row, reversed(rows))
+
+
+@dataclass(frozen=True, eq=False)
+class Heights:
+    """
+    How far readings lie above the support under each, that handed on with a frame or another.
+
+    - height, noise: (H, W) metres, as `heights_above`
+    - number: (H, W) of the support: 0, or 1, 2 ... of `Frame.others`
+    """
+
+    height: np.ndarray
+    noise: np.ndarray
+    number: np.ndarray
+
+
+def heights_above_supports(frame: Frame, support: SupportPlane) -> Heights:
+    """Measure heights above the highest support under each reading; where none is, the first."""
+    height, noise = heights_above(frame, support)
+    number = np.zeros(frame.shape, np.uint8)
+    if not frame.others:
+        return Heights(height, noise, number)
+    points = measured(frame.points)
+    is_under = support.is_over(points) & (height > -_NEAR_DEVIATIONS * noise)
+    for this, other in enumerate(frame.others, 1):
+        above, its_noise = heights_above(frame, other)
+        is_it = other.is_over(points) & (above > -_NEAR_DEVIATIONS * its_noise) & (
+            ~is_under | (above < height))
+        height, noise = np.where(is_it, above, height), np.where(is_it, its_noise, noise)
+        number[is_it] = this
+        is_under |= is_it
+    return Heights(height, noise, number)
 
 
 def linked_surfaces(

@@ -105,12 +105,13 @@ def scene_channels(
     :param depth: (B, H, W) metres, NaN = no reading
     :param rays: (B, 3, H, W) viewing rays in the optical frame, z = 1
     :param up: (B, 3) unit vectors in the optical frame
-    :param offset: (B,) metres; height above the support = up . point + offset
+    :param offset: (B,) or (B, H, W) metres; height above the support = up . point + offset
     :return: (B, 9, H, W) float32
     """
     read = depth.isfinite() & (depth > 0)
     known = torch.where(read, depth, 1.0)
-    height = (up[:, :, None, None] * rays).sum(1) * known + offset[:, None, None]
+    height = (up[:, :, None, None] * rays).sum(1) * known
+    height = height + (offset if offset.ndim == 3 else offset[:, None, None])
     height = torch.asinh(height.clamp(-HEIGHT_REACH, HEIGHT_REACH) / HEIGHT_KNEE)
     logarithm = known.log()  # 0 where nothing was read
     mean = logarithm.sum((1, 2), keepdim=True) / read.sum((1, 2), keepdim=True).clamp(min=1)
