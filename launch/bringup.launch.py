@@ -145,8 +145,10 @@ def _system(
     has started without a parent.
     """
     value = {name: LaunchConfiguration(name).perform(context) for name in names}
-    if value['params_file'] and not Path(value['params_file']).is_file():
-        raise RuntimeError(f"there is no file '{value['params_file']}' (params_file)")
+    if value['params_file']:
+        value['params_file'] = str(Path(value['params_file']).expanduser())
+        if not Path(value['params_file']).is_file():
+            raise RuntimeError(f"there is no file '{value['params_file']}' (params_file)")
     camera = _camera(config, value)
     topics = list(camera['topics'].items())
     sim_time = {'use_sim_time': _typed('use_sim_time', bool)}

@@ -2,7 +2,6 @@
 """img2scene bench: time and accuracy on recorded frames."""
 
 import argparse
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ def _run(chosen: argparse.Namespace) -> int:
     from img2scene_ros.io.frames import open_frames
     from img2scene_ros.settings import read_assignments
 
-    frames = chain.from_iterable([open_frames(path) for path in chosen.frames])
+    opened = [open_frames(path) for path in chosen.frames]
+    frames = (frame for source in opened for frame in source)
     print(bench(frames, read_assignments(chosen.settings)))
     return 0

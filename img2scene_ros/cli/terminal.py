@@ -72,7 +72,7 @@ def add_options(parser: argparse.ArgumentParser, kind: type[Options]) -> None:
     """Add an argument for every option of a class."""
     for declared in fields(kind):
         flag, text = f"--{declared.name.replace('_', '-')}", declared.metadata['description']
-        of_type = type(declared.default)
+        of_type: type[Any] = type(declared.default)
         if of_type is bool:
             parser.add_argument(flag, action='store_true', help=text)
         elif of_type is tuple:

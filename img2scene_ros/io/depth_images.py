@@ -55,7 +55,7 @@ def _read(path: Path) -> np.ndarray:
     if suffix not in DEPTH_SUFFIXES:
         raise InputError(f"'{path.suffix}' is no format of depth images")
     if suffix in ('.npy', '.npz'):
-        raw = _array(path)
+        raw: np.ndarray | None = _array(path)
     else:
         os.environ.setdefault('OPENCV_IO_ENABLE_OPENEXR', '1')  # off by default in OpenCV
         raw = decoded(path.read_bytes(), cv2.IMREAD_UNCHANGED)

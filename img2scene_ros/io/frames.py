@@ -86,19 +86,19 @@ def load_frame(
     told = _calibration(files.color, calibration, size, field_of_view)
     metres = read_depth(depth, depth_unit or told.depth_unit or files.depth_unit)
     noise = depth_noise or told.depth_noise or DepthNoise()
-    own, camera = _depth_camera(
-        metres.shape[::-1], depth, files.depth_calibration, told.camera), told.camera
+    own = _depth_camera(metres.shape[::-1], depth, files.depth_calibration, told.camera)
+    seen_by = told.camera
     reduced = picture.shape[1::-1]
     if reduced != size:
         _say_reduced(files.color.parent, size, reduced)
-        camera = camera.resized(*reduced)
+        seen_by = seen_by.resized(*reduced)
     if own is not None:
-        metres = registered_depth(metres, own, camera, np.eye(4))
-        noise = noise_at(noise, own, camera)
+        metres = registered_depth(metres, own, seen_by, np.eye(4))
+        noise = noise_at(noise, own, seen_by)
     elif reduced != size:
         metres = cv2.resize(metres, reduced, interpolation=cv2.INTER_NEAREST_EXACT)
-        noise = noise_at(noise, told.camera, camera)
-    return Frame(picture, camera, metres, depth_noise=noise)
+        noise = noise_at(noise, told.camera, seen_by)
+    return Frame(picture, seen_by, metres, depth_noise=noise)
 
 
 def check_calibration(files: FrameFiles, camera: Path | None = None) -> None:

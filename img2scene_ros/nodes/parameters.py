@@ -4,6 +4,7 @@
 import re
 import sys
 from array import array
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -21,11 +22,14 @@ import yaml
 from rcl_interfaces.msg import FloatingPointRange
 from rcl_interfaces.msg import IntegerRange
 from rcl_interfaces.msg import ParameterDescriptor
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.exceptions import InvalidParameterTypeException
 from rclpy.exceptions import InvalidParameterValueException
+from rclpy.lifecycle import LifecycleNode
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import OptionError
 from img2scene_ros.options import Options
 from img2scene_ros.options import is_numbers
@@ -111,9 +115,12 @@ class ParameterGroup(Generic[Kind]):
         for declared in fields(self.options):
             is_same = getattr(old, declared.name) == getattr(new, declared.name)
             if declared.metadata['read_only'] and not is_same:
+                when = 'at the start of the node; start it again'
+                if isinstance(node, LifecycleNode):
+                    when = ('while the node is unconfigured; deactivate it and clean it up first '
+                            '(ros2 lifecycle set)')
                 raise OptionError(
-                    f"parameter '{self.prefix}{declared.name}' only changes while the node is "
-                    'unconfigured; deactivate it and clean it up first (ros2 lifecycle set)')
+                    f"parameter '{self.prefix}{declared.name}' only changes {when}")
 
     def _naming_parameter(self, error: OptionError) -> str:
         return str(error).replace("option '", f"parameter '{self.prefix}", 1)
@@ -143,6 +150,22 @@ def declare_or_refuse(node: Node, *groups: ParameterGroup[Any]) -> None:
     """
     if wrong := declare(node, groups):
         raise OptionError('; '.join(wrong.values()))
+
+
+def on_change(node: Node, change: Callable[[dict[str, Any]], None]) -> None:
+    """
+    Have a node asked when parameters are set, once all are declared.
+
+    :param change: takes the new values by name; an Img2SceneError of its refuses them
+    """
+    def answer(parameters: list[Parameter]) -> SetParametersResult:
+        try:
+            change({parameter.name: parameter.value for parameter in parameters})
+        except Img2SceneError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    node.add_on_set_parameters_callback(answer)
 
 
 def _warn_of_unknown(node: Node) -> None:

@@ -4,6 +4,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from functools import partial
 
 import numpy as np
 from rclpy.clock import Clock
@@ -32,6 +33,7 @@ from img2scene_ros.nodes.messages import info_from_camera
 from img2scene_ros.nodes.messages import pose_from_matrix
 from img2scene_ros.nodes.parameters import ParameterGroup
 from img2scene_ros.nodes.parameters import declare_or_refuse
+from img2scene_ros.nodes.parameters import on_change
 from img2scene_ros.nodes.topics import publisher
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
@@ -82,6 +84,7 @@ class ReplayNode(Node):
         self.is_done = False
         group = ParameterGroup(ReplayOptions)
         declare_or_refuse(self, group)
+        on_change(self, partial(group.check_changeable, self))
         self._options = group.read(self)
         if not self._options.folder:
             raise OptionError("the parameter 'folder' is empty; set it to what is to be played")

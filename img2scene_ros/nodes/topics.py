@@ -5,6 +5,7 @@ from collections.abc import Callable
 from difflib import SequenceMatcher
 from typing import Any
 
+from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy
@@ -13,6 +14,8 @@ from rclpy.qos import ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image
+
+from img2scene_ros.errors import OptionError
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
@@ -24,10 +27,19 @@ MOST_NAMED = 3  # topics that a sentence names
 
 
 def publisher(node: Node, kind: type, topic: str) -> Publisher:
-    """Return a publisher whose QoS parameters may override (qos_overrides)."""
-    return node.create_publisher(
-        kind, topic, HISTORY,
-        qos_overriding_options=QoSOverridingOptions.with_default_policies())
+    """
+    Return a publisher whose QoS parameters may override (qos_overrides).
+
+    :raises OptionError: they are not allowed
+    """
+    try:
+        return node.create_publisher(
+            kind, topic, HISTORY,
+            qos_overriding_options=QoSOverridingOptions.with_default_policies())
+    except (RuntimeError, ParameterException) as error:  # rclpy has no class of its own for them
+        raise OptionError(
+            f"the parameters 'qos_overrides.{node.resolve_topic_name(topic)}.publisher' have a "
+            f"bad value: {' '.join(str(error).split())}") from error
 
 
 class FollowingSubscription:

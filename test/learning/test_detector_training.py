@@ -12,13 +12,14 @@ import torch
 from complaints import complaint
 from safetensors.torch import load_file
 from solids import solid_sample
+from trainings import assert_command_trains_and_resumes
 from trainings import assert_resumes_exactly
 from trainings import log_of
 from trainings import losses_of
+from trainings import settings_of
 from trainings import write_set
 
 from img2scene_ros.camera import Camera
-from img2scene_ros.cli import main
 from img2scene_ros.detection import box_iou
 from img2scene_ros.detection.detr import DetrDetector
 from img2scene_ros.detection.detr import DetrOptions
@@ -188,29 +189,30 @@ def test_time_given_is_that_of_all_sessions(tmp_path, pictures, monkeypatch):
     assert rates[2] < rates[1]  # it fell with the clock in the first session
 
 
-def test_close_ups_end_with_the_last_size(tmp_path, pictures, monkeypatch):
-    """There they show what cameras show: two objects, not some ten."""
-    counts, step = [], DetectorTask.losses
+@pytest.fixture
+def batches(monkeypatch) -> list[tuple]:
+    """Return what trainings look at: pictures and targets, batch by batch."""
+    seen, step = [], DetectorTask.losses
 
     def remember(task, model, batch):
-        counts.append(np.mean([len(target['boxes']) for target in batch[1]]))
+        seen.append(batch)
         return step(task, model, batch)
 
     monkeypatch.setattr(DetectorTask, 'losses', remember)
+    return seen
+
+
+def test_close_ups_end_with_the_last_size(tmp_path, pictures, batches):
+    """There they show what cameras show: two objects, not some ten."""
     train_detector(config('sizes=256x192:0.5 96x64:0.5', 'augmentation.tiles=1'), pictures, LABELS,
                    tmp_path)
+    counts = [np.mean([len(target['boxes']) for target in targets]) for _, targets in batches]
     assert min(counts[:3]) > 5 and max(counts[3:]) <= 2
 
 
-def test_sizes_follow_one_another(tmp_path, pictures, monkeypatch):
-    sizes, step = [], DetectorTask.losses
-
-    def remember(task, model, batch):
-        sizes.append(tuple(batch[0].shape))
-        return step(task, model, batch)
-
-    monkeypatch.setattr(DetectorTask, 'losses', remember)
+def test_sizes_follow_one_another(tmp_path, pictures, batches):
     train_detector(config(), pictures, LABELS, tmp_path)
+    sizes = [tuple(images.shape) for images, _ in batches]
     assert sizes == 3 * [(4, 32, 64, 3)] + 3 * [(4, 64, 96, 3)]
     values = json.loads((tmp_path / 'preprocessor_config.json').read_text())
     assert values['size'] == {'height': 64, 'width': 96}
@@ -298,6 +300,8 @@ def test_examples_depend_on_their_position_alone(pictures):
 
 TARGET = {'class_labels': torch.tensor([1]), 'boxes': torch.tensor([[0.5, 0.5, 0.5, 0.5]]),
           'ignored': torch.zeros((0, 4))}
+EMPTY = {'class_labels': torch.zeros(0, dtype=torch.int64), 'boxes': torch.zeros((0, 4)),
+         'ignored': torch.zeros((0, 4))}
 
 
 def proposals(right: bool) -> tuple[torch.Tensor, torch.Tensor]:
@@ -333,22 +337,18 @@ def test_dense_loss_leaves_what_is_ignored_alone():
 
 
 def test_dense_loss_of_pictures_without_objects_is_finite():
-    empty = {'class_labels': torch.zeros(0, dtype=torch.int64), 'boxes': torch.zeros((0, 4)),
-             'ignored': torch.zeros((0, 4))}
     logits, boxes = proposals(False)
     logits.requires_grad_()
-    loss = dense_loss(logits, boxes, [empty], 64, 64, 4)
+    loss = dense_loss(logits, boxes, [EMPTY], 64, 64, 4)
     loss.backward()
     assert torch.isfinite(loss) and torch.isfinite(logits.grad).all()
 
 
 def test_dense_loss_knows_how_many_objects_each_picture_has():
-    empty = {'class_labels': torch.zeros(0, dtype=torch.int64), 'boxes': torch.zeros((0, 4)),
-             'ignored': torch.zeros((0, 4))}
     logits, boxes = proposals(True)
     quiet = torch.full_like(logits, -8.0)
     both = dense_loss(
-        torch.cat([logits, quiet]), boxes.repeat(2, 1, 1), [TARGET, empty], 64, 64, 4)
+        torch.cat([logits, quiet]), boxes.repeat(2, 1, 1), [TARGET, EMPTY], 64, 64, 4)
     assert float(both) < 0.01
 
 
@@ -422,15 +422,8 @@ def test_config_that_is_delivered_is_the_default():
 
 def test_command_line_trains_and_resumes(tmp_path, folder, capsys):
     arguments = ['train-detector', '--data', str(folder), '--validation', str(folder),
-                 '--out', str(tmp_path / 'run')]
-    for setting in QUICK:
-        arguments += ['--set', setting]
-    assert main([*arguments, '--minutes', '0']) == 0
-    assert '(1 steps' in capsys.readouterr().out
-    assert main(arguments) == 1
-    assert 'holds a training already' in capsys.readouterr().err
-    assert main([*arguments, '--resume']) == 0
-    assert 'AP50 0.' in capsys.readouterr().out
+                 '--out', str(tmp_path / 'run'), *settings_of(QUICK)]
+    assert_command_trains_and_resumes(arguments, '(1 steps', 'AP50 0.', capsys)
     names = json.loads((tmp_path / 'run' / 'config.json').read_text())['id2label']
     assert names == {'0': 'cup', '1': 'dining table'}
 

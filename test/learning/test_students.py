@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from trainings import assert_resumes_exactly
 from trainings import losses_of
+from trainings import settings_of
 
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
@@ -87,9 +88,8 @@ def test_shape_student_learns_resumes_exactly_and_is_used(shapes, tmp_path):
 def test_trains_with_only_torch_numpy_scipy_and_opencv(shapes, tmp_path):
     commands = []
     for kind in SMALL:
-        settings = [word for setting in SMALL[kind] for word in ('--set', setting)]
         commands.append(['learn', kind, '--shapes', str(shapes), '--out', str(tmp_path / kind),
-                         '--device', 'cpu', *settings, '--set', 'steps=1'])
+                         '--device', 'cpu', *settings_of([*SMALL[kind], 'steps=1'])])
     done = subprocess.run(
         [sys.executable, '-c', BARE, json.dumps(commands)],
         capture_output=True, text=True, check=False)

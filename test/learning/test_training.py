@@ -13,9 +13,11 @@ import pytest
 import torch
 from solids import SIZE
 from solids import solid_sample
+from trainings import assert_command_trains_and_resumes
 from trainings import assert_resumes_exactly
 from trainings import log_of
 from trainings import losses_of
+from trainings import settings_of
 from trainings import write_set
 
 from img2scene_ros.cli import main
@@ -374,9 +376,8 @@ def shards(tmp_path_factory, samples) -> Path:
 def test_several_data_sets_are_one(tmp_path, shards, samples, capsys):
     larger = write_set(tmp_path / 'larger', [
         encode_crop(resized(sample, 64)) for sample in samples[:4]], size=64, **SPLIT)
-    arguments = ['train', '--data', str(shards), str(larger), '--out', str(tmp_path / 'run')]
-    for setting in QUICK:
-        arguments += ['--set', setting]
+    arguments = ['train', '--data', str(shards), str(larger), '--out', str(tmp_path / 'run'),
+                 *settings_of(QUICK)]
     assert main(arguments) == 2
     message = capsys.readouterr().err
     assert f'{SIZE} and 64 pixels' in message and "option 'size'" in message
@@ -386,15 +387,9 @@ def test_several_data_sets_are_one(tmp_path, shards, samples, capsys):
 
 def test_command_line_trains_and_resumes(tmp_path, shards, capsys):
     arguments = ['train', '--data', str(shards), '--validation', str(shards),
-                 '--out', str(tmp_path / 'run')]
-    for setting in QUICK:
-        arguments += ['--set', setting]
-    assert main([*arguments, '--minutes', '0']) == 0
-    assert '1 of 6 steps' in capsys.readouterr().out
-    assert main(arguments) == 1
-    assert 'holds a training already' in capsys.readouterr().err
-    assert main([*arguments, '--resume']) == 0
-    assert '6 of 6 steps, mean IoU 0.' in capsys.readouterr().out
+                 '--out', str(tmp_path / 'run'), *settings_of(QUICK)]
+    assert_command_trains_and_resumes(
+        arguments, '1 of 6 steps', '6 of 6 steps, mean IoU 0.', capsys)
     about = read_network_config(tmp_path / 'run')
     assert about['split'] == SPLIT, 'which shapes are new to it'
     assert about['picture_size'] == SIZE
@@ -402,11 +397,10 @@ def test_command_line_trains_and_resumes(tmp_path, shards, capsys):
 
 
 def test_command_line_under_torchrun_tells_the_result_once(tmp_path, shards):
-    settings = [word for setting in QUICK for word in ('--set', setting)]
     result = subprocess.run(
         [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2',
          '-m', 'img2scene_ros.cli', 'train', '--data', str(shards), '--validation', str(shards),
-         '--out', str(tmp_path / 'run'), *settings],
+         '--out', str(tmp_path / 'run'), *settings_of(QUICK)],
         capture_output=True, text=True, timeout=240, cwd=ROOT)
     assert result.returncode == 0, result.stderr[-3000:]
     assert result.stdout.count('written') == 1, result.stdout

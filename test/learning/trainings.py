@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from img2scene_ros.cli import main
 from img2scene_ros.learning import loop
 from img2scene_ros.learning.data_config import RenderOptions
 from img2scene_ros.learning.loop import Run
@@ -34,6 +35,28 @@ def log_of(folder: Path) -> list[dict]:
 
 def losses_of(folder: Path) -> dict[int, float]:
     return {line['step']: line['loss'] for line in log_of(folder) if 'loss' in line}
+
+
+def settings_of(settings: Sequence[str]) -> list[str]:
+    """Return the words that set options on the command line."""
+    return [word for setting in settings for word in ('--set', setting)]
+
+
+def assert_command_trains_and_resumes(
+    arguments: Sequence[str], first: str, last: str, capsys: pytest.CaptureFixture[str],
+) -> None:
+    """
+    Train for one step, and then to the end.
+
+    :param first: what is said after the first step
+    :param last: what is said after the last one
+    """
+    assert main([*arguments, '--minutes', '0']) == 0
+    assert first in capsys.readouterr().out
+    assert main([*arguments]) == 1
+    assert 'holds a training already' in capsys.readouterr().err
+    assert main([*arguments, '--resume']) == 0
+    assert last in capsys.readouterr().out
 
 
 def assert_resumes_exactly(learn: Callable[..., Run], folder: Path, last: int = 4) -> Run:
