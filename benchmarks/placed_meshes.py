@@ -145,7 +145,7 @@ def _error(
         model = placed(answer, faces, np.zeros((len(points), 3), np.uint8), sighting, 'true')
     except Img2SceneError:
         return PlacingError(is_whole)
-    found = model.vertices @ model.rotation.T + model.position
+    found = model.points
     off = found.mean(axis=0) - points.mean(axis=0)
     spread = [each - each.mean(axis=0) for each in (found, points)]
     size = np.linalg.norm(spread[0]) / np.linalg.norm(spread[1])

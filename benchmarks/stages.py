@@ -4,10 +4,10 @@ Processor time of the stages of `Pipeline.perceive` on recorded frames, in milli
 
     OMP_NUM_THREADS=1 python benchmarks/stages.py [--frames FRAMES] [--old CHECKOUT]
 
-*first*: the first frame of a scene; *steady*: mean of the next ten, in which nothing moves. FRAMES
-is a folder of frame folders, CHECKOUT one of an earlier version (`git worktree add`), which is
-measured in the same run. The frames are measured as they are, and enlarged as larger cameras
-would show them. Times are of `cProfile` on one core, with its overhead.
+*first*: the first frame of a new pipeline; *steady*: mean of the next 30, in which nothing moves;
+*moving*: mean of five in which a block moves through the scene. FRAMES is a folder of frame
+folders, CHECKOUT one of an earlier version (`git worktree add`), which is measured in the same
+run. The frames are measured as they are, and enlarged as larger cameras would show them.
 """
 
 import argparse
@@ -15,29 +15,42 @@ import json
 import os
 import subprocess
 import sys
-from cProfile import Profile
+from collections import Counter
+from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
-from pstats import Stats
 from statistics import mean
 from time import process_time
+from typing import Any
 
 import cv2
+import numpy as np
 
+from img2scene_ros import pipeline
+from img2scene_ros.depth import MeasuredNoise
+from img2scene_ros.detection import auto
+from img2scene_ros.detection.coco import CocoDetector
+from img2scene_ros.detection.instance_masks import InstanceSegmenter
+from img2scene_ros.detection.supports import HeldSupport
+from img2scene_ros.detection.tabletop import TabletopDetector
 from img2scene_ros.io.frames import load_frame
 from img2scene_ros.io.layouts import find_frames
-from img2scene_ros.pipeline import Pipeline
+from img2scene_ros.scene.tracks import Tracker
 from img2scene_ros.tables import markdown_table
 from img2scene_ros.types import Frame
 
 FRAMES = Path(__file__).parents[1] / 'data/frames'
-STEADY = 10
+STEADY, MOVING, RATE = 30, 5, 30  # frames, frames, 1 / s
 WIDTHS = (640, 1280, 2048)
-# The functions that do a stage, by module.
-STAGES = {
-    'noise': 'depth.of', 'support': 'supports.find', 'network': 'coco.detect',
-    'tabletop': 'tabletop.detect', 'merging': 'auto.merged', 'localization': 'combine.place',
-    'tracking': 'tracks.update', 'all': 'pipeline.perceive'}
+# What does a stage.
+STAGES: dict[str, tuple[Any, str]] = {
+    'noise': (MeasuredNoise, 'of'), 'support': (HeldSupport, 'find'),
+    'network of names': (CocoDetector, 'detect'), 'tabletop': (TabletopDetector, '_found'),
+    'its network': (InstanceSegmenter, 'labels'), 'merging': (auto, 'merged'),
+    'localization': (pipeline.Pipeline, '_placed'), 'tracking': (Tracker, 'update'),
+    'all': (pipeline.Pipeline, 'perceive')}
 
 
 def enlarged(frame: Frame, width: int) -> Frame:
@@ -50,36 +63,59 @@ def enlarged(frame: Frame, width: int) -> Frame:
         depth=cv2.resize(frame.depth, size, interpolation=cv2.INTER_NEAREST))
 
 
-def profiled(pipeline: Pipeline, frame: Frame, repeats: int) -> list[float]:
-    """Return how long each stage takes a frame, milliseconds."""
-    profile = Profile(process_time)
-    for _ in range(repeats):
-        fresh = replace(frame)  # whose points are not known yet
-        profile.runcall(pipeline.perceive, fresh)
-    total: dict[str, float] = {}
-    for (file, _, name), entry in Stats(profile).stats.items():
-        key = f'{Path(file).stem}.{name}'
-        total[key] = max(total.get(key, 0.0), entry[3])
-    return [1000.0 * total.get(function, 0.0) / repeats for function in STAGES.values()]
+def with_block(frame: Frame, number: int) -> Frame:
+    """Return a frame with a block 5 cm in front of what is there, at one place after another."""
+    side = frame.shape[0] // 12
+    y, x = frame.shape[0] // 2, frame.shape[1] // 3 + number * side // 2
+    part = np.s_[y:y + side, x:x + side]
+    color, depth = frame.color.copy(), frame.depth.copy()
+    color[part], depth[part] = 255 - color[part], depth[part] - 0.05
+    return replace(frame, color=color, depth=depth)
 
 
-def measured(folder: Path) -> list[tuple[str, list[float]]]:
-    """Return what was measured, and the times of all stages."""
+def stages_timed() -> Counter[str]:
+    """Return how long each stage has taken, seconds, which goes on counting."""
+    times: Counter[str] = Counter()
+
+    def timed(stage: str, step: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(step)
+        def run(*arguments: Any, **named: Any) -> Any:
+            start = process_time()
+            try:
+                return step(*arguments, **named)
+            finally:
+                times[stage] += process_time() - start
+        return run
+
+    for stage, (owner, name) in STAGES.items():
+        setattr(owner, name, timed(stage, getattr(owner, name)))
+    return times
+
+
+def measured(folder: Path) -> Iterator[tuple[str, list[float]]]:
+    """Give what was measured, and the times of all stages, milliseconds."""
     cv2.setNumThreads(1)
-    pipeline, rows = Pipeline(), []
+    times = stages_timed()
     frames = [load_frame(files) for files in find_frames(folder)]
+
+    def mean_times(perceiver: pipeline.Pipeline, some: list[Frame]) -> list[float]:
+        times.clear()
+        for frame in some:
+            perceiver.perceive(frame)
+        return [1000.0 * times[stage] / len(some) for stage in STAGES]
+
     for width in WIDTHS:
-        first, steady = [], []
+        rows: dict[str, list[list[float]]] = {'first': [], 'steady': [], 'moving': []}
         for frame in frames:
-            large = enlarged(frame, width)
-            pipeline.restart()
-            first.append(profiled(pipeline, large, 1))
-            steady.append(profiled(pipeline, large, STEADY))
-        size = f'{large.shape[1]}x{large.shape[0]}'
-        rows += [(f'{size}, first', [mean(times) for times in zip(*first)]),
-                 (f'{size}, steady', [mean(times) for times in zip(*steady)]),
-                 (f'{size}, steady, slowest', max(steady, key=lambda times: times[-1]))]
-    return rows
+            large, perceiver = enlarged(frame, width), pipeline.Pipeline()
+            stream = [replace(large, stamp_ns=number * 10 ** 9 // RATE)
+                      for number in range(1, 2 + STEADY + MOVING)]
+            rows['first'].append(mean_times(perceiver, stream[:1]))
+            rows['steady'].append(mean_times(perceiver, stream[1:1 + STEADY]))
+            rows['moving'].append(mean_times(perceiver, [
+                with_block(one, number) for number, one in enumerate(stream[1 + STEADY:])]))
+        for name, found in rows.items():
+            yield f'{large.shape[1]}x{large.shape[0]}, {name}', list(map(mean, zip(*found)))
 
 
 def main() -> None:
@@ -89,7 +125,7 @@ def main() -> None:
     parser.add_argument('--old', type=Path, help='a checkout of an earlier version')
     parser.add_argument('--json', action='store_true', help='print JSON instead of a table')
     options = parser.parse_args()
-    rows = measured(options.frames)
+    rows = list(measured(options.frames))
     if options.json:
         print(json.dumps(rows))
         return

@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from time import process_time
-from zlib import compress
 
 import numpy as np
 import torch
@@ -25,7 +24,8 @@ from arranged_scenes import stock_of
 from img2scene_ros.learning import live
 from img2scene_ros.learning import students
 from img2scene_ros.learning.arrangements import arrange
-from img2scene_ros.learning.packed_shapes import PackedShapes
+from img2scene_ros.learning.packed_shapes import packed_of
+from img2scene_ros.learning.packed_shapes import record_of
 from img2scene_ros.learning.packed_shapes import write_packed
 from img2scene_ros.learning.shapes import HOUSEHOLD
 from img2scene_ros.learning.shapes import household_object
@@ -83,24 +83,13 @@ def learn(out: Path, settings: list[str]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     groups = {split: [household_object(kind, n) for kind in HOUSEHOLD for n in numbers]
               for split, numbers in (('train', TRAIN), ('test', TEST))}
-    _write(out / 'shapes.npz', groups)
+    write_packed(out / 'shapes.npz', packed_of([
+        record_of(shape, split, 'table') for split, group in groups.items() for shape in group]))
     options = students.read_student_options('shape', [*SETTINGS, *settings])
     for name, draw in (('traced', traced.draw), ('cast', _casting(groups))):
         live.draw = draw
         students.learn('shape', out / 'shapes.npz', out / name, *options, torch.device('cpu'))
         print(f'{name}:\n{(out / name / "table.md").read_text()}')
-
-
-def _write(path: Path, groups: dict[str, list]) -> None:
-    shapes = [shape for group in groups.values() for shape in group]
-    bits = [compress(shape.bits) for shape in shapes]
-    write_packed(path, PackedShapes(
-        tuple(shape.name for shape in shapes), tuple(shape.label for shape in shapes),
-        ('',) * len(shapes), tuple(split for split, group in groups.items() for _ in group),
-        ('table',) * len(shapes), np.array([shape.grid for shape in shapes]),
-        np.array([shape.cell for shape in shapes]), np.array([shape.sizes for shape in shapes]),
-        (np.zeros((0, 3), np.uint8),) * len(shapes), np.frombuffer(b''.join(bits), np.uint8),
-        np.cumsum([len(part) for part in bits]), ()))
 
 
 def _casting(groups: dict[str, list]) -> Callable[..., traced.Pictures]:

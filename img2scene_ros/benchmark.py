@@ -3,6 +3,7 @@
 
 import json
 import platform
+from collections.abc import Iterable
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import cpu_count
@@ -17,7 +18,9 @@ import trimesh
 from img2scene_ros.depth import DepthNoise
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection import mask_iou
+from img2scene_ros.io.bags import BagFrame
 from img2scene_ros.io.frames import load_frame
+from img2scene_ros.io.layouts import FrameFiles
 from img2scene_ros.io.photos import read_picture
 from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.pipeline import parse_settings
@@ -42,21 +45,22 @@ class Accuracy:
 
 
 def bench(
-    folders: Sequence[Path], settings: dict[str, Any] | None = None, repeats: int = 5,
+    sources: Iterable[FrameFiles | BagFrame], settings: dict[str, Any] | None = None,
+    repeats: int = 5,
 ) -> str:
     """
     Measure the pipeline on recorded frames.
 
-    :param folders: frame folders
+    :param sources: of `open_frames`
     :param settings: options by dotted name; defaults for the others
     :param repeats: runs per frame; times are their medians
     :return: a Markdown table
-    :raises InputError: a folder that cannot be read
+    :raises InputError: a frame that cannot be read
     :raises Img2SceneError: as `Pipeline`
     """
     chosen, others = parse_settings(settings or {})
     pipeline = Pipeline(chosen, others)
-    rows = [_measured(pipeline, folder, repeats, others.get('depth_noise')) for folder in folders]
+    rows = [_measured(pipeline, source, repeats, others.get('depth_noise')) for source in sources]
     return f'{_machine()}\n\n{markdown_table(HEADINGS, rows)}'
 
 
@@ -87,9 +91,10 @@ def _filled_box(bbox: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _measured(
-    pipeline: Pipeline, folder: Path, repeats: int, depth_noise: DepthNoise | None,
+    pipeline: Pipeline, source: FrameFiles | BagFrame, repeats: int,
+    depth_noise: DepthNoise | None,
 ) -> list[str]:
-    frame = load_frame(folder, depth_noise=depth_noise)
+    frame = load_frame(source, depth_noise=depth_noise)
     pipeline.restart()
     pipeline.run(frame)
     perceive, mesh = [], []
@@ -106,8 +111,9 @@ def _measured(
     found = pipeline.perceive(frame).objects
     closed = sum(trimesh.Trimesh(one.model.vertices, one.model.faces, process=False).is_watertight
                  for one in found)
-    row = [folder.name, str(len(found)), str(closed), f'{1e3 * median(perceive):.0f}',
+    row = [source.name, str(len(found)), str(closed), f'{1e3 * median(perceive):.0f}',
            f'{1e3 * median(mesh):.0f}' if mesh else '']
+    folder = source.color.parent if isinstance(source, FrameFiles) else source.path
     truth = accuracy(folder, frame, found)
     if truth is None:
         return row + ['', '', '']

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from img2scene_ros.errors import InputError
+from img2scene_ros.errors import OptionError
 
 # The numbers of coefficients that each lens model may have; some drivers send a fifth, unused,
 # for 'equidistant'.
@@ -64,7 +65,7 @@ class Camera:
                 len(self.distortion) not in DISTORTION_MODELS[self.distortion_model]
                 or not np.isfinite(self.distortion).all()):
             raise InputError(
-                f"D = {list(self.distortion)} is no '{self.distortion_model}' distortion; "
+                f"D = {self.distortion.tolist()} is no '{self.distortion_model}' distortion; "
                 'calibrate the camera again or use the rectified image')
 
     @classmethod
@@ -115,7 +116,11 @@ class Camera:
         Build a distortion-free camera from the horizontal field of view.
 
         :param degrees: the angle between the left and the right edge of the picture
+        :raises OptionError: one that no picture has
         """
+        if not 1.0 <= degrees <= 170.0:
+            raise OptionError(
+                f'the field of view is {degrees:g} degrees; it must be between 1 and 170')
         focal = width / (2.0 * np.tan(np.radians(degrees) / 2.0))
         return cls(width, height, focal, focal, (width - 1) / 2.0, (height - 1) / 2.0)
 

@@ -14,9 +14,14 @@ from img2scene_ros.options import Options
 from img2scene_ros.options import option
 
 UNITS = {'m': 1.0, 'cm': 0.01, 'mm': 0.001}  # metres
+# Metres. No depth camera sees so far, and none so near that its millimetres were below: a float
+# image whose median is beyond is in millimetres, and single such readings are a drawn background.
+FARTHEST = 50.0
+NOTHING_16 = 65535  # of 16 bits: what some sensors have where a distance does not fit
+NOTHING = 65504.0  # greatest number of 16-bit floats: renderers have it, or more, where nothing is
 MODELS = ('structured_light', 'stereo', 'time_of_flight')
 _HELD = 30  # images whose median tells how noisy the sensor is
-_ROWS = 120  # of an image, about, in which it is measured, and columns as far apart
+_ROWS = 60  # of an image, about, in which it is measured, and columns as far apart
 _APART = 8  # pixels at a width of 640 over which noise is measured; stereo windows are as wide
 
 
@@ -90,11 +95,13 @@ class DepthNoise(Options):
         """
         apart = max(1, round(_APART * depth.shape[1] / 640))
         ratios = []
-        step = max(1, depth.shape[0] // _ROWS)
+        step, along = max(1, depth.shape[0] // _ROWS), max(1, apart // _APART)
         for image in (depth[::step], depth.T[::step]):
-            inverse = 1.0 / np.where(image > 0, image, np.float32(np.nan))
-            ends = inverse[:, :-2 * apart] + inverse[:, 2 * apart:]
-            bend, middle = ends - 2.0 * inverse[:, apart:-apart], image[:, apart:-apart]
+            ends, middle, others = (
+                np.where(part > 0, part, np.float32(np.nan)) for part in (
+                    image[:, :-2 * apart:along], image[:, apart:-apart:along],
+                    image[:, 2 * apart::along]))
+            bend = 1.0 / ends + 1.0 / others - 2.0 / middle
             off = np.abs(bend) * middle ** 2 / self.std(middle, focal)
             ratios.append(off[np.isfinite(off)])
         found = np.concatenate(ratios)
@@ -145,6 +152,8 @@ def metric_depth(raw: np.ndarray, unit: float | None = None) -> np.ndarray:
     """
     Convert a depth image to metres with NaN for every pixel without a reading (REP-118).
 
+    Some drivers have the greatest float where REP-118 has infinity.
+
     :param raw: (H, W) numbers
     :param unit: metres; None: uint16 are millimetres, floats metres
     :return: (H, W) float32
@@ -157,5 +166,8 @@ def metric_depth(raw: np.ndarray, unit: float | None = None) -> np.ndarray:
             'either 16-bit millimetres or float metres (other numbers need a depth unit)')
     scale = unit or (0.001 if raw.dtype == np.uint16 else 1.0)
     depth = raw.astype(np.float32) * np.float32(scale)
-    depth[~(np.isfinite(depth) & (depth > 0))] = np.nan
+    is_read = (depth > 0) & (depth < NOTHING)
+    if raw.dtype == np.uint16:
+        is_read &= raw < NOTHING_16
+    depth[~is_read] = np.nan
     return depth

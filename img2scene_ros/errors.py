@@ -30,6 +30,11 @@ class ReconstructionError(Img2SceneError):
     """An object that a reconstructor cannot rebuild from this view."""
 
 
+def unexpected(error: BaseException) -> str:
+    """Return what an error that nobody foresaw says, in one short line."""
+    return f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
 def attempt(step: Callable[..., Result], *arguments: Any) -> Result | Img2SceneError:
     """
     Return what a step returns, or the error that says why it failed.
@@ -42,5 +47,4 @@ def attempt(step: Callable[..., Result], *arguments: Any) -> Result | Img2SceneE
         return error
     except (Exception, SystemExit) as error:  # some libraries exit where they should raise
         _LOGGER.debug('traceback', exc_info=True)
-        reason = str(error).strip().split('\n')[0][:200]
-        return Img2SceneError(f'unexpected {type(error).__name__}: {reason}')
+        return Img2SceneError(unexpected(error))

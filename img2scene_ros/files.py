@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that appear whole or not at all."""
+"""Files as users name them, and such that appear whole or not at all."""
 
 import os
 from collections.abc import Callable
@@ -11,6 +11,19 @@ from typing import Any
 from typing import BinaryIO
 
 from img2scene_ros.errors import InputError
+
+
+def user_path(name: str) -> Path:
+    """
+    Return a path whose ~ is a home folder.
+
+    :raises InputError: it is that of a user whom there is not
+    """
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:
+        raise InputError(
+            f"there is no home folder for '{name}'; name the folder without ~") from error
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:

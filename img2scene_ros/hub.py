@@ -3,15 +3,21 @@
 
 import json
 import logging
+from collections.abc import Callable
 from collections.abc import Iterator
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from typing import TypeVar
 
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
+from img2scene_ros.files import user_path
 
+Result = TypeVar('Result')
 _LOGGER = logging.getLogger(__name__)
 _PATIENCE = 5.0  # seconds for the Hub's first answer
 # What a vision checkpoint consists of; nothing else of a repository is downloaded.
@@ -75,7 +81,7 @@ def cached_checkpoint(
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
-    folder = Path(checkpoint).expanduser()
+    folder = user_path(checkpoint)
     if folder.is_dir():
         return folder
     try:
@@ -101,21 +107,28 @@ def _require_answer() -> None:
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session
 
-    outcome: list[Exception | None] = []
+    within(_PATIENCE, lambda: get_session().head(constants.ENDPOINT, timeout=_PATIENCE))
 
-    def ask() -> None:
+
+def within(seconds: float, ask: Callable[[], Result]) -> Result:
+    """
+    Return what asking returns; what takes longer is left to a thread of its own.
+
+    :raises Exception: whatever asking raises, or TimeoutError
+    """
+    outcome: Future[Result] = Future()
+
+    def work() -> None:
         try:
-            get_session().head(constants.ENDPOINT, timeout=_PATIENCE)
-            outcome.append(None)
+            outcome.set_result(ask())
         except Exception as error:
-            outcome.append(error)
+            outcome.set_exception(error)
 
-    thread = Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(_PATIENCE)
-    error = outcome[0] if outcome else TimeoutError(f'no answer within {_PATIENCE:.0f} s')
-    if error is not None:
-        raise error
+    Thread(target=work, daemon=True).start()
+    try:
+        return outcome.result(seconds)
+    except FutureTimeout as error:
+        raise TimeoutError(f'no answer within {seconds:.0f} s') from error
 
 
 def _lacking(folder: Path, files: tuple[str, ...]) -> list[str]:

@@ -13,10 +13,13 @@ from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import fields
 from math import isfinite
+from pathlib import Path
 from typing import Any
 from typing import Protocol
 
+from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
+from img2scene_ros.packages import importing
 
 
 def option(
@@ -68,6 +71,7 @@ class Configurable(Protocol):
     options: Any
 
 
+TRUTH = {'true': True, 'false': False}
 _KINDS = {
     bool: 'true or false', int: 'a whole number', float: 'a number', str: 'a text',
     tuple: 'a list of texts',
@@ -77,6 +81,62 @@ _KINDS = {
 def is_numbers(default: Any) -> bool:
     """Tell whether an option of this default takes a list of numbers."""
     return isinstance(default, tuple) and bool(default) and type(default[0]) is float
+
+
+def split_assignment(text: str) -> tuple[str, str]:
+    """
+    Return name and value of NAME=VALUE.
+
+    :raises OptionError: a text without =
+    """
+    name, equals, value = (part.strip() for part in text.partition('='))
+    if not equals:
+        raise OptionError(f"'{text}' sets nothing; write NAME=VALUE")
+    return name, value
+
+
+def typed(declared: Field[Any], text: str) -> Any:
+    """Read a text as the type of its option; what cannot be read is left for it to refuse."""
+    kind: type[Any] = type(declared.default)
+    if kind is bool:
+        return TRUTH.get(text.lower(), text)
+    try:
+        if kind is tuple:
+            item = float if is_numbers(declared.default) else str
+            return tuple(item(part.strip()) for part in text.strip('[]').split(',')
+                         if part.strip())
+        return kind(text)
+    except ValueError:
+        return text
+
+
+def read_yaml(path: Path, what: str) -> Any:
+    """
+    Read a file of options.
+
+    :param what: names it in errors
+    :raises InputError: it cannot be read
+    """
+    with importing(f'the {what}', 'PyYAML', 'set its options with NAME=VALUE'):
+        import yaml
+    try:
+        return yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise InputError(f"cannot read the {what} '{path}': {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"the {what} '{path}' is not YAML: {' '.join(str(error).split())}") from error
+
+
+def flattened(section: dict[str, Any], prefix: str = '') -> dict[str, Any]:
+    """Return the values of nested sections by dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in section.items():
+        if isinstance(value, dict):
+            flat |= flattened(value, f'{prefix}{name}.')
+        else:
+            flat[f'{prefix}{name}'] = value
+    return flat
 
 
 def _checked(declared: Field[Any], value: Any) -> Any:

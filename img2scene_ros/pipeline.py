@@ -24,7 +24,7 @@ from img2scene_ros.depth import MeasuredNoise
 from img2scene_ros.detection import Detector
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection.masks import colored_pixels
-from img2scene_ros.detection.masks import object_mask
+from img2scene_ros.detection.masks import held_mask
 from img2scene_ros.detection.segmenter import Segmenter
 from img2scene_ros.detection.supports import HeldSupport
 from img2scene_ros.detection.supports import support_under
@@ -78,6 +78,7 @@ BACKEND_GROUPS = ('detectors', 'distances', 'reconstructors')
 OTHER_GROUPS = {'export': ExportOptions, 'depth_noise': DepthNoise}  # options of no backend
 _REMEMBERED = 100  # kinds of warnings that are not said again
 _ROBOT = 0.5  # share of a detection that shows the robot by which it is the robot
+_SOME = 1000  # readings of an object, about, that tell what it stands on
 _COVERED = 0.6  # share of an object's pixels with readings, below which its mesh is called a guess
 
 
@@ -304,7 +305,8 @@ class Pipeline:
         frame = replace(
             frame, up=frame.up if told is None or frame.up is not None else told.normal,
             depth_noise=held.noise.of(frame.depth_noise, frame.depth, frame.camera.fx))
-        return frame, held.support.find(frame) or known
+        supports = held.support.find(frame) or known
+        return replace(frame, others=supports[1:]), supports
 
     def _each(
         self, step: Callable[[Detection], Result | None], detections: Sequence[Detection],
@@ -329,8 +331,8 @@ class Pipeline:
     ) -> tuple[Sighting, ObjectModel] | None:
         """Return an object at its place, and its proxy; None where no source can tell."""
         support = next(iter(supports), None)
-        if frame.points is not None and detection.mask is not None:
-            support = support_under(frame.points[detection.mask], supports)
+        if frame.depth is not None and detection.mask is not None:
+            support = support_under(frame.readings_at(detection.pixels(_SOME)), supports)
         placement = place(self.distances, frame, detection, support)
         if placement is None:
             if frame.has_depth:
@@ -631,4 +633,4 @@ def _with_mask(
 ) -> Detection:
     if detection.mask is not None and detection.mask.any():
         return detection
-    return replace(detection, mask=object_mask(frame, detection.bbox, support))
+    return replace(detection, mask=held_mask(frame, detection, support))

@@ -12,17 +12,16 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from img2scene_ros.errors import InputError
-from img2scene_ros.errors import OptionError
-from img2scene_ros.options import is_numbers
+from img2scene_ros.options import flattened
+from img2scene_ros.options import read_yaml
+from img2scene_ros.options import split_assignment
+from img2scene_ros.options import typed
 from img2scene_ros.pipeline import BACKEND_GROUPS
 from img2scene_ros.pipeline import OTHER_GROUPS
 from img2scene_ros.pipeline import PipelineOptions
 from img2scene_ros.registry import backends
 
-TRUTH = {'true': True, 'false': False}
 KINDS = {bool: 'true or false', int: 'whole number', float: 'number', str: 'text', tuple: 'list'}
 
 
@@ -38,10 +37,8 @@ def read_assignments(assignments: Sequence[str]) -> dict[str, Any]:
     declared = declared_options()
     settings = {}
     for text in assignments:
-        name, equals, value = (part.strip() for part in text.partition('='))
-        if not equals:
-            raise OptionError(f"'{text}' sets nothing; write NAME=VALUE")
-        settings[name] = _typed(declared[name], value) if name in declared else value
+        name, value = split_assignment(text)
+        settings[name] = typed(declared[name], value) if name in declared else value
     return settings
 
 
@@ -52,13 +49,7 @@ def read_parameter_file(path: Path) -> dict[str, Any]:
     :return: values by dotted name
     :raises InputError: it cannot be read or is no parameter file
     """
-    try:
-        nodes = yaml.safe_load(Path(path).read_text())
-    except OSError as error:
-        raise InputError(f"cannot read the parameter file '{path}': {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"the parameter file '{path}' is not YAML: "
-                         f"{' '.join(str(error).split())}") from error
+    nodes = read_yaml(path, 'parameter file')
     sections = [
         node['ros__parameters'] for node in (nodes.values() if isinstance(nodes, dict) else ())
         if isinstance(node, dict) and isinstance(node.get('ros__parameters'), dict)]
@@ -68,7 +59,7 @@ def read_parameter_file(path: Path) -> dict[str, Any]:
     known = declared_options()
     of_backends = tuple({name.partition('.')[0] + '.' for name in known if '.' in name})
     return {
-        name: value for section in sections for name, value in _flattened(section).items()
+        name: value for section in sections for name, value in flattened(section).items()
         if name in known or name.startswith(of_backends)}
 
 
@@ -94,30 +85,6 @@ def describe_options() -> str:
         paragraphs.append(
             f"{name} = {_text(field.default)}  [{kind}]\n    {rules['description']}")
     return '\n'.join(paragraphs)
-
-
-def _typed(field: Field[Any], value: str) -> Any:
-    kind: type[Any] = type(field.default)
-    if kind is bool:
-        return TRUTH.get(value.lower(), value)
-    try:
-        if kind is tuple:
-            item = float if is_numbers(field.default) else str
-            return tuple(item(part.strip()) for part in value.strip('[]').split(',')
-                         if part.strip())
-        return kind(value)
-    except ValueError:
-        return value
-
-
-def _flattened(section: dict[str, Any], prefix: str = '') -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in section.items():
-        if isinstance(value, dict):
-            flat |= _flattened(value, f'{prefix}{name}.')
-        else:
-            flat[f'{prefix}{name}'] = value
-    return flat
 
 
 def _text(value: Any) -> str:

@@ -57,6 +57,7 @@ def turned_frame(frame: Frame, quarters: int) -> Frame:
         frame, color=_turned(frame.color, quarters), camera=_turned_camera(frame.camera, quarters),
         depth=None if frame.depth is None else _turned(frame.depth, quarters),
         support=turned_plane(frame.support, rotation),
+        others=turned_planes(frame.others, rotation),
         up=None if frame.up is None else rotation @ frame.up,
         world_from_camera=_camera_turned(frame.world_from_camera, rotation),
         robot=None if frame.robot is None else _turned(frame.robot, quarters),

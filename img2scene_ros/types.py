@@ -94,6 +94,8 @@ class Frame:
     - stamp_ns: nanoseconds, the image header's
     - frame_id: the camera's optical frame
     - support: the plane that objects stand on, where something else than the depth image tells it
+    - others: further planes that things stand on, about parallel to that which is handed on with
+      the frame
     - up: (3,) unit vector, optical frame, where something tells it; None is a camera held level,
       unless what stands on what says otherwise
     - depth_noise: how far off readings of the depth sensor may be
@@ -112,6 +114,7 @@ class Frame:
     stamp_ns: int = 0
     frame_id: str = 'camera_color_optical_frame'
     support: SupportPlane | None = None
+    others: tuple[SupportPlane, ...] = ()
     up: np.ndarray | None = None
     depth_noise: DepthNoise = DepthNoise()
     world_from_camera: np.ndarray | None = None
@@ -153,7 +156,8 @@ class Frame:
     @cached_property
     def points(self) -> np.ndarray | None:
         """Return the point seen at every pixel: (H, W, 3) float32, metres, NaN = no reading."""
-        return None if self.depth is None else self.camera.rays * self.depth[..., None]
+        return None if self.depth is None else cv2.multiply(
+            self.camera.rays, cv2.merge([self.depth] * 3))
 
     def readings(self, mask: np.ndarray, most: int | None = None) -> np.ndarray:
         """
@@ -162,14 +166,10 @@ class Frame:
         :param mask: (H, W) bool
         :param most: how many pixels of it are looked at, about, evenly spread; None: all
         """
-        x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
-        inside = mask[y:y + height, x:x + width]
-        count = np.count_nonzero(inside)
-        apart = max(1, isqrt(count // most)) if most else 1
-        rows, columns = np.nonzero(inside[::apart, ::apart])
-        pixels = (rows * apart + y) * mask.shape[1] + columns * apart + x
-        if most is not None:
-            pixels = pixels[::max(1, len(pixels) // most)]
+        return self.readings_at(_spread(mask, most))
+
+    def readings_at(self, pixels: np.ndarray) -> np.ndarray:
+        """Return the points that are read at pixels, (M,) positions in the flattened picture."""
         depth = measured(self.depth).reshape(-1, 1).take(pixels, axis=0)
         points = self.camera.rays.reshape(-1, 3).take(pixels, axis=0) * depth
         return points.compress(np.isfinite(points[:, 2]), axis=0)
@@ -216,6 +216,28 @@ class Detection:
         """Return the box's centre in the pixels of the camera, (2,)."""
         edges = box_edges(self.bbox)
         return (edges[:2] + edges[2:]) / 2.0
+
+    def pixels(self, most: int) -> np.ndarray:
+        """Return which pixels of the flattened picture are in the mask, as `Frame.readings`."""
+        if most not in self._pixels:
+            self._pixels[most] = _spread(measured(self.mask), most)
+        return self._pixels[most]
+
+    @cached_property
+    def _pixels(self) -> dict[int, np.ndarray]:
+        """Return what `pixels` has found: a detection may be held for many frames."""
+        return {}
+
+
+def _spread(mask: np.ndarray, most: int | None) -> np.ndarray:
+    """Return the positions of the pixels of a mask in the flattened picture, see `readings`."""
+    x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
+    inside = mask[y:y + height, x:x + width]
+    count = np.count_nonzero(inside)
+    apart = max(1, isqrt(count // most)) if most else 1
+    rows, columns = np.nonzero(inside[::apart, ::apart])
+    pixels = (rows * apart + y) * mask.shape[1] + columns * apart + x
+    return pixels[::max(1, len(pixels) // most)] if most else pixels
 
 
 def depth_coverage(frame: Frame, detection: Detection) -> float | None:
@@ -313,6 +335,11 @@ class ObjectModel:
     reconstructor: str
     texture: Texture | None = None
     fit: Fit | None = None
+
+    @property
+    def points(self) -> np.ndarray:
+        """Return the vertices in the optical frame, (V, 3) metres."""
+        return self.vertices @ self.rotation.T + self.position
 
     @property
     def size(self) -> np.ndarray:

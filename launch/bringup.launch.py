@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Start the whole system: scene node, RViz, and on request recorded frames instead of a camera."""
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -144,11 +145,16 @@ def _system(
     has started without a parent.
     """
     value = {name: LaunchConfiguration(name).perform(context) for name in names}
+    if value['params_file']:
+        value['params_file'] = str(Path(value['params_file']).expanduser())
+        if not Path(value['params_file']).is_file():
+            raise RuntimeError(f"there is no file '{value['params_file']}' (params_file)")
     camera = _camera(config, value)
     topics = list(camera['topics'].items())
     sim_time = {'use_sim_time': _typed('use_sim_time', bool)}
     common = {'namespace': value['namespace'], 'output': 'screen', 'remappings': topics}
-    nodes: list[LaunchDescriptionEntity] = [_scene_node(value, camera, sim_time, common)]
+    nodes: list[LaunchDescriptionEntity] = [
+        *_unknown(context, names), _scene_node(value, camera, sim_time, common)]
     if value['replay']:
         nodes.append(Node(
             package='img2scene', executable='replay_node', name='replay',
@@ -175,6 +181,15 @@ def _system(
                        '-f', value['fixed_frame'] or value['target_frame'] or frame],
             **common | {'remappings': [*topics, ('/camera_info', info)]}))
     return nodes
+
+
+def _unknown(context: LaunchContext, names: list[str]) -> list[LogInfo]:
+    """Warn of arguments that there are not, such as misspelt ones, which launch ignores."""
+    given = [argument.partition(':=')[0] for argument in context.argv]
+    nearest = {name: ''.join(get_close_matches(name, names, 1)) for name in given}
+    return [LogInfo(msg=f"there is no argument '{name}', so its value is not used; " + (
+        f"did you mean '{near}'?" if near else '--show-args lists them all'))
+        for name, near in nearest.items() if name not in names]
 
 
 def _camera(config: Path, value: dict[str, str]) -> dict[str, Any]:

@@ -12,14 +12,14 @@ from img2scene_ros.errors import OptionError
 
 
 def test_integer_depth_is_millimetres():
-    depth = metric_depth(np.array([[0, 1, 750, 65535]], np.uint16))
+    depth = metric_depth(np.array([[0, 1, 750, 65534, 65535]], np.uint16))
     assert depth.dtype == np.float32
-    np.testing.assert_allclose(depth, [[np.nan, 0.001, 0.75, 65.535]], rtol=1e-6)
+    np.testing.assert_allclose(depth, [[np.nan, 0.001, 0.75, 65.534, np.nan]], rtol=1e-6)
 
 
 @pytest.mark.parametrize('kind', [np.float32, np.float64])
 def test_float_depth_is_metres(kind):
-    raw = np.array([[0.0, -0.5, np.nan, np.inf, -np.inf, 0.75]], kind)
+    raw = np.array([[-0.5, np.nan, np.inf, -np.inf, np.finfo(np.float32).max, 0.75]], kind)
     depth = metric_depth(raw)
     assert depth.dtype == np.float32
     np.testing.assert_array_equal(depth, np.array([[np.nan] * 5 + [0.75]], np.float32))

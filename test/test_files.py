@@ -7,6 +7,7 @@ from typing import BinaryIO
 import pytest
 
 from img2scene_ros.errors import InputError
+from img2scene_ros.files import user_path
 from img2scene_ros.files import write_whole
 
 
@@ -14,6 +15,12 @@ def test_a_file_and_its_folder_are_made(tmp_path: Path) -> None:
     path = tmp_path / 'new/folder/file'
     write_whole(path, lambda file: file.write(b'all'))
     assert path.read_bytes() == b'all' and list(path.parent.iterdir()) == [path]
+
+
+def test_the_home_of_nobody_is_one_clear_sentence() -> None:
+    assert user_path('~/scene') == Path.home() / 'scene'
+    with pytest.raises(InputError, match="'~nobody_of_this_name/scene'"):
+        user_path('~nobody_of_this_name/scene')
 
 
 @pytest.mark.parametrize('error, seen', [

@@ -37,12 +37,12 @@ def test_meshes_without_open3d(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize('command', (
-    ['train', '--data', 'x'], ['train-detector', '--data', 'x'],
-    ['learn', 'shape', '--shapes', 'x']))
+    ['train', '--data', 'x', '--out', 'y'], ['train-detector', '--data', 'x', '--out', 'y'],
+    ['learn', 'shape', '--shapes', 'x', '--out', 'y'], ['evaluate', 'shapes', 'x']))
 def test_trainings_without_torch_name_the_extra(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str],
 ) -> None:
     monkeypatch.setitem(sys.modules, 'torch', None)
-    assert main([*command, '--out', 'y']) == 1
+    assert main(command) == 1
     error, = capsys.readouterr().err.splitlines()
     assert 'torch' in error and "pip install '.[train]'" in error

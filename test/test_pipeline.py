@@ -473,7 +473,7 @@ def test_without_open3d_there_are_meshes_that_nobody_compares(
     assert len([record for record in caplog.records if 'open3d' in record.message]) == 1
 
 
-@pytest.mark.parametrize('step', ('place', 'object_mask'))
+@pytest.mark.parametrize('step', ('place', 'held_mask'))
 def test_a_fault_with_one_detection_costs_that_detection(
     recorded: Callable[[str], Frame], monkeypatch: pytest.MonkeyPatch, step: str,
 ) -> None:

@@ -14,7 +14,7 @@ def add_parser(commands: Any) -> None:
         'where a frame folder holds mask.png and measured.json; prints a Markdown table.')
     parser.add_argument(
         'frames', nargs='+', type=Path, metavar='FRAMES',
-        help='a frame folder or a folder of them')
+        help='what `img2scene reconstruct` takes: frame folders, data sets, recordings, pictures')
     parser.add_argument(
         '--set', action='append', default=[], metavar='NAME=VALUE', dest='settings',
         help='set an option, by the name of its ROS parameter (may be repeated)')
@@ -23,9 +23,10 @@ def add_parser(commands: Any) -> None:
 
 def _run(chosen: argparse.Namespace) -> int:
     from img2scene_ros.benchmark import bench
-    from img2scene_ros.io.layouts import find_frames
+    from img2scene_ros.io.frames import open_frames
     from img2scene_ros.settings import read_assignments
 
-    folders = [files.color.parent for path in chosen.frames for files in find_frames(path)]
-    print(bench(folders, read_assignments(chosen.settings)))
+    opened = [open_frames(path) for path in chosen.frames]
+    frames = (frame for source in opened for frame in source)
+    print(bench(frames, read_assignments(chosen.settings)))
     return 0

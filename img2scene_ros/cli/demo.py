@@ -17,7 +17,8 @@ def add_parser(commands: Any) -> None:
         'demo', help='play a recorded frame through the ROS nodes and save the scene',
         description='Play recorded frames through the real ROS nodes and save the scene.')
     parser.add_argument(
-        '--frames', type=Path, metavar='FOLDER', help='a frame folder (default: the bundled one)')
+        '--frames', type=Path, metavar='PATH',
+        help='a frame folder, a data set or a recording (default: the bundled frame)')
     parser.add_argument(
         '--out', type=Path, metavar='DIR', default=DEFAULT_OUT / 'demo',
         help='export directory (default: %(default)s)')

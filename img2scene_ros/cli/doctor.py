@@ -36,37 +36,23 @@ FROM_ROS = 'sudo apt install ros-{distro}-{package} && source /opt/ros/{distro}/
 
 @dataclass(frozen=True)
 class Package:
-    """
-    A Python package that img2scene uses.
+    """A Python package that img2scene uses."""
 
-    - module: what is imported
-    - distributions: the names it may be installed under
-    - without: what does not work when it is missing
-    - fix: a command that installs it
-    - is_core: nothing works without it
-    """
-
-    module: str
-    distributions: tuple[str, ...]
-    without: str
-    fix: str
-    is_core: bool = False
+    module: str  # what is imported
+    distributions: tuple[str, ...]  # the names it may be installed under
+    without: str  # what does not work when it is missing
+    fix: str  # a command that installs it
+    is_core: bool = False  # nothing works without it
 
 
 @dataclass(frozen=True)
 class Finding:
-    """
-    What was found out about one package.
-
-    - version: '' when it is missing or its version unknown
-    - trouble: why it cannot be used, one sentence; '' when it can
-    - is_broken: it is installed but cannot be loaded
-    """
+    """What was found out about one package."""
 
     package: Package
-    version: str
-    trouble: str = ''
-    is_broken: bool = False
+    version: str  # '' when it is missing or its version unknown
+    trouble: str = ''  # why it cannot be used, one sentence; '' when it can
+    is_broken: bool = False  # it is installed but cannot be loaded
 
 
 def _core(module: str, distribution: str, *others: str) -> Package:
@@ -102,7 +88,7 @@ PACKAGES = (
             'pip install requests'),
     Package('diffusers', ('diffusers',), "the reconstructor 'shap_e' does not work",
             'pip install diffusers'),
-    Package('rosbags', ('rosbags',), 'recordings (.mcap, .db3) cannot be read',
+    Package('rosbags', ('rosbags',), 'recordings (.mcap, .db3, .bag) cannot be read',
             'pip install rosbags'),
     _ros('rclpy', 'there are no ROS nodes and no demo; `img2scene reconstruct` works'),
     _ros('sensor_msgs', 'there are no ROS nodes'),

@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
 
+from img2scene_ros.cli.terminal import add_options
+from img2scene_ros.cli.terminal import options_of
 from img2scene_ros.cli.terminal import progress_bar
+from img2scene_ros.learning.data_config import SceneOptions
+from img2scene_ros.learning.data_config import ShapeOptions
+from img2scene_ros.packages import require_packages
 
 if TYPE_CHECKING:  # heavy, and not needed for --help
     from img2scene_ros.learning.evaluation import Candidate
@@ -28,22 +33,8 @@ def add_parser(commands: Any) -> None:
         'folder', type=Path, metavar='FOLDER',
         help='CATEGORY/SHAPE/voxel.mat and model.ply, as in Pix3D')
     _add_weights(shapes)
-    shapes.add_argument(
-        '--split', default='all', help='all shapes (default), or those that `img2scene render` '
-        'takes for train or test, by the split that the weights record')
-    shapes.add_argument(
-        '--views', type=int, default=4, metavar='N', help='per shape (default: %(default)s)')
-    shapes.add_argument(
-        '--seed', type=int, default=0, help='of the views (default: %(default)s)')
-    shapes.add_argument(
-        '--box-jitter', type=float, default=0.0, metavar='X',
-        help="standard deviation of the boxes' edges, in sides (default: %(default)s)")
-    shapes.add_argument(
-        '--size', type=int, default=112, metavar='PX',
-        help='side of the crops (default: %(default)s, as in the reconstructor)')
-    shapes.add_argument(
-        '--categories', nargs='+', default=(), metavar='NAME', help='only these')
-    shapes.set_defaults(run=_evaluate_shapes)
+    add_options(shapes, ShapeOptions)
+    shapes.set_defaults(evaluate=_evaluate_shapes)
     pix3d = kinds.add_parser(
         'pix3d', help="voxel networks on photos, by Pix3D's protocol",
         description="Score voxel networks on Pix3D's photos by its own protocol. The annotated "
@@ -54,7 +45,7 @@ def add_parser(commands: Any) -> None:
     pix3d.add_argument(
         '--all', action='store_true', dest='every',
         help='also pictures that are truncated or occluded, which the protocol skips')
-    pix3d.set_defaults(run=_evaluate_pix3d)
+    pix3d.set_defaults(evaluate=_evaluate_pix3d)
     scenes = kinds.add_parser(
         'scenes', help='detector and whole pipeline on rendered scenes',
         description='Run the pipeline on rendered scenes, with depth and without, and compare '
@@ -71,32 +62,27 @@ def add_parser(commands: Any) -> None:
     scenes.add_argument(
         '--set', action='append', default=[], metavar='NAME=VALUE', dest='settings',
         help='set an option, by the name of its ROS parameter (may be repeated)')
-    scenes.add_argument(
-        '--perfect-boxes', action='store_true',
-        help='reconstruct from the true boxes and masks instead of detecting')
-    scenes.add_argument(
-        '--known-plane', action='store_true',
-        help='give the true plane that objects stand on, as a robot does through TF')
-    scenes.add_argument(
-        '--samples', type=int, default=100, metavar='N',
-        help='most scenes, spread over all (default: %(default)s)')
-    scenes.add_argument(
-        '--seed', type=int, default=0, help='of the depth noise (default: %(default)s)')
-    scenes.set_defaults(run=_evaluate_scenes)
+    add_options(scenes, SceneOptions)
+    scenes.set_defaults(evaluate=_evaluate_scenes)
     for kind in (shapes, pix3d, scenes):
         kind.add_argument('--json', type=Path, metavar='FILE', help='write all values')
         kind.add_argument(
             '--markdown', type=Path, metavar='FILE', help='write the tables instead of printing')
         kind.add_argument(
             '--sheet', type=Path, metavar='FILE.png', help='draw inputs, truths and predictions')
+        kind.set_defaults(run=_run)
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    require_packages(
+        'img2scene evaluate', ('torch', 'safetensors'), 'evaluate elsewhere', extra='train')
+    return chosen.evaluate(chosen)
 
 
 def _evaluate_shapes(chosen: argparse.Namespace) -> int:
-    from img2scene_ros.learning.evaluation_shapes import ShapeOptions
     from img2scene_ros.learning.evaluation_shapes import evaluate_shapes
 
-    options = ShapeOptions(chosen.split, chosen.views, chosen.seed, chosen.box_jitter,
-                           chosen.size, tuple(chosen.categories))
+    options = options_of(chosen, ShapeOptions)
     return _evaluate(chosen, lambda progress: evaluate_shapes(
         chosen.folder, _candidates(chosen), options, progress))
 
@@ -109,7 +95,6 @@ def _evaluate_pix3d(chosen: argparse.Namespace) -> int:
 
 
 def _evaluate_scenes(chosen: argparse.Namespace) -> int:
-    from img2scene_ros.learning.evaluation_scenes import SceneOptions
     from img2scene_ros.learning.evaluation_scenes import evaluate_scenes
     from img2scene_ros.learning.samples import SceneSamples
     from img2scene_ros.learning.shapes import Library
@@ -119,8 +104,7 @@ def _evaluate_scenes(chosen: argparse.Namespace) -> int:
     for name in ('detector', 'reconstructor'):
         if getattr(chosen, name) is not None:
             settings[name] = getattr(chosen, name)
-    options = SceneOptions(
-        chosen.samples, chosen.seed, chosen.perfect_boxes, chosen.known_plane)
+    options = options_of(chosen, SceneOptions)
     return _evaluate(chosen, lambda progress: evaluate_scenes(
         SceneSamples(chosen.folder), Library(chosen.shapes, chosen.meshes, {}), settings, options,
         progress))

@@ -5,6 +5,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from img2scene_ros.cli.train import add_run_arguments
 from img2scene_ros.packages import require_packages
 
 
@@ -17,17 +18,13 @@ def add_parser(commands: Any) -> None:
     parser.add_argument('student', choices=('shape', 'segmentation'), help='what to train')
     parser.add_argument('--shapes', type=Path, required=True, metavar='FILE',
                         help='what `img2scene pack-shapes` wrote')
-    parser.add_argument('--out', type=Path, required=True, metavar='RUN', help='folder of the run')
+    add_run_arguments(parser)
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
-    parser.add_argument('--resume', action='store_true', help='go on where the run ended')
     parser.add_argument('--minutes', type=float, metavar='M',
                         help='end after so long, ready to be resumed')
     parser.add_argument(
         '--seconds', type=float, metavar='S',
         help='length of the whole training, which the schedule follows (default: by steps)')
-    parser.add_argument(
-        '--set', action='append', default=[], metavar='NAME=VALUE', dest='settings',
-        help='an option of the training, or of the network as model.NAME (may be repeated)')
     parser.set_defaults(run=_run)
 
 

@@ -2,13 +2,12 @@
 """img2scene pack-shapes: the shapes of training data in one file."""
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
 
+from img2scene_ros.cli.terminal import add_jobs
 from img2scene_ros.cli.terminal import open_console
 from img2scene_ros.cli.terminal import progress_bar
-from img2scene_ros.cli.terminal import whole_number
 
 
 def add_parser(commands: Any) -> None:
@@ -25,9 +24,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         '--meshes', type=Path, action='append', default=[], metavar='DIR',
         help='a folder of metric GLB meshes (may be repeated)')
-    parser.add_argument(
-        '--jobs', type=whole_number, default=os.cpu_count(), metavar='N',
-        help='processes (default: one per core, %(default)s)')
+    add_jobs(parser)
     parser.set_defaults(run=_run)
 
 

@@ -2,13 +2,14 @@
 """img2scene prepare-pix3d: training data of the Pix3D data set."""
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
 
+from img2scene_ros.cli.terminal import add_jobs
 from img2scene_ros.cli.terminal import open_console
+from img2scene_ros.cli.terminal import progress_bar
 from img2scene_ros.cli.terminal import whole_number
 
 if TYPE_CHECKING:  # heavy, and not needed for --help
@@ -31,9 +32,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         '--size', type=whole_number, default=256, metavar='PX',
         help='side of the stored pictures (default: %(default)s)')
-    parser.add_argument(
-        '--jobs', type=whole_number, default=os.cpu_count(), metavar='N',
-        help='processes (default: one per core, %(default)s)')
+    add_jobs(parser)
     parser.add_argument(
         '--check', type=whole_number, nargs='?', const=12, metavar='N',
         help='also draw N pictures, spread over all, with their masks and voxels into OUT/check '
@@ -46,14 +45,16 @@ def _run(chosen: argparse.Namespace) -> int:
     from img2scene_ros.learning.pix3d import prepare_pix3d
 
     console = open_console()
-    skipped = prepare_pix3d(chosen.raw, chosen.out, chosen.size, chosen.jobs, console)
+    with progress_bar(console, 'preparing') as progress:
+        skipped = prepare_pix3d(chosen.raw, chosen.out, chosen.size, chosen.jobs, progress)
     pictures = load_prepared(chosen.out)
     _print_prepared(console, pictures, skipped)
     console.print(f'written: {chosen.out}/metadata.json, images, masks, voxels')
     if chosen.check:
         from img2scene_ros.learning.sheets import write_pix3d_sheets
 
-        write_pix3d_sheets(pictures, chosen.out / 'check', chosen.check, console)
+        with progress_bar(console, 'drawing') as progress:
+            write_pix3d_sheets(pictures, chosen.out / 'check', chosen.check, progress)
         console.print(f'written: {chosen.out}/check')
     return 0
 

@@ -3,11 +3,11 @@
 
 import argparse
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
+from itertools import count
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from img2scene_ros.cli.terminal import open_console
 from img2scene_ros.cli.terminal import print_objects
 from img2scene_ros.cli.terminal import progress_bar
 from img2scene_ros.cli.terminal import whole_number
+from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import OptionError
 from img2scene_ros.errors import attempt
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:  # heavy, and not needed for --help
     from rich.console import Console
 
     from img2scene_ros.depth import DepthNoise
-    from img2scene_ros.errors import Img2SceneError
     from img2scene_ros.io.bags import Bag
     from img2scene_ros.io.bags import BagFrame
     from img2scene_ros.io.layouts import FrameFiles
@@ -44,10 +44,11 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         'color', nargs='+', type=Path, metavar='COLOR',
         help='a frame folder (color.png, depth.png, camera.json), a folder of them, a data set '
-        '(TUM, BOP, rgb and depth), a recording (.mcap, .db3) or a picture; see docs/inputs.md')
+        '(TUM, BOP, rgb and depth), a recording (.mcap, .db3, .bag) or a picture; see '
+        'docs/inputs.md')
     parser.add_argument(
         '--depth', type=Path,
-        help='depth image registered to the only picture: PNG, TIFF, PGM, EXR or NPY')
+        help='depth image registered to the only picture: PNG, TIFF, PGM, PFM, EXR, NPY or NPZ')
     parser.add_argument(
         '--depth-unit', metavar='UNIT',
         help='unit of depth images: m, cm, mm, or metres such as 0.0001 or 1/5000 (default: what '
@@ -100,7 +101,7 @@ def _run(chosen: argparse.Namespace) -> int:
     _, others = parse_settings(settings)
     recordings = _recordings(chosen)
     total = sum(map(len, recordings))
-    wrong = _bad_calibrations(recordings, chosen.camera)
+    wrong = _bad_inputs(recordings, chosen.camera)
     for files, reason in wrong.items():
         complain(f'{files.name}: {reason}')
     failed = bool(wrong)
@@ -111,12 +112,14 @@ def _run(chosen: argparse.Namespace) -> int:
     for source, folder in _with_progress(console, recordings, chosen.out, total):
         if source in wrong:
             continue
-        error = attempt(
+        result = attempt(
             _reconstruct_one, pipeline, source, folder, chosen, others, console, total == 1)
-        if error is not None:
-            if total == 1:
-                raise error
-            complain(f'{source.name}: {error}')
+        if not isinstance(result, Img2SceneError):
+            print_objects(console, folder, *result)
+        elif total == 1:
+            raise result
+        else:
+            complain(f'{source.name}: {result}')
             failed = True
     return 1 if failed else 0
 
@@ -141,13 +144,13 @@ def _recordings(chosen: argparse.Namespace) -> list['list[FrameFiles] | Bag']:
     return recordings
 
 
-def _bad_calibrations(
+def _bad_inputs(
     recordings: list['list[FrameFiles] | Bag'], camera: Path | None,
-) -> dict['FrameFiles', 'Img2SceneError']:
+) -> dict['FrameFiles', Img2SceneError]:
     """
-    Return the frames that cannot be used for their calibration, and why.
+    Return the frames that cannot be used, by what their files begin with, and why.
 
-    A file that fits one picture is not checked for every other.
+    A calibration that fits one picture is not checked for every other.
 
     :raises Img2SceneError: there are no frames but these
     """
@@ -170,16 +173,19 @@ def _bad_calibrations(
 def _reconstruct_one(
     pipeline: 'Pipeline', source: 'FrameFiles | BagFrame', folder: Path,
     chosen: argparse.Namespace, options: dict[str, Any], console: 'Console', is_alone: bool,
-) -> None:
+) -> tuple[dict[str, float], list[str]]:
     """
-    Rebuild what one input shows, and print what was found, assumed, and how long it took.
+    Rebuild what one input shows, and export it.
 
     :param options: of export and depth_noise, where given
     :param is_alone: there is no bar for several inputs; one for the objects is shown
+    :return: seconds of each stage; what was assumed or is to be known
     """
     from img2scene_ros.scene.export import ExportOptions
+    from img2scene_ros.scene.export import check_replaceable
     from img2scene_ros.scene.export import export_scene
 
+    check_replaceable(folder)
     start = perf_counter()
     frame, remarks = _loaded(source, chosen, options.get('depth_noise'))
     pipeline.restart()
@@ -196,7 +202,7 @@ def _reconstruct_one(
     remarks += [f'note: {note}' for note in scene.notes]
     remarks += [f'note: {item.id} {item.detection.label}: {item.note}'
                 for item in scene.objects if item.note]
-    print_objects(console, folder, times, remarks)
+    return times, remarks
 
 
 def _loaded(
@@ -211,8 +217,9 @@ def _loaded(
 
     if source.has_depth or isinstance(source, BagFrame):
         unit = parse_depth_unit(chosen.depth_unit) if chosen.depth_unit else None
-        return load_frame(source, camera=chosen.camera, field_of_view=chosen.field_of_view or 60.0,
-                          depth_noise=depth_noise, depth_unit=unit), []
+        assumed = {} if chosen.field_of_view is None else {'field_of_view': chosen.field_of_view}
+        return load_frame(source, camera=chosen.camera, depth_noise=depth_noise, depth_unit=unit,
+                          **assumed), []
     photo = load_photo(
         source.color, chosen.camera or source.calibration, chosen.field_of_view)
     remarks = [f'camera: {photo.camera}'] + ([f'photo: {photo.resized}'] if photo.resized else [])
@@ -235,12 +242,12 @@ def _with_progress(
     """Yield every input with its export directory; inputs of one name are numbered."""
     from rich.progress import track
 
-    names: Counter[str] = Counter()
+    used: set[str] = set()
     for source in track(chain.from_iterable(recordings), 'Reconstructing', total, console=console,
                         disable=total == 1 or not console.is_terminal):
-        names[source.name] += 1
-        count = names[source.name]
-        unique = source.name if count == 1 else f'{source.name}_{count}'
+        numbered = (f'{source.name}_{number}' for number in count(2))
+        unique = next(name for name in chain([source.name], numbered) if name not in used)
+        used.add(unique)
         yield source, out if out and total == 1 else (out or DEFAULT_OUT) / unique
 
 
@@ -250,5 +257,5 @@ class _HelpOptions(argparse.Action):
     def __call__(self, *_: Any) -> NoReturn:
         from img2scene_ros.settings import describe_options
 
-        print(describe_options())
+        print(describe_options(), flush=True)
         sys.exit(0)

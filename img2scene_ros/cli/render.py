@@ -2,13 +2,15 @@
 """img2scene render: training data from random scenes."""
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
 
+from img2scene_ros.cli.terminal import add_jobs
+from img2scene_ros.cli.terminal import add_options
 from img2scene_ros.cli.terminal import open_console
+from img2scene_ros.cli.terminal import options_of
 from img2scene_ros.cli.terminal import progress_bar
-from img2scene_ros.cli.terminal import whole_number
+from img2scene_ros.learning.data_config import RenderOptions
 
 
 def add_parser(commands: Any) -> None:
@@ -25,29 +27,8 @@ def add_parser(commands: Any) -> None:
     parser.add_argument('out', type=Path, metavar='OUT', help='where to write')
     parser.add_argument(
         '--meshes', type=Path, metavar='DIR', help='also use the closed, metric GLB meshes in DIR')
-    parser.add_argument(
-        '--kind', default='crops', help='crops (default) or scenes')
-    parser.add_argument(
-        '--samples', type=int, default=1000, metavar='N', help='default: %(default)s')
-    parser.add_argument(
-        '--split', default='train', help='shapes to train (default) or to test with')
-    parser.add_argument(
-        '--seed', type=int, default=0, help='of the scenes (default: %(default)s)')
-    for name, kind, help_ in (
-            ('test-share', float, 'share of the shapes that is kept for testing'),
-            ('split-seed', int, 'of the split; the same for training and test data'),
-            ('size', int, 'pixels of the side of a crop'),
-            ('width', int, 'pixels of the width of a picture'),
-            ('floor-share', float, 'share of scenes with furniture, the rest is tabletops'),
-            ('box-jitter', float, "standard deviation of the boxes' edges, in sides"),
-            ('stretch', float, 'most that each axis of a shape is stretched or shrunk by'),
-            ('sky-rays', int, 'rays per pixel for soft shadows; 0 is no shadows'),
-            ('shard-samples', int, 'samples per file')):
-        parser.add_argument(
-            f'--{name}', type=kind, default=argparse.SUPPRESS, metavar='X', help=help_)
-    parser.add_argument(
-        '--jobs', type=whole_number, default=os.cpu_count(), metavar='N',
-        help='processes (default: one per core, %(default)s)')
+    add_options(parser, RenderOptions)
+    add_jobs(parser)
     parser.add_argument(
         '--check', action='store_true', help='also draw some samples into OUT/check.png')
     parser.set_defaults(run=_run)
@@ -55,11 +36,8 @@ def add_parser(commands: Any) -> None:
 
 def _run(chosen: argparse.Namespace) -> int:
     from img2scene_ros.learning.rendered import render_dataset
-    from img2scene_ros.learning.synthetic import RenderOptions
 
-    options = RenderOptions(**{
-        name: value for name, value in vars(chosen).items()
-        if name in RenderOptions.__dataclass_fields__})
+    options = options_of(chosen, RenderOptions)
     console = open_console()
     with progress_bar(console, 'rendering') as progress:
         library = render_dataset(

@@ -3,13 +3,18 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
+from typing import Any
+
+from img2scene_ros.options import Options
 
 if TYPE_CHECKING:  # heavy, and not needed for --help
     from rich.console import Console
@@ -56,6 +61,38 @@ def whole_number(text: str) -> int:
     return int(text)
 
 
+def add_jobs(parser: argparse.ArgumentParser) -> None:
+    """Add how many processes share the work."""
+    parser.add_argument(
+        '--jobs', type=whole_number, default=os.cpu_count(), metavar='N',
+        help='processes (default: one per core, %(default)s)')
+
+
+def add_options(parser: argparse.ArgumentParser, kind: type[Options]) -> None:
+    """Add an argument for every option of a class."""
+    for declared in fields(kind):
+        flag, text = f"--{declared.name.replace('_', '-')}", declared.metadata['description']
+        of_type: type[Any] = type(declared.default)
+        if of_type is bool:
+            parser.add_argument(flag, action='store_true', help=text)
+        elif of_type is tuple:
+            parser.add_argument(flag, nargs='+', default=(), metavar='NAME', help=text)
+        else:
+            parser.add_argument(
+                flag, type=of_type, default=declared.default,
+                metavar='|'.join(declared.metadata['choices']) or 'X',
+                help=f'{text} (default: %(default)s)')
+
+
+def options_of(chosen: argparse.Namespace, kind: type[Options]) -> Any:
+    """
+    Return the options that were chosen of those that `add_options` added.
+
+    :raises OptionError: a value that is not allowed
+    """
+    return kind(**{declared.name: getattr(chosen, declared.name) for declared in fields(kind)})
+
+
 def print_objects(
     console: 'Console', folder: Path, times: dict[str, float] | None = None,
     remarks: Sequence[str] = (),
@@ -67,6 +104,7 @@ def print_objects(
     :param remarks: further lines
     """
     from rich import box
+    from rich.console import Console
     from rich.table import Table
 
     summary = json.loads((folder / 'objects.json').read_text())
@@ -81,13 +119,19 @@ def print_objects(
             _millimetres(item['position_m'], 4), _millimetres(item['size_m'], 3),
             item['depth_source'], item['reconstructor'], str(item['triangles']),
             'yes' if item['watertight'] else 'no')
-    console.print(table)
+    # A narrow terminal wraps its lines, where a table drawn for it would cut names.
+    page = Console(width=PAGE_WIDTH, color_system=None, markup=False, highlight=False)
+    with page.capture() as drawn:
+        page.print(table)
+    console.print(drawn.get(), end='')
     count = len(summary['objects'])
     console.print(f"{count} object{'' if count == 1 else 's'} "
                   f"({_times(times or summary['timing_s'], count)})")
     for remark in remarks:
         console.print(remark)
-    console.print(f'written: {folder}/scene.png, scene.glb, objects.json, ...')
+    written = [name for name in ('scene.png', 'scene.glb', 'objects.json')
+               if (folder / name).exists()]
+    console.print(f"written: {folder}/{', '.join(written)}, ...")
 
 
 def _times(seconds: dict[str, float], objects: int) -> str:

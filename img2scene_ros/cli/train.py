@@ -48,15 +48,21 @@ def add_training_arguments(
     parser.add_argument(
         '--config', type=Path, metavar='FILE.yaml', help=f'options (default: {default})')
     parser.add_argument(
-        '--set', action='append', default=[], metavar='NAME=VALUE', dest='settings',
-        help='set an option of the config, sections with a dot: model.width=64 (may be repeated)')
-    parser.add_argument(
         '--data', type=Path, required=True, nargs='+', metavar='DIR',
         help=f'{samples} of `{made_by}`')
     parser.add_argument(
         '--validation', type=Path, metavar='DIR',
         help=f'{samples} of other shapes (--split test); without, the newest weights are saved, '
         'not the best')
+    add_run_arguments(parser)
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what starts a run and goes on with it."""
+    parser.add_argument(
+        '--set', action='append', default=[], metavar='NAME=VALUE', dest='settings',
+        help='set an option of the training, sections with a dot: model.width=64 (may be '
+        'repeated)')
     parser.add_argument(
         '--out', type=Path, required=True, metavar='DIR', help='folder of the run')
     parser.add_argument(

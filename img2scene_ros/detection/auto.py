@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
 from functools import cached_property
-from weakref import WeakKeyDictionary
+from typing import Any
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -42,7 +42,8 @@ from img2scene_ros.detection.detr import DetrDetector
 from img2scene_ros.detection.detr import DetrOptions
 from img2scene_ros.detection.detr import require_detr_packages
 from img2scene_ros.detection.held import Held
-from img2scene_ros.detection.masks import object_mask
+from img2scene_ros.detection.masks import held_mask
+from img2scene_ros.detection.masks import keep_masks
 from img2scene_ros.detection.scaled import enlarged
 from img2scene_ros.detection.scaled import reduced
 from img2scene_ros.detection.scaled import reduced_detection
@@ -79,8 +80,6 @@ _POINTS = 2000  # of a cluster, about, that tell whether another is near
 _NEW = 0.5
 _LEAST_RENDERED = 0.55  # score of the network of rendered scenes; blank pictures get up to 0.51
 _USUAL = DetrOptions().checkpoint  # the one that nobody has chosen
-# Detections of a network are kept as long as the picture stays the same, and so are their masks.
-_MASKS: WeakKeyDictionary[Detection, np.ndarray | None] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -113,6 +112,7 @@ class AutoDetector:
     ) -> None:
         self.options = options
         self._seen: Held[list[Detection]] | None = None
+        self._merged: tuple[tuple[Any, ...], list[Detection]] = (), []  # of what, and what
         self._detr = detr
         network, self.status = _network(coco, detr)
         self.parts: dict[str, Detector] = {'tabletop': TabletopDetector(tabletop), **network}
@@ -133,8 +133,12 @@ class AutoDetector:
         named = self._named(network, frame, support, small) if network else []
         if not frame.has_depth:
             return named
-        found = merged(self.parts['tabletop'].detect(small, support), named, small, support)
-        return enlarged(found, small, frame, step)
+        clusters = self.parts['tabletop'].detect(small, support)
+        seen = clusters, named, frame.shape  # the very ones, while both hold
+        if seen != self._merged[0]:
+            found = merged(clusters, named, small, support)
+            self._merged = seen, enlarged(found, small, frame, step)
+        return list(self._merged[1])
 
     def _named(
         self, network: Detector, frame: Frame, support: SupportPlane | None, reduced_frame: Frame,
@@ -147,6 +151,7 @@ class AutoDetector:
                 named = self._of_rendered_scenes.detect(frame, support)
             if reduced_frame is not frame:
                 named = [reduced_detection(one, frame, reduced_frame) for one in named]
+            keep_masks(named, seen.found if seen else ())
             self._seen = seen = Held(reduced_frame, named)
         return seen.found
 
@@ -351,11 +356,7 @@ def _share_inside(mask: np.ndarray, one: Detection) -> float:
 
 def _mask(one: Detection, frame: Frame, support: SupportPlane | None) -> np.ndarray | None:
     """Return the detection's mask, without one what depth or colour shows in its box."""
-    if one.mask is not None:
-        return one.mask
-    if one not in _MASKS:
-        _MASKS[one] = object_mask(frame, one.bbox, support)
-    return _MASKS[one]
+    return held_mask(frame, one, support) if one.mask is None else one.mask
 
 
 def _region(one: Detection, shape: tuple[int, int]) -> np.ndarray:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What stands on which surface, if a direction is up."""
+"""What stands on which surface, and what is below it, if a direction is up."""
 
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -20,6 +20,7 @@ _LEAST_PIXELS, _LEAST_CONTACT, _LOWEST, _TOUCHING, _HIDDEN_FOOT = 12, 2, 0.01, 0
 _DEVIATIONS, _JUMP_DEVIATIONS, _JUMP = 4.0, 3.0, 0.01
 # Nothing that stands on something is larger than this [m], or wider than such a share of it.
 _LARGEST, _WIDEST = 2.5, 0.9
+_WITHIN = 0.06  # metres below something by which it is open
 _OVER = 0.5  # share of a thing that is over what it stands on
 
 
@@ -96,6 +97,26 @@ def things(
         tops = [i for i, one in enumerate(group) if i != base and ending[i][part]
                 and np.percentile(one.plane.height(points), 90) < _LOWEST]
         yield Thing(base, pixels, bool(below), tops[0] if tops else None)
+
+
+def seen_below(read: Readings, upper: SupportPlane, lower: SupportPlane) -> tuple[int, int]:
+    """
+    Look under a surface, from beside it: a board leaves the view free, a box does not.
+
+    :return: of the readings whose rays run in under its outline and above a lower surface, how
+        many show something right there, and how many what lies farther in, or the lower surface
+    """
+    rays = read.points / read.points[..., 2:]
+    down = np.minimum(rays @ lower.normal.astype(np.float32), -1e-3)
+    ends = upper.is_over(rays * (-lower.offset / down)[..., None])
+    rays, down, points, std = rays[ends], down[ends], read.points[ends], read.std[ends]
+    runs_in = ~upper.is_over(rays * (-upper.offset / down)[:, None])
+    points = points[runs_in]
+    is_lower = lower.height(points) < np.maximum(_LOWEST, _DEVIATIONS * std[runs_in])
+    before = points * (1.0 - _WITHIN / np.linalg.norm(points, axis=1))[:, None]
+    is_open = is_lower | upper.is_over(before)
+    is_solid = ~is_open & upper.is_over(points, _TOUCHING)
+    return int(np.count_nonzero(is_solid)), int(np.count_nonzero(is_open))
 
 
 def _dilated(seen: np.ndarray) -> np.ndarray:

@@ -33,9 +33,13 @@ _SHARP_SEAM = 48.0  # degrees, median of a seam: bodies touch in sharper ones, f
 _MIN_SEAM = 0.6  # of the smaller body's width in the image; shorter seams are necks of one body
 _MIN_PIXELS = 60  # solid pixels of a surface, at a picture width of 640
 _SOLID = 0.95  # share of solid pixels; missing readings fray surfaces with less
-# Of a cluster's pixels: seen by the network as objects at least, and as one of several objects. Of
-# an object's pixels that the network sees: known as a cluster at most, where it adds one.
-_SEEN, _OWN, _KNOWN = 0.3, 0.4, 0.5
+# Of a cluster's pixels: seen by the network as objects at least, and as one of several objects.
+_SEEN, _OWN = 0.3, 0.1
+# Of an object's pixels that the network sees: in a cluster at least, for which it is one of
+# several; in clusters at most, where it is one that geometry misses.
+_WITHIN, _KNOWN = 0.5, 0.5
+_HALF = np.s_[::2, ::2]
+_OF_EACH = 1000  # pixels of a cluster, about, that tell how large and high it is
 _STANDING_HEIGHT = 0.025  # metres above the support; what comes nearer stands on it
 
 
@@ -51,8 +55,13 @@ def clusters(
     :return: (H, W) int, 0 = no object
     """
     solid = _opened(above)
-    labels = linked_surfaces(
-        frame, _opened(above | _lines_unread(frame)) & above, gap, _LINK_STEPS)
+    linked = _opened(above | _lines_unread(frame)) & above
+    x, y, width, rows = cv2.boundingRect(linked.view(np.uint8))
+    window = np.s_[y:y + rows, x:x + width]
+    labels = np.zeros(frame.shape, np.int32)
+    if not rows:
+        return labels
+    labels[window] = linked_surfaces(frame, linked[window], gap, _LINK_STEPS, window)
     labels = _without_fringes(labels, solid, frame)
     labels = _split_at_creases(labels, frame, height)
     return _floating_joined(labels, frame, support, height)
@@ -70,27 +79,33 @@ def agreed(labels: np.ndarray, instances: np.ndarray) -> np.ndarray:
     :param instances: (H, W) int, of the network, 0 = no object
     :return: (H, W) int32
     """
-    count, others = int(labels.max()) + 1, int(instances.max()) + 1
+    pixels = np.flatnonzero((labels > 0) | (instances > 0))
+    ours, theirs = labels.ravel()[pixels], instances.ravel()[pixels]
+    count, others = int(ours.max(initial=0)) + 1, int(theirs.max(initial=0)) + 1
     shared: np.ndarray = np.bincount(
-        (labels.astype(np.int64) * others + instances).ravel(),
-        minlength=count * others).reshape(count, others)
+        ours * others + theirs, minlength=count * others).reshape(count, others)
     areas = shared.sum(axis=1)
     is_seen = areas - shared[:, 0] > _SEEN * areas
     is_seen[0] = False
-    result = np.where(is_seen[labels], labels, 0).astype(np.int32)
-    shares = shared / np.maximum(areas, 1)[:, None]
-    shares[:, 0] = 0.0
+    result = np.zeros(labels.shape, np.int32)
+    flat = result.ravel()
+    flat[pixels] = np.where(is_seen[ours], ours, 0)
+    sizes = shared.sum(axis=0)
+    is_own = (shared > _OWN * areas[:, None]) & (shared > _WITHIN * sizes)
+    is_own[:, 0] = False
     windows = windows_of(labels)
-    for label in np.flatnonzero(is_seen & (np.sum(shares > _OWN, axis=1) > 1)):
+    for label in np.flatnonzero(is_seen & (is_own.sum(axis=1) > 1)):
         window = windows[label]
         mask = labels[window] == label
-        parts = np.isin(instances[window], np.flatnonzero(shares[label] > _OWN)) & mask
+        parts = is_own[label][instances[window]] & mask
         nearest = _nearest_label(np.where(parts, instances[window], 0))
         result[window][mask] = count + nearest[mask]
-    free = np.bincount(instances[result == 0], minlength=others) > (1.0 - _KNOWN) * (
-        np.bincount(instances.ravel(), minlength=others))
+    is_left = flat[pixels] == 0
+    free = np.bincount(theirs[is_left], minlength=others) > (1.0 - _KNOWN) * sizes
     free[0] = False
-    return np.where((result == 0) & free[instances], count + others + instances, result)
+    added = is_left & free[theirs]
+    flat[pixels[added]] = count + others + theirs[added]
+    return result
 
 
 def windows_of(labels: np.ndarray) -> dict[int, Window]:
@@ -131,11 +146,16 @@ def _without_fringes(labels: np.ndarray, solid: np.ndarray, frame: Frame) -> np.
     Readings between an object and what is behind it fray its rim. Thin or far objects have
     missing readings all over instead, and what is not solid belongs to them.
     """
-    sizes = np.bincount(labels.ravel())
-    of_solid = np.bincount(labels[solid], minlength=len(sizes))
+    pixels = np.flatnonzero(labels)
+    own, is_solid = labels.ravel()[pixels], solid.ravel()[pixels]
+    sizes = np.bincount(own)
+    of_solid = np.bincount(own[is_solid], minlength=len(sizes))
     few = of_solid < _MIN_PIXELS * (frame.shape[1] / 640) ** 2
-    rim = ~solid & (of_solid >= _SOLID * sizes)[labels]
-    return np.where(few[labels] | rim, 0, labels)
+    is_rim = ~is_solid & (of_solid >= _SOLID * sizes)[own]
+    own[few[own] | is_rim] = 0
+    kept = np.zeros_like(labels)
+    kept.ravel()[pixels] = own
+    return kept
 
 
 def _without_specks(labels: np.ndarray, min_pixels: float) -> np.ndarray:
@@ -144,61 +164,76 @@ def _without_specks(labels: np.ndarray, min_pixels: float) -> np.ndarray:
 
 
 def _split_at_creases(labels: np.ndarray, frame: Frame, height: np.ndarray) -> np.ndarray:
-    """Split surfaces that a sharp concave seam crosses from end to end."""
-    if not labels.any():
+    """Split surfaces that a sharp concave seam crosses from end to end, found at half the size."""
+    coarse, height = labels[_HALF], height[_HALF]
+    if not coarse.any():
         return labels
-    pitch = np.nanmedian(measured(frame.depth)[labels > 0]) / frame.camera.fx
-    step = int(np.clip(round(_CREASE_REACH / pitch), 3, 40))
-    windows = windows_of(labels)
-    around = widened(list(windows.values()), 2 * step, frame.shape)
-    crease = np.zeros(frame.shape, np.float32)
-    crease[around] = _crease_angles(frame, step, around)
+    distance = np.nanmedian(measured(frame.depth)[_HALF][coarse > 0])
+    step = 2 * int(np.clip(round(_CREASE_REACH * frame.camera.fx / distance / 2), 2, 20))
+    crease = _crease_angles(frame, step)
     # Everything meets its support in a crease; that one separates nothing.
-    crease[(height < 0.02) | (labels == 0)] = 0.0
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (step, step))
+    crease[(height < 0.02) | (coarse == 0)] = 0.0
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (step // 2 + 1,) * 2)
     cut = cv2.dilate((crease > _CUT_CREASE).astype(np.uint8), disc) > 0
-    sharpness = cv2.dilate(crease, square(frame, 7))
+    sharpness = cv2.dilate(crease, square(frame, 3))
+    least = 75 * (frame.shape[1] / 640) ** 2
     split = labels.copy()
-    for label, window in windows.items():
-        window = widened([window], 1, frame.shape)
-        mask = labels[window] == label
+    for label, whole in windows_of(labels).items():
+        window = widened([tuple(slice(part.start // 2, part.stop // 2 + 1) for part in whole)], 1,
+                         coarse.shape)
+        mask = coarse[window] == label
+        if not cut[window][mask].any():
+            continue
         cores = cv2.erode((mask & ~cut[window]).astype(np.uint8), np.ones((3, 3)))
         _, cores = cv2.connectedComponents(cores, connectivity=4)
-        cores = _without_specks(cores, max(300 * (frame.shape[1] / 640) ** 2, 0.08 * mask.sum()))
+        cores = _without_specks(cores, max(least, 0.08 * np.count_nonzero(mask)))
         if len(np.unique(cores)) < 3:
             continue
-        parts = np.where(mask, _nearest_label(cores), 0)
-        parts = _soft_seams_closed(parts, sharpness[window], height[window])
-        split[window][mask] = split.max() + parts[mask]
+        nearest = _nearest_label(cores)
+        parts = _soft_seams_closed(np.where(mask, nearest, 0), sharpness[window], height[window])
+        joined = np.zeros(cores.max() + 1, int)
+        joined[nearest[mask]] = parts[mask]
+        whole = np.s_[2 * window[0].start:2 * window[0].stop,
+                      2 * window[1].start:2 * window[1].stop]
+        mask = labels[whole] == label
+        parts = joined[nearest].repeat(2, axis=0).repeat(2, axis=1)
+        split[whole][mask] = split.max() + parts[:mask.shape[0], :mask.shape[1]][mask]
     return split
 
 
-def _crease_angles(frame: Frame, step: int, window: Window) -> np.ndarray:
-    """Return by how many degrees the surface bends inwards at a window's pixels, float32."""
-    points, depth = measured(frame.points)[window], measured(frame.depth)[window]
-    normals = surface_normals(frame, max(2, step // 2), window)
-    rows, columns = depth.shape
-    crease = np.zeros(depth.shape, np.float32)
-    for down, right in ((0, step), (step, 0)):
-        one = np.s_[:rows - 2 * down, :columns - 2 * right]
-        other = np.s_[2 * down:, 2 * right:]
-        middle = np.s_[down:rows - down, right:columns - right]
-        across = points[other] - points[one]
-        length = np.sqrt(np.einsum('...i,...i', across, across))
-        rise = [np.arcsin(np.clip(np.einsum('...i,...i', normals[end], across) / length, -1, 1))
-                for end in (one, other)]
+def _crease_angles(frame: Frame, step: int) -> np.ndarray:
+    """
+    Return by how many degrees the surface bends inwards at every second pixel, float32.
+
+    :param step: pixels to either side, an even number
+    """
+    points = cv2.split(measured(frame.points)[_HALF])
+    normals = cv2.split(surface_normals(frame, max(2, step // 4 * 2), every=2))
+    crease, apart = np.zeros_like(points[2]), step // 2
+    for down, right in ((0, apart), (apart, 0)):
+        one, middle, other = (
+            np.s_[way * down:way * down - 2 * down or None,
+                  way * right:way * right - 2 * right or None] for way in (0, 1, 2))
+        across = [axis[other] - axis[one] for axis in points]
+        length = np.sqrt(sum(axis * axis for axis in across))
+        rise = [np.arcsin(np.clip(sum(
+            normal[end] * axis for normal, axis in zip(normals, across)) / length, -1.0, 1.0))
+            for end in (one, other)]
         # Across a depth jump there is no surface to bend.
-        pitch = 2 * step * depth[middle] / frame.camera.fx
+        reach = np.float32(8 * step / frame.camera.fx) * points[2][middle]
         angle = np.degrees(rise[0] - rise[1])
-        angle[~(np.isfinite(angle) & (length < 4 * pitch))] = 0.0
-        crease[middle] = np.maximum(crease[middle], angle)
+        angle[~(np.isfinite(angle) & (length < reach))] = 0.0
+        np.maximum(crease[middle], angle, out=crease[middle])
     return crease
 
 
 def _nearest_label(labels: np.ndarray) -> np.ndarray:
-    nearest = ndimage.distance_transform_edt(
-        labels == 0, return_distances=False, return_indices=True)
-    return labels[tuple(nearest)]
+    """Return the label that is nearest to every pixel."""
+    _, nearest = cv2.distanceTransformWithLabels(
+        (labels == 0).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    names = np.zeros(nearest.max() + 1, labels.dtype)
+    names[nearest[labels > 0]] = labels[labels > 0]
+    return names[nearest]
 
 
 def _soft_seams_closed(
@@ -250,11 +285,15 @@ def _floating_joined(
     gap = len(square(frame, 15))
     windows = windows_of(labels)
     masks = {label: labels[window] == label for label, window in windows.items()}
-    plans = {label: measured(frame.points)[windows[label]][mask] @ axes.T
-             for label, mask in masks.items()}
-    heights = {label: height[windows[label]][mask] for label, mask in masks.items()}
+    sizes = {label: np.count_nonzero(mask) for label, mask in masks.items()}
+    some = {label: tuple(axis[::sizes[label] // _OF_EACH + 1] for axis in np.nonzero(mask))
+            for label, mask in masks.items()}
+    plans = {label: measured(frame.points)[windows[label]][pixels] @ axes.T
+             for label, pixels in some.items()}
+    heights = {label: height[windows[label]][pixels] for label, pixels in some.items()}
     outlines = {label: _outline(plan) for label, plan in plans.items()}
-    ids = sorted(windows, key=lambda label: -len(plans[label]))
+    tops = {label: np.percentile(part, 98) for label, part in heights.items()}
+    ids = sorted(windows, key=lambda label: -sizes[label])
     for i, small in reversed(list(enumerate(ids))):
         for large in ids[:i]:
             if not _are_near(windows[small], windows[large], gap):
@@ -263,8 +302,8 @@ def _floating_joined(
             part, whole = (labels[window] == label for label in (small, large))
             if not _belong_together(part, whole, gap):
                 continue
-            tops = [np.percentile(heights[label], 98) for label in (small, large)]
-            is_level = abs(tops[0] - tops[1]) < 0.01 + 0.15 * max(tops)
+            is_level = abs(tops[small] - tops[large]) < 0.01 + 0.15 * max(
+                tops[small], tops[large])
             joined = np.concatenate([outlines[small], outlines[large]])
             growth = pdist(joined).max() / max(
                 pdist(outlines[label]).max() for label in (small, large))
@@ -272,6 +311,7 @@ def _floating_joined(
                 labels[window][part] = large
                 windows[large] = widened([windows[small], windows[large]], 0, frame.shape)
                 heights[large] = np.concatenate([heights[small], heights[large]])
+                tops[large] = np.percentile(heights[large], 98)
                 plans[large] = np.concatenate([plans[small], plans[large]])
                 outlines[large] = _outline(joined)
                 break

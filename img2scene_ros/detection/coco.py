@@ -88,6 +88,7 @@ class CocoDetector:
         self._device = torch_device(options.device)
         self._network = network.to(self._device, memory_format=torch.channels_last)
         self.options = options
+        self._candidates(np.zeros((2, 2, 3), np.uint8), [(0, 0, 2, 2)])  # no frame waits for it
 
     @property
     def options(self) -> CocoOptions:

@@ -48,22 +48,30 @@ class InstanceSegmenter:
                          "set 'tabletop.network' to none")
         import torch
 
+        from img2scene_ros.models.instances import CHANNELS
         from img2scene_ros.models.instances import InstanceNetwork
         from img2scene_ros.models.networks import load_network
 
         self._device = torch_device(device)
         self._network = load_network(folder, InstanceNetwork).to(
             self._device, memory_format=torch.channels_last)
+        with torch.inference_mode():  # what is made at the first use, for no frame to wait
+            self._network(torch.zeros(1, CHANNELS, 240, 320, device=self._device))
 
-    def labels(self, frame: Frame, support: SupportPlane) -> tuple[np.ndarray, np.ndarray]:
+    def labels(
+        self, frame: Frame, support: SupportPlane, number: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
         """
         Label the pixels of a frame by object.
 
+        :param number: (H, W) of the support under each pixel: 0, or 1, 2 ... of `Frame.others`
         :return: (H, W) int32, 0 = no object, 1, 2, ...; and how probably each pixel is one of an
             object, (H, W) float32
         """
         small, step = reduced(frame, PIXELS)
-        coarse, probability = self._coarse(small, support)
+        part = np.s_[step // 2::step, step // 2::step]
+        number = number[part][:small.shape[0], :small.shape[1]]
+        coarse, probability = self._coarse(small, support, number)
         masks = (coarse == number for number in range(1, int(coarse.max()) + 1))
         found = [Detection(UNNAMED, 1.0, bbox_of(mask), mask) for mask in masks]
         labels = np.zeros(frame.shape, np.int32)
@@ -74,7 +82,7 @@ class InstanceSegmenter:
             probability, frame.shape[::-1], interpolation=cv2.INTER_LINEAR)
 
     def _coarse(
-        self, frame: Frame, support: SupportPlane,
+        self, frame: Frame, support: SupportPlane, number: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return labels of a frame of about `PIXELS`, and the probabilities of an object."""
         import torch
@@ -84,12 +92,15 @@ class InstanceSegmenter:
 
         height, width = frame.shape
         rays = np.nan_to_num(frame.camera.rays)  # where no ray is
+        offsets = np.full(frame.shape, support.offset)
+        for this, other in enumerate(frame.others, 1):
+            points = measured(frame.points)[number == this]
+            offsets[number == this] = other.height(points) - points @ support.normal
         parts = (frame.color.transpose(2, 0, 1), measured(frame.depth), rays.transpose(2, 0, 1),
-                 support.normal)
-        colors, depths, directions, up = (
+                 support.normal, offsets)
+        colors, depths, directions, up, offset = (
             torch.from_numpy(np.ascontiguousarray(part, dtype))[None].to(self._device)
-            for part, dtype in zip(parts, (np.uint8, *3 * [np.float32])))
-        offset = torch.tensor([support.offset], dtype=torch.float32, device=self._device)
+            for part, dtype in zip(parts, (np.uint8, *4 * [np.float32])))
         with torch.inference_mode():
             channels = scene_channels(colors, depths, directions, up, offset)
             with autocast(self._device, quick_dtype(self._device)):

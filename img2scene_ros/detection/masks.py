@@ -2,6 +2,7 @@
 """Segmentation of an object in its box: by the depth image, or by colour where there is none."""
 
 from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 from weakref import WeakKeyDictionary
 
@@ -10,6 +11,8 @@ import numpy as np
 
 from img2scene_ros.depth import measured
 from img2scene_ros.detection import bbox_of
+from img2scene_ros.detection import box_iou
+from img2scene_ros.detection.held import Held
 from img2scene_ros.detection.scaled import enlarged
 from img2scene_ros.detection.scaled import reduced
 from img2scene_ros.detection.scaled import reduced_detection
@@ -45,6 +48,31 @@ _LONGEST_SIDE_OF_MASK = 256  # pixels of the picture that a mask's edge is corre
 
 # Both the vertices and the texture of an object need its colours: the mask is made once.
 _COLORED: WeakKeyDictionary[Sighting, np.ndarray] = WeakKeyDictionary()
+# Masks of boxes are kept while these look the same; boxes with this IoU are of the same thing.
+_HELD: WeakKeyDictionary[Detection, Held[np.ndarray | None]] = WeakKeyDictionary()
+_SAME_BOX = 0.9
+
+
+def held_mask(
+    frame: Frame, detection: Detection, support: SupportPlane | None,
+) -> np.ndarray | None:
+    """Return the `object_mask` of a detection's box, anew only where the picture changes there."""
+    held = _HELD.get(detection)
+    if held is None or not held.looks_same(frame, detection.bbox):
+        mask = object_mask(frame, detection.bbox, support)
+        _HELD[detection] = held = Held(frame, mask)
+    return held.found
+
+
+def keep_masks(detections: Sequence[Detection], before: Sequence[Detection]) -> None:
+    """Let detections have the masks of earlier ones in the same place, while it looks the same."""
+    before = [one for one in before if one in _HELD]
+    if not before or not detections:
+        return
+    overlaps = box_iou(*(np.array([one.bbox for one in some]) for some in (detections, before)))
+    for one, row in zip(detections, overlaps):
+        if row.max() > _SAME_BOX:
+            _HELD[one] = _HELD[before[int(row.argmax())]]
 
 
 def object_mask(

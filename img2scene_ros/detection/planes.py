@@ -21,6 +21,10 @@ from img2scene_ros.types import SupportPlane
 # Windows in which planes are fitted: side in pixels, and the least share of it with readings. How
 # far off their readings may be: standard deviations of the depth, and share of the distance.
 _WINDOW, _LEAST_READ, _BENT, _BENT_SHARE = 5, 0.4, 1.5, 0.002
+# Where the depth of most pixels is off by so many of their widths, which tilts planes in such
+# windows by 13 degrees (sqrt(12 / n^2 (n^2 - 1)) for a window of n x n), windows are this wide.
+_NOISY, _WIDE_WINDOW = 1.6, 11
+_ABOVE = 0.3  # metres above a plane that may stand on it
 # Directions: one of so many pixels votes; those nearer than the first angle agree, and those
 # nearer than the second to one that is found are no other. A direction or a surface has at least
 # that share of the readings.
@@ -53,12 +57,14 @@ class Readings:
     - points: (H, W, 3) metres, NaN = no reading
     - normals: (H, W, 3) of the surface, to the camera; NaN where there is no smooth one
     - std, pitch: (H, W) metres, standard deviation of the depth, and width of a pixel
+    - window: pixels, side of the windows that normals are of
     """
 
     points: np.ndarray
     normals: np.ndarray
     std: np.ndarray
     pitch: np.ndarray
+    window: int
 
     @property
     def count(self) -> int:
@@ -69,26 +75,32 @@ class Readings:
 def readings(frame: Frame) -> Readings:
     """Return the readings of a frame, with normals."""
     depth = measured(frame.depth)
-    std = frame.depth_std(depth)
-    return Readings(measured(frame.points), _normals(frame.camera.rays, depth, std), std,
-                    depth / frame.camera.fx)
+    std, pitch = frame.depth_std(depth), depth / frame.camera.fx
+    is_read = np.isfinite(std)
+    is_noisy = np.count_nonzero(std > _NOISY * pitch) > 0.5 * np.count_nonzero(is_read)
+    window = _WIDE_WINDOW if is_noisy else _WINDOW
+    normals = _normals(frame.camera.rays, depth, std, window)
+    return Readings(measured(frame.points), normals, std, pitch, window)
 
 
-def _normals(rays: np.ndarray, depth: np.ndarray, std: np.ndarray) -> np.ndarray:
+def _normals(rays: np.ndarray, depth: np.ndarray, std: np.ndarray, window: int) -> np.ndarray:
     """
     Fit planes to the inverse depth in windows around all pixels, which is linear in the rays.
 
     On the plane a X + b Y + c Z = 1 the inverse depth is a x + b y + c at the ray (x, y, 1).
     """
+    def mean(image: np.ndarray) -> np.ndarray:
+        return cv2.blur(image, (window, window), borderType=cv2.BORDER_ISOLATED)
+
     read = np.isfinite(depth) & (depth > 0.0)
     weight = read.astype(np.float64)
     inverse = np.where(read, 1.0 / np.where(read, depth, 1.0), 0.0).astype(np.float64)
     x, y = rays[..., 0] * weight, rays[..., 1] * weight
-    share = _mean(weight)
+    share = mean(weight)
     number = np.maximum(share, 1e-6)
-    x0, y0, w0 = (_mean(one) / number for one in (x, y, inverse))
+    x0, y0, w0 = (mean(one) / number for one in (x, y, inverse))
     xx, xy, yy, xw, yw, ww = (
-        _mean(one * other) / number - middle * center
+        mean(one * other) / number - middle * center
         for one, other, middle, center in (
             (x, x, x0, x0), (x, y, x0, y0), (y, y, y0, y0), (x, inverse, x0, w0),
             (y, inverse, y0, w0), (inverse, inverse, w0, w0)))
@@ -100,10 +112,6 @@ def _normals(rays: np.ndarray, depth: np.ndarray, std: np.ndarray) -> np.ndarray
         bent < (_BENT * std + _BENT_SHARE * depth) ** 2)
     scale = np.where(is_smooth, -1.0 / np.sqrt(a ** 2 + b ** 2 + c ** 2 + 1e-12), np.nan)
     return cv2.merge([(one * scale).astype(np.float32) for one in (a, b, c)])
-
-
-def _mean(image: np.ndarray) -> np.ndarray:
-    return cv2.blur(image, (_WINDOW, _WINDOW), borderType=cv2.BORDER_ISOLATED)
 
 
 def directions(read: Readings, up: np.ndarray | None) -> list[np.ndarray]:
@@ -138,57 +146,78 @@ def surfaces(read: Readings, direction: np.ndarray) -> list[Level]:
 
 def _levels(read: Readings, direction: np.ndarray) -> Iterator[Level]:
     """Find one surface after another: the greatest heap of readings that are left."""
-    points = read.points.reshape(-1, 3)
-    free = (read.normals @ direction.astype(np.float32) > ALIGNED).ravel()
+    facing = _Facing(read, direction)
+    heights, std = facing.points @ direction.astype(np.float32), facing.std
+    free = np.ones(len(heights), bool)
     least = max(_LEAST_PIXELS, _LEAST_SHARE * read.count)
     taken = np.zeros(read.std.shape, bool)
     for _ in range(_MOST_LEVELS):
-        left = np.flatnonzero(free)
+        left = heights[free]
         if len(left) < least:
             return
-        heights = points[left] @ direction.astype(np.float32)
-        heap = np.bincount(((heights - heights.min()) / _HEAP).astype(int))
+        heap = np.bincount(((left - left.min()) / _HEAP).astype(int))
         heap = np.convolve(heap, (1, 2, 3, 2, 1))[2:-2]
-        level = heights.min() + (int(np.argmax(heap)) + 0.5) * _HEAP
-        near = left[np.abs(heights - level) < np.maximum(_HEAP, _NEAR * read.std.ravel()[left])]
-        free[left[np.abs(heights - level) < _HEAP]] = False
-        found = _grown(read, near, direction)
+        off = np.abs(heights - left.min() - (int(np.argmax(heap)) + 0.5) * _HEAP)
+        found = facing.grown(free & (off < np.maximum(_HEAP, _NEAR * std)))
+        free &= off >= _HEAP
         if found is not None:
-            off = np.abs(found.plane.height(points[left]))
-            free[left[off < 1.5 * _NEAR * read.std.ravel()[left]]] = False
+            free &= np.abs(found.plane.height(facing.points)) >= 1.5 * _NEAR * std
             seen = np.count_nonzero(found.seen)
             if seen >= least and np.count_nonzero(found.seen & taken) < 0.5 * seen:
                 taken |= found.seen
                 yield found
 
 
-def _grown(read: Readings, near: np.ndarray, direction: np.ndarray) -> Level | None:
-    """
-    Fit a plane to what is near it until that stays the same; None when it turns too far.
+class _Facing:
+    """The pixels that face a direction."""
 
-    :param near: (N,) flat positions of pixels to begin with
-    """
-    seen = np.zeros(read.std.shape, bool)
-    seen.flat[near] = True
-    tolerance, last = _NEAR * read.std, 0
-    for _ in range(_ROUNDS):
-        count = np.count_nonzero(seen)
-        if count < _LEAST_PIXELS or count == last:
-            break
-        last = count
-        plane = SupportPlane(*least_squares(read.points[seen], read.std[seen]))
-        if plane.normal @ direction < _TURNED:
+    def __init__(self, read: Readings, direction: np.ndarray) -> None:
+        self._read, self._direction = read, direction
+        self._pixels = np.flatnonzero(read.normals @ direction.astype(np.float32) > ALIGNED)
+        self._normals = read.normals.reshape(-1, 3)[self._pixels]
+        self.points = read.points.reshape(-1, 3)[self._pixels]
+        self.std = read.std.ravel()[self._pixels]
+
+    def grown(self, near: np.ndarray) -> Level | None:
+        """
+        Fit a plane to what is near it until that stays the same; None when it turns too far.
+
+        :param near: (N,) bool, the pixels to begin with
+        """
+        read, shape = self._read, self._read.std.shape
+        for _ in range(2):
+            plane, near = self._fitted(near)
+            if plane is None:
+                return None
+            seen = np.zeros(shape, bool)
+            seen.flat[self._pixels[near]] = True
+            height = plane.height(read.points)
+            tolerance = _NEAR * read.std
+            seen = _main_part(
+                seen, (height > tolerance) & (height < _ABOVE), np.isnan(read.std))
+            near = seen.ravel()[self._pixels]
+        if np.count_nonzero(near) < _LEAST_PIXELS:
             return None
-        height = plane.height(read.points)
-        seen = (np.abs(height) < tolerance) & (
-            read.normals @ plane.normal.astype(np.float32) > ALIGNED)
-        seen = _main_part(seen, (height > tolerance) & (height < 0.3), np.isnan(read.std))
-    if np.count_nonzero(seen) < _LEAST_PIXELS:
-        return None
-    outline = outlined(plane, read.points[seen])
-    near = (np.abs(plane.height(read.points)) < tolerance) & np.isnan(read.normals[..., 0])
-    beside = cv2.dilate(seen.astype(np.uint8), np.ones((_WINDOW, _WINDOW), np.uint8)) > 0
-    return Level(outline, seen | near & beside)
+        outline = outlined(plane, self.points[near])
+        # Windows at its border show other surfaces, too.
+        beside = cv2.dilate(seen.astype(np.uint8), np.ones(2 * (read.window,), np.uint8)) > 0
+        return Level(outline, seen | beside & (np.abs(height) < tolerance))
+
+    def _fitted(self, near: np.ndarray) -> tuple[SupportPlane | None, np.ndarray]:
+        plane, last = None, 0
+        for _ in range(_ROUNDS):
+            count = np.count_nonzero(near)
+            if count < _LEAST_PIXELS:
+                return None, near
+            if count == last:
+                break
+            last = count
+            plane = SupportPlane(*least_squares(self.points[near], self.std[near]))
+            if plane.normal @ self._direction < _TURNED:
+                return None, near
+            near = (np.abs(plane.height(self.points)) < _NEAR * self.std) & (
+                self._normals @ plane.normal.astype(np.float32) > ALIGNED)
+        return plane, near
 
 
 def least_squares(points: np.ndarray, deviation: np.ndarray) -> tuple[np.ndarray, float]:
@@ -218,9 +247,9 @@ def _main_part(on_plane: np.ndarray, above: np.ndarray, unread: np.ndarray) -> n
     """
     kernel = np.ones((3, 3), np.uint8)
     opened = cv2.morphologyEx((on_plane | unread).astype(np.uint8), cv2.MORPH_OPEN, kernel)
-    opened[~on_plane] = 0
     gap = max(3, on_plane.shape[1] // 24)
     shadow = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (gap, gap))
+    opened[~on_plane] = 0
     objects = cv2.morphologyEx(above.astype(np.uint8), cv2.MORPH_OPEN, kernel)
     _, parts = cv2.connectedComponents(np.bitwise_or(cv2.dilate(opened, shadow), objects))
     parts[opened == 0] = 0

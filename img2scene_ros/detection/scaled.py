@@ -22,6 +22,9 @@ _JUMP = 0.01  # share of the depth between two sides of an edge from which depth
 _REACH = 5  # reduced pixels across, over which the depth of a side is averaged
 # Several stages look at the reduced frame, by its step: it is made once.
 _REDUCED: WeakKeyDictionary[Frame, dict[int, Frame]] = WeakKeyDictionary()
+# The latest picture, for which camera it was averaged, and the average: one picture comes in
+# several frames, as more gets known of it.
+_LATEST: list[tuple[np.ndarray, Camera, np.ndarray]] = []
 
 
 def reduced(frame: Frame, pixels: int = 640 * 480) -> tuple[Frame, int]:
@@ -45,12 +48,22 @@ def reduced(frame: Frame, pixels: int = 640 * 480) -> tuple[Frame, int]:
 def _every(step: int, frame: Frame, depth: np.ndarray) -> Frame:
     camera, first = _reduced_camera(frame.camera, step), step // 2
     part = np.s_[first:first + camera.height * step:step, first:first + camera.width * step:step]
-    color = cv2.resize(frame.color[:camera.height * step, :camera.width * step],
-                       (camera.width, camera.height), interpolation=cv2.INTER_AREA)
+    color = _averaged(frame.color, camera, step)
     noise = replace(frame.depth_noise, disparity_std=frame.depth_noise.disparity_std / step)
     return replace(
         frame, color=color, camera=camera, depth=depth[part].copy(), depth_noise=noise,
         robot=None if frame.robot is None else frame.robot[part].copy())
+
+
+def _averaged(color: np.ndarray, camera: Camera, step: int) -> np.ndarray:
+    """Return a picture as the camera of the reduced frame would take it."""
+    for picture, of, small in _LATEST:
+        if picture is color and of is camera:
+            return small
+    small = cv2.resize(color[:camera.height * step, :camera.width * step],
+                       (camera.width, camera.height), interpolation=cv2.INTER_AREA)
+    _LATEST[:] = [(color, camera, small)]
+    return small
 
 
 @lru_cache(maxsize=4)

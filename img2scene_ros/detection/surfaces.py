@@ -2,10 +2,11 @@
 """Surfaces of a depth image: how a support really lies, and which pixels are of one surface."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
 
 import cv2
 import numpy as np
-from numpy.polynomial.polynomial import polyval2d
 from numpy.polynomial.polynomial import polyvander2d
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
@@ -37,42 +38,74 @@ def heights_above(frame: Frame, support: SupportPlane) -> tuple[np.ndarray, np.n
 
     :return: heights (H, W) metres, NaN = no reading, and their standard deviation on bare support
     """
-    points = measured(frame.points)
-    height = support.height(points)
-    std = frame.depth_std(measured(frame.depth))
-    near = np.abs(height) < np.maximum(_NEAR, _NEAR_DEVIATIONS * std)
-    near[near] = support.is_over(points[near])
-    count = np.count_nonzero(near)
-    if count < _FITTED // 10:
+    points, std = measured(frame.points), frame.depth_std(measured(frame.depth))
+    height = cv2.transform(points, np.append(support.normal, support.offset)[None])
+    near = np.flatnonzero(np.abs(height) < np.maximum(_NEAR, _NEAR_DEVIATIONS * std))
+    near = near[::max(1, len(near) // _FITTED)]
+    bare = points.reshape(-1, 3)[near]
+    is_over = support.is_over(bare)
+    near, bare = near[is_over], bare[is_over]
+    if len(near) < _FITTED // 10:
         return height, std
-    part = np.s_[::max(1, count // _FITTED)]
-    plan = [points @ axis for axis in support.axes().astype(np.float32)]
-    shown = [axis[near] for axis in plan]
-    low, high = np.percentile(shown, (1, 99), axis=1).astype(np.float32)
-    x, y = _scaled([axis[part] for axis in shown], low, high)
-    terms = polyvander2d(x, y, [_DEGREE, _DEGREE])[:, _TERMS]
-    residual = found = height[near][part]
+    found, plan = height.ravel()[near], bare @ support.axes().T
+    low, high = np.percentile(plan, (1, 99), axis=0)
+    # Both coordinates are -1 to 1 where the relief is fitted; it goes on level beyond.
+    factor, shift = 2.0 / (high - low), (low + high) / (low - high)
+    terms = polyvander2d(
+        *np.clip(plan * factor + shift, -1.0, 1.0).T, [_DEGREE, _DEGREE])[:, _TERMS]
     weights = np.ones(len(found))
     for _ in range(_ROUNDS):
+        weighted = terms * weights[:, None]
         factors = np.linalg.lstsq(
-            terms * weights[:, None], found * weights, rcond=None)[0]
+            weighted.T @ weighted, weighted.T @ (found * weights), rcond=None)[0]
         residual = found - terms @ factors
         spread = 1.4826 * float(np.median(np.abs(residual)))
         weights = np.clip(1.0 - (residual / (4.0 * spread + 1e-6)) ** 2, 0.0, 1.0)
-    ratio = np.clip(spread / np.median(std[near][part]), *_NOISE_RANGE)
-    relief = np.zeros(len(_TERMS), np.float32)
+    ratio = float(np.clip(spread / np.median(std.ravel()[near]), *_NOISE_RANGE))
+    relief = np.zeros(len(_TERMS))
     relief[_TERMS] = factors
-    x, y = _scaled(plan, low, high)
-    square = relief.reshape(_DEGREE + 1, _DEGREE + 1)
-    return height - polyval2d(x, y, square), ratio * std
+    scaling = np.column_stack([support.axes() * factor[:, None], shift])
+    x, y = (np.clip(cv2.transform(points, row[None]), -1.0, 1.0) for row in scaling)
+    return height - _polynomial(x, y, relief.reshape(_DEGREE + 1, _DEGREE + 1)), ratio * std
 
 
-def _scaled(
-    plan: Sequence[np.ndarray], low: np.ndarray, high: np.ndarray,
-) -> list[np.ndarray]:
-    """Return both coordinates, -1 to 1 where the relief is fitted; it goes on level beyond."""
-    return [np.clip((axis - (least + most) / 2.0) * (2.0 / (most - least)), -1.0, 1.0)
-            for axis, least, most in zip(plan, low, high)]
+def _polynomial(x: np.ndarray, y: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    """Return the sum of factors[i, j] x^i y^j, i + j <= degree, by Horner's rule."""
+    rows = [reduce(lambda total, factor: total * y + factor, row[len(row) - 1 - i::-1])
+            for i, row in enumerate(factors.tolist())]
+    return reduce(lambda total, row: total * x + row, reversed(rows))
+
+
+@dataclass(frozen=True, eq=False)
+class Heights:
+    """
+    How far readings lie above the support under each, that handed on with a frame or another.
+
+    - height, noise: (H, W) metres, as `heights_above`
+    - number: (H, W) of the support: 0, or 1, 2 ... of `Frame.others`
+    """
+
+    height: np.ndarray
+    noise: np.ndarray
+    number: np.ndarray
+
+
+def heights_above_supports(frame: Frame, support: SupportPlane) -> Heights:
+    """Measure heights above the highest support under each reading; where none is, the first."""
+    height, noise = heights_above(frame, support)
+    number = np.zeros(frame.shape, np.uint8)
+    if not frame.others:
+        return Heights(height, noise, number)
+    points = measured(frame.points)
+    is_under = support.is_over(points) & (height > -_NEAR_DEVIATIONS * noise)
+    for this, other in enumerate(frame.others, 1):
+        above, its_noise = heights_above(frame, other)
+        is_it = other.is_over(points) & (above > -_NEAR_DEVIATIONS * its_noise) & (
+            ~is_under | (above < height))
+        height, noise = np.where(is_it, above, height), np.where(is_it, its_noise, noise)
+        number[is_it] = this
+        is_under |= is_it
+    return Heights(height, noise, number)
 
 
 def linked_surfaces(
@@ -89,63 +122,69 @@ def linked_surfaces(
     :param window: the part of the frame that is labelled
     :return: int, of the same shape; 0 for all other pixels
     """
-    axes = cv2.split(np.ascontiguousarray(measured(frame.points)[window]))
-    depth = axes[2]
-    rows, columns = pixels.shape
-    reach = np.maximum(gap, _SLANT * depth / frame.camera.fx) + 3.0 * frame.depth_std(depth)
+    points = np.ascontiguousarray(measured(frame.points)[window])
+    axes = cv2.split(points)
+    reach = np.maximum(gap, _SLANT * axes[2] / frame.camera.fx) + 3.0 * frame.depth_std(axes[2])
     squared = np.where(pixels, reach, np.float32(np.nan)) ** 2
-
-    def linked(down: int, right: int) -> tuple[Window, Window, np.ndarray]:
-        one = np.s_[:max(rows - down, 0), :max(columns - right, 0)]
-        other = np.s_[down:, right:]
-        distance = sum(np.square(axis[one] - axis[other]) for axis in axes)
-        return one, other, (distance < squared[one]) & pixels[other]
-
     # Links between next neighbours are drawn between the pixels of a picture twice as large.
+    rows, columns = pixels.shape
     drawn = np.zeros((2 * rows, 2 * columns), np.uint8)
     drawn[::2, ::2] = pixels
-    drawn[:, 1:-1:2][::2] = linked(0, 1)[2]
-    drawn[1:-1:2, ::2] = linked(1, 0)[2]
+    for down, right, links in ((0, 1, drawn[:, 1:-1:2][::2]), (1, 0, drawn[1:-1:2, ::2])):
+        one, other = np.s_[:rows - down, :columns - right], np.s_[down:, right:]
+        away = [axis[one] - axis[other] for axis in axes]
+        for axis in away:
+            axis *= axis
+        away[0] += away[1]
+        away[0] += away[2]
+        np.logical_and(away[0] < squared[one], pixels[other], out=links.view(bool))
     count, pieces = cv2.connectedComponents(drawn, connectivity=4)
-    pieces = pieces[::2, ::2]
-    pairs = []
-    for one, other, near in (linked(*way) for step in steps for way in ((0, step), (step, 0))):
-        first, second = pieces[one], pieces[other]
-        near &= first != second
-        pairs.append(np.stack([first[near], second[near]]))
+    pieces = np.ascontiguousarray(pieces[::2, ::2])
+    # Further neighbours matter where pieces end.
+    flat, pairs = pieces.ravel(), []
+    for step in steps:
+        for apart, room in ((step * columns, 0), (step, step)):
+            here, there = flat[:-apart], flat[apart:]
+            one = np.flatnonzero((here != there) & (here > 0) & (there > 0))
+            one = one[one % columns + room < columns]
+            other = one + apart
+            away = points.reshape(-1, 3)[one] - points.reshape(-1, 3)[other]
+            near = (away * away).sum(axis=1) < squared.ravel()[one]
+            pairs.append(np.stack([flat[one[near]], flat[other[near]]]))
     first, second = np.concatenate(pairs, axis=1)
     graph = coo_matrix((np.ones(len(first), bool), (first, second)), (count, count))
     return connected_components(graph, directed=False)[1][pieces]
 
 
-def surface_normals(
-    frame: Frame, step: int | None = None, window: tuple[slice, slice] = np.s_[:, :],
-) -> np.ndarray:
+def surface_normals(frame: Frame, step: int | None = None, every: int = 1) -> np.ndarray:
     """
     Estimate the surface normal at every pixel, pointing to the camera.
 
     :param step: pixels to either side over which the slope is taken; None suits whole rooms
-    :param window: the part of the frame that is looked at
-    :return: (H, W, 3) float32, of the window; NaN where there is no smooth surface
+    :param every: of which rows and columns; the step is a multiple
+    :return: (H, W, 3) float32 of these; NaN where there is no smooth surface
     """
     step = step or _suitable_step(frame)
-    depth = measured(frame.depth)[window]
-    valid = np.isfinite(depth).astype(np.float32)
-    share = cv2.blur(valid, (step, step))
-    depth = cv2.blur(np.nan_to_num(depth), (step, step)) / np.maximum(share, 1e-3)
-    depth[(valid == 0) | (share < 0.99)] = np.nan
+    depth, part = measured(frame.depth), np.s_[::every, ::every]
+    valid = np.isfinite(depth)
+    share, mean = (cv2.blur(image, (step, step))[part] for image in (
+        valid.astype(np.float32), np.where(valid, depth, np.float32(0.0))))
+    mean = np.where(valid[part] & (share > 0.99), mean / np.maximum(share, 1e-3),
+                    np.float32(np.nan))
     # One plane an axis: a cross product along a last axis of three is slow.
-    points = cv2.split(frame.camera.rays[window] * depth[..., None])
+    points = [frame.camera.rays[part][..., axis] * mean for axis in range(3)]
+    reach = 8 * 2 * step / frame.camera.fx * mean
+    step //= every
     inner = slice(step, -step)
     right = [axis[inner, 2 * step:] - axis[inner, :-2 * step] for axis in points]
     down = [axis[2 * step:, inner] - axis[:-2 * step, inner] for axis in points]
     normal = [down[one] * right[other] - down[other] * right[one]
               for one, other in ((1, 2), (2, 0), (0, 1))]
     length = np.sqrt(sum(axis ** 2 for axis in normal))
-    reach = 8 * 2 * step * depth[inner, inner] / frame.camera.fx
+    reach = reach[inner, inner]
     is_smooth = (np.abs(right[2]) < reach) & (np.abs(down[2]) < reach)
     scale = np.where(is_smooth, 1.0 / np.maximum(length, 1e-12), np.float32(np.nan))
-    normals = np.full((*depth.shape, 3), np.nan, np.float32)
+    normals = np.full((*mean.shape, 3), np.nan, np.float32)
     normals[inner, inner] = cv2.merge([axis * scale for axis in normal])
     return normals
 

@@ -18,8 +18,9 @@ from img2scene_ros.detection.held import Held
 from img2scene_ros.detection.instance_masks import InstanceSegmenter
 from img2scene_ros.detection.scaled import enlarged
 from img2scene_ros.detection.scaled import reduced
+from img2scene_ros.detection.surfaces import Heights
 from img2scene_ros.detection.surfaces import Window
-from img2scene_ros.detection.surfaces import heights_above
+from img2scene_ros.detection.surfaces import heights_above_supports
 from img2scene_ros.devices import device_option
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
@@ -33,9 +34,9 @@ from img2scene_ros.weights import weights_folder
 
 _LOGGER = logging.getLogger(__name__)
 _DEVIATIONS = 3.0  # of bare support by which objects stand out of it
-# What was found holds for so many frames at most, while no larger share of the readings changes by
-# so many standard deviations, and the support by no more than this [m, cosine of the tilt].
-_HELD, _FLICKER, _MOVED = 10, 0.003, 6.0
+# What was found holds for so many frames or seconds, while no larger share of the readings changes
+# by so many standard deviations, and the support by no more than this [m, cosine of the tilt].
+_HELD, _HELD_SECONDS, _FLICKER, _MOVED = 10, 1.0, 0.003, 6.0
 _SHIFT, _TILT, _EIGHTH = 0.003, np.cos(np.radians(0.5)), np.s_[::8, ::8]
 _LEAST_READINGS = 20  # of an object
 _SAMPLE = 500  # readings that tell an object's size and place
@@ -44,6 +45,9 @@ _SAMPLE = 500  # readings that tell an object's size and place
 _WEIGHTS = {4: np.array([-3.06, 0.78, 0.28, 0.09]),
             6: np.array([-7.32, 1.64, 0.52, -0.19, 3.04, 0.49])}
 _FLAT = 0.5  # deviations that most of something flat stands out at least
+# What holds a support up is seen to end so near it, where its border hides no more, and is no
+# further beside it [m].
+_ENDS, _BESIDE = 0.12, 0.03
 _BARE = 2.0  # deviations of bare support within which readings are taken for it
 
 
@@ -87,7 +91,7 @@ class _HeldOnSupport(Held[list[Detection]]):
 
     def holds_on(self, frame: Frame, support: SupportPlane, options: TabletopOptions) -> bool:
         """Tell whether it holds for one more frame, as `holds`."""
-        if options is not self._options or not self.holds(frame, _HELD):
+        if options is not self._options or not self.holds(frame, _HELD, _HELD_SECONDS):
             return False
         off = np.abs(measured(frame.depth)[_EIGHTH] - self._depth)
         known = off[np.isfinite(off)]
@@ -135,18 +139,20 @@ class TabletopDetector:
         return list(held.found)
 
     def _found(self, frame: Frame, support: SupportPlane) -> list[Detection]:
-        height, noise = heights_above(frame, support)
+        heights = heights_above_supports(frame, support)
+        height, noise = heights.height, heights.noise
         deviations = height / noise
         least = np.maximum(self.options.min_height, _DEVIATIONS * noise)
-        above = self._in_reach(frame, support, height, height > least)
+        above = self._in_reach(frame, support, heights, height > least)
         labels = clusters(frame, support, above, height, self.options.gap)
         instances, probability = None, None
         if self.network is not None:
-            instances, probability = self._instances(frame, support, height, deviations)
+            instances, probability = self._instances(frame, support, heights)
             labels = agreed(labels, instances)
         found = [_filled(labels, label, window, frame, height, least)
                  for label, window in windows_of(labels).items()]
-        found = [one for one in found if self._is_object(*one, frame, support, height)]
+        found = [one for one in found if self._is_object(*one, frame, support, heights)
+                 and not _holds_up(*one, frame, support, heights.number)]
         found.sort(key=lambda one: np.count_nonzero(one[0]), reverse=True)
         detections = [
             _detection(*one, frame, evidence(*one, deviations, instances, probability))
@@ -154,17 +160,14 @@ class TabletopDetector:
         return [one for one in detections if one.score >= self.options.min_score]
 
     def _instances(
-        self, frame: Frame, support: SupportPlane, height: np.ndarray, deviations: np.ndarray,
+        self, frame: Frame, support: SupportPlane, heights: Heights,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """
-        Return what the network takes for objects, (H, W) int, 0 = none, and how probably.
-
-        :param height: (H, W) metres above the support, NaN = no reading; and in `deviations`
-        """
+        """Return what the network takes for objects, (H, W) int, 0 = none, and how probably."""
         assert self.network is not None
-        labels, probability = self.network.labels(frame, support)
+        labels, probability = self.network.labels(frame, support, heights.number)
+        height, deviations = heights.height, heights.height / heights.noise
         read = np.isfinite(height) & (labels > 0)
-        labels[read & ~self._in_reach(frame, support, height, read)] = 0
+        labels[read & ~self._in_reach(frame, support, heights, read)] = 0
         # The support beside a foot is none of the object; what is flat is bare all over.
         bare = np.abs(deviations) < _BARE
         areas = np.bincount(labels.ravel())
@@ -177,18 +180,20 @@ class TabletopDetector:
         return labels, probability
 
     def _in_reach(
-        self, frame: Frame, support: SupportPlane, height: np.ndarray, pixels: np.ndarray,
+        self, frame: Frame, support: SupportPlane, heights: Heights, pixels: np.ndarray,
     ) -> np.ndarray:
-        """Return those of the pixels that are near enough, and over the support, (H, W) bool."""
-        near = (pixels & (height < self.options.max_height)
-                & (measured(frame.depth) < self.options.max_distance))
-        near[near] = _is_over(
-            frame, support, measured(frame.points)[near], height[near], margin=0.08)
-        return near
+        """Return those of the pixels that are near enough, and over a support, (H, W) bool."""
+        in_reach = (pixels & (heights.height < self.options.max_height)
+                    & (measured(frame.depth) < self.options.max_distance))
+        first = np.flatnonzero(in_reach & (heights.number == 0))  # all others are over theirs
+        points = measured(frame.points).reshape(-1, 3).take(first, axis=0)
+        in_reach.ravel()[first] = _is_over(
+            frame, support, points, heights.height.ravel()[first], margin=0.08)
+        return in_reach
 
     def _is_object(
         self, mask: np.ndarray, window: Window, frame: Frame, support: SupportPlane,
-        height: np.ndarray,
+        heights: Heights,
     ) -> bool:
         if not cv2.erode(mask.astype(np.uint8), square(frame, 5)).any():
             return False
@@ -200,8 +205,9 @@ class TabletopDetector:
         low, high = np.percentile(points, (1, 99), axis=0)
         if not self.options.min_size <= np.linalg.norm(high - low) <= self.options.max_size:
             return False
-        is_over = _is_over(frame, support, points, height[window][some], margin=-0.005)
-        return bool(is_over.mean() > 0.4)
+        is_over = _is_over(
+            frame, support, points, heights.height[window][some], margin=-0.005)
+        return bool((is_over | (heights.number[window][some] > 0)).mean() > 0.4)
 
 
 def _network(options: TabletopOptions) -> InstanceSegmenter | None:
@@ -238,6 +244,21 @@ def _is_over(
         reach = -support.offset / (rays @ support.normal)
         is_over[beside[is_below]] = support.is_over(rays * reach[:, None], margin) & (reach > 0)
     return is_over
+
+
+def _holds_up(
+    mask: np.ndarray, window: Window, frame: Frame, support: SupportPlane, number: np.ndarray,
+) -> bool:
+    """Tell whether what stands on one support ends below another, as a table's legs do."""
+    if not frame.others:
+        return False
+    points = measured(frame.points)[window][mask]
+    stands_on = np.bincount(number[window][mask]).argmax()
+    for this, other in enumerate((support, *frame.others)):
+        top = float(np.nanpercentile(other.height(points), 99))
+        if this != stands_on and abs(top) < _ENDS and other.is_over(points, _BESIDE).mean() > 0.5:
+            return True
+    return False
 
 
 def _filled(

@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recordings of ROS 2, read without ROS through the library rosbags: .mcap, .db3, bag folders."""
+"""Recordings, read without ROS through the library rosbags: .mcap, .db3, folders of them, .bag."""
 
 import logging
 from collections import deque
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import replace
 from functools import cached_property
 from functools import partial
 from math import ceil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +22,13 @@ import numpy as np
 from img2scene_ros.camera import Camera
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import InputError
+from img2scene_ros.io.bag_transforms import BagTransforms
+from img2scene_ros.io.bag_transforms import relative_unit
+from img2scene_ros.io.bag_transforms import stream_of
+from img2scene_ros.io.calibrations import lens_model
+from img2scene_ros.io.calibrations import same_aspect
 from img2scene_ros.io.layouts import PAIR_TOLERANCE
+from img2scene_ros.io.layouts import PICTURE_SUFFIXES
 from img2scene_ros.io.layouts import nearest
 from img2scene_ros.io.ros_images import COLOR
 from img2scene_ros.io.ros_images import DEPTH
@@ -30,7 +40,7 @@ from img2scene_ros.io.ros_images import depth_from_compressed
 from img2scene_ros.io.ros_images import depth_from_image
 from img2scene_ros.packages import importing
 
-SUFFIXES = ('.mcap', '.db3')
+SUFFIXES = ('.mcap', '.db3', '.bag', '.zstd')
 WAITING = 30  # pictures that may wait for their depth images
 
 _LOGGER = logging.getLogger(__name__)
@@ -40,49 +50,45 @@ _IMAGE, _COMPRESSED, _INFO = (
 
 @dataclass(frozen=True, eq=False)
 class BagFrame:
-    """
-    A picture of a bag, with its depth image and calibration; decoded when asked for.
+    """A picture of a bag, with its depth image and calibration; decoded when asked for."""
 
-    - path: the bag
-    - name: of the bag, with the number of the pair of picture and depth image
-    - camera: None where the bag has no calibration for it
-    - read: returns the picture (H, W, 3) uint8 and the depth (H, W) float32 metres or None
-    """
-
-    path: Path
-    name: str
+    path: Path  # the bag
+    name: str  # of the bag, with the number of the pair of picture and depth image
     has_depth: bool
     stamp_ns: int
-    camera: Camera | None
+    camera: Camera | None  # None where the bag has no calibration for it
+    depth_camera: Camera | None  # of depth images that are not registered yet; None where they are
+    camera_from_depth: np.ndarray  # (4, 4), takes points of that camera to the picture's
+    # returns the picture (H, W, 3) uint8 and the depth (H, W) float32 metres or None
     read: Callable[[], tuple[np.ndarray, np.ndarray | None]]
 
 
 @dataclass(frozen=True, eq=False)
 class _Topic:
-    """
-    A topic by its first message.
-
-    - kind: color, grey, depth, info, or '' for what is none
-    """
+    """A topic by its first message."""
 
     connection: Any
     message: Any
-    kind: str
+    kind: str  # color, grey, depth, info, or '' for what is none
+    # by which metres of depth images are multiplied, in librealsense's own recordings
+    unit: float = 1.0
 
     @classmethod
     def of(cls, reader: Any, connection: Any) -> '_Topic':
         _, _, data = next(reader.messages([connection]))
         message = reader.deserialize(data, connection.msgtype)
-        if connection.msgtype == _INFO:
-            return cls(connection, message, 'info')
+        if connection.msgtype == _INFO:  # in ROS 1 there are K, D and P
+            lower = {name.lower(): value for name, value in vars(message).items()}
+            return cls(connection, SimpleNamespace(**lower), 'info')
         # image_transport: '<encoding>; jpeg compressed bgr8', '<encoding>; compressedDepth png'.
         is_raw = connection.msgtype == _IMAGE
         encoding = message.encoding if is_raw else message.format
         name = encoding.partition(';')[0].strip()
-        if name in GREY:
+        # librealsense records depth as mono16.
+        if name in GREY and not (name in DEPTH and 'depth' in connection.topic.lower()):
             return cls(connection, message, 'grey')
         if name in DEPTH or 'compressedDepth' in encoding:
-            return cls(connection, message, 'depth')
+            return cls(connection, message, 'depth', relative_unit(reader, connection.topic))
         return cls(connection, message, '' if is_raw and name not in COLOR else 'color')
 
     @property
@@ -94,8 +100,12 @@ class _Topic:
         return self.connection.msgtype == _IMAGE
 
     @property
+    def frame(self) -> str:
+        return stream_of(self.name) or self.message.header.frame_id
+
+    @property
     def namespace(self) -> str:
-        return self._base.rpartition('/')[0]
+        return stream_of(self.name) or self._base.rpartition('/')[0]
 
     @property
     def leaf(self) -> str:
@@ -112,7 +122,8 @@ class _Topic:
         :raises InputError: they cannot be read
         """
         if self.kind == 'depth':
-            return (depth_from_image if self.is_raw else depth_from_compressed)(message)
+            read = depth_from_image if self.is_raw else depth_from_compressed
+            return read(message) * np.float32(self.unit)
         return (color_from_image if self.is_raw else color_from_compressed)(message)
 
     @cached_property
@@ -127,25 +138,58 @@ class _Topic:
 
     def is_registered(self, depth: '_Topic') -> bool:
         """Tell whether a depth image is of this picture: the same frame and size."""
-        return (depth.message.header.frame_id == self.message.header.frame_id
-                and depth.size == self.size)
+        return depth.frame == self.frame and depth.size == self.size
 
     def is_calibrated(self, info: '_Topic') -> bool:
         """Tell whether a calibration is of this picture; K of 0 means that there is none."""
         return info.kind == 'info' and info.message.k[0] != 0 and (
-            info.namespace == self.namespace
-            or info.message.header.frame_id == self.message.header.frame_id)
+            info.namespace == self.namespace or info.frame == self.frame)
+
+    def calibration(self, topics: Sequence['_Topic']) -> '_Topic | None':
+        """Return the calibration of this image, by its namespace rather than its frame."""
+        return next(iter(sorted(
+            filter(self.is_calibrated, topics),
+            key=lambda info: info.namespace != self.namespace)), None)
+
+    def camera(self, info: '_Topic') -> Camera:
+        """
+        Return the camera of this image.
+
+        :raises InputError: there is no calibration in the message
+        """
+        message = info.message
+        if stream_of(info.name):
+            message = SimpleNamespace(**vars(message) | {
+                'distortion_model': lens_model(message.distortion_model)})
+        return camera_from_info(message, rectified='rect' in self.leaf)
+
+
+@dataclass(frozen=True, eq=False)
+class _Choice:
+    """The topics of pictures, of their depth images and calibration, or None."""
+
+    color: _Topic
+    info: _Topic | None
+    depth: _Topic | None = None
+    depth_camera: Camera | None = None  # see `BagFrame`
+    camera_from_depth: np.ndarray = field(default_factory=lambda: np.eye(4))  # see `BagFrame`
+
+    @property
+    def worth(self) -> tuple[bool, bool, bool, bool, int]:
+        """Return what the choice goes by."""
+        return (self.depth is not None, self.info is not None, self.color.kind == 'color',
+                self.color.is_raw, self.color.connection.msgcount)
 
 
 class Bag:
     """
     A recording, frame by frame; topics are found by type and first message.
 
-    The picture's topic is one with a depth image in its frame and of its size, else with a
-    calibration, and colour rather than grey. A depth image in another frame is not registered to
-    the picture and is skipped. The log says which were taken.
+    The picture's topic is one with depth images, else with a calibration, and colour rather than
+    grey. Depth images are those of its frame and size, else others that calibrations and
+    transforms tell how to register. The log says which were taken.
 
-    :param path: a .mcap or .db3 file, or the folder with its metadata.yaml
+    :param path: a .mcap, .db3 or .bag file, or a folder of .mcap or .db3 files
     :param every: take every so many-th frame
     :raises InputError: it cannot be read or holds no pictures
     :raises MissingDependencyError: rosbags is not installed
@@ -154,24 +198,38 @@ class Bag:
     def __init__(self, path: Path, every: int = 1) -> None:
         self._path, self._every = Path(path), every
         with self._opened() as reader:
-            self._choose(reader)
+            self._chosen = self._choose(reader)
+            # Each file of a split bag has its own connections.
+            count = sum(found.msgcount for found in reader.connections
+                        if found.topic == self._chosen.color.name)
+        self._length = ceil(count / every)
+        info = self._chosen.info
+        self._camera = self._calibrated(self._chosen.color, info) if info else None
 
     @staticmethod
     def is_one(path: Path) -> bool:
-        """Tell whether a path is a bag, by its name or its metadata.yaml."""
-        metadata = path / 'metadata.yaml'
-        if metadata.is_file():
-            return 'rosbag2_bagfile_information' in metadata.read_text(errors='replace')
-        return path.suffix.lower() in SUFFIXES and not path.is_dir()
+        """
+        Tell whether a path is a bag, by its name, its metadata.yaml or what is in it.
+
+        :raises OSError: a folder that cannot be read
+        """
+        if not path.is_dir():
+            return path.suffix.lower() in SUFFIXES
+        inside = list(path.iterdir())
+        if path / 'metadata.yaml' in inside:
+            return 'rosbag2_bagfile_information' in (
+                path / 'metadata.yaml').read_text(errors='replace')
+        others = any(one.is_dir() or one.suffix.lower() in PICTURE_SUFFIXES for one in inside)
+        return bool(_parts(path)) and not others
 
     @property
     def has_depth(self) -> bool:
         """Tell whether its frames have depth images."""
-        return self._depth is not None
+        return self._chosen.depth is not None
 
     def __len__(self) -> int:
         """Return how many frames there are; fewer where pictures lack their depth image."""
-        return ceil(self._color.connection.msgcount / self._every)
+        return self._length
 
     def __iter__(self) -> Iterator[BagFrame]:
         count = 0
@@ -180,12 +238,19 @@ class Bag:
                 if count % self._every == 0:
                     yield BagFrame(
                         self._path, f'{self._path.stem}_{count:06d}', self.has_depth,
-                        _stamp(color), self._camera, partial(self._read, color, depth))
+                        _stamp(color), self._camera, self._chosen.depth_camera,
+                        self._chosen.camera_from_depth, partial(self._read, color, depth))
                 count += 1
-        if not count and self._depth:
+        color, depth = self._chosen.color, self._chosen.depth
+        if not count and depth:
             raise InputError(
-                f"no picture of '{self._path}' on {self._color.name} has a depth image on "
-                f'{self._depth.name} within {PAIR_TOLERANCE:g} s; check their stamps')
+                f"no picture of '{self._path}' on {color.name} has a depth image on "
+                f'{depth.name} within {PAIR_TOLERANCE:g} s; check their stamps')
+
+    def _files(self) -> list[Path]:
+        """Return what to open: the folder by its metadata.yaml, else all files in it."""
+        return (_parts(self._path) if self._path.is_dir() and not (
+            self._path / 'metadata.yaml').is_file() else [self._path])
 
     @contextmanager
     def _opened(self) -> Iterator[Any]:
@@ -197,7 +262,7 @@ class Bag:
             from rosbags.typesys import get_typestore
         try:
             # Bags of before Iron lack the definitions of their messages.
-            with AnyReader([self._path],
+            with AnyReader(self._files(),
                            default_typestore=get_typestore(Stores.ROS2_HUMBLE)) as reader:
                 yield reader
         except Img2SceneError:
@@ -205,54 +270,92 @@ class Bag:
         except Exception as error:  # whatever SQLite and the decompressors raise, too
             raise InputError(
                 f"the recording '{self._path}' cannot be read ({type(error).__name__}: "
-                f"{' '.join(str(error).split())[:200]}); check it with `ros2 bag info`") from error
+                f"{' '.join(str(error).split())[:200]}); a compressed one needs metadata.yaml, so "
+                'give its folder; one that was cut off is mended by `mcap recover` or `ros2 bag '
+                'reindex`') from error
 
-    def _choose(self, reader: Any) -> None:
+    def _choose(self, reader: Any) -> _Choice:
         """Find the topics of picture, depth image and calibration."""
-        topics = [_Topic.of(reader, connection) for connection in reader.connections
-                  if connection.msgcount and connection.msgtype in (_IMAGE, _COMPRESSED, _INFO)]
+        topics = [_Topic.of(reader, connection) for connection in {
+            connection.topic: connection for connection in reader.connections
+            if connection.msgcount and connection.msgtype in (_IMAGE, _COMPRESSED, _INFO)
+        }.values()]
         depths = sorted((topic for topic in topics if topic.kind == 'depth'),
                         key=lambda topic: not topic.is_raw)
-        choices = [(color, next(filter(color.is_registered, depths), None),
-                    next(iter(sorted(filter(color.is_calibrated, topics),
-                                     key=lambda info: info.namespace != color.namespace)), None))
-                   for color in topics if color.kind in ('color', 'grey')]
+        choices = []
+        for color in topics:
+            if color.kind in ('color', 'grey'):
+                registered = next(filter(color.is_registered, depths), None)
+                choices.append(_Choice(color, color.calibration(topics), registered))
         if not choices:
             raise InputError(
                 f"the recording '{self._path}' holds no pictures (sensor_msgs/Image in "
                 f"{', '.join(COLOR)}, or CompressedImage); record the camera's topics")
-        color, depth, info = max(choices, key=lambda choice: (
-            choice[1] is not None, choice[2] is not None, choice[0].kind == 'color',
-            choice[0].is_raw, choice[0].connection.msgcount))
-        self._color, self._depth = color, depth
-        self._camera = self._calibrated(color, info) if info else None
+        if depths and not any(choice.depth and choice.color.kind == 'color'
+                              for choice in choices):
+            transforms = BagTransforms(reader)
+            choices = [self._registrable(choice, depths, topics, transforms)
+                       for choice in choices]
+        best = max(choices, key=lambda choice: choice.worth)
+        color, depth, info = best.color, best.depth, best.info
         _LOGGER.info(
-            "'%s': picture %s, depth %s, calibration %s", self._path, color.name,
-            depth.name if depth else 'none', info.name if info else 'none')
+            "'%s': picture %s, depth %s%s, calibration %s", self._path, color.name,
+            depth.name if depth else 'none', ' (registered)' if best.depth_camera else '',
+            info.name if info else 'none')
         if depths and depth is None:
             _LOGGER.warning(
-                "'%s': %s is not registered to the picture (its frame_id is '%s', not '%s', or it "
-                'has another size) and is skipped', self._path, depths[0].name,
-                depths[0].message.header.frame_id, color.message.header.frame_id)
+                "'%s': %s is of '%s', not of the picture's '%s', and is skipped, since the "
+                'recording does not tell how to register it; record the camera_info of both and '
+                '/tf_static, or registered depth', self._path, depths[0].name, depths[0].frame,
+                color.frame)
+        return best
 
-    def _calibrated(self, color: _Topic, info: _Topic) -> Camera:
+    def _registrable(
+        self, choice: _Choice, depths: Sequence[_Topic], topics: Sequence[_Topic],
+        transforms: BagTransforms,
+    ) -> _Choice:
+        """Return a choice with depth images that can be registered to its pictures."""
+        if choice.depth or not choice.info:
+            return choice
+        camera = self._calibrated(choice.color, choice.info)
+        for depth in depths:
+            own = self._depth_camera(depth, topics, choice.color, camera)
+            shift = transforms.matrix(choice.color.frame, depth.frame)
+            if own is not None and shift is not None:
+                return replace(
+                    choice, depth=depth, depth_camera=own, camera_from_depth=shift)
+        return choice
+
+    def _depth_camera(
+        self, depth: _Topic, topics: Sequence[_Topic], color: _Topic, camera: Camera,
+    ) -> Camera | None:
+        """Return the camera of depth images, where something tells one of their size."""
+        info, size = depth.calibration(topics), depth.size[::-1]
+        own = self._calibrated(depth, info) if info else None
+        if own and (own.width, own.height) == size:
+            return own
+        is_same = depth.frame == color.frame and same_aspect(size, (camera.width, camera.height))
+        return camera.resized(*size) if is_same else None
+
+    def _calibrated(self, images: _Topic, info: _Topic) -> Camera:
         try:
-            return camera_from_info(info.message, rectified='rect' in color.leaf)
+            return images.camera(info)
         except InputError as error:
             raise InputError(f"'{self._path}', {info.name}: {error}") from error
 
     def _pairs(self, reader: Any) -> Iterator[tuple[Any, Any]]:
         """Yield the messages of picture and depth image that belong together by their stamps."""
-        names = {topic.name for topic in (self._color, self._depth) if topic}
+        chosen = self._chosen
+        names = {topic.name for topic in (chosen.color, chosen.depth) if topic}
         colors: deque[Any] = deque()
         depths: deque[Any] = deque()
         for connection, _, data in reader.messages(
                 [found for found in reader.connections if found.topic in names]):
             message = reader.deserialize(data, connection.msgtype)
-            if self._depth is None:
+            if chosen.depth is None:
                 yield message, None
                 continue
-            (colors if connection.topic == self._color.name else depths).append(message)
+            (colors if connection.topic == chosen.color.name else depths).append(message)
             # The nearest depth image is known as soon as a later one has come.
             while colors and (len(colors) > WAITING or depths and _stamp(
                     depths[-1]) > _stamp(colors[0]) + 1e9 * PAIR_TOLERANCE):
@@ -261,8 +364,9 @@ class Bag:
             yield from _paired(colors.popleft(), depths)
 
     def _read(self, color: Any, depth: Any | None) -> tuple[np.ndarray, np.ndarray | None]:
-        return (self._color.read(color),
-                self._depth.read(depth) if self._depth and depth is not None else None)
+        chosen = self._chosen
+        return (chosen.color.read(color),
+                chosen.depth.read(depth) if chosen.depth and depth is not None else None)
 
 
 def _paired(color: Any, depths: deque[Any]) -> Iterator[tuple[Any, Any]]:
@@ -273,6 +377,13 @@ def _paired(color: Any, depths: deque[Any]) -> Iterator[tuple[Any, Any]]:
     found = nearest(1e-9 * stamp, 1e-9 * np.array([_stamp(depth) for depth in depths]))
     if found is not None:
         yield color, depths[found]
+
+
+def _parts(folder: Path) -> list[Path]:
+    """Return the files of a bag in a folder without metadata.yaml, of one kind."""
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    found = [[path for path in files if path.suffix == suffix] for suffix in ('.mcap', '.db3')]
+    return found[0] or found[1]
 
 
 def _stamp(message: Any) -> int:

@@ -5,7 +5,8 @@ Calibrations in files, as the common tools write them (docs/inputs.md).
 camera.json of frame folders; ROS: camera_info YAML (camera_calibration_parsers, parse_yml.cpp) and
 the text of `ros2 topic echo`; RealSense: `rs-enumerate-devices -c`, or rs2_intrinsics as JSON;
 Open3D: PinholeCameraIntrinsic (its matrix column by column) and PinholeCameraParameters; BOP:
-camera.json, scene_camera.json (bop_toolkit, bop_datasets_format.md); fx fy cx cy or 3x3 as text.
+camera.json, scene_camera.json (bop_toolkit, bop_datasets_format.md); YCB-Video and GraspNet:
+meta.mat, camK.npy; OpenCV: YAML of FileStorage; fx fy cx cy, 3x3, 3x4 or 4x4 (ScanNet) as text.
 """
 
 import json
@@ -30,23 +31,24 @@ _LOGGER = logging.getLogger(__name__)
 # tangential part times the radial one alone (rsutil.h), which is far below a pixel.
 _MODELS = {
     'none': 'plumb_bob', 'brown_conrady': 'plumb_bob', 'modified_brown_conrady': 'plumb_bob',
-    'inverse_brown_conrady': 'plumb_bob', 'kannala_brandt4': 'equidistant', '': 'plumb_bob'}
+    'inverse_brown_conrady': 'plumb_bob', 'kannala_brandt4': 'equidistant',
+    'fisheye': 'equidistant', '': 'plumb_bob'}
+# Degrees. Horizontal fields of view that no lens without distortion has; K in other units than
+# pixels gives such ones.
+NARROWEST, WIDEST = 1.0, 150.0
+# Shares of the picture between which a principal point is, and by how much the longer focal
+# length is greater; beyond K is likely one of another size, or its numbers are in a wrong order.
+CENTRAL, SQUARE = (0.3, 0.7), 1.3
 _REALSENSE = re.compile(r'Intrinsic of "Color"[\s/]+(\d+)x(\d+).*\n((?:.*\S.*\n?)+)')
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """
-    What a calibration file tells about a picture.
+    """What a calibration file tells about a picture."""
 
-    - camera: of the picture at its size
-    - depth_unit: metres; None where the file does not tell
-    - depth_noise: None likewise
-    """
-
-    camera: Camera
-    depth_unit: float | None
-    depth_noise: DepthNoise | None
+    camera: Camera  # of the picture at its size
+    depth_unit: float | None  # metres; None where the file does not tell
+    depth_noise: DepthNoise | None  # None likewise
 
 
 def read_calibration(path: Path, size: tuple[int, int], picture: str = '') -> Calibration:
@@ -58,24 +60,27 @@ def read_calibration(path: Path, size: tuple[int, int], picture: str = '') -> Ca
     :raises InputError: the file cannot be read, lacks a value or does not fit the picture
     """
     try:
-        values = _values(Path(path).read_text(), size, picture)
+        values = _read(Path(path), size, picture)
         camera = _camera(values, size)
+        _check_units(camera)
         unit = _depth_unit(values)
     except OSError as error:
         raise InputError(f"cannot read the camera file '{path}': {error.strerror}") from error
     except InputError as error:
         raise InputError(f"the camera file '{path}': {error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, EOFError, RecursionError,
+            NotImplementedError, yaml.YAMLError) as error:
         reason = ' '.join(str(error).split())
         raise InputError(
             f"the camera file '{path}' must be JSON or YAML with width, height and a 3x3 K, or "
             f'text with fx fy cx cy or a 3x3 matrix ({type(error).__name__}: {reason})') from error
+    _check_order(Path(path), camera)
     noise = _depth_noise(values, path)
     told = camera.width, camera.height
     if told == size:
         return Calibration(camera, unit, noise)
     width, height = size
-    if abs(width * told[1] - height * told[0]) >= max(told):  # not the same but for rounding
+    if not same_aspect(told, size):
         turned = ' (it is turned: set neither or both upright)' if told == size[::-1] else ''
         raise InputError(
             f"the camera file '{path}' is for {told[0]}x{told[1]} pixels but the picture has "
@@ -84,9 +89,58 @@ def read_calibration(path: Path, size: tuple[int, int], picture: str = '') -> Ca
     return Calibration(camera.resized(width, height), unit, noise)
 
 
+def same_aspect(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Tell whether two sizes have the same aspect, but for rounding."""
+    return abs(other[0] * one[1] - other[1] * one[0]) < max(one)
+
+
+def _check_units(camera: Camera) -> None:
+    """
+    Check that K is in pixels.
+
+    :raises InputError: no lens sees so much, or so little
+    """
+    field = 2.0 * np.degrees(np.arctan(0.5 * camera.width / camera.fx))
+    if not NARROWEST <= field <= WIDEST and not camera.has_distortion:
+        raise InputError(
+            f'fx = {camera.fx:g} at {camera.width} pixels is a field of view of {field:.3g} '
+            'degrees; K must be in pixels, not in millimetres, degrees or shares of the picture')
+
+
+def _check_order(path: Path, camera: Camera) -> None:
+    """Say when K is likely that of another size, or has its numbers in another order."""
+    shares = camera.cx / camera.width, camera.cy / camera.height
+    ratio = max(camera.fx, camera.fy) / min(camera.fx, camera.fy)
+    if ratio > SQUARE or not all(CENTRAL[0] <= share <= CENTRAL[1] for share in shares):
+        _say_unlikely(path, (camera.width, camera.height),
+                      (camera.fx, camera.fy, camera.cx, camera.cy))
+
+
+@cache  # once, not for every frame
+def _say_unlikely(path: Path, size: tuple[int, int], numbers: tuple[float, ...]) -> None:
+    _LOGGER.warning(
+        "the calibration '%s' is likely wrong: for %dx%d pixels it has fx = %g, fy = %g, cx = %g, "
+        'cy = %g; check the size that it is for, and the order of its numbers',
+        path, *size, *numbers)
+
+
 @cache  # once, not for every frame
 def _say_scaled(path: Path, told: tuple[int, int], size: tuple[int, int]) -> None:
     _LOGGER.info("the calibration '%s' is scaled from %dx%d to %dx%d pixels", path, *told, *size)
+
+
+def _read(path: Path, size: tuple[int, int], picture: str) -> dict[str, Any]:
+    """Return what a file tells, by names in lower case."""
+    suffix = path.suffix.lower()
+    if suffix == '.npy':
+        return {'k': np.load(path, allow_pickle=False)}
+    if suffix == '.mat':
+        from scipy.io import loadmat
+
+        values = _lower(loadmat(path))
+        scale = values.get('factor_depth')
+        return values if scale is None else values | {'depth_scale': np.ravel(scale)[0]}
+    return _values(path.read_text(), size, picture)
 
 
 def _values(text: str, size: tuple[int, int], picture: str) -> dict[str, Any]:
@@ -103,7 +157,8 @@ def _values(text: str, size: tuple[int, int], picture: str) -> dict[str, Any]:
     if values and all(name.isdecimal() for name in values):
         entries = {int(name): entry for name, entry in values.items()}
         if not picture.isdecimal() or int(picture) not in entries:
-            raise ValueError(f"it has no entry for the picture '{picture}'")
+            raise InputError(
+                f"it has no entry for the picture '{picture}'; name the picture by its number")
         values = _lower(entries[int(picture)])
     for name in ('intrinsic', 'intrinsics', 'color_intrinsics', 'color'):
         if isinstance(values.get(name), dict):
@@ -113,6 +168,7 @@ def _values(text: str, size: tuple[int, int], picture: str) -> dict[str, Any]:
 
 def _first_document(text: str) -> Any:
     """Return the first message of `ros2 topic echo`, or the whole of other YAML."""
+    text = re.sub(r'^%YAML:.*|!!opencv-matrix', '', text)
     try:
         return next((part for part in yaml.safe_load_all(text) if part is not None), None)
     except yaml.YAMLError:
@@ -120,13 +176,13 @@ def _first_document(text: str) -> Any:
 
 
 def _numbers(text: str) -> np.ndarray:
-    """Return K of fx fy cx cy, or of nine numbers row by row; # starts a comment."""
+    """Return K of fx fy cx cy, or of a matrix row by row; # starts a comment."""
     words = re.split(r'[\s,;\[\]]+', re.sub(r'#.*', '', text))
     numbers = [float(word) for word in words if word]
     if len(numbers) == 4:
         fx, fy, cx, cy = numbers
         numbers = [fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0]
-    return np.reshape(numbers, (3, 3))
+    return np.array(numbers)
 
 
 def _realsense(text: str, size: tuple[int, int]) -> dict[str, Any]:
@@ -162,15 +218,20 @@ def _camera(values: dict[str, Any], size: tuple[int, int]) -> Camera:
     coefficients = _first(values, 'd', 'distortion_coefficients', 'coeffs', 'distortion')
     model = next((text for name in ('distortion_model', 'model', 'distortion')
                   if isinstance(text := values.get(name), str)), '')
-    model = model.rsplit('.', 1)[-1].strip().lower().replace(' ', '_')
     roi = values.get('roi') or {}
     x, y, width, height = (
         int(roi.get(name, 0)) for name in ('x_offset', 'y_offset', 'width', 'height'))
     return Camera.from_calibration(
         *size, _matrix(values),
         () if coefficients is None or isinstance(coefficients, str) else coefficients,
-        _MODELS.get(model, model), (x, y, width, height),
+        lens_model(model), (x, y, width, height),
         (int(values.get('binning_x', 0)), int(values.get('binning_y', 0))))
+
+
+def lens_model(name: str) -> str:
+    """Return the distortion model that a tool's name stands for; unknown ones stay as they are."""
+    plain = name.rsplit('.', 1)[-1].strip().lower().replace(' ', '_')
+    return _MODELS.get(plain, plain)
 
 
 def _matrix(values: dict[str, Any]) -> np.ndarray:
@@ -185,7 +246,9 @@ def _matrix(values: dict[str, Any]) -> np.ndarray:
     matrix = _first(values, 'k', 'cam_k', 'camera_matrix')
     if matrix is None:
         raise KeyError('K')
-    return np.asarray(matrix, float).reshape(3, 3)
+    numbers = np.asarray(matrix, float).ravel()
+    rows = {12: (3, 4), 16: (4, 4)}.get(len(numbers), (3, 3))
+    return numbers.reshape(rows)[:3, :3]
 
 
 def _depth_unit(values: dict[str, Any]) -> float | None:

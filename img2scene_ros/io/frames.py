@@ -5,8 +5,9 @@ import logging
 from functools import cache
 from pathlib import Path
 
+import cv2
+import numpy as np
 from PIL import ExifTags
-from PIL import Image
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.depth import DepthNoise
@@ -15,12 +16,20 @@ from img2scene_ros.io.bags import Bag
 from img2scene_ros.io.bags import BagFrame
 from img2scene_ros.io.calibrations import Calibration
 from img2scene_ros.io.calibrations import read_calibration
+from img2scene_ros.io.calibrations import same_aspect
 from img2scene_ros.io.depth_images import read_depth
 from img2scene_ros.io.layouts import FrameFiles
 from img2scene_ros.io.layouts import find_frames
 from img2scene_ros.io.photos import load_photo
+from img2scene_ros.io.photos import picture_size
 from img2scene_ros.io.photos import read_picture
+from img2scene_ros.io.registered_depth import noise_at
+from img2scene_ros.io.registered_depth import registered_depth
 from img2scene_ros.types import Frame
+
+# Pixels of the longer side to which larger frames with depth are scaled down; as many as
+# industrial depth cameras have.
+MAX_SIDE = 2560
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -34,11 +43,15 @@ def open_frames(path: Path, every: int = 1) -> list[FrameFiles] | Bag:
     :raises MissingDependencyError: it is a bag, and rosbags is not installed
     """
     path = Path(path)
-    if Bag.is_one(path):
-        return Bag(path, every)
-    if path.is_file() or path.suffix and not path.is_dir():
-        return [FrameFiles(path.stem, path)]
-    return find_frames(path)[::every]
+    try:
+        if Bag.is_one(path):
+            return Bag(path, every)
+        is_picture = path.is_file() or path.suffix and not path.is_dir()
+        return [FrameFiles(path.stem, path)] if is_picture else find_frames(path)[::every]
+    except OSError as error:
+        raise InputError(
+            f"'{error.filename or path}' cannot be read ({error.strerror}); check the path and "
+            'its permissions') from error
 
 
 def load_frame(
@@ -50,7 +63,7 @@ def load_frame(
     depth_unit: float | None = None,
 ) -> Frame:
     """
-    Read a frame.
+    Read a frame; one of more than `MAX_SIDE` pixels is scaled down, which the log says.
 
     :param source: a picture, the folder of one frame, or one of `open_frames`
     :param depth: the depth image registered to the picture; None: the source's
@@ -68,12 +81,24 @@ def load_frame(
     if depth is None:
         return load_photo(
             files.color, calibration, None if calibration else field_of_view).frame
-    picture, size, exif = read_picture(files.color)
+    picture, size, exif = read_picture(files.color, MAX_SIDE, has_depth=True)
     _check_orientation(files.color, exif[ExifTags.Base.Orientation])
     told = _calibration(files.color, calibration, size, field_of_view)
     metres = read_depth(depth, depth_unit or told.depth_unit or files.depth_unit)
-    return Frame(picture, told.camera, metres,
-                 depth_noise=depth_noise or told.depth_noise or DepthNoise())
+    noise = depth_noise or told.depth_noise or DepthNoise()
+    own = _depth_camera(metres.shape[::-1], depth, files.depth_calibration, told.camera)
+    seen_by = told.camera
+    reduced = picture.shape[1::-1]
+    if reduced != size:
+        _say_reduced(files.color.parent, size, reduced)
+        seen_by = seen_by.resized(*reduced)
+    if own is not None:
+        metres = registered_depth(metres, own, seen_by, np.eye(4))
+        noise = noise_at(noise, own, seen_by)
+    elif reduced != size:
+        metres = cv2.resize(metres, reduced, interpolation=cv2.INTER_NEAREST_EXACT)
+        noise = noise_at(noise, told.camera, seen_by)
+    return Frame(picture, seen_by, metres, depth_noise=noise)
 
 
 def check_calibration(files: FrameFiles, camera: Path | None = None) -> None:
@@ -83,16 +108,9 @@ def check_calibration(files: FrameFiles, camera: Path | None = None) -> None:
     :param camera: the calibration; None: the source's
     :raises InputError: as `load_frame`
     """
-    calibration = camera or files.calibration
-    if calibration is None or not files.color.is_file():
-        return
-    try:
-        with Image.open(files.color) as image:
-            turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
-            size = image.size[::-1] if turned else image.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return  # said when it is read
-    read_calibration(calibration, size, files.color.stem)
+    size, calibration = picture_size(files.color), camera or files.calibration
+    if calibration is not None:
+        read_calibration(calibration, size, files.color.stem)
 
 
 def _files_at(path: Path) -> FrameFiles:
@@ -107,11 +125,34 @@ def _files_at(path: Path) -> FrameFiles:
 
 
 def _check_orientation(path: Path, orientation: int) -> None:
-    if orientation != 1:
+    if orientation in range(2, 9):  # 0 and others mean that nothing is known
         raise InputError(
             f"the picture '{path}' is to be turned (EXIF orientation {orientation}), and nothing "
             'tells whether its depth image and calibration are already; save the picture without '
             'that entry, its pixels as those of the depth image')
+
+
+def _depth_camera(
+    size: tuple[int, int], path: Path, calibration: Path | None, camera: Camera,
+) -> Camera | None:
+    """
+    Return the camera of a depth image that has another size than its picture; None for the same.
+
+    :param size: width and height of the depth image
+    :param calibration: of the depth image; None is that of the picture, for the same aspect
+    :param camera: of the picture
+    :raises InputError: the calibration cannot be used, or nothing tells how the two fit
+    """
+    told = camera.width, camera.height
+    if size == told:
+        return None
+    if calibration is not None:
+        return read_calibration(calibration, size).camera
+    if 0 in size or not same_aspect(size, told):
+        raise InputError(
+            f"the depth image '{path}' has {size[0]}x{size[1]} pixels but the picture has "
+            f'{told[0]}x{told[1]}; use the depth image registered to the picture')
+    return camera.resized(*size)
 
 
 def _of_bag(
@@ -123,8 +164,17 @@ def _of_bag(
     if camera is None or calibration is not None:
         camera = _calibration(
             source.path, calibration, color.shape[1::-1], field_of_view).camera
-    return Frame(
-        color, camera, depth, source.stamp_ns, depth_noise=depth_noise or DepthNoise())
+    noise = depth_noise or DepthNoise()
+    if depth is not None and source.depth_camera is not None:
+        own = source.depth_camera
+        if (own.height, own.width) != depth.shape:
+            raise InputError(
+                f"the calibration of the depth images of '{source.path}' is for {own.width}x"
+                f'{own.height} pixels, but they have {depth.shape[1]}x{depth.shape[0]}; record '
+                'their own camera_info')
+        depth = registered_depth(depth, own, camera, source.camera_from_depth)
+        noise = noise_at(noise, own, camera)
+    return Frame(color, camera, depth, source.stamp_ns, depth_noise=noise)
 
 
 def _calibration(
@@ -137,7 +187,13 @@ def _calibration(
 
 
 @cache  # once, not for every frame
+def _say_reduced(folder: Path, size: tuple[int, int], reduced: tuple[int, int]) -> None:
+    _LOGGER.info(
+        "the frames of '%s' are scaled down from %dx%d to %dx%d pixels", folder, *size, *reduced)
+
+
+@cache  # once, not for every frame
 def _say_assumed(folder: Path, field_of_view: float) -> None:
     _LOGGER.warning(
-        "there is no calibration in '%s', so a field of view of %g degrees is assumed; sizes and "
+        "there is no calibration for '%s', so a field of view of %g degrees is assumed; sizes and "
         'places depend on it', folder, field_of_view)

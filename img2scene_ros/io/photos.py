@@ -7,6 +7,9 @@ data (35 mm equivalent, by the diagonal; or focal length and resolution of the f
 of an assumed field of view. Large photos are scaled down.
 """
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,6 @@ from PIL import UnidentifiedImageError
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.errors import InputError
-from img2scene_ros.errors import OptionError
 from img2scene_ros.io.calibrations import read_calibration
 from img2scene_ros.types import Frame
 
@@ -33,16 +35,11 @@ _HEIC = ('.heic', '.heif', '.avif')
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """
-    A photo and what was assumed about it.
-
-    - camera: one clause that says where the focal length came from
-    - resized: one clause that says how it was scaled down; '' when it was not
-    """
+    """A photo and what was assumed about it."""
 
     frame: Frame
-    camera: str
-    resized: str
+    camera: str  # one clause that says where the focal length came from
+    resized: str  # one clause that says how it was scaled down; '' when it was not
 
 
 def load_photo(
@@ -57,9 +54,6 @@ def load_photo(
     :raises InputError: it is missing, cannot be read, or is a depth image
     :raises OptionError: a field of view that no photo has
     """
-    if field_of_view is not None and not 1.0 <= field_of_view <= 170.0:
-        raise OptionError(
-            f'the field of view is {field_of_view:g} degrees; it must be between 1 and 170')
     path = Path(path)
     picture, size, exif = read_picture(path, MAX_SIDE)
     height, width = picture.shape[:2]
@@ -74,42 +68,79 @@ def load_photo(
 
 
 def read_picture(
-    path: Path, max_side: int | None = None,
+    path: Path, max_side: int | None = None, has_depth: bool = False,
 ) -> tuple[np.ndarray, tuple[int, int], dict[int, Any]]:
     """
     Read a picture, turned as its EXIF data say.
 
     :param max_side: pixels of the longer side, to which a larger picture is scaled down
+    :param has_depth: there is a depth image, so that one of 16 bits is a grey picture
     :return: (H, W, 3) uint8 RGB, its width and height in the file (turned), and its EXIF values,
         Orientation among them
     :raises InputError: it is missing, cannot be read, or is a depth image
     """
-    if not path.is_file():
-        raise InputError(f"there is no picture '{path}'; check the path")
+    with _opened(path) as image:
+        is_grey = has_depth and image.mode.startswith('I;16')
+        if image.mode.startswith(('I', 'F')) and not is_grey:
+            raise InputError(
+                f"'{path}' is a depth image (one channel of more than 8 bits), no photo; give "
+                'the picture, and this one with --depth')
+        tags = image.getexif()
+        exif = dict(tags.get_ifd(ExifTags.IFD.Exif))
+        exif[ExifTags.Base.Orientation] = tags.get(ExifTags.Base.Orientation, 1)
+        size = _turned_size(image)
+        if max_side:
+            image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+        turned = ImageOps.exif_transpose(image)
+        if is_grey:
+            turned = Image.fromarray((np.asarray(turned) >> 8).astype(np.uint8))
+        picture = np.array(turned.convert('RGB'))
+    return picture, size, exif
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """
+    Return width and height of a picture as `read_picture`, without its pixels.
+
+    :raises InputError: as `read_picture`, where the start of the file tells
+    """
+    with _opened(path) as image:
+        return _turned_size(image)
+
+
+def _turned_size(image: Image.Image) -> tuple[int, int]:
+    turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+    return image.size[::-1] if turned else image.size
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """
+    Open a picture, to be read within this.
+
+    :raises InputError: it is missing or cannot be read
+    """
+    if not os.path.isfile(path):
+        raise InputError(f"there is no picture '{path}'; check the path and its permissions")
     try:
         with Image.open(path) as image:
-            if image.mode.startswith(('I', 'F')):
-                raise InputError(
-                    f"'{path}' is a depth image (one channel of more than 8 bits), no photo; give "
-                    'the picture, and this one with --depth')
-            tags = image.getexif()
-            exif = dict(tags.get_ifd(ExifTags.IFD.Exif))
-            exif[ExifTags.Base.Orientation] = tags.get(ExifTags.Base.Orientation, 1)
-            turned = exif[ExifTags.Base.Orientation] in (5, 6, 7, 8)
-            size = image.size[::-1] if turned else image.size
-            if max_side:
-                image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
-            picture = np.array(ImageOps.exif_transpose(image).convert('RGB'))
+            yield image
     except UnidentifiedImageError as error:
         is_heic = path.suffix.lower() in _HEIC
         raise InputError(
             f"'{path}' is not a picture that can be read (PNG, JPEG, ...)"
             + ('; convert it to JPEG first' if is_heic else '')) from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except PermissionError as error:
         raise InputError(
-            f"the picture '{path}' is damaged or too large ({' '.join(str(error).split())}); "
-            'save it again as JPEG or PNG') from error
-    return picture, size, exif
+            f"the picture '{path}' may not be read; change its permissions") from error
+    except Image.DecompressionBombError as error:
+        raise InputError(
+            f"the picture '{path}' is too large ({' '.join(str(error).split())}); scale it down"
+        ) from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise InputError(
+            f"the picture '{path}' is damaged ({' '.join(str(error).split())}); save it again as "
+            'JPEG or PNG') from error
 
 
 def _camera(

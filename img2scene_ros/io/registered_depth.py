@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Depth images of one camera as another camera beside it would have them."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from img2scene_ros.camera import Camera
+from img2scene_ros.depth import DepthNoise
 
 # A step of the distance between neighbouring readings, as a share of it, above which they are of
 # different surfaces. On one surface the inverse distance goes straight on.
@@ -41,6 +44,12 @@ def registered_depth(
     extent = np.clip(extent, nominal, STRETCH * nominal)
     return _drawn(pixels[:, is_read], inverse[is_read], _slope(across, along)[:, is_read],
                   extent, camera)
+
+
+def noise_at(noise: DepthNoise, depth_camera: Camera, camera: Camera) -> DepthNoise:
+    """Return how noisy registered depth is; a disparity's error is in pixels of its own image."""
+    return replace(
+        noise, disparity_std=float(noise.disparity_std * camera.fx / depth_camera.fx))
 
 
 def _projected(

@@ -15,13 +15,11 @@ import cv2
 import numpy as np
 
 from img2scene_ros.camera import Camera
+from img2scene_ros.depth import FARTHEST
 from img2scene_ros.depth import metric_depth
 from img2scene_ros.errors import InputError
 
 MOST_PIXELS = 1 << 26  # a header that tells more is damaged
-# Metres; a float image whose median is beyond is in millimetres. No depth camera sees so far, and
-# none so near that its millimetres were below.
-MILLIMETRES_FROM = 50.0
 
 # Encoding: type of one channel, number of channels, what OpenCV does to make RGB of it.
 # Bayer: OpenCV names the pattern by the second row's second and third pixel.
@@ -103,7 +101,7 @@ def color_from_compressed(message: Any) -> np.ndarray:
     :return: (H, W, 3) uint8, RGB
     :raises InputError: the data are no picture
     """
-    pixels = _decoded(message.data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    pixels = decoded(message.data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if pixels is None:
         raise InputError(
             f"the compressed picture (format '{message.format}', {len(message.data)} bytes) "
@@ -161,7 +159,7 @@ def depth_from_compressed(message: Any) -> np.ndarray:
         data = data[12:]
     try:
         raw = (from_rvl(data) if how.rstrip().endswith('rvl') else
-               _decoded(data, cv2.IMREAD_UNCHANGED))
+               decoded(data, cv2.IMREAD_UNCHANGED))
     except InputError as error:
         raise InputError(f"the depth image (format '{message.format}'): {error}") from error
     if raw is None or raw.ndim != 2 or raw.dtype != np.uint16:
@@ -244,7 +242,7 @@ def _in_metres(raw: np.ndarray, message: Any) -> np.ndarray:
         return depth
     some = depth[::8, ::8]
     readings = some[np.isfinite(some)]
-    if len(readings) and np.median(readings) > MILLIMETRES_FROM:
+    if len(readings) and np.median(readings) > FARTHEST:
         _say_millimetres(message.header.frame_id)
         depth *= np.float32(0.001)
     return depth
@@ -273,7 +271,7 @@ def _numbers(words: np.ndarray) -> np.ndarray:
     return numbers
 
 
-def _decoded(data: Any, how: int) -> np.ndarray | None:
+def decoded(data: Any, how: int) -> np.ndarray | None:
     """Decode a file of a picture; None when it is none."""
     content = np.frombuffer(data, np.uint8)
     return cv2.imdecode(content, how) if content.size else None
@@ -304,4 +302,5 @@ def _pixels(message: Any, kind: Any, channels: int, rows: int) -> np.ndarray:
     if channels > 1:
         shape, strides = (*shape, channels), (*strides, dtype.itemsize)
     pixels: np.ndarray = np.ndarray(shape, dtype, memoryview(message.data), strides=strides)
-    return pixels.astype(dtype.newbyteorder('='), copy=False)
+    # OpenCV takes no rows that begin in the middle of a number.
+    return pixels.astype(dtype.newbyteorder('='), copy=step % dtype.itemsize > 0)

@@ -46,22 +46,14 @@ SLOTS = 11  # boxes: support, ground, four walls, four sides of a container, wha
 
 @dataclass(frozen=True, eq=False)
 class Stock:
-    """
-    What scenes are made of.
+    """What scenes are made of."""
 
-    - fields: of N solids
-    - small, large (N,): how often each is drawn on tables and on floors
-    - sizes (N, 2): least and greatest factor
-    - colors (N, 4, 3): base colours, RGB, 0 to 1; NaN = drawn at random
-    - labels: their class names
-    """
-
-    fields: DistanceFields
-    small: Tensor
-    large: Tensor
-    sizes: Tensor
-    colors: Tensor
-    labels: tuple[str, ...]
+    fields: DistanceFields  # of N solids
+    small: Tensor  # (N,) how often each is drawn on tables
+    large: Tensor  # (N,) how often each is drawn on floors
+    sizes: Tensor  # (N, 2) least and greatest factor
+    colors: Tensor  # (N, 4, 3) base colours, RGB, 0 to 1; NaN = drawn at random
+    labels: tuple[str, ...]  # their class names
 
 
 def open_stock(shapes: PackedShapes, split: str, device: torch.device | str) -> Stock:

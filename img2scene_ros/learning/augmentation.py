@@ -55,23 +55,15 @@ class AugmentationOptions(Options):
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """
-    What a network gets of one object, and what it shall answer.
+    """What a network gets of one object, and what it shall answer."""
 
-    - color: (S, S, 3) uint8, RGB
-    - mask: (S, S) bool, None = no mask
-    - depth: (S, S) metres along the crop's axis, NaN = no reading; None = no depth
-    - anchor: metres
-    - half_field: tangent of half the angle that the crop spans
-    - occupancy: (64, 64, 64) bool of the cube at the anchor
-    """
-
-    color: np.ndarray
-    mask: np.ndarray | None
+    color: np.ndarray  # (S, S, 3) uint8, RGB
+    mask: np.ndarray | None  # (S, S) bool, None = no mask
+    # (S, S) metres along the crop's axis, NaN = no reading; None = no depth
     depth: np.ndarray | None
-    anchor: float
-    half_field: float
-    occupancy: np.ndarray
+    anchor: float  # metres
+    half_field: float  # tangent of half the angle that the crop spans
+    occupancy: np.ndarray  # (64, 64, 64) bool of the cube at the anchor
 
 
 def plain_example(sample: CropSample, with_depth: bool) -> Example:

@@ -7,6 +7,7 @@ So a run that stops and goes on sees what it would have seen, whatever the numbe
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -39,35 +40,24 @@ def open_samples(*folders: Path) -> CropSamples:
     return samples
 
 
+@dataclass(eq=False)
 class TrainingExamples(Dataset):
     """Augmented examples by their position in the run."""
 
-    def __init__(
-        self, samples: Sequence[CropSample], options: AugmentationOptions, seed: int,
-        resolution: int, size: int = 0,
-    ) -> None:
-        """
-        Prepare to read.
-
-        :param samples: any number but none
-        :param resolution: of the volumes
-        :param size: pixels of a side of the pictures; 0 leaves them as they are
-        """
-        self.samples = samples
-        self.options = options
-        self.seed = seed
-        self.resolution = resolution
-        self.size = size
+    samples: Sequence[CropSample]  # any number but none
+    options: AugmentationOptions
+    seed: int
+    resolution: int  # of the volumes
+    size: int = 0  # pixels of a side of the pictures; 0 leaves them as they are
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, position: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return picture (6, S, S), half field () and occupancy (R, R, R) bool."""
-        epoch, place = divmod(position, len(self.samples))
-        number = shuffled_order(len(self.samples), self.seed, epoch)[place]
         random = np.random.default_rng((self.seed, 1, position))
-        sample = resized(self.samples[int(number)], self.size)
+        sample = resized(
+            self.samples[sample_at(position, len(self.samples), self.seed)], self.size)
         example = augment(sample, random, self.options)
         return as_tensors(example, self.resolution)
 
@@ -76,6 +66,12 @@ class TrainingExamples(Dataset):
 def shuffled_order(count: int, seed: int, epoch: int) -> np.ndarray:
     """Return the order of an epoch, a permutation of 0 to count - 1."""
     return np.random.default_rng((seed, 0, epoch)).permutation(count)
+
+
+def sample_at(position: int, count: int, seed: int) -> int:
+    """Return which of so many samples has a position in the run."""
+    epoch, place = divmod(position, count)
+    return int(shuffled_order(count, seed, epoch)[place])
 
 
 def positions_of(
@@ -91,18 +87,15 @@ def positions_of(
     return range(first_step * batch + rank, last_step * batch, processes)
 
 
+@dataclass(eq=False)
 class ValidationExamples(Dataset):
     """Samples as they are, with usual depth noise or without depth; always the same."""
 
-    def __init__(
-        self, samples: Sequence[CropSample], numbers: Sequence[int], with_depth: bool,
-        resolution: int, size: int = 0,
-    ) -> None:
-        self.samples = samples
-        self.numbers = numbers
-        self.with_depth = with_depth
-        self.resolution = resolution
-        self.size = size
+    samples: Sequence[CropSample]
+    numbers: Sequence[int]
+    with_depth: bool
+    resolution: int
+    size: int = 0
 
     def __len__(self) -> int:
         return len(self.numbers)

@@ -23,34 +23,24 @@ EDGE = 0.03  # a jump of the depth by more than this share is an edge
 
 @dataclass(frozen=True)
 class SimulatedNoise:
-    """
-    How strong each effect is; 0 turns one off.
+    """How strong each effect is; 0 turns one off."""
 
-    - axial: noise along the ray, in standard deviations of the default `depth.DepthNoise`
-    - lateral: pixels, standard deviation of the sideways jitter that frays edges
-    - edge_holes: share of the pixels at depth edges without a reading
-    - baseline: metres between projector (or second camera) and camera; what only the camera sees
-      has no reading. Positive: shadows on the left of things
-    - grazing: degrees between ray and surface below which readings get lost
-    - dull: brightness (0 to 255) below which readings get lost, where a picture is given
-    - shiny: brightness above which readings get lost
-    - disparity_step: pixels; disparities are multiples of it, as at a baseline of 0.05 m
-    - blobs: expected number of blobs without any reading
-    - scale: standard deviation of a relative error of all readings
-    - shift: metres, standard deviation of a common error of all readings
-    """
-
+    # noise along the ray, in standard deviations of the default `depth.DepthNoise`
     axial: float = 0.7
-    lateral: float = 0.5
-    edge_holes: float = 0.4
+    lateral: float = 0.5  # pixels, standard deviation of the sideways jitter that frays edges
+    edge_holes: float = 0.4  # share of the pixels at depth edges without a reading
+    # metres between projector (or second camera) and camera; what only the camera sees has no
+    # reading. Positive: shadows on the left of things
     baseline: float = 0.05
-    grazing: float = 12.0
+    grazing: float = 12.0  # degrees between ray and surface below which readings get lost
+    # brightness (0 to 255) below which readings get lost, where a picture is given
     dull: float = 22.0
-    shiny: float = 250.0
+    shiny: float = 250.0  # brightness above which readings get lost
+    # pixels; disparities are multiples of it, as at a baseline of 0.05 m
     disparity_step: float = 0.08
-    blobs: float = 1.0
-    scale: float = 0.01
-    shift: float = 0.003
+    blobs: float = 1.0  # expected number of blobs without any reading
+    scale: float = 0.01  # standard deviation of a relative error of all readings
+    shift: float = 0.003  # metres, standard deviation of a common error of all readings
 
 
 def add_depth_noise(

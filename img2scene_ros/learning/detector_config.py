@@ -93,16 +93,11 @@ class DetectorTrainingOptions(RunOptions):
 
 @dataclass(frozen=True)
 class TrainingStage:
-    """
-    A part of the training with pictures of one size.
+    """A part of the training with pictures of one size."""
 
-    - width, height: pixels
-    - end: share of the training that is over when it ends
-    """
-
-    width: int
-    height: int
-    end: float
+    width: int  # pixels
+    height: int  # pixels
+    end: float  # share of the training that is over when it ends
 
 
 def read_detector_config(path: Path | None, assignments: Sequence[str] = ()) -> TrainingConfig:

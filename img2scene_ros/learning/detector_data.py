@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from img2scene_ros.errors import InputError
 from img2scene_ros.learning.augmentation import photometric
-from img2scene_ros.learning.dataset import shuffled_order
+from img2scene_ros.learning.dataset import sample_at
 from img2scene_ros.learning.detector_config import DetectorAugmentationOptions
 from img2scene_ros.learning.samples import ObjectTruth
 from img2scene_ros.learning.samples import ScenePictures
@@ -34,19 +34,12 @@ LEAST_LEFT = 0.3  # share of a box that must be left when the picture is cut
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """
-    A picture with what is to be found in it.
+    """A picture with what is to be found in it."""
 
-    - color: (H, W, 3) uint8, RGB
-    - boxes: (N, 4) xmin, ymin, xmax, ymax in pixels
-    - classes: (N,) int
-    - ignored: (N,) bool, objects that show too little to be learned
-    """
-
-    color: np.ndarray
-    boxes: np.ndarray
-    classes: np.ndarray
-    ignored: np.ndarray
+    color: np.ndarray  # (H, W, 3) uint8, RGB
+    boxes: np.ndarray  # (N, 4) xmin, ymin, xmax, ymax in pixels
+    classes: np.ndarray  # (N,) int
+    ignored: np.ndarray  # (N,) bool, objects that show too little to be learned
 
 
 def open_pictures(*folders: Path) -> tuple[ScenePictures, list[str]]:
@@ -80,44 +73,32 @@ def picture_of(
         np.array([truth.shown < least_shown for truth in known], bool))
 
 
+@dataclass(eq=False)
 class DetectorExamples(Dataset):
     """Changed pictures by their position in the run, all of one size."""
 
-    def __init__(
-        self, pictures: Sequence[tuple[np.ndarray, list[ObjectTruth]]],
-        labels: Sequence[str],
-        options: DetectorAugmentationOptions, least_shown: float, seed: int, width: int,
-        height: int, tiles: float,
-    ) -> None:
-        """
-        Prepare to read.
-
-        :param labels: the class names
-        :param least_shown: share of a box below which objects are ignored
-        :param tiles: share of pictures that are put together of close-ups
-        """
-        self.pictures = pictures
-        self.labels = labels
-        self.options = options
-        self.least_shown = least_shown
-        self.seed = seed
-        self.size = width, height
-        self.tiles = tiles
+    pictures: Sequence[tuple[np.ndarray, list[ObjectTruth]]]
+    labels: Sequence[str]  # the class names
+    options: DetectorAugmentationOptions
+    least_shown: float  # share of a box below which objects are ignored
+    seed: int
+    width: int
+    height: int
+    tiles: float  # share of pictures that are put together of close-ups
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def __getitem__(self, position: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Return pixels (3, H, W) and target, as `picture_tensors` does."""
-        epoch, place = divmod(position, len(self.pictures))
-        number = int(shuffled_order(len(self.pictures), self.seed, epoch)[place])
         random = np.random.default_rng((self.seed, 3, position))
-        numbers = [number]
+        numbers = [sample_at(position, len(self.pictures), self.seed)]
         if random.random() < self.tiles:
             numbers += random.integers(len(self), size=SOURCES - 1).tolist()
         pictures = [picture_of(*self.pictures[number], self.labels, self.least_shown)
                     for number in numbers]
-        return picture_tensors(augment_picture(pictures, random, self.options, *self.size))
+        return picture_tensors(
+            augment_picture(pictures, random, self.options, self.width, self.height))
 
 
 def collate(examples: Sequence[tuple[Tensor, dict]]) -> tuple[Tensor, list[dict[str, Tensor]]]:

@@ -43,7 +43,7 @@ from img2scene_ros.learning.loop import on_one_core
 from img2scene_ros.learning.metrics import Boxes
 from img2scene_ros.learning.metrics import average_precisions
 from img2scene_ros.learning.samples import ObjectTruth
-from img2scene_ros.learning.training import evenly
+from img2scene_ros.learning.samples import evenly
 from img2scene_ros.learning.training import placed
 from img2scene_ros.learning.training_config import TrainingConfig
 from img2scene_ros.weights import weights_folder

@@ -24,20 +24,20 @@ from img2scene_ros.files import write_whole
 from img2scene_ros.learning.augmentation import Example
 from img2scene_ros.learning.dataset import as_tensors
 from img2scene_ros.learning.dataset import resized_example
+from img2scene_ros.learning.metrics import THRESHOLDS
 from img2scene_ros.learning.metrics import chamfer_and_f_score
 from img2scene_ros.learning.metrics import isosurface_points
 from img2scene_ros.learning.metrics import voxel_iou
 from img2scene_ros.learning.samples import coarser
-from img2scene_ros.learning.sheets import write_png
 from img2scene_ros.models.crop import CropView
 from img2scene_ros.models.networks import load_network
 from img2scene_ros.models.networks import picture_size
 from img2scene_ros.models.networks import read_network_config
 from img2scene_ros.models.occupancy import OccupancyNetwork
+from img2scene_ros.rendering.pictures import write_png
 from img2scene_ros.tables import markdown_table
 
 RESOLUTION = 32
-THRESHOLDS = np.arange(2, 15) / 20  # .10 to .70
 THRESHOLD = 0.5  # of weights that tell none
 POINTS = 2048  # of each surface
 TAU = 1 / RESOLUTION  # of the F-score, in sides: one cell
@@ -50,17 +50,11 @@ COLUMNS = {'iou': 'IoU', 'best_iou': 'IoU, best threshold', 'chamfer': 'Chamfer'
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """
-    A network that is evaluated.
+    """A network that is evaluated."""
 
-    - name: of its folder
-    - network: ready for use
-    - config: what its config.json tells
-    """
-
-    name: str
-    network: OccupancyNetwork
-    config: dict[str, Any]
+    name: str  # of its folder
+    network: OccupancyNetwork  # ready for use
+    config: dict[str, Any]  # what its config.json tells
 
     @property
     def title(self) -> str:
@@ -97,17 +91,12 @@ def predict(candidate: Candidate, examples: Sequence[Example]) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """
-    What baselines and scores need of one object and one kind of input.
+    """What baselines and scores need of one object and one kind of input."""
 
-    - truth: the solid, (R, R, R) bool
-    - hull: the cells that are seen through the mask, (R, R, R) bool; None without a mask
-    - layer: (R, R, R) int8, see `layers_behind`; None without depth
-    """
-
-    truth: np.ndarray
+    truth: np.ndarray  # the solid, (R, R, R) bool
+    # the cells that are seen through the mask, (R, R, R) bool; None without a mask
     hull: np.ndarray | None = None
-    layer: np.ndarray | None = None
+    layer: np.ndarray | None = None  # (R, R, R) int8, see `layers_behind`; None without depth
 
     @cached_property
     def surface(self) -> np.ndarray:
@@ -125,19 +114,14 @@ def case_of(example: Example) -> Case:
 
 @dataclass(eq=False)
 class Scores:
-    """
-    How one method does on one kind of input, object by object.
-
-    - threshold: the one that users get; None for baselines, which get the best
-    - constant: what was chosen for a baseline, for people
-    - values: per object the IoUs at THRESHOLDS, then IoU, Chamfer distance and F-score of what
-        lies above the threshold
-    """
+    """How one method does on one kind of input, object by object."""
 
     method: str
     input: str
-    threshold: float | None
-    constant: str = ''
+    threshold: float | None  # the one that users get; None for baselines, which get the best
+    constant: str = ''  # what was chosen for a baseline, for people
+    # per object the IoUs at THRESHOLDS, then IoU, Chamfer distance and F-score of what lies above
+    # the threshold
     values: list[np.ndarray] = field(default_factory=list)
 
     def add(self, volumes: Sequence[np.ndarray], cases: Sequence[Case]) -> None:
@@ -334,19 +318,12 @@ def means_of_others(
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """
-    What an evaluation found.
+    """What an evaluation found."""
 
-    - values: for JSON
-    - markdown: the tables
-    - sheet: (H, W, 3) uint8, RGB
-    - skipped: what could not be used, with the reason
-    """
-
-    values: dict[str, Any]
-    markdown: str
-    sheet: np.ndarray
-    skipped: Sequence[str] = ()
+    values: dict[str, Any]  # for JSON
+    markdown: str  # the tables
+    sheet: np.ndarray  # (H, W, 3) uint8, RGB
+    skipped: Sequence[str] = ()  # what could not be used, with the reason
 
 
 def write_report(

@@ -42,6 +42,7 @@ from img2scene_ros.learning.metrics import surface_mesh
 from img2scene_ros.learning.pix3d import Pix3dPicture
 from img2scene_ros.learning.pix3d import load_prepared
 from img2scene_ros.learning.samples import coarser
+from img2scene_ros.learning.samples import evenly
 from img2scene_ros.learning.sheets import draw_predictions
 from img2scene_ros.learning.volumes import cells_reached
 from img2scene_ros.models.crop import Crop
@@ -65,17 +66,12 @@ BASELINES = 5  # of both inputs together, the ceiling among them
 
 @dataclass(frozen=True, eq=False)
 class PictureView:
-    """
-    One picture as a network sees it, and its truth.
-
-    - crop: without depth
-    - anchor: median visible depth of the true shape at its true pose, in the model's unit
-    - grid_to_view: (4, 4), takes an index of the published voxels to the crop view frame
-    """
+    """One picture as a network sees it, and its truth."""
 
     picture: Pix3dPicture
-    crop: Crop
-    anchor: float
+    crop: Crop  # without depth
+    anchor: float  # median visible depth of the true shape at its true pose, in the model's unit
+    # (4, 4), takes an index of the published voxels to the crop view frame
     grid_to_view: np.ndarray
 
     @property
@@ -116,7 +112,7 @@ def evaluate_pix3d(
             f"'{prepared}' holds no picture to score: {len(pictures)} are prepared, all truncated "
             'or occluded; --all takes them, too')
     chosen = sorted(chosen, key=lambda picture: picture.category)
-    drawn = set(np.linspace(0, len(chosen) - 1, min(ROWS, len(chosen))).astype(int).tolist())
+    drawn = set(evenly(len(chosen), ROWS))
     scores: dict[tuple[str, str], Scores] = {}
     official, categories, rows, skipped = [], [], [], []
     steps = count(1)

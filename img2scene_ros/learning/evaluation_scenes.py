@@ -22,19 +22,19 @@ from img2scene_ros.detection import Detector
 from img2scene_ros.detection import box_iou
 from img2scene_ros.detection import mask_iou
 from img2scene_ros.errors import Img2SceneError
+from img2scene_ros.learning.data_config import SceneOptions
 from img2scene_ros.learning.depth_noise import add_depth_noise
 from img2scene_ros.learning.evaluation import Report
 from img2scene_ros.learning.metrics import Boxes
 from img2scene_ros.learning.metrics import average_precisions
 from img2scene_ros.learning.samples import ObjectTruth
 from img2scene_ros.learning.samples import SceneSample
+from img2scene_ros.learning.samples import evenly
 from img2scene_ros.learning.shapes import SMALL
 from img2scene_ros.learning.shapes import Library
 from img2scene_ros.learning.shapes import Shape
 from img2scene_ros.learning.sheets import draw_evaluated_scene
 from img2scene_ros.learning.synthetic import is_visible_enough
-from img2scene_ros.options import Options
-from img2scene_ros.options import option
 from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.pipeline import parse_settings
 from img2scene_ros.rendering.raycast import raycasting_scene
@@ -56,44 +56,21 @@ COLUMNS = {
 
 
 @dataclass(frozen=True)
-class SceneOptions(Options):
-    """Which scenes, and what the pipeline gets."""
-
-    samples: int = option(100, 'Most scenes, spread over the data set', low=1)
-    seed: int = option(0, 'Seed of the depth noise', low=0)
-    perfect_boxes: bool = option(
-        False, 'Reconstruct from the true boxes and masks instead of detecting')
-    known_plane: bool = option(
-        False, 'Give it the true plane that objects stand on, as a robot does through TF')
-
-
-@dataclass(frozen=True)
 class Match:
-    """
-    One true object and what was made of it; errors are absolute values.
+    """One true object and what was made of it; errors are absolute values."""
 
-    - label: the true class
-    - is_named: the label found is the true one
-    - is_large: its true size is 0.5 m or more
-    - is_rebuilt: it has a mesh, not only a box
-    - depth_source: where its distance came from
-    - iou: of the solids where they are; None where the true solid is not at hand
-    - iou_at_true_distance: the same, after moving and scaling what was found along its ray
-    - size_percent, size_mm: of the diagonal; mean over the object's axes
-    - position_percent, position_mm: of the centre; in shares of its distance
-    """
-
-    label: str
-    is_named: bool
-    is_large: bool
-    is_rebuilt: bool
-    depth_source: str
-    iou: float | None
+    label: str  # the true class
+    is_named: bool  # the label found is the true one
+    is_large: bool  # its true size is 0.5 m or more
+    is_rebuilt: bool  # it has a mesh, not only a box
+    depth_source: str  # where its distance came from
+    iou: float | None  # of the solids where they are; None where the true solid is not at hand
+    # the same, after moving and scaling what was found along its ray
     iou_at_true_distance: float | None
-    size_percent: float
-    size_mm: float
-    position_percent: float
-    position_mm: float
+    size_percent: float  # mean over the object's axes, of its diagonal
+    size_mm: float  # mean over the object's axes
+    position_percent: float  # of the centre, of its distance
+    position_mm: float  # of the centre
 
 
 @dataclass(eq=False)
@@ -131,8 +108,7 @@ def evaluate_scenes(
     pipeline = Pipeline(*parse_settings(settings))
     watched = Watched(None if options.perfect_boxes else pipeline.detector)
     pipeline.detector = watched  # type: ignore[assignment]  # its options are not asked for
-    numbers = np.unique(
-        np.linspace(0, len(samples) - 1, min(options.samples, len(samples))).astype(int)).tolist()
+    numbers = evenly(len(samples), options.samples)
     drawn = set(numbers[::max(1, len(numbers) // ROWS)][:ROWS])
     found: dict[str, list[Boxes]] = {mode: [] for mode in MODES}
     matches: dict[str, list[Match]] = {mode: [] for mode in MODES}

@@ -11,7 +11,6 @@ true median depth without a depth camera, at the measured one with it.
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
-from dataclasses import dataclass
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -26,6 +25,9 @@ from img2scene_ros.learning.augmentation import Example
 from img2scene_ros.learning.augmentation import noisy_example
 from img2scene_ros.learning.augmentation import plain_example
 from img2scene_ros.learning.augmentation import resized_mask
+from img2scene_ros.learning.data_config import SPLITS
+from img2scene_ros.learning.data_config import RenderOptions
+from img2scene_ros.learning.data_config import ShapeOptions
 from img2scene_ros.learning.evaluation import BATCH
 from img2scene_ros.learning.evaluation import COLOR
 from img2scene_ros.learning.evaluation import MASK
@@ -41,20 +43,17 @@ from img2scene_ros.learning.evaluation import means_of_others
 from img2scene_ros.learning.evaluation import predict
 from img2scene_ros.learning.evaluation import score_tables
 from img2scene_ros.learning.samples import CropSample
-from img2scene_ros.learning.shapes import SPLITS
+from img2scene_ros.learning.samples import evenly
 from img2scene_ros.learning.shapes import Library
 from img2scene_ros.learning.shapes import Shape
 from img2scene_ros.learning.shapes import open_library
 from img2scene_ros.learning.shapes import place_of
 from img2scene_ros.learning.sheets import draw_predictions
 from img2scene_ros.learning.synthetic import ATTEMPTS
-from img2scene_ros.learning.synthetic import RenderOptions
 from img2scene_ros.learning.synthetic import crop_sample
 from img2scene_ros.learning.synthetic import is_visible_enough
 from img2scene_ros.learning.synthetic import scene_of
 from img2scene_ros.learning.synthetic import truths
-from img2scene_ros.options import Options
-from img2scene_ros.options import option
 
 WHOLE = 0.9  # least share of its full box that a view shows
 MASK_ERROR = 2  # pixels of the crop
@@ -63,22 +62,6 @@ NOISY, TRUE = 'colour + mask + noisy depth', 'colour + mask + true depth'
 INPUTS = COLOR, MASK, ERODED, DILATED, NOISY, TRUE
 SHOWN = MASK, NOISY  # the inputs whose predictions are drawn
 REFERENCES = 160  # views of training shapes that the mean shape is of
-
-
-@dataclass(frozen=True)
-class ShapeOptions(Options):
-    """Which shapes are seen, and from where."""
-
-    split: str = option('all', 'The shapes to show', choices=('all', *SPLITS))
-    views: int = option(4, 'Views per shape', low=1)
-    seed: int = option(0, 'Seed of the views', low=0)
-    box_jitter: float = option(
-        0.0, "Standard deviation of the boxes' edges, in sides, as detectors err", low=0.0,
-        high=0.2)
-    size: int = option(
-        112, 'Pixels of a side of the crops, which networks get at the size they know', low=32,
-        high=512)
-    categories: tuple = option((), 'Only these categories; none is all')
 
 
 def evaluate_shapes(
@@ -105,7 +88,7 @@ def evaluate_shapes(
     shapes: list[str] = []
     rows: list[np.ndarray] = []
     total = len(names) * options.views
-    drawn = set(np.linspace(0, total - 1, min(ROWS, total)).astype(int).tolist())
+    drawn = set(evenly(total, ROWS))
     samples = views(library, names, options, skipped)
     while batch := list(islice(samples, BATCH)):
         examples = [inputs_of(sample) for sample in batch]

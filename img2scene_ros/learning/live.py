@@ -18,6 +18,9 @@ from torch import Tensor
 from img2scene_ros.learning.arrangements import Chance
 from img2scene_ros.learning.arrangements import Stock
 from img2scene_ros.learning.arrangements import arrange
+from img2scene_ros.learning.samples import MIN_PIXELS
+from img2scene_ros.learning.samples import MIN_SHOWN
+from img2scene_ros.learning.samples import MIN_SIDE
 from img2scene_ros.learning.sensors import light_changed
 from img2scene_ros.learning.sensors import sensed_depth
 from img2scene_ros.learning.sensors import wrong_masks
@@ -35,14 +38,14 @@ WIDTH, HEIGHT = 320, 240  # pixels of whole pictures
 SENSOR_WIDTH = 640  # pixels of the sensor that crops are magnified from
 COARSE = 2  # objects are looked for in pictures so many times smaller
 CROPS_PER_SCENE = 3
-MIN_PIXELS, MIN_SIDE, MIN_SHOWN = 150, 12, 0.3  # what is visible enough, as in synthetic.py
 BOX_STD = 0.03  # of the boxes' edges, in sides
 DROP_DEPTH, DROP_MASK = 0.4, 0.05  # shares of the crops
 DROP_COLOR = 0.5  # share of the scenes; UOIS-Net-3D tells instances by depth alone
 MOST_NOISE = 1.5  # greatest strength of a sensor's errors
 UP_STD, OFFSET_STD = 0.02, 0.006  # radians and metres, errors of the support plane
 OTHER_PLANE, OTHER_STD = 0.2, 0.3  # share of scenes where it is another plane; so far off, metres
-TRUTH_CELLS = 64  # along a cube's side, that tell which of 32 are reached
+RESOLUTION = 32  # cells along the side of a cube that solids may reach into
+TRUTH_CELLS = 64  # that tell it
 
 Examples = dict[str, Tensor]
 
@@ -239,17 +242,15 @@ def solid_depths(
     return depth.unflatten(1, (resolution,) * 3)
 
 
-def cells_reached(
-    fields: DistanceFields, crops: Examples, anchor: Tensor, resolution: int = 32,
-) -> Tensor:
+def cells_reached(fields: DistanceFields, crops: Examples, anchor: Tensor) -> Tensor:
     """
-    Return which cells of the cubes the solids reach into, (B, R, R, R) bool, [z, y, x].
+    Return which cells of the cubes the solids reach into, (B, 32, 32, 32) bool, [z, y, x].
 
     As `volumes.cells_reached` and `samples.coarser`: of 64 cells along a side, those whose centre
     lies no further from the solid than half a cell.
     """
     fine = solid_depths(fields, crops, anchor, TRUTH_CELLS)
-    return functional.max_pool3d(fine[:, None], TRUTH_CELLS // resolution)[:, 0] > -0.5
+    return functional.max_pool3d(fine[:, None], TRUTH_CELLS // RESOLUTION)[:, 0] > -0.5
 
 
 def draw_scenes(stock: Stock, generator: Generator, count: int) -> Examples:

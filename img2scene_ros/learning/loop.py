@@ -50,17 +50,11 @@ class TrainingError(Img2SceneError):
 
 @dataclass(frozen=True)
 class Processes:
-    """
-    The processes that train together; without torchrun there is one.
+    """The processes that train together; without torchrun there is one."""
 
-    - rank: number of this one
-    - count: of all
-    - device: where this one computes
-    """
-
-    rank: int
-    count: int
-    device: torch.device
+    rank: int  # number of this one
+    count: int  # of all
+    device: torch.device  # where this one computes
 
     @property
     def leads(self) -> bool:
@@ -103,40 +97,26 @@ def join_processes() -> Iterator[Processes]:
 
 @dataclass(eq=False)
 class Run:
-    """
-    What changes while training, and so what is saved to go on.
+    """What changes while training, and so what is saved to go on."""
 
-    - network: what is trained
-    - average: moving average of its weights, which is what gets saved and validated
-    - step: number of steps done
-    - seconds: spent so far
-    - best: the best score of a validation so far
-    """
-
-    network: nn.Module
-    average: nn.Module
+    network: nn.Module  # what is trained
+    average: nn.Module  # moving average of its weights, which is what gets saved and validated
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    step: int = 0
-    seconds: float = 0.0
-    best: float = -1.0
+    step: int = 0  # number of steps done
+    seconds: float = 0.0  # spent so far
+    best: float = -1.0  # the best score of a validation so far
 
 
 class Task(ABC):
-    """
-    What is trained, by what, and how good it is.
+    """What is trained, by what, and how good it is."""
 
-    - options: of the training
-    - optimizer: one of `OPTIMIZERS`
-    - score_name: what `score` counts
-    - seconds: of the whole training, earlier sessions included; None goes by steps
-    - is_scored: whether there is something to validate with; else the newest weights are saved
-    """
-
-    options: RunOptions
-    optimizer: str = 'adamw'
-    score_name: str
+    options: RunOptions  # of the training
+    optimizer: str = 'adamw'  # one of `OPTIMIZERS`
+    score_name: str  # what `score` counts
+    # of the whole training, earlier sessions included; None goes by steps
     seconds: float | None = None
+    # whether there is something to validate with; else the newest weights are saved
     is_scored: bool = True
 
     def done(self, run: Run) -> float:

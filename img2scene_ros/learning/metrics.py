@@ -22,6 +22,7 @@ from scipy.spatial.distance import cdist
 from img2scene_ros.detection import box_iou
 from img2scene_ros.detection import mask_iou
 
+THRESHOLDS = np.arange(2, 15) / 20  # .10 to .70, at which probabilities count as solid
 # The official evaluation of Pix3D, https://github.com/xingyuansun/pix3d, eval/eval.py:
 # np.arange(.01, .5, .01) leaves out .5.
 PIX3D_THRESHOLDS = np.arange(1, 50) / 100
@@ -125,21 +126,16 @@ def surface_mesh(volume: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarr
 
 @dataclass(frozen=True, eq=False)
 class Pix3dScores:
-    """
-    The official scores of N predictions.
+    """The official scores of N predictions."""
 
-    - threshold: the one that the IoU is taken at
-    - iou, chamfer, emd: (N,); distances in longest sides of the shape's bounding box
-    """
-
-    threshold: float
-    iou: np.ndarray
-    chamfer: np.ndarray
-    emd: np.ndarray
+    threshold: float  # the one that the IoU is taken at
+    iou: np.ndarray  # (N,)
+    chamfer: np.ndarray  # (N,) in longest sides of the shape's bounding box
+    emd: np.ndarray  # (N,) in longest sides of the shape's bounding box
 
 
 def pix3d_scores(
-    predictions: Iterable[np.ndarray], truths: Iterable[np.ndarray], seed: int = 0,
+    predictions: Iterable[np.ndarray], truths: Iterable[np.ndarray],
 ) -> Pix3dScores:
     """
     Score predictions by the official protocol of Pix3D.
@@ -153,7 +149,7 @@ def pix3d_scores(
     :param predictions: cubes of occupancies in the axes of the true voxels
     :param truths: cubes of the same shapes, of the same or another resolution
     """
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     ious, chamfer, emd = [], [], []
     for prediction, truth in zip(predictions, truths, strict=True):
         ious.append(voxel_iou(pix3d_voxels(prediction), pix3d_voxels(truth), PIX3D_THRESHOLDS))
@@ -328,19 +324,12 @@ def f_measure(counts: Counter[str], kind: str) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Boxes:
-    """
-    The boxes of one picture, found or true.
+    """The boxes of one picture, found or true."""
 
-    - boxes: (N, 4) xmin, ymin, xmax, ymax in any unit
-    - labels: (N,) class names or numbers
-    - scores: (N,) of what was found; of what is true 1
-    - ignored: (N,) bool, of what is true: whoever finds it is neither right nor wrong
-    """
-
-    boxes: np.ndarray
-    labels: np.ndarray
-    scores: np.ndarray
-    ignored: np.ndarray
+    boxes: np.ndarray  # (N, 4) xmin, ymin, xmax, ymax in any unit
+    labels: np.ndarray  # (N,) class names or numbers
+    scores: np.ndarray  # (N,) of what was found; of what is true 1
+    ignored: np.ndarray  # (N,) bool, of what is true: whoever finds it is neither right nor wrong
 
 
 def average_precisions(

@@ -20,6 +20,8 @@ import numpy as np
 
 from img2scene_ros.errors import InputError
 from img2scene_ros.files import write_whole
+from img2scene_ros.learning.data_config import SPLITS
+from img2scene_ros.learning.data_config import RenderOptions
 
 if TYPE_CHECKING:
     from img2scene_ros.learning.shapes import Library
@@ -29,7 +31,6 @@ FORMAT = 1
 # Surfaces of Pix3D's models run through the centres of the outer cells; this is a little less, so
 # that sheets of one cell remain.
 PIX3D_SWELL = 0.45
-TEST_SHARE, SPLIT_SEED = 0.15, 0  # the defaults of `img2scene render`
 MOST_COLORS, LEAST_SHARE = 4, 0.03  # base colours of a shape, and their least share of its area
 TEXTS = ('names', 'labels', 'authors', 'splits', 'places')
 NUMBERS = ('grids', 'cells', 'sizes')
@@ -37,35 +38,23 @@ NUMBERS = ('grids', 'cells', 'sizes')
 
 @dataclass(frozen=True, eq=False)
 class PackedShapes:
-    """
-    Many shapes' solids; every field holds one entry for each shape.
+    """Many shapes' solids; every field holds one entry for each shape."""
 
-    - names: source/class/number or the like, unique
-    - labels: class names
-    - authors: '' = unknown
-    - splits: 'train' or 'test'; no label by one known author is in both
-    - places: where they stand, 'table' or 'floor'
-    - grids: (N, 3), number of cells along x, y, z
-    - cells: (N,) metres before `sizes`, the side of a cell
-    - sizes: (N, 2), least and greatest factor that makes a size that such things come in
-    - colors: (k, 3) uint8 each, RGB, the widest first; none where materials are drawn at random
-    - bits: (B,) uint8, the solids, packed by `np.packbits` and deflated, one after the other
-    - ends: (N,), where each ends in `bits`
-    - skipped: reasons, for shapes that are not in the file
-    """
-
-    names: tuple[str, ...]
-    labels: tuple[str, ...]
-    authors: tuple[str, ...]
-    splits: tuple[str, ...]
-    places: tuple[str, ...]
-    grids: np.ndarray
-    cells: np.ndarray
+    names: tuple[str, ...]  # source/class/number or the like, unique
+    labels: tuple[str, ...]  # class names
+    authors: tuple[str, ...]  # '' = unknown
+    splits: tuple[str, ...]  # 'train' or 'test'; no label by one known author is in both
+    places: tuple[str, ...]  # where they stand, 'table' or 'floor'
+    grids: np.ndarray  # (N, 3), number of cells along x, y, z
+    cells: np.ndarray  # (N,) metres before `sizes`, the side of a cell
+    # (N, 2), least and greatest factor that makes a size that such things come in
     sizes: np.ndarray
+    # (k, 3) uint8 each, RGB, the widest first; none where materials are drawn at random
     colors: tuple[np.ndarray, ...]
+    # (B,) uint8, the solids, packed by `np.packbits` and deflated, one after the other
     bits: np.ndarray
-    ends: np.ndarray
-    skipped: tuple[str, ...]
+    ends: np.ndarray  # (N,), where each ends in `bits`
+    skipped: tuple[str, ...]  # reasons, for shapes that are not in the file
 
     def __len__(self) -> int:
         """Return the number of shapes."""
@@ -138,15 +127,28 @@ def pack_shapes(
         else:
             records.append(record)
         progress(done, len(tasks))
+    packed = packed_of(records, reasons)
+    write_packed(out, packed)
+    return packed
+
+
+def packed_of(records: Sequence[dict[str, Any]], skipped: Sequence[str] = ()) -> PackedShapes:
+    """Put what `record_of` returns of shapes together."""
     columns: dict[str, Any] = {
         name: tuple(record[name] for record in records) for name in records[0]}
     bits = columns.pop('bits')
-    packed = PackedShapes(
+    return PackedShapes(
         **columns | {name: np.array(columns[name]) for name in NUMBERS},
         bits=np.frombuffer(b''.join(bits), np.uint8),
-        ends=np.cumsum([len(some) for some in bits]), skipped=tuple(reasons))
-    write_packed(out, packed)
-    return packed
+        ends=np.cumsum([len(some) for some in bits]), skipped=tuple(skipped))
+
+
+def record_of(shape: 'Shape', split: str, place: str, author: str = '') -> dict[str, Any]:
+    """Return a shape's entry for every field."""
+    return {
+        'names': shape.name, 'labels': shape.label, 'authors': author, 'splits': split,
+        'places': place, 'grids': shape.grid, 'cells': shape.cell, 'sizes': shape.sizes,
+        'colors': base_colors(shape), 'bits': zlib.compress(shape.bits.tobytes(), 9)}
 
 
 class _Task(NamedTuple):
@@ -161,15 +163,15 @@ class _Task(NamedTuple):
 
 def _tasks(pix3d: Path | None, meshes: Sequence[Path]) -> tuple[list[_Task], list[str]]:
     """Return the shapes to pack, and the reasons why others are not."""
-    from img2scene_ros.learning.shapes import SPLITS
     from img2scene_ros.learning.shapes import Library
     from img2scene_ros.learning.shapes import mesh_kind
     from img2scene_ros.learning.shapes import open_library
 
+    usual = RenderOptions()
     tasks, reasons = [], []
     for source in ((pix3d, None), *((None, Path(folder)) for folder in meshes)):
         for split in SPLITS:
-            library = open_library(*source, split, TEST_SHARE, SPLIT_SEED)
+            library = open_library(*source, split, usual.test_share, usual.split_seed)
             reasons += library.skipped
             for place, groups in library.groups.items():
                 for name in sum(groups, []):
@@ -196,11 +198,7 @@ def _record(task: _Task) -> dict[str, Any] | str:
         shape = task.library.load(task.name)
     except InputError as error:
         return f'{task.name}: {error}'
-    return {
-        'names': task.name, 'labels': shape.label, 'authors': task.kind[0] if task.kind else '',
-        'splits': task.split, 'places': task.place, 'grids': shape.grid, 'cells': shape.cell,
-        'sizes': shape.sizes, 'colors': base_colors(shape),
-        'bits': zlib.compress(shape.bits.tobytes(), 9)}
+    return record_of(shape, task.split, task.place, task.kind[0] if task.kind else '')
 
 
 def base_colors(shape: 'Shape') -> np.ndarray:

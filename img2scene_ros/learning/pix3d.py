@@ -22,7 +22,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 from typing import Any
 
 import cv2
@@ -32,9 +31,6 @@ from img2scene_ros.camera import Camera
 from img2scene_ros.errors import InputError
 from img2scene_ros.files import replacing
 from img2scene_ros.learning.processes import shared_out
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 SIZE = 256
 MARGIN = 1.5  # side of a stored square in longer sides of the mask's box
@@ -56,35 +52,25 @@ class Pix3dPicture:
 
     Model coordinates v (x left, y up, z inward; no metric unit) lie at X = rotation v +
     translation in the optical frame of `camera`, the camera of the stored square.
-
-    - id: unique, names the files
-    - category: 'chair', 'table', ...
-    - source: the photo in the published data set, for example 'img/bed/0001.png'
-    - image, mask, voxels: the files
-    - camera: without lens distortion
-    - rotation: (3, 3)
-    - translation: (3,)
-    - grid_to_model: (4, 4), takes the index (i, j, k, 1) of a cell's centre to model coordinates
-    - crop: (xmin, ymin, xmax, ymax) pixels of the photo that the square shows, also beyond it
-    - photo_size: (width, height) pixels of the photo
-    - truncated, occluded, slightly_occluded: as published
     """
 
-    id: str
-    category: str
-    source: str
+    id: str  # unique, names the files
+    category: str  # 'chair', 'table', ...
+    source: str  # the photo in the published data set, for example 'img/bed/0001.png'
     image: Path
     mask: Path
     voxels: Path
-    camera: Camera
-    rotation: np.ndarray
-    translation: np.ndarray
+    camera: Camera  # without lens distortion
+    rotation: np.ndarray  # (3, 3)
+    translation: np.ndarray  # (3,)
+    # (4, 4), takes the index (i, j, k, 1) of a cell's centre to model coordinates
     grid_to_model: np.ndarray
+    # (xmin, ymin, xmax, ymax) pixels of the photo that the square shows, also beyond it
     crop: tuple[int, int, int, int]
-    photo_size: tuple[int, int]
-    truncated: bool
-    occluded: bool
-    slightly_occluded: bool
+    photo_size: tuple[int, int]  # (width, height) pixels of the photo
+    truncated: bool  # as published
+    occluded: bool  # as published
+    slightly_occluded: bool  # as published
 
     @property
     def model_to_camera(self) -> np.ndarray:
@@ -198,7 +184,8 @@ class Skipped:
 
 
 def prepare_pix3d(
-    raw: Path, out: Path, size: int = SIZE, jobs: int = 1, console: 'Console | None' = None,
+    raw: Path, out: Path, size: int = SIZE, jobs: int = 1,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Skipped]:
     """
     Prepare the data set; go on where an earlier run ended.
@@ -211,7 +198,7 @@ def prepare_pix3d(
     :param out: made where it does not exist
     :param size: pixels of a side of the stored squares
     :param jobs: processes
-    :param console: shows the progress
+    :param progress: is called with the numbers of finished and of all tasks
     :return: the entries that were skipped, also written to skipped.json
     :raises InputError: `raw` is no Pix3D folder, `out` cannot be written, or nothing is usable
     """
@@ -221,7 +208,7 @@ def prepare_pix3d(
         _check_size(out, size)
         for folder in ('images', 'masks', 'voxels', '.done'):
             (out / folder).mkdir(parents=True, exist_ok=True)
-        return _prepare(raw, out, size, jobs, console, listed)
+        return _prepare(raw, out, size, jobs, progress, listed)
     except OSError as error:
         raise InputError(
             f"cannot write the prepared data to '{out}' ({error.strerror or error}); make room or "
@@ -362,10 +349,9 @@ def _read_note(path: Path) -> tuple[Any, Any]:
 
 
 def _prepare(
-    raw: Path, out: Path, size: int, jobs: int, console: 'Console | None', listed: list[Any],
+    raw: Path, out: Path, size: int, jobs: int, progress: Callable[[int, int], None],
+    listed: list[Any],
 ) -> list[Skipped]:
-    from rich.progress import track
-
     skipped, annotations = [], []
     for index, entry in enumerate(listed):
         try:
@@ -377,10 +363,10 @@ def _prepare(
     plans = _plan(annotations, raw, size)
     tasks = sorted({task for plan in plans for task in plan.values()},
                    key=lambda task: (task.work.__name__, task.sources, task.targets))
-    finished = shared_out(partial(_run, raw, out), tasks, jobs)
-    quiet = console is None or not console.is_terminal
-    results = dict(zip(tasks, track(
-        finished, 'Preparing', total=len(tasks), console=console, disable=quiet)))
+    results = {}
+    for task, result in zip(tasks, shared_out(partial(_Task.run, raw=raw, out=out), tasks, jobs)):
+        results[task] = result
+        progress(len(results), len(tasks))
     pictures = []
     for annotation, plan in zip(annotations, plans):
         try:
@@ -479,10 +465,6 @@ def _place(annotation: _Annotation, done: dict[str, dict[str, Any]]) -> np.ndarr
             f'{annotation.voxels} spans {found} cells, {annotation.model} would span {wanted}: '
             'not the same shape')
     return place
-
-
-def _run(raw: Path, out: Path, task: _Task) -> dict[str, Any] | _UnusableError:
-    return task.run(raw, out)
 
 
 def _cut_picture(task: _Task, raw: Path, out: Path) -> dict[str, Any]:

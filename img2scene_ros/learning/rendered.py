@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from img2scene_ros.errors import InputError
+from img2scene_ros.learning.data_config import RenderOptions
 from img2scene_ros.learning.processes import shared_out
 from img2scene_ros.learning.samples import encode_crop
 from img2scene_ros.learning.samples import encode_scene
@@ -17,7 +18,6 @@ from img2scene_ros.learning.samples import write_index
 from img2scene_ros.learning.samples import write_shard
 from img2scene_ros.learning.shapes import Library
 from img2scene_ros.learning.shapes import open_library
-from img2scene_ros.learning.synthetic import RenderOptions
 from img2scene_ros.learning.synthetic import crop_samples
 from img2scene_ros.learning.synthetic import scene_samples
 

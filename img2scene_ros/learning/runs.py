@@ -164,8 +164,8 @@ def show_progress(
         began, first = monotonic(), step
 
         def show(step: int, loss: float) -> None:
-            left = (count - step) * (monotonic() - began) / max(1, step - first) / 60
-            logger.info(
-                '%s %d of %d: loss %.4f, %.1f minutes left', unit, step, count, loss, left)
+            pace = 1.0 if unit == 'second' else (monotonic() - began) / max(1, step - first)
+            logger.info('%s %d of %d: loss %.4f, %.1f minutes left', unit, step, count, loss,
+                        (count - step) * pace / 60)
 
         yield show

@@ -14,7 +14,6 @@ import zlib
 from abc import ABC
 from abc import abstractmethod
 from bisect import bisect_right
-from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import asdict
 from dataclasses import dataclass
@@ -40,6 +39,7 @@ from img2scene_ros.types import Frame
 FORMAT = 3  # 1 had volumes of cells' centres, 2 Pix3D's solids 0.8 % too small
 RESOLUTION = 64  # cells of the stored volumes
 JPEG_QUALITY = 92
+MIN_PIXELS, MIN_SIDE, MIN_SHOWN = 150, 12, 0.3  # what counts as visible enough for a crop
 # Depths of crops are stored in steps of a thousandth of the cube's side, from 1.5 sides before
 # the anchor to 2.5 behind it; what lies beyond is moved to the end of that range.
 STEPS, NEAREST, FARTHEST = 1000, -1.5, 2.5
@@ -51,28 +51,19 @@ Record = TypeVar('Record')
 
 @dataclass(frozen=True, eq=False)
 class ObjectTruth:
-    """
-    What is true of one object in a picture.
+    """What is true of one object in a picture."""
 
-    - id: its number in the picture's instance mask
-    - label: class name
-    - shape: the shape's name
-    - visible_box: (4,) pixels, around its visible pixels; upper ends exclusive
-    - full_box: (4,) pixels, around all of it, hidden parts and parts beyond the border, too
-    - position: (3,) metres, the object frame's origin in the optical frame
-    - rotation: (3, 3), turns object axes (z up, x horizontally to the camera) into optical axes
-    - size: (3,) metres along the object's axes
-    - shape_pose: (4, 4), takes the shape's own coordinates to the optical frame, scale included
-    """
-
-    id: int
-    label: str
-    shape: str
-    visible_box: np.ndarray
+    id: int  # its number in the picture's instance mask
+    label: str  # class name
+    shape: str  # the shape's name
+    visible_box: np.ndarray  # (4,) pixels, around its visible pixels; upper ends exclusive
+    # (4,) pixels, around all of it, hidden parts and parts beyond the border, too
     full_box: np.ndarray
-    position: np.ndarray
+    position: np.ndarray  # (3,) metres, the object frame's origin in the optical frame
+    # (3, 3), turns object axes (z up, x horizontally to the camera) into optical axes
     rotation: np.ndarray
-    size: np.ndarray
+    size: np.ndarray  # (3,) metres along the object's axes
+    # (4, 4), takes the shape's own coordinates to the optical frame, scale included
     shape_pose: np.ndarray
 
     @property
@@ -83,23 +74,15 @@ class ObjectTruth:
 
 @dataclass(frozen=True, eq=False)
 class CropSample:
-    """
-    One object as a voxel network gets it, and its solid.
+    """One object as a voxel network gets it, and its solid."""
 
-    - crop: colour, mask and true depth as the virtual camera sees them
-    - anchor: metres, the median true depth of what is visible
-    - occupancy: (64, 64, 64) bool, [z, y, x]: cells of the cube that the solid reaches into
-    - truth: of the object, in the picture that the crop is of
-    - camera: of that picture
-    - scene: number of the scene; crops of one scene have the same
-    """
-
-    crop: Crop
-    anchor: float
+    crop: Crop  # colour, mask and true depth as the virtual camera sees them
+    anchor: float  # metres, the median true depth of what is visible
+    # (64, 64, 64) bool, [z, y, x]: cells of the cube that the solid reaches into
     occupancy: np.ndarray
-    truth: ObjectTruth
-    camera: Camera
-    scene: str
+    truth: ObjectTruth  # of the object, in the picture that the crop is of
+    camera: Camera  # of that picture
+    scene: str  # number of the scene; crops of one scene have the same
 
     @property
     def cube(self) -> Cube:
@@ -118,23 +101,15 @@ class CropSample:
 
 @dataclass(frozen=True, eq=False)
 class SceneSample:
-    """
-    One picture of a scene with everything that is true of it.
+    """One picture of a scene with everything that is true of it."""
 
-    - frame: colour and true depth
-    - ids: (H, W) uint8, the object's id at every pixel, 0 = none
-    - objects: all that are visible
-    - up: (3,) unit vector, optical frame
-    - support: metres from the camera down to the support plane: up . p + support = height above it
-    - scene: number of the scene
-    """
-
-    frame: Frame
-    ids: np.ndarray
-    objects: list[ObjectTruth]
-    up: np.ndarray
+    frame: Frame  # colour and true depth
+    ids: np.ndarray  # (H, W) uint8, the object's id at every pixel, 0 = none
+    objects: list[ObjectTruth]  # all that are visible
+    up: np.ndarray  # (3,) unit vector, optical frame
+    # metres from the camera down to the support plane: up . p + support = height above it
     support: float
-    scene: str
+    scene: str  # number of the scene
 
 
 def coarser(volume: np.ndarray, resolution: int) -> np.ndarray:
@@ -152,6 +127,11 @@ def coarser(volume: np.ndarray, resolution: int) -> np.ndarray:
         volume = np.logical_or.reduce([volume[part::cells] for part in range(cells)])
         volume = np.moveaxis(volume, 0, axis)
     return np.ascontiguousarray(volume)
+
+
+def evenly(count: int, most: int) -> list[int]:
+    """Return the numbers of up to `most` of `count` samples, spread over all."""
+    return np.linspace(0, count - 1, min(most, count)).astype(int).tolist()
 
 
 def encode_crop(sample: CropSample) -> list[bytes]:
@@ -311,11 +291,6 @@ class _Records(ABC, Sequence, Generic[Record]):
         """
         for number in range(len(self._shards)):
             self._shard(number)
-
-    def shuffled(self, seed: int) -> Iterator[Record]:
-        """Yield every record once, in an order that the seed determines."""
-        for number in np.random.default_rng(seed).permutation(len(self)):
-            yield self[int(number)]
 
     def _shard(self, number: int) -> list[list[bytes]]:
         if number not in self._read:

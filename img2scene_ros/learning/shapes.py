@@ -22,7 +22,6 @@ from scipy import ndimage
 from img2scene_ros.errors import InputError
 from img2scene_ros.rendering.raycast import raycasting_scene
 
-SPLITS = ('train', 'test')
 TABLE, FLOOR = 'table', 'floor'
 SMALL = 0.5  # metres; meshes below it stand on tables, others on floors
 
@@ -56,29 +55,18 @@ MOST_DRAWN = 50  # classes with more shapes than this are drawn no more often
 
 @dataclass(frozen=True, eq=False)
 class Shape:
-    """
-    An object's surface and solid, z up, the origin at the centre of its bounding box.
+    """An object's surface and solid, z up, the origin at the centre of its bounding box."""
 
-    - name: source/class/number or the like, unique
-    - label: the class name
-    - vertices: (V, 3) metres before `sizes`
-    - faces: (F, 3) int
-    - bits: the solid, packed by `np.packbits`, as data sets use many shapes
-    - grid: (X, Y, Z), number of cells of the solid along the axes
-    - cell: metres before `sizes`, the side of a cell
-    - sizes: least and greatest factor that makes a size that such things come in
-    - colors: (V, 3) uint8, RGB; None where materials are drawn at random
-    """
-
-    name: str
-    label: str
-    vertices: np.ndarray
-    faces: np.ndarray
-    bits: np.ndarray
-    grid: tuple[int, int, int]
-    cell: float
+    name: str  # source/class/number or the like, unique
+    label: str  # the class name
+    vertices: np.ndarray  # (V, 3) metres before `sizes`
+    faces: np.ndarray  # (F, 3) int
+    bits: np.ndarray  # the solid, packed by `np.packbits`, as data sets use many shapes
+    grid: tuple[int, int, int]  # (X, Y, Z), number of cells of the solid along the axes
+    cell: float  # metres before `sizes`, the side of a cell
+    # least and greatest factor that makes a size that such things come in
     sizes: tuple[float, float] = (0.9, 1.1)
-    colors: np.ndarray | None = None
+    colors: np.ndarray | None = None  # (V, 3) uint8, RGB; None where materials are drawn at random
 
     @property
     def solid(self) -> np.ndarray:
@@ -88,20 +76,15 @@ class Shape:
 
 @dataclass(frozen=True)
 class Library:
-    """
-    The shapes of one split, loaded when they are drawn.
+    """The shapes of one split, loaded when they are drawn."""
 
-    - pix3d: folder of CATEGORY/SHAPE/voxel.mat and model.ply; None where there is none
-    - meshes: folder of GLB meshes; None where there is none
-    - groups: place ('table' or 'floor') to groups of shape names, a group being one class of one
-      source (all meshes of a folder without index.json are one)
-    - skipped: shapes that are not used, with the reason
-    """
-
+    # folder of CATEGORY/SHAPE/voxel.mat and model.ply; None where there is none
     pix3d: Path | None
-    meshes: Path | None
+    meshes: Path | None  # folder of GLB meshes; None where there is none
+    # place ('table' or 'floor') to groups of shape names, a group being one class of one source
+    # (all meshes of a folder without index.json are one)
     groups: dict[str, list[list[str]]]
-    skipped: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)  # shapes that are not used, with the reason
 
     @property
     def names(self) -> list[str]:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sheets for people to look at: training data, predictions, evaluated scenes."""
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,13 +14,13 @@ import trimesh
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.depth import measured
-from img2scene_ros.files import write_whole
 from img2scene_ros.learning.metrics import voxel_iou
 from img2scene_ros.learning.pix3d import Pix3dPicture
 from img2scene_ros.learning.samples import CropSample
 from img2scene_ros.learning.samples import CropSamples
 from img2scene_ros.learning.samples import SceneSample
 from img2scene_ros.learning.samples import SceneSamples
+from img2scene_ros.learning.samples import evenly
 from img2scene_ros.learning.samples import read_index
 from img2scene_ros.learning.volumes import surface_cells
 from img2scene_ros.models.crop import Crop
@@ -28,14 +29,13 @@ from img2scene_ros.rendering.pictures import BACKDROP
 from img2scene_ros.rendering.pictures import FONT
 from img2scene_ros.rendering.pictures import captioned
 from img2scene_ros.rendering.pictures import color_of
+from img2scene_ros.rendering.pictures import write_png
 from img2scene_ros.rendering.raycast import Lights
 from img2scene_ros.rendering.raycast import Surface
 from img2scene_ros.rendering.raycast import look_at
 from img2scene_ros.rendering.raycast import render
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from img2scene_ros.learning.shapes import Shape
     from img2scene_ros.types import SceneObject
 
@@ -46,16 +46,6 @@ MASK_COLOR, OUTLINE_COLOR = (60, 220, 60), (255, 40, 40)
 CELLS_SHOWN = 64
 UP = np.array([0, -1, 0])  # in an optical frame
 SHRUNK = 0.8  # of a cell, so that the cells are seen apart
-
-
-def write_png(path: Path, picture: np.ndarray) -> None:
-    """
-    Write a picture, (H, W, 3) uint8, RGB.
-
-    :raises InputError: it cannot be written
-    """
-    data = cv2.imencode('.png', picture[..., ::-1])[1]
-    write_whole(path, lambda file: file.write(data.tobytes()))
 
 
 def draw_sheet(folder: Path, path: Path, count: int = 24) -> None:
@@ -70,9 +60,8 @@ def draw_sheet(folder: Path, path: Path, count: int = 24) -> None:
     kind = read_index(folder)['options']['kind']
     samples: Sequence[Any] = \
         CropSamples(folder) if kind == 'crops' else SceneSamples(folder)
-    chosen = np.unique(np.linspace(0, len(samples) - 1, count).astype(int))
     draw = _draw_crop if kind == 'crops' else _draw_scene
-    panels = [draw(samples[int(number)]) for number in chosen]
+    panels = [draw(samples[number]) for number in evenly(len(samples), count)]
     columns = 2
     panels += [np.zeros_like(panels[0])] * (-len(panels) % columns)
     rows = [np.hstack(panels[i:i + columns]) for i in range(0, len(panels), columns)]
@@ -182,21 +171,20 @@ def draw_evaluated_scene(
 
 
 def write_pix3d_sheets(
-    pictures: Sequence[Pix3dPicture], folder: Path, count: int, console: 'Console | None' = None,
+    pictures: Sequence[Pix3dPicture], folder: Path, count: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """
     Draw some of the pictures, spread evenly over the list, into a folder as <id>.png.
 
-    :param console: shows the progress
+    :param progress: is called with the numbers of finished and of all
     :raises InputError: the folder cannot be written
     :raises MissingDependencyError: Open3D is not installed
     """
-    from rich.progress import track
-
-    chosen = np.unique(np.linspace(0, len(pictures) - 1, count).round().astype(int))
-    quiet = console is None or not console.is_terminal
-    for index in track(chosen, 'Drawing', console=console, disable=quiet):
+    chosen = evenly(len(pictures), count)
+    for done, index in enumerate(chosen, 1):
         write_png(folder / f'{pictures[index].id}.png', draw_pix3d_check(pictures[index]))
+        progress(done, len(chosen))
 
 
 def draw_pix3d_check(picture: Pix3dPicture) -> np.ndarray:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import asdict
 from dataclasses import dataclass
+from itertools import chain
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,6 @@ from torch import Tensor
 from torch import nn
 
 from img2scene_ros.devices import autocast
-from img2scene_ros.errors import InputError
 from img2scene_ros.files import write_whole
 from img2scene_ros.learning import live
 from img2scene_ros.learning.arrangements import Stock
@@ -54,6 +54,8 @@ from img2scene_ros.models.instances import group_instances
 from img2scene_ros.models.instances import instance_loss
 from img2scene_ros.models.networks import save_network
 from img2scene_ros.options import option
+from img2scene_ros.rendering.pictures import write_png
+from img2scene_ros.tables import markdown_table
 from img2scene_ros.weights import weights_folder
 
 VALIDATION_BATCH = 32
@@ -77,18 +79,13 @@ class StudentOptions(TrainingOptions):
 
 
 class Student(Task):
-    """
-    A kind of network, and what it learns from.
+    """A kind of network, and what it learns from."""
 
-    - kind: its class; model: options of it, and defaults: those of `StudentOptions`, that differ
-    - name: as the command line calls it; bundled: the weights that the package holds
-    """
-
-    kind: type[nn.Module]
-    model: dict[str, Any]
-    defaults: dict[str, Any]
-    name: str
-    bundled: str
+    kind: type[nn.Module]  # its class
+    model: dict[str, Any]  # options of the network that differ from its own defaults
+    defaults: dict[str, Any]  # those of `StudentOptions` that differ
+    name: str  # as the command line calls it
+    bundled: str  # the weights that the package holds
 
     def __init__(self, options: StudentOptions, model: Any, shapes: Path) -> None:
         self.options: StudentOptions = options
@@ -162,10 +159,9 @@ class Student(Task):
             'step': run.step, 'training': self.about(),
             'samples': self.drawn(run.step) * self.options.chunk,
             'picture_size': self.options.size or live.WIDTH, 'validation': scores}, half=True)
-        write_whole(out / 'table.md', lambda file: file.write(self.table(scores).encode()))
-        sheet = self.sheet(run.average)
-        if not cv2.imwrite(str(out / 'sheet.png'), sheet[..., ::-1]):
-            raise InputError(f"cannot write '{out / 'sheet.png'}'")
+        table = f'{self.table(scores)}\n'
+        write_whole(out / 'table.md', lambda file: file.write(table.encode()))
+        write_png(out / 'sheet.png', self.sheet(run.average))
 
 
 class ShapeStudent(Student):
@@ -201,15 +197,16 @@ class ShapeStudent(Student):
         labels = [self.test.labels[i] for i in self.held['shape'].tolist()]
         scores = {}
         for name in INPUTS:
-            ious = [threshold_ious(*self._answers(network, part, name)[:2]).cpu()
-                    for part in parts_of(self.held)]
-            scores[name] = summary(torch.cat(ious).numpy(), labels)
+            parts = (self._answers(network, part, name) for part in parts_of(self.held))
+            ious = chain.from_iterable(
+                threshold_ious(logits, truth) for logits, truth, _ in parts)
+            scores[name] = summary(list(ious), labels)
         return float(np.mean([scores[name]['iou'] for name in INPUTS])), scores
 
     def table(self, details: dict[str, Any]) -> str:
         """Return the IoU at 32^3 by input and class."""
-        rows = [['all', *(f"{details[name]['iou']:.3f}" for name in INPUTS)]]
-        rows += [[label, *(f"{details[name]['per_category'][label]:.3f}" for name in INPUTS)]
+        rows = [['all', *(details[name]['iou'] for name in INPUTS)]]
+        rows += [[label, *(details[name]['per_category'][label] for name in INPUTS)]
                  for label in details['rgb']['per_category']]
         return markdown_table(['IoU', *INPUTS], rows)
 
@@ -272,7 +269,7 @@ class SegmentationStudent(Student):
 
     def table(self, details: dict[str, Any]) -> str:
         """Return the numbers of objects."""
-        return markdown_table(list(details), [list(map(str, details.values()))])
+        return markdown_table(list(details), [list(details.values())])
 
     def _answers(self, network: InstanceNetwork, scenes: live.Examples) -> Tensor:
         generator = seeded(HELD_SEED, 0, scenes['ids'].device)
@@ -323,12 +320,6 @@ def learn(
     :param out, resume, minutes: as `carry_out`, which also says what is raised
     """
     return carry_out(STUDENTS[kind](options, model, shapes), out, resume, minutes, device)
-
-
-def markdown_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return rows of texts as a Markdown table."""
-    lines = [heading, ['---'] * len(heading), *rows]
-    return ''.join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def parts_of(examples: live.Examples) -> list[live.Examples]:

@@ -21,12 +21,16 @@ import trimesh
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.detection import bbox_of
+from img2scene_ros.learning.data_config import SPLITS
+from img2scene_ros.learning.data_config import RenderOptions
+from img2scene_ros.learning.samples import MIN_PIXELS
+from img2scene_ros.learning.samples import MIN_SHOWN
+from img2scene_ros.learning.samples import MIN_SIDE
 from img2scene_ros.learning.samples import RESOLUTION
 from img2scene_ros.learning.samples import CropSample
 from img2scene_ros.learning.samples import ObjectTruth
 from img2scene_ros.learning.samples import SceneSample
 from img2scene_ros.learning.shapes import FLOOR
-from img2scene_ros.learning.shapes import SPLITS
 from img2scene_ros.learning.shapes import TABLE
 from img2scene_ros.learning.shapes import Library
 from img2scene_ros.learning.shapes import Shape
@@ -38,8 +42,6 @@ from img2scene_ros.models.crop import Crop
 from img2scene_ros.models.crop import Cube
 from img2scene_ros.models.crop import anchor_depth
 from img2scene_ros.models.crop import crop_view
-from img2scene_ros.options import Options
-from img2scene_ros.options import option
 from img2scene_ros.rendering.raycast import Lights
 from img2scene_ros.rendering.raycast import Rendering
 from img2scene_ros.rendering.raycast import Stage
@@ -54,53 +56,18 @@ DISTANCES = {TABLE: (0.4, 1.5), FLOOR: (1.5, 5.0)}  # metres from the camera to 
 MOST_OBJECTS = {TABLE: 8, FLOOR: 5}
 GAP = {TABLE: 0.004, FLOOR: 0.03}  # least metres between the footprints of two objects
 NEAREST = {TABLE: 0.15, FLOOR: 0.4}  # metres, least depth of any part of an object
-MIN_PIXELS, MIN_SIDE, MIN_SHOWN = 150, 12, 0.3  # what counts as visible enough for a crop
 SUPPORT_ID, FLOOR_ID, FIRST_WALL_ID = -1, -2, -3
 ATTEMPTS = 40
 
 
-@dataclass(frozen=True)
-class RenderOptions(Options):
-    """What to render; data sets of the same options are the same, byte by byte."""
-
-    kind: str = option(
-        'crops', 'What a sample is', choices=('crops', 'scenes'))
-    samples: int = option(1000, 'Number of samples', low=1)
-    split: str = option('train', 'The shapes to use', choices=SPLITS)
-    seed: int = option(0, 'Seed of the scenes', low=0)
-    test_share: float = option(
-        0.15, 'Share of the shapes of every category that are kept for testing', low=0.0, high=0.9)
-    split_seed: int = option(
-        0, 'Seed of the split; keep it the same for training and test data', low=0)
-    size: int = option(112, 'Pixels of a side of a crop', low=32, high=512)
-    width: int = option(320, 'Pixels of the width of a picture; its height is 3/4 of it',
-                        low=64, high=1920)
-    floor_share: float = option(
-        0.5, 'Share of scenes with furniture on the floor, the rest is tabletops',
-        low=0.0, high=1.0)
-    box_jitter: float = option(
-        0.03, "Standard deviation of the boxes' edges, in sides, as detectors err", low=0.0,
-        high=0.2)
-    stretch: float = option(
-        0.08, 'Most that each axis of a shape is stretched or shrunk by; more of it makes more '
-        'shapes of few', low=0.0, high=0.8)
-    sky_rays: int = option(4, 'Rays per pixel for soft shadows; 0 is no shadows', low=0, high=64)
-    shard_samples: int = option(250, 'Samples of a shard', low=1, high=10000)
-
-
 @dataclass(frozen=True, eq=False)
 class Placed:
-    """
-    A shape that stands in a scene.
-
-    - pose: (4, 4), takes the shape's coordinates to scene coordinates, scale included
-    - texture: None for shapes with colours of their own
-    """
+    """A shape that stands in a scene."""
 
     id: int
     shape: Shape
-    pose: np.ndarray
-    texture: SolidTexture | None
+    pose: np.ndarray  # (4, 4), takes the shape's coordinates to scene coordinates, scale included
+    texture: SolidTexture | None  # None for shapes with colours of their own
 
     @cached_property
     def points(self) -> np.ndarray:
@@ -110,23 +77,16 @@ class Placed:
 
 @dataclass(frozen=True, eq=False)
 class SyntheticScene:
-    """
-    Objects, their surroundings and one camera.
-
-    - pose: (4, 4), takes the camera's optical coordinates to scene coordinates
-    - stage: all surfaces, white
-    - textures: materials of the surroundings by id; texture coordinates are scene coordinates
-    - tint: (3,) colour of the light
-    - background: (3,) RGB above the walls
-    """
+    """Objects, their surroundings and one camera."""
 
     objects: list[Placed]
     camera: Camera
-    pose: np.ndarray
-    stage: Stage
+    pose: np.ndarray  # (4, 4), takes the camera's optical coordinates to scene coordinates
+    stage: Stage  # all surfaces, white
+    # materials of the surroundings by id; texture coordinates are scene coordinates
     textures: dict[int, SolidTexture]
-    tint: np.ndarray
-    background: np.ndarray
+    tint: np.ndarray  # (3,) colour of the light
+    background: np.ndarray  # (3,) RGB above the walls
 
     def look(self, camera: Camera, pose: np.ndarray) -> Rendering:
         """Look at the scene with materials; the ids of surroundings are negative."""
@@ -262,9 +222,7 @@ def crop_sample(
     return CropSample(crop, anchor, occupancy, truth, scene.camera, name)
 
 
-def voxels(
-    shape: Shape, pose: np.ndarray, cube: Cube, resolution: int = RESOLUTION,
-) -> np.ndarray:
+def voxels(shape: Shape, pose: np.ndarray, cube: Cube) -> np.ndarray:
     """
     Return the cells of a cube that a shape's solid reaches into.
 
@@ -276,7 +234,7 @@ def voxels(
     from_cells[:3, :3] *= shape.cell
     from_cells[:3, 3] = shape.cell * (0.5 - np.array(shape.grid) / 2)
     return cells_reached(
-        shape.solid, cube.to_cells(resolution) @ pose @ from_cells, resolution)
+        shape.solid, cube.to_cells(RESOLUTION) @ pose @ from_cells, RESOLUTION)
 
 
 def random_scene(

@@ -11,21 +11,13 @@ PATTERNS = ('plain', 'plain', 'stripes', 'checkers', 'band', 'noise', 'grain')
 
 @dataclass(frozen=True, eq=False)
 class SolidTexture:
-    """
-    A solid texture.
+    """A solid texture."""
 
-    - pattern: one of `PATTERNS`
-    - colors: (3, 3) RGB, 0 to 255: ground, figure, and what is printed on a band
-    - axes: (3, 3), directions of the pattern, one per row
-    - period: metres
-    - phases: (6,) radians, the chance of the noise
-    """
-
-    pattern: str
-    colors: np.ndarray
-    axes: np.ndarray
-    period: float
-    phases: np.ndarray
+    pattern: str  # one of `PATTERNS`
+    colors: np.ndarray  # (3, 3) RGB, 0 to 255: ground, figure, and what is printed on a band
+    axes: np.ndarray  # (3, 3), directions of the pattern, one per row
+    period: float  # metres
+    phases: np.ndarray  # (6,) radians, the chance of the noise
 
     def at(self, points: np.ndarray) -> np.ndarray:
         """Return the colours of points: (N, 3) metres to (N, 3) RGB, 0 to 255."""

@@ -34,8 +34,11 @@ from img2scene_ros.learning.loop import Task
 from img2scene_ros.learning.loop import arithmetic
 from img2scene_ros.learning.loop import carry_out
 from img2scene_ros.learning.loop import on_one_core
+from img2scene_ros.learning.metrics import THRESHOLDS
+from img2scene_ros.learning.metrics import voxel_iou
 from img2scene_ros.learning.samples import CropSample
 from img2scene_ros.learning.samples import CropSamples
+from img2scene_ros.learning.samples import evenly
 from img2scene_ros.learning.training_config import TrainingConfig
 from img2scene_ros.learning.training_config import TrainingOptions
 from img2scene_ros.models.geometry import cell_centers
@@ -46,7 +49,6 @@ from img2scene_ros.models.occupancy import OccupancyNetwork
 from img2scene_ros.models.resnet import load_imagenet_weights
 from img2scene_ros.weights import weights_folder
 
-THRESHOLDS = tuple(step / 20 for step in range(2, 15))  # .10 to .70
 RESOLUTION = 32  # of the volumes that are validated
 INPUTS = {'rgb': False, 'rgbd': True}  # what is validated, and whether it has depth
 
@@ -149,7 +151,8 @@ class VoxelTask(Task):
         scores = {}
         for name, with_depth in INPUTS.items():
             examples = ValidationExamples(samples, numbers, with_depth, RESOLUTION, options.size)
-            ious, labels = [], []
+            ious: list[np.ndarray] = []
+            labels: list[str] = []
             for pictures, half_field, occupancy, names in DataLoader(
                     examples, min(64, options.batch), num_workers=options.workers,
                     worker_init_fn=on_one_core):
@@ -157,9 +160,9 @@ class VoxelTask(Task):
                         self.device, arithmetic(options, self.device)):
                     logits = network.reached(
                         pictures.to(self.device), half_field.to(self.device), RESOLUTION)
-                ious.append(threshold_ious(logits, occupancy.to(self.device)).cpu())
+                ious += threshold_ious(logits, occupancy)
                 labels += names
-            scores[name] = summary(torch.cat(ious).numpy(), labels)
+            scores[name] = summary(ious, labels)
         return float(np.mean([scores[name]['iou'] for name in INPUTS])), scores
 
     def save(self, run: Run, out: Path, scores: dict[str, Any]) -> None:
@@ -201,11 +204,6 @@ def start_from(network: nn.Module, folder: Path) -> None:
     network.load_state_dict(weights, strict=False)
 
 
-def evenly(count: int, most: int) -> list[int]:
-    """Return the numbers of up to `most` of `count` samples, spread over all."""
-    return np.linspace(0, count - 1, min(most, count)).astype(int).tolist()
-
-
 def occupancy_loss(logits: Tensor, occupancy: Tensor, options: TrainingOptions) -> Tensor:
     """
     Return the weighted sum of the cross-entropy and 1 - soft Dice, ().
@@ -224,30 +222,20 @@ def occupancy_loss(logits: Tensor, occupancy: Tensor, options: TrainingOptions) 
     return options.bce * entropy + options.dice * (1.0 - dice).mean()
 
 
-def threshold_ious(logits: Tensor, occupancy: Tensor) -> Tensor:
-    """
-    Return the intersection over union of every sample at every one of THRESHOLDS.
-
-    :param logits: (B, R, R, R)
-    :param occupancy: (B, R, R, R) bool
-    :return: (B, T)
-    """
-    filled, occupancy = logits.sigmoid().flatten(1), occupancy.flatten(1)
-    scores = []
-    for threshold in THRESHOLDS:
-        full = filled > threshold
-        union = (full | occupancy).sum(1)
-        scores.append((full & occupancy).sum(1) / union.clamp(min=1))
-    return torch.stack(scores, dim=1)
+def threshold_ious(logits: Tensor, occupancy: Tensor) -> list[np.ndarray]:
+    """Return the IoU of B volumes (R, R, R) at every one of THRESHOLDS, (T,) each."""
+    return [voxel_iou(filled, solid, THRESHOLDS)
+            for filled, solid in zip(logits.sigmoid().cpu().numpy(), occupancy.cpu().numpy())]
 
 
-def summary(ious: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
-    """Summarize the scores of N samples at T thresholds, (N, T)."""
+def summary(scores: Sequence[np.ndarray], labels: Sequence[str]) -> dict[str, Any]:
+    """Summarize what `threshold_ious` tells of N samples."""
+    ious = np.array(scores)
     means = ious.mean(axis=0)
     best = int(means.argmax())
     of_label = np.array(labels)
     return {
-        'iou': float(means[best]), 'threshold': THRESHOLDS[best],
+        'iou': float(means[best]), 'threshold': float(THRESHOLDS[best]),
         'per_threshold': dict(zip(map(str, THRESHOLDS), means.tolist())),
         'per_category': {label: float(ious[of_label == label, best].mean())
                          for label in sorted(set(labels))}}

@@ -18,8 +18,11 @@ from img2scene_ros.learning.augmentation import AugmentationOptions
 from img2scene_ros.models.networks import NETWORKS
 from img2scene_ros.models.networks import network_class
 from img2scene_ros.options import Options
+from img2scene_ros.options import flattened
 from img2scene_ros.options import option
-from img2scene_ros.packages import importing
+from img2scene_ros.options import read_yaml
+from img2scene_ros.options import split_assignment
+from img2scene_ros.options import typed
 
 
 @dataclass(frozen=True)
@@ -106,17 +109,11 @@ class TrainingOptions(RunOptions):
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """
-    All options of a training.
+    """All options of a training."""
 
-    - training: how; the `RunOptions` of its kind
-    - model: the network's shape
-    - augmentation: how examples are changed; None where nothing can be set
-    """
-
-    training: Any
-    model: Any
-    augmentation: Any = None
+    training: Any  # how; the `RunOptions` of its kind
+    model: Any  # the network's shape
+    augmentation: Any = None  # how examples are changed; None where nothing can be set
 
     def values(self) -> dict[str, Any]:
         """Return all options by their dotted names, those of `training` without a dot."""
@@ -155,12 +152,14 @@ def read_sections(
     :raises InputError: the file cannot be read
     :raises OptionError: an unknown name or a value that is not allowed
     """
-    given = {**defaults, **(_flattened(_read_yaml(path)) if path else {})}
+    given = dict(defaults)
+    if path:
+        values = read_yaml(path, 'config')
+        if not isinstance(values, dict):
+            raise InputError(f"the config '{path}' must hold NAME: VALUE lines")
+        given |= flattened(values)
     for text in assignments:
-        name, equals, value = (part.strip() for part in text.partition('='))
-        if not equals:
-            raise OptionError(f"'{text}' sets nothing; write NAME=VALUE")
-        given[name] = value
+        name, given[name] = split_assignment(text)
     chosen = _taken(training, given, '')
     config = TrainingConfig(
         chosen, _taken(model_of(chosen), given, 'model.'),
@@ -168,31 +167,6 @@ def read_sections(
     if given:
         raise OptionError(f"there is no option '{next(iter(given))}' of this training")
     return config
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    with importing('a training config', 'PyYAML', 'set its options with NAME=VALUE'):
-        import yaml
-    try:
-        values = yaml.safe_load(Path(path).read_text())
-    except OSError as error:
-        raise InputError(f"cannot read the config '{path}': {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"the config '{path}' is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"the config '{path}' must hold NAME: VALUE lines")
-    return values
-
-
-def _flattened(values: dict[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            flat |= {f'{name}.{inner}': item for inner, item in value.items()}
-        else:
-            flat[str(name)] = value
-    return flat
 
 
 def _taken(kind: type[Options], given: dict[str, Any], prefix: str) -> Options:
@@ -204,17 +178,6 @@ def _taken(kind: type[Options], given: dict[str, Any], prefix: str) -> Options:
     chosen = {}
     for field in fields(kind):
         if prefix + field.name in given:
-            chosen[field.name] = _typed(given.pop(prefix + field.name), type(field.default))
+            value = given.pop(prefix + field.name)
+            chosen[field.name] = typed(field, value) if isinstance(value, str) else value
     return kind(**chosen)
-
-
-def _typed(value: Any, kind: type) -> Any:
-    """Read a text as the type of its option; what cannot be read is left for it to refuse."""
-    if not isinstance(value, str):
-        return value
-    if kind is bool:
-        return {'true': True, 'false': False}.get(value.lower(), value)
-    try:
-        return kind(value)
-    except ValueError:
-        return value

@@ -17,7 +17,7 @@ from img2scene_ros.types import SupportPlane
 OPTICAL_UP = np.array([0.0, -1.0, 0.0])
 # Most points that tell in plan how faces run; share of the area that makes a rectangle clear.
 # Directions are tried every degree, at first every `_COARSE` ones.
-_IN_PLAN, _CLEARLY, _COARSE = 3000, 0.93, 5
+_IN_PLAN, _CLEARLY, _COARSE = 1000, 0.93, 5
 
 
 class DistanceSource(Configurable, Protocol):

@@ -11,6 +11,7 @@ import numpy as np
 import yaml
 
 from img2scene_ros.errors import InputError
+from img2scene_ros.files import user_path
 from img2scene_ros.localization.upright import Belief
 
 YAML_LOADER: Any = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)  # that in C, where it is built
@@ -54,7 +55,7 @@ def read_sizes(path: Path) -> dict[str, ClassSize]:
     :raises InputError: it cannot be read, or an entry lacks a number or has an impossible one
     """
     try:
-        return _parsed(Path(path).expanduser().read_text(), str(path))
+        return _parsed(user_path(str(path)).read_text(), str(path))
     except OSError as error:
         raise InputError(
             f"cannot read the file of class sizes '{path}': {error.strerror}") from error

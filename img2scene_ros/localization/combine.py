@@ -74,7 +74,7 @@ def place(
             answers.append(answer)
             if name == MEASURED or _relative_std(answer) < _SURE:
                 break
-    return combined(answers) if answers else None
+    return combined(answers) if len(answers) > 1 else next(iter(answers), None)
 
 
 def combined(answers: Sequence[Placement]) -> Placement:

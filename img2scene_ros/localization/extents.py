@@ -6,12 +6,10 @@ from functools import cache
 from importlib.resources import files
 from itertools import permutations
 
-import cv2
 import numpy as np
 import yaml
 
 from img2scene_ros.depth import measured
-from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection import box_iou
 from img2scene_ros.localization import quantiles
 from img2scene_ros.localization.class_sizes import YAML_LOADER
@@ -23,7 +21,7 @@ from img2scene_ros.types import Sighting
 _SHAPE_STD = 0.1
 # ... of the end of a side that nobody sees, beyond the picture or behind the object's top.
 _UNSEEN_STD = 0.7
-_READINGS = 20000  # that are looked at, about
+_READINGS = 4000  # that are looked at, about
 # Readings show how large a thing is when the box around them has this IoU with its own.
 _SHOWN = 0.5
 # A thing that is taken for one of a class, but is none, has a size that spreads this many times
@@ -120,16 +118,18 @@ def size_ratio(extents: Extents | None, label: str) -> float:
 
 def _share_read(sighting: Sighting) -> float:
     """Return the IoU of the object's box with the box around its readings."""
-    mask, box = measured(sighting.detection.mask), sighting.detection.bbox
-    x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
-    window = np.s_[y:y + height, x:x + width]
-    read = mask[window] & np.isfinite(measured(sighting.frame.depth)[window])
-    return float(box_iou(bbox_of(read)[None] + (x, y, x, y), box[None])[0, 0])
+    pixels, width = sighting.detection.pixels(_READINGS), sighting.frame.shape[1]
+    read = pixels[np.isfinite(measured(sighting.frame.depth).ravel()[pixels])]
+    if not len(read):
+        return 0.0
+    rows, columns = read // width, read % width
+    box = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+    return float(box_iou(box[None], sighting.detection.bbox[None])[0, 0])
 
 
 def _sides(sighting: Sighting) -> np.ndarray:
     """Return the sides of the outline in plan, first that towards the camera, (2,) metres."""
-    points = sighting.frame.readings(measured(sighting.detection.mask), _READINGS)
+    points = sighting.frame.readings_at(sighting.detection.pixels(_READINGS))
     plan = sighting.placement.rotation[:, :2].T.astype(np.float32) @ points.T
     return np.ptp(quantiles(plan, (0.01, 0.99)), axis=0)
 

@@ -17,7 +17,7 @@ from img2scene_ros.types import Frame
 from img2scene_ros.types import Placement
 from img2scene_ros.types import SupportPlane
 
-_READINGS = 20000  # of an object that are looked at, about; more tell its ends no better
+_READINGS = 4000  # of an object that are looked at, about; more tell its ends no better
 _SOME = 1000  # of them that tell whether it is over its support
 
 
@@ -54,7 +54,8 @@ class SensorDistance:
         ray = frame.camera.rays_at(detection.center)
         if frame.depth is None or detection.mask is None or not np.isfinite(ray).all():
             return None
-        readings = frame.readings(detection.mask, max(_READINGS, self.options.min_readings))
+        readings = frame.readings_at(
+            detection.pixels(max(_READINGS, self.options.min_readings)))
         if len(readings) < self.options.min_readings:
             return None
         points = _without_outliers(readings, frame)

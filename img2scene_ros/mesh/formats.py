@@ -11,7 +11,7 @@ import numpy as np
 from img2scene_ros.mesh.gltf import Node
 from img2scene_ros.mesh.gltf import glb
 from img2scene_ros.mesh.gltf import split_corners
-from img2scene_ros.mesh.normals import vertex_normals
+from img2scene_ros.rendering.normals import vertex_normals
 from img2scene_ros.types import ObjectModel
 
 FORMATS = ('glb', 'obj', 'ply', 'stl', 'dae')

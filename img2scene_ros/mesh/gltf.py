@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from img2scene_ros.mesh.colors import linear
-from img2scene_ros.mesh.normals import vertex_normals
+from img2scene_ros.rendering.normals import vertex_normals
 from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import Texture
 
@@ -32,17 +32,12 @@ _LINEAR, _MIPMAPS, _CLAMP = 9729, 9987, 33071
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """
-    An object at its place.
-
-    - pose: (4, 4), takes the object's glTF axes to the file's
-    - extras: what else is to be known about it, as in JSON
-    """
+    """An object at its place."""
 
     name: str
     model: ObjectModel
-    pose: np.ndarray
-    extras: dict[str, Any]
+    pose: np.ndarray  # (4, 4), takes the object's glTF axes to the file's
+    extras: dict[str, Any]  # what else is to be known about it, as in JSON
 
 
 def gltf_rotation(up: np.ndarray, front: np.ndarray) -> np.ndarray:

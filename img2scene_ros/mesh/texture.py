@@ -18,10 +18,10 @@ from scipy.sparse.linalg import spsolve
 from img2scene_ros.camera import Camera
 from img2scene_ros.camera import sampled
 from img2scene_ros.mesh.colors import mix
-from img2scene_ros.mesh.normals import face_normals
-from img2scene_ros.mesh.normals import vertex_normals
 from img2scene_ros.mesh.unwrap import rasterize
 from img2scene_ros.mesh.unwrap import unwrap
+from img2scene_ros.rendering.normals import face_normals
+from img2scene_ros.rendering.normals import vertex_normals
 from img2scene_ros.types import Frame
 from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import Texture
@@ -46,7 +46,7 @@ def textured(
     :param size: greatest side of the texture; it is less where the picture has fewer pixels
     :raises MissingDependencyError: xatlas is not installed
     """
-    points = model.vertices @ model.rotation.T + model.position
+    points = model.points
     reaches_camera = points[:, 2].min() < NEAREST * np.median(points[:, 2])
     if mask is None or not mask.any() or reaches_camera:
         return model

@@ -5,8 +5,8 @@ import numpy as np
 from scipy import sparse
 
 from img2scene_ros.camera import Camera
-from img2scene_ros.mesh.normals import face_normals
 from img2scene_ros.packages import importing
+from img2scene_ros.rendering.normals import face_normals
 
 FACING = 0.2  # least cosine between a face and the direction it is projected along
 HIDDEN_SCALE = 0.5  # what no picture shows has no fine detail

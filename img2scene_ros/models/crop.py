@@ -50,15 +50,10 @@ def check_geometry(recorded: dict[str, float] | None, owner: str) -> None:
 
 @dataclass(frozen=True, eq=False)
 class CropView:
-    """
-    The virtual camera of a crop; it shares the real camera's centre.
+    """The virtual camera of a crop; it shares the real camera's centre."""
 
-    - rotation: (3, 3), turns crop view axes into optical axes
-    - half_field: tangent of half the angle that the square picture spans
-    """
-
-    rotation: np.ndarray
-    half_field: float
+    rotation: np.ndarray  # (3, 3), turns crop view axes into optical axes
+    half_field: float  # tangent of half the angle that the square picture spans
 
     def camera(self, size: int) -> Camera:
         """Return the virtual camera for a picture of size x size pixels."""
@@ -73,15 +68,10 @@ class CropView:
 
 @dataclass(frozen=True)
 class Cube:
-    """
-    A cube on the axis of a crop view, aligned with its axes.
+    """A cube on the axis of a crop view, aligned with its axes."""
 
-    - side: metres
-    - depth: metres from the camera to its centre
-    """
-
-    side: float
-    depth: float
+    side: float  # metres
+    depth: float  # metres from the camera to its centre
 
     def centers(self, resolution: int) -> np.ndarray:
         """Return the cells' centres in the crop view frame: (R, R, R, 3) metres, [z, y, x]."""
@@ -110,18 +100,12 @@ class Cube:
 
 @dataclass(frozen=True, eq=False)
 class Crop:
-    """
-    An object's surroundings as its virtual camera sees them.
+    """An object's surroundings as its virtual camera sees them."""
 
-    - view: the virtual camera
-    - color: (S, S, 3) uint8, RGB; black outside of the picture
-    - mask: (S, S) bool, the object's visible pixels
-    - depth: (S, S) float32, metres along the crop's axis, NaN = no reading; None = no sensor
-    """
-
-    view: CropView
-    color: np.ndarray
-    mask: np.ndarray
+    view: CropView  # the virtual camera
+    color: np.ndarray  # (S, S, 3) uint8, RGB; black outside of the picture
+    mask: np.ndarray  # (S, S) bool, the object's visible pixels
+    # (S, S) float32, metres along the crop's axis, NaN = no reading; None = no sensor
     depth: np.ndarray | None = None
 
     @cached_property

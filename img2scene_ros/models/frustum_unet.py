@@ -90,7 +90,7 @@ class FrustumUNet(UNet, OccupancyNetwork):
         return sample_frustum(features, half_field, points)[:, 0] + self.prior
 
     def query_cells(
-        self, features: Tensor, half_field: Tensor, resolution: int, points_per_chunk: int = 0,
+        self, features: Tensor, half_field: Tensor, resolution: int,
         shift: Tensor | None = None,
     ) -> Tensor:
         """(B, 1, D, H, W) to (B, R, R, R), the same as `query` but without the points."""

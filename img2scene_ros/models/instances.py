@@ -40,6 +40,8 @@ SEPARATION = 7  # pixels; two centres do not share a window of this side
 ASIDE = 0.1  # roots of an instance's area
 BORDER = 7  # pixels; side of the window that makes a pixel one of a border
 BORDER_WEIGHT = 4.0  # what it counts more
+FULL_AREA = 1000.0  # pixels; smaller instances count as the root of their area, not as it
+MOST_WEIGHT = 4.0
 HEAT_LOGIT = -4.0  # where the training starts: centres are rare
 MOST_CENTERS = 64  # of one picture
 LEAST_PIXELS = 20  # of a part of an instance
@@ -103,12 +105,13 @@ def scene_channels(
     :param depth: (B, H, W) metres, NaN = no reading
     :param rays: (B, 3, H, W) viewing rays in the optical frame, z = 1
     :param up: (B, 3) unit vectors in the optical frame
-    :param offset: (B,) metres; height above the support = up . point + offset
+    :param offset: (B,) or (B, H, W) metres; height above the support = up . point + offset
     :return: (B, 9, H, W) float32
     """
     read = depth.isfinite() & (depth > 0)
     known = torch.where(read, depth, 1.0)
-    height = (up[:, :, None, None] * rays).sum(1) * known + offset[:, None, None]
+    height = (up[:, :, None, None] * rays).sum(1) * known
+    height = height + (offset if offset.ndim == 3 else offset[:, None, None])
     height = torch.asinh(height.clamp(-HEIGHT_REACH, HEIGHT_REACH) / HEIGHT_KNEE)
     logarithm = known.log()  # 0 where nothing was read
     mean = logarithm.sum((1, 2), keepdim=True) / read.sum((1, 2), keepdim=True).clamp(min=1)
@@ -165,7 +168,7 @@ def instance_targets(ids: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     :param ids: (B, H, W) int64, 0 = no object
     :return: foreground (B, H, W), 0 or 1; heat (B, H, W), a Gaussian of peak 1 around every
         centre; the way to the centre (B, 2, H, W), down and right in units of `OFFSET_UNIT`, 0
-        for no object; weights (B, H, W), larger at borders
+        for no object; weights (B, H, W), larger at borders and for small instances
     """
     pictures, height, width = ids.shape
     count = int(ids.max()) + 1
@@ -192,7 +195,9 @@ def instance_targets(ids: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     peaks[picture, rows, columns] = 1.0
     numbers = torch.stack([ids, -ids], 1).float()
     largest = _largest_around(numbers, BORDER).sum(1)  # largest - least
-    weights = 1.0 + BORDER_WEIGHT * (largest > 0)
+    small = (FULL_AREA / areas.clamp(min=1)).sqrt().clamp(1.0, MOST_WEIGHT)
+    small = torch.where(ids > 0, small[slots].view_as(foreground), 1.0)
+    weights = small + BORDER_WEIGHT * (largest > 0)
     return foreground, _blurred(peaks), offsets.permute(0, 3, 1, 2) * foreground[:, None], weights
 
 
@@ -234,12 +239,11 @@ def instance_loss(outputs: Tensor, ids: Tensor) -> Tensor:
     return objects + centers.sum() / peaks + errors.sum() / weights.sum().clamp(min=1.0)
 
 
-def group_instances(outputs: Tensor, threshold: float = THRESHOLD) -> Tensor:
+def group_instances(outputs: Tensor) -> Tensor:
     """
     Turn the network's answers into instances.
 
     :param outputs: (B, 4, H, W)
-    :param threshold: of a centre's heat
     :return: (B, H, W) int64 on the CPU, 1, 2, ... per picture, 0 = no object
     """
     outputs = outputs.float()
@@ -247,7 +251,7 @@ def group_instances(outputs: Tensor, threshold: float = THRESHOLD) -> Tensor:
     # Smoothed, so that no two neighbours are equal.
     heat = functional.avg_pool2d(
         outputs[:, 1].sigmoid(), 3, 1, 1, count_include_pad=False) * foreground
-    is_center = (heat == _largest_around(heat, SEPARATION)) & (heat > threshold)
+    is_center = (heat == _largest_around(heat, SEPARATION)) & (heat > THRESHOLD)
     return torch.stack([
         grouped(*picture) for picture in zip(foreground, heat * is_center, outputs[:, 2:])])
 

@@ -20,12 +20,12 @@ class OccupancyNetwork(nn.Module):
     A network looks at the pictures once (`encode`) and can then be asked for the logit of any
     point of the cube (`query`), so the resolution is free.
 
-    - outer_layers: names of the layers that read inputs or give answers; what lies between is
-      `hidden`, which some optimizers treat in another way
     - samples_per_cell: along a side; 1 for networks whose answer for a cell's centre already says
       whether the solid reaches into it, more for those that tell points apart
     """
 
+    # names of the layers that read inputs or give answers; what lies between is `hidden`, which
+    # some optimizers treat in another way
     outer_layers: tuple[str, ...] = ()
     samples_per_cell = 1
 
@@ -52,7 +52,7 @@ class OccupancyNetwork(nn.Module):
 
     def forward(
         self, pictures: Tensor, half_field: Tensor, resolution: int = 32,
-        points_per_chunk: int = POINTS_PER_CHUNK, points: Tensor | None = None,
+        points: Tensor | None = None,
     ) -> Tensor:
         """
         Return the occupancy logits of the cells of the cubes, or of some points.
@@ -60,14 +60,13 @@ class OccupancyNetwork(nn.Module):
         :param pictures: (B, 6, S, S), see `models.channels`
         :param half_field: (B,) tangent of half the angle that a crop spans
         :param resolution: cells along a side
-        :param points_per_chunk: of each crop, looked up at once
         :param points: (N, 3), cube coordinates; look at these instead
         :return: (B, R, R, R) float32, [z, y, x]; or (B, N)
         """
         features = self.encode(pictures, half_field)
         if points is not None:
             return self.query(features, half_field, points.expand(len(features), -1, -1))
-        return self.query_cells(features, half_field, resolution, points_per_chunk)
+        return self.query_cells(features, half_field, resolution)
 
     def predict(self, pictures: Tensor, half_field: Tensor, resolution: int = 32) -> Tensor:
         """
@@ -92,11 +91,10 @@ class OccupancyNetwork(nn.Module):
 
     def query_cells(
         self, features: Tensor, half_field: Tensor, resolution: int,
-        points_per_chunk: int = POINTS_PER_CHUNK,
     ) -> Tensor:
         """Return what `query` tells of the cells' centres: (B, R, R, R) float32, [z, y, x]."""
         centers = cell_centers(resolution, features.device)
         logits = torch.cat([
             self.query(features, half_field, part.expand(len(features), -1, -1))
-            for part in centers.split(points_per_chunk)], dim=1)
+            for part in centers.split(POINTS_PER_CHUNK)], dim=1)
         return logits.reshape(-1, resolution, resolution, resolution)

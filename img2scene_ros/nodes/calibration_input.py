@@ -35,6 +35,11 @@ class CalibrationInput:
         return self._subscriptions[-1].topic
 
     @property
+    def misfit(self) -> str:
+        """Return which other type the topic carries, one sentence; '' when it is camera_info."""
+        return self._subscriptions[-1].misfit
+
+    @property
     def has_arrived(self) -> bool:
         """Tell whether there is one."""
         return self._info is not None

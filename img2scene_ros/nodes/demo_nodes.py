@@ -28,7 +28,8 @@ from visualization_msgs.msg import MarkerArray
 
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import InputError
-from img2scene_ros.io.layouts import find_frames
+from img2scene_ros.io.frames import open_frames
+from img2scene_ros.scene.export import check_replaceable
 
 BUNDLED = 'ycb_1'
 TIME_LIMIT = 180.0  # seconds; it takes about ten
@@ -52,12 +53,13 @@ def run_demo(frames: Path | None, out: Path) -> None:
     """
     Play frames through replay_node and scene_node until all meshes are built, and save the scene.
 
-    :param frames: a frame folder or a folder of them; None plays the bundled one
+    :param frames: what `open_frames` takes; None plays the bundled frame
     :param out: the export directory
     :raises Img2SceneError: a node failed or nothing came in time; with its last log lines
     """
     frames = bundled_frames() if frames is None else frames
-    find_frames(frames)
+    open_frames(frames)
+    check_replaceable(out)
     domain = free_domain()
     # Nobody else's network is touched, and nobody else's robot is heard.
     os.environ.update(ROS_DOMAIN_ID=str(domain), ROS_AUTOMATIC_DISCOVERY_RANGE='LOCALHOST')

@@ -2,7 +2,6 @@
 """The depth topic: raw or compressed, of the picture's camera or of another one beside it."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from img2scene_ros.camera import Camera
 from img2scene_ros.depth import DepthNoise
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
+from img2scene_ros.io.registered_depth import noise_at
 from img2scene_ros.io.registered_depth import registered_depth
 from img2scene_ros.io.ros_images import depth_from_compressed
 from img2scene_ros.io.ros_images import depth_from_image
@@ -63,6 +63,11 @@ class DepthInput:
     def publishers(self) -> int:
         """Return how many publish depth images."""
         return self._images.publishers
+
+    @property
+    def misfit(self) -> str:
+        """Return which other type the topic carries, one sentence; '' when it is images."""
+        return self._images.misfit
 
     def follow(self) -> None:
         """Adapt to the publishers that there are now."""
@@ -115,10 +120,8 @@ class DepthInput:
                 f'({camera.width}x{camera.height}), and it cannot be registered: {error}; or take '
                 "the driver's registered depth (RealSense: align_depth.enable:=true and "
                 'depth_topic:=/camera/camera/aligned_depth_to_color/image_raw)') from error
-        # The disparity's error is in pixels of the depth image.
-        noise = replace(self._noise, disparity_std=float(
-            self._noise.disparity_std * camera.fx / own.fx))
-        return registered_depth(depth, own, camera, shift), noise
+        return (registered_depth(depth, own, camera, shift),
+                noise_at(self._noise, own, camera))
 
     def _shift(self, picture: Header, frame: str) -> np.ndarray:
         if self._no_tf:

@@ -99,7 +99,9 @@ class DetectionInputs:
     def missing(self) -> str:
         """Return what does not arrive and how to fix it, one sentence; '' when all does."""
         if self._detections.publishers:
-            return ''
+            return self._labels.misfit
+        if self._detections.misfit:
+            return self._detections.misfit
         return (f"nobody publishes detections on '{self._detections.topic}'; start detector_node "
                 'or another detector, or remap the topic detections')
 

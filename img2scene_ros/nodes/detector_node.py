@@ -17,7 +17,6 @@ from img2scene_ros.depth import DepthNoise
 from img2scene_ros.nodes.diagnostics import TICK
 from img2scene_ros.nodes.diagnostics import Diagnostics
 from img2scene_ros.nodes.diagnostics import Problems
-from img2scene_ros.nodes.inputs import GRACE
 from img2scene_ros.nodes.inputs import InputOptions
 from img2scene_ros.nodes.inputs import Inputs
 from img2scene_ros.nodes.logs import forward_logging
@@ -26,6 +25,7 @@ from img2scene_ros.nodes.messages import image_from_labels
 from img2scene_ros.nodes.pairing import Pairing
 from img2scene_ros.nodes.parameters import ParameterGroup
 from img2scene_ros.nodes.parameters import declare_or_refuse
+from img2scene_ros.nodes.parameters import on_change
 from img2scene_ros.nodes.topics import publisher
 from img2scene_ros.nodes.transforms import Transforms
 from img2scene_ros.nodes.workers import IDLE
@@ -65,19 +65,21 @@ class DetectorNode(Node):
         super().__init__('detector')
         forward_logging(self.get_logger())
         self.is_done = False
-        groups: dict[str, ParameterGroup[Any]] = {
+        self._backend_groups: dict[str, ParameterGroup[Any]] = {
             name: ParameterGroup(found.Options, f'{name}.')
             for name, found in backends('detectors').items()}
         own = ParameterGroup(DetectorNodeOptions)
         noise = ParameterGroup(DepthNoise, 'depth_noise.')
-        declare_or_refuse(self, own, noise, *groups.values())
+        self._groups: list[ParameterGroup[Any]] = [own, noise, *self._backend_groups.values()]
+        declare_or_refuse(self, *self._groups)
         self._options = options = own.read(self)
         # Of a pipeline that only detects; the other backends are those that load nothing.
         self._pipeline = Pipeline(
             PipelineOptions(
                 detector=options.detector, segmenter=options.segmenter, distance='fixed',
                 reconstructor='box'),
-            {name: group.read(self) for name, group in groups.items()})
+            {name: group.read(self) for name, group in self._backend_groups.items()})
+        on_change(self, self._change)
         self._detections = self._detections_publisher()
         self._labels = publisher(self, Image, '~/labels')
         self._diagnostics = Diagnostics(self)
@@ -85,7 +87,7 @@ class DetectorNode(Node):
         self._pairing = Pairing(options.sync_tolerance)
         self._inputs = Inputs(
             self, self._pairing, options, Transforms(self, TF_TIMEOUT), noise.read(self))
-        self._meter, self._since, self._stopping = Meter(), monotonic(), Event()
+        self._meter, self._stopping = Meter(), Event()
         self._worker = Thread(target=self._run, daemon=True)
         self._worker.start()
         self.create_timer(TICK, self._on_tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -97,6 +99,13 @@ class DetectorNode(Node):
     def close(self) -> None:
         """Begin nothing new."""
         self._stopping.set()
+
+    def _change(self, changes: dict[str, Any]) -> None:
+        for group in self._groups:
+            group.check_changeable(self, changes)
+        self._pipeline.configure({
+            name: changes[name] for group in self._backend_groups.values()
+            for name in group.names if name in changes})
 
     def _detections_publisher(self) -> Any:
         """Return the publisher of boxes and names; None where its messages are not installed."""
@@ -137,9 +146,7 @@ class DetectorNode(Node):
 
     def _on_tick(self) -> None:
         self._inputs.follow()
-        missing = '; '.join(filter(None, [self._inputs.missing(), *self._inputs.doubts()]))
-        if not missing or monotonic() - self._since > GRACE:
-            self._problems.update('camera', missing)
+        self._inputs.report(self._problems, self._inputs.missing())
         rate, seconds = self._meter.report()
         self._diagnostics.publish(
             'detecting', list(self._problems.present.values()),

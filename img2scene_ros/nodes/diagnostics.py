@@ -2,6 +2,7 @@
 """What is wrong now: said once in the log, and shown in /diagnostics while it lasts."""
 
 import os
+import re
 import traceback
 from collections.abc import Callable
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from rclpy.node import Node
 from std_msgs.msg import Header
 
 from img2scene_ros.errors import Img2SceneError
+from img2scene_ros.errors import unexpected
 
 TICK = 1.0  # seconds between two diagnostics
 REPEAT = 30.0  # seconds before the same sentence is logged again
@@ -43,8 +45,9 @@ class Problems:
             self._present[part] = sentence
             self._logged = {
                 known: when for known, when in self._logged.items() if now - when < REPEAT}
-            if sentence not in self._logged:
-                self._logged[sentence] = now
+            kind = re.sub(r'[\d.]+', '', sentence)  # a stamp or a size makes it no other
+            if kind not in self._logged:
+                self._logged[kind] = now
                 self._announced.add(part)
                 self._logger.warning(sentence)
 
@@ -72,8 +75,8 @@ class Problems:
             self.report(part, str(error))
         except Exception as error:
             self.report(
-                part, f'{part} failed unexpectedly ({type(error).__name__}: {error}); please '
-                'report this with the debug log (log_level:=debug)')
+                part, f'{part}: {unexpected(error)}; please report this with the debug log '
+                '(log_level:=debug)')
             self._logger.debug(traceback.format_exc())
         return False
 

@@ -19,6 +19,7 @@ from img2scene_ros.io.ros_images import color_from_image
 from img2scene_ros.io.ros_images import mask_from_image
 from img2scene_ros.nodes.calibration_input import CalibrationInput
 from img2scene_ros.nodes.depth_input import DepthInput
+from img2scene_ros.nodes.diagnostics import Problems
 from img2scene_ros.nodes.headers import Headers
 from img2scene_ros.nodes.messages import nanoseconds
 from img2scene_ros.nodes.messages import seconds
@@ -72,6 +73,7 @@ class Inputs:
     ) -> None:
         self._node = node
         self._pairing = pairing
+        self._since = monotonic()
         self._first_color: float | None = None
         self._last: dict[str, float] = {}  # when the latest message of a kind came
         if options.image_transport == 'compressed':
@@ -136,8 +138,22 @@ class Inputs:
                 'check what covers or blinds the sensor, or set use_depth to false')
         return replace(frame, depth=depth, depth_noise=noise)
 
+    @property
+    def is_new(self) -> bool:
+        """Tell whether a camera may still be starting."""
+        return monotonic() - self._since < GRACE
+
+    def report(self, problems: Problems, missing: str) -> None:
+        """Report what is missing, once the camera has had its time, and what is doubtful."""
+        if not missing or not self.is_new:
+            problems.update('camera', missing)
+        problems.update('input', '; '.join(self.doubts()))
+
     def missing(self) -> str:
         """Return what does not arrive and how to fix it, one sentence; '' when all does."""
+        for subscription in self._subscriptions:
+            if subscription.misfit:
+                return subscription.misfit
         color = self._color
         if 'color' not in self._last and not color.publishers:
             return f"nobody publishes pictures on '{color.topic}'; {self._other_pictures()}"

@@ -20,7 +20,7 @@ from img2scene_ros.types import SceneObject
 from img2scene_ros.types import Texture
 
 TEXT_NAMESPACE = 'labels'  # of the markers of names
-SUPPORT_NAME = ('support', 0)  # of the marker of the support
+SUPPORT_NAMESPACE = 'support'  # of the markers of supports
 MAX_GONE = 100  # vanished markers that are named before everything is sent again
 
 # Light that corners are coloured with, as a share of their colours: the fronts of recorded objects

@@ -22,6 +22,7 @@ from typing import Protocol
 
 from img2scene_ros.errors import InputError
 from img2scene_ros.files import replacing
+from img2scene_ros.files import user_path
 from img2scene_ros.mesh.formats import mesh_files
 from img2scene_ros.types import ObjectModel
 
@@ -106,7 +107,7 @@ class MeshFolder:
     def __init__(self, parent: str) -> None:
         try:
             if parent:
-                parent = os.path.abspath(os.path.expanduser(parent))
+                parent = os.path.abspath(user_path(parent))
                 os.makedirs(parent, exist_ok=True)
             self.folder = Path(tempfile.mkdtemp(prefix='img2scene-', dir=parent or None))
         except OSError as error:

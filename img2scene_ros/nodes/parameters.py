@@ -1,25 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
 """Between Options dataclasses and ROS parameters: one parameter per option, declared once."""
 
+import re
+import sys
 from array import array
+from collections.abc import Callable
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import Field
 from dataclasses import dataclass
 from dataclasses import fields
 from difflib import get_close_matches
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 from typing import Generic
 from typing import TypeVar
 
+import yaml
 from rcl_interfaces.msg import FloatingPointRange
 from rcl_interfaces.msg import IntegerRange
 from rcl_interfaces.msg import ParameterDescriptor
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.exceptions import InvalidParameterTypeException
 from rclpy.exceptions import InvalidParameterValueException
+from rclpy.lifecycle import LifecycleNode
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import OptionError
 from img2scene_ros.options import Options
 from img2scene_ros.options import is_numbers
@@ -105,9 +115,12 @@ class ParameterGroup(Generic[Kind]):
         for declared in fields(self.options):
             is_same = getattr(old, declared.name) == getattr(new, declared.name)
             if declared.metadata['read_only'] and not is_same:
+                when = 'at the start of the node; start it again'
+                if isinstance(node, LifecycleNode):
+                    when = ('while the node is unconfigured; deactivate it and clean it up first '
+                            '(ros2 lifecycle set)')
                 raise OptionError(
-                    f"parameter '{self.prefix}{declared.name}' only changes while the node is "
-                    'unconfigured; deactivate it and clean it up first (ros2 lifecycle set)')
+                    f"parameter '{self.prefix}{declared.name}' only changes {when}")
 
     def _naming_parameter(self, error: OptionError) -> str:
         return str(error).replace("option '", f"parameter '{self.prefix}", 1)
@@ -123,6 +136,9 @@ def declare(node: Node, groups: Iterable[ParameterGroup[Any]]) -> dict[str, str]
     for group in groups:
         wrong |= group.declare(node)
     _warn_of_unknown(node)
+    for flag, path in pairwise(sys.argv):
+        if flag == '--params-file':
+            _warn_of_others(node, Path(path))
     return wrong
 
 
@@ -136,6 +152,22 @@ def declare_or_refuse(node: Node, *groups: ParameterGroup[Any]) -> None:
         raise OptionError('; '.join(wrong.values()))
 
 
+def on_change(node: Node, change: Callable[[dict[str, Any]], None]) -> None:
+    """
+    Have a node asked when parameters are set, once all are declared.
+
+    :param change: takes the new values by name; an Img2SceneError of its refuses them
+    """
+    def answer(parameters: list[Parameter]) -> SetParametersResult:
+        try:
+            change({parameter.name: parameter.value for parameter in parameters})
+        except Img2SceneError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    node.add_on_set_parameters_callback(answer)
+
+
 def _warn_of_unknown(node: Node) -> None:
     for name in sorted(node._parameter_overrides):  # rclpy has no other way to ask
         if node.has_parameter(name) or name.startswith('qos_overrides.'):
@@ -145,6 +177,29 @@ def _warn_of_unknown(node: Node) -> None:
             f"there is no parameter '{name}', so its value is not used; " + (
                 f"did you mean '{near[0]}'?" if near else
                 f'`ros2 param list {node.get_fully_qualified_name()}` lists them all'))
+
+
+def _warn_of_others(node: Node, path: Path) -> None:
+    """Warn of a parameter file that is for nodes of other names alone, which ROS passes over."""
+    name = node.get_fully_qualified_name()
+    sections = list(_sections(yaml.safe_load(path.read_text())))
+    # ** stands for any number of names and * for one (rcl_yaml_param_parser).
+    patterns = [
+        section.replace('/**', r'(/\w+)*').replace('/*', r'/\w+') for section in sections]
+    if sections and not any(re.fullmatch(pattern, name) for pattern in patterns):
+        node.get_logger().warning(
+            f"'{path}' has no parameters for the node '{name}', only for {', '.join(sections)}; "
+            'write /** in its place, which is any node')
+
+
+def _sections(tree: Any, namespace: str = '') -> Iterator[str]:
+    """Yield the names of nodes in a parameter file, as far as it is one."""
+    for name, inner in tree.items() if isinstance(tree, dict) else ():
+        path = f"{namespace}/{str(name).strip('/')}"
+        if isinstance(inner, dict) and 'ros__parameters' in inner:
+            yield path
+        else:
+            yield from _sections(inner, path)
 
 
 def _plain(value: Any) -> Any:

@@ -11,6 +11,7 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from img2scene_ros.errors import Img2SceneError
+from img2scene_ros.errors import unexpected
 
 if TYPE_CHECKING:  # signals count before ROS is imported, which takes a second
     from rclpy.executors import Executor
@@ -106,8 +107,7 @@ def _spin_once(executor: 'Executor', node: 'Node') -> None:
     try:
         executor.spin_once(timeout_sec=POLL)
     except Exception as error:  # of a callback; it would end the process
-        node.get_logger().error(
-            f'unexpected {type(error).__name__}: {error}', throttle_duration_sec=10.0)
+        node.get_logger().error(unexpected(error), throttle_duration_sec=10.0)
 
 
 if __name__ == '__main__':

@@ -4,7 +4,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 from rclpy.clock import Clock
@@ -20,6 +20,7 @@ from sensor_msgs.msg import Image
 from img2scene_ros.depth import parse_depth_unit
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import OptionError
+from img2scene_ros.files import user_path
 from img2scene_ros.io.bags import BagFrame
 from img2scene_ros.io.frames import load_frame
 from img2scene_ros.io.frames import open_frames
@@ -32,6 +33,7 @@ from img2scene_ros.nodes.messages import info_from_camera
 from img2scene_ros.nodes.messages import pose_from_matrix
 from img2scene_ros.nodes.parameters import ParameterGroup
 from img2scene_ros.nodes.parameters import declare_or_refuse
+from img2scene_ros.nodes.parameters import on_change
 from img2scene_ros.nodes.topics import publisher
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
@@ -82,13 +84,13 @@ class ReplayNode(Node):
         self.is_done = False
         group = ParameterGroup(ReplayOptions)
         declare_or_refuse(self, group)
+        on_change(self, partial(group.check_changeable, self))
         self._options = group.read(self)
         if not self._options.folder:
             raise OptionError("the parameter 'folder' is empty; set it to what is to be played")
         self._unit = (
             parse_depth_unit(self._options.depth_unit) if self._options.depth_unit else None)
-        self._frames = open_frames(
-            Path(self._options.folder).expanduser(), self._options.every)
+        self._frames = open_frames(user_path(self._options.folder), self._options.every)
         self._load = lru_cache(KEPT)(self._read)
         self._round: Iterator[FrameFiles | BagFrame] = iter(self._frames)
         self._upcoming: FrameFiles | BagFrame | None = next(self._round)

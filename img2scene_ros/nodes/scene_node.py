@@ -2,7 +2,6 @@
 """The scene node: camera topics in, objects with poses and meshes out."""
 
 import json
-import os
 import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -10,23 +9,14 @@ from dataclasses import dataclass
 from dataclasses import replace
 from math import radians
 from pathlib import Path
-from threading import Thread
-from time import monotonic
 from typing import Any
-from typing import TypeVar
 
-from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState
-from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock
 from rclpy.clock import ClockType
-from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode
 from rclpy.lifecycle import LifecycleState
 from rclpy.lifecycle import TransitionCallbackReturn
-from rclpy.parameter import Parameter
-from rclpy.task import Future
 from std_srvs.srv import SetBool
 from std_srvs.srv import Trigger
 
@@ -37,6 +27,8 @@ from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import OptionError
 from img2scene_ros.errors import attempt
+from img2scene_ros.errors import unexpected
+from img2scene_ros.files import user_path
 from img2scene_ros.nodes.detection_inputs import DetectedPair
 from img2scene_ros.nodes.detection_inputs import DetectionInputs
 from img2scene_ros.nodes.detection_inputs import DetectionPairing
@@ -44,9 +36,10 @@ from img2scene_ros.nodes.diagnostics import TICK
 from img2scene_ros.nodes.diagnostics import Diagnostics
 from img2scene_ros.nodes.diagnostics import Problems
 from img2scene_ros.nodes.diagnostics import resident_memory
-from img2scene_ros.nodes.inputs import GRACE
 from img2scene_ros.nodes.inputs import InputOptions
 from img2scene_ros.nodes.inputs import Inputs
+from img2scene_ros.nodes.life_cycle import aside
+from img2scene_ros.nodes.life_cycle import change_state_aside
 from img2scene_ros.nodes.logs import forward_logging
 from img2scene_ros.nodes.outputs import ManagedOutput
 from img2scene_ros.nodes.outputs import Output
@@ -54,6 +47,7 @@ from img2scene_ros.nodes.pairing import Pair
 from img2scene_ros.nodes.pairing import Pairing
 from img2scene_ros.nodes.parameters import ParameterGroup
 from img2scene_ros.nodes.parameters import declare
+from img2scene_ros.nodes.parameters import on_change
 from img2scene_ros.nodes.transforms import Transforms
 from img2scene_ros.nodes.transforms import in_world
 from img2scene_ros.nodes.transforms import support_at
@@ -70,12 +64,6 @@ from img2scene_ros.scene.export import summary
 from img2scene_ros.scene.saved import load_scene
 from img2scene_ros.types import Frame
 from img2scene_ros.types import Scene
-
-# Transitions that load models, or wait until nothing uses them any more.
-SLOW = {Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_CLEANUP}
-SLOW_LABELS = {'configure', 'cleanup'}
-
-Result = TypeVar('Result')
 
 
 @dataclass(frozen=True)
@@ -146,7 +134,6 @@ class SceneNode(LifecycleNode):
         self._detections: DetectionInputs | None = None
         self._transforms: Transforms | None = None
         self._options = NodeOptions()
-        self._active_since = 0.0
 
         self._node_group = ParameterGroup(NodeOptions)
         self._pipeline_group = ParameterGroup(PipelineOptions)
@@ -162,7 +149,7 @@ class SceneNode(LifecycleNode):
             self._node_group, self._pipeline_group, *self._backend_groups.values(),
             *self._output_groups.values(), self._export_group, self._depth_noise_group]
         self._wrong = declare(self, self._groups)  # start-up values that are not allowed
-        self.add_on_set_parameters_callback(self._on_parameters)
+        on_change(self, self._change)
 
         self._diagnostics = Diagnostics(self)
         # Groups of their own: what takes long holds up nothing but another call of the same.
@@ -172,7 +159,7 @@ class SceneNode(LifecycleNode):
                 Trigger, f'~/{name}', callback, callback_group=MutuallyExclusiveCallbackGroup())
         self.create_service(SetBool, '~/enable', self._on_enable)
         self.create_service(Trigger, '~/clear', self._on_clear)
-        self._change_state_aside()
+        change_state_aside(self)
         # Steady time: a simulation whose clock stands still must not silence the diagnostics.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(TICK, self._on_tick, clock=steady)
@@ -234,7 +221,7 @@ class SceneNode(LifecycleNode):
         except Img2SceneError as error:
             reason = str(error)
         except Exception as error:
-            reason = f'unexpected {type(error).__name__}: {error}'
+            reason = unexpected(error)
             self.get_logger().debug(traceback.format_exc())
         self._failure = f'cannot {what}: {reason}'
         self.get_logger().error(self._failure)
@@ -286,7 +273,6 @@ class SceneNode(LifecycleNode):
             if isinstance(output, ManagedOutput):
                 output.activate()
                 undo.callback(output.deactivate)
-        self._active_since = monotonic()
         self.get_logger().info(f'active; listening to {self._inputs.topics}')
 
     def _deactivate(self) -> None:
@@ -301,53 +287,16 @@ class SceneNode(LifecycleNode):
         try:
             stack.close()
         except Exception as error:  # the rest is undone all the same
-            self.get_logger().error(f'unexpected {type(error).__name__}: {error}')
+            self.get_logger().error(unexpected(error))
 
     async def _on_start(self) -> None:
         self._start.cancel()
         if not self.get_parameter('autostart').value:
             self.get_logger().info('waiting to be configured and activated (autostart is false)')
-        elif await _aside(self.trigger_configure) == TransitionCallbackReturn.SUCCESS:
+        elif await aside(self.trigger_configure) == TransitionCallbackReturn.SUCCESS:
             self.trigger_activate()
 
-    def _change_state_aside(self) -> None:
-        """
-        Serve slow transitions beside the executor, and refuse impossible ones.
-
-        Up to Jazzy rclpy leaves the client of those without an answer (ros2/rclpy#1319).
-        """
-        service: Any = self._service_change_state
-        change_state = service.callback
-
-        async def answer(
-            request: ChangeState.Request, response: ChangeState.Response,
-        ) -> ChangeState.Response:
-            wanted = request.transition
-            try:
-                if wanted.label in SLOW_LABELS or not wanted.label and wanted.id in SLOW:
-                    return await _aside(lambda: change_state(request, response))
-                return change_state(request, response)
-            except rclpy_implementation.RCLError:
-                self.get_logger().warning(
-                    f'refused transition {wanted.id}: the node is {self._state}')
-                response.success = False
-                return response
-
-        service.callback = answer
-        service.callback_group = MutuallyExclusiveCallbackGroup()  # get_state answers meanwhile
-        service.callback_group.add_entity(service)
-
     # Parameters
-
-    def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
-        changes = {parameter.name: parameter.value for parameter in parameters}
-        try:
-            self._change(changes)
-        except Img2SceneError as error:
-            return SetParametersResult(successful=False, reason=str(error))
-        for name in changes:
-            self._wrong.pop(name, None)
-        return SetParametersResult(successful=True)
 
     def _change(self, changes: dict[str, Any]) -> None:
         if self._state in ('configuring', 'cleaningup'):
@@ -357,6 +306,8 @@ class SceneNode(LifecycleNode):
                 group.check_changeable(self, changes)
             else:
                 group.read(self, changes)
+        for name in changes:
+            self._wrong.pop(name, None)
         if not self._pipeline or not self._workers:
             return
         pipeline_groups = [self._pipeline_group, *self._backend_groups.values()]
@@ -381,9 +332,9 @@ class SceneNode(LifecycleNode):
             return None
         if self._detections and isinstance(pair, DetectedPair):
             frame = self._detections.add(frame, pair)
-        return self._in_world(frame)
+        return self._in_world(frame, inputs)
 
-    def _in_world(self, frame: Frame) -> Frame | None:
+    def _in_world(self, frame: Frame, inputs: Inputs) -> Frame | None:
         """
         Add what TF knows; without the plane the frame still shows something.
 
@@ -399,7 +350,7 @@ class SceneNode(LifecycleNode):
                 frame = in_world(frame, transforms, options.target_frame)
             except InputError:
                 self._pairing.drop('TF does not know the camera')
-                if monotonic() - self._active_since < GRACE:  # TF has only begun to arrive
+                if inputs.is_new:  # TF has only begun to arrive
                     return None
                 raise
         if not options.support_frame:
@@ -431,8 +382,8 @@ class SceneNode(LifecycleNode):
             response.message = 'there is no scene yet: ' + (
                 '; '.join(self._present_problems()) or f'no frame has arrived ({self._state})')
             return response
-        folder = Path(os.path.expanduser(self._node_group.read(self).save_directory))
-        result = await _aside(lambda: attempt(action, folder, scene))
+        name = self._node_group.read(self).save_directory
+        result = await aside(lambda: attempt(lambda: action(user_path(name), scene)))
         response.success, response.message = isinstance(result, str), str(result)
         if response.success:
             self.get_logger().info(response.message)
@@ -458,7 +409,7 @@ class SceneNode(LifecycleNode):
         if not workers or not self._inputs:
             response.message = f'cannot look: the node is {self._state}, not active'
             return response
-        scene = await _aside(lambda: workers.look(timeout))
+        scene = await aside(lambda: workers.look(timeout))
         if scene is None:
             response.message = (
                 f'no pictures came, or not all meshes were ready, within {timeout:g} s '
@@ -490,10 +441,7 @@ class SceneNode(LifecycleNode):
             self._inputs.follow()
             if self._detections:
                 self._detections.follow()
-            missing = self._missing(self._inputs)
-            if not missing or monotonic() - self._active_since > GRACE:
-                self._problems.update('camera', missing)
-            self._problems.update('input', '; '.join(self._inputs.doubts()))
+            self._inputs.report(self._problems, self._missing(self._inputs))
         self._publish_diagnostics()
 
     def _missing(self, inputs: Inputs) -> str:
@@ -529,17 +477,3 @@ class SceneNode(LifecycleNode):
         if memory:
             values['memory [MB]'] = round(memory)
         return values | (workers.measured() if workers else {})
-
-
-async def _aside(action: Callable[[], Result]) -> Result:
-    """Do something slow on a thread of its own; the executor goes on meanwhile."""
-    done = Future()
-
-    def work() -> None:
-        try:
-            done.set_result(action())
-        except Exception as error:
-            done.set_exception(error)
-
-    Thread(target=work, daemon=True).start()
-    return await done

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What supports are published as: a rectangle that stays while the plane is seen to be there."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import count
 
 import cv2
 import numpy as np
 
+from img2scene_ros.detection.supports import support_under
 from img2scene_ros.nodes.published import published_frame
 from img2scene_ros.types import Scene
 from img2scene_ros.types import SupportPlane
@@ -38,18 +41,32 @@ class SupportBox:
                     and (np.abs(local) < self.size / 2.0 + OUTLINE_TOLERANCE).all())
 
 
-def published_support(scene: Scene, before: SupportBox | None) -> SupportBox | None:
+def published_supports(
+    scene: Scene, before: Mapping[int, SupportBox],
+) -> dict[int, SupportBox]:
     """
-    Return where a scene's support is, in the published frame.
+    Return where the main support is, and all others that an object stands on, by number.
 
-    :param before: of an earlier scene; returned while it still holds
+    :param before: of an earlier scene; one that still holds is returned under its number
     """
-    if not scene.support:
-        return None
     frame = published_frame(scene.frame)
-    plane = frame.support(scene.support)
-    points = frame.points(np.reshape([item.position for item in scene.objects], (-1, 3)))
-    return before if before and before.holds(plane, points) else support_box(plane, points)
+    positions = np.reshape([item.position for item in scene.objects], (-1, 3))
+    under = [support_under(one[None], scene.supports) for one in positions]
+    points = frame.points(positions)
+    found: dict[int, SupportBox] = {}
+    for support in scene.supports:
+        if support is not scene.support and support not in under:
+            continue
+        plane = frame.support(support)
+        number = next(
+            (number for number, box in before.items()
+             if number not in found and box.holds(plane, points)), None)
+        box = support_box(plane, points) if number is None else before[number]
+        if number is None:
+            number = next(one for one in count() if one not in found.keys() | before.keys())
+        if box:
+            found[number] = box
+    return found
 
 
 def support_box(support: SupportPlane, points: np.ndarray) -> SupportBox | None:

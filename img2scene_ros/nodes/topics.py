@@ -5,12 +5,17 @@ from collections.abc import Callable
 from difflib import SequenceMatcher
 from typing import Any
 
+from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy
 from rclpy.qos import QoSProfile
 from rclpy.qos import ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import Image
+
+from img2scene_ros.errors import OptionError
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
@@ -22,10 +27,19 @@ MOST_NAMED = 3  # topics that a sentence names
 
 
 def publisher(node: Node, kind: type, topic: str) -> Publisher:
-    """Return a publisher whose QoS parameters may override (qos_overrides)."""
-    return node.create_publisher(
-        kind, topic, HISTORY,
-        qos_overriding_options=QoSOverridingOptions.with_default_policies())
+    """
+    Return a publisher whose QoS parameters may override (qos_overrides).
+
+    :raises OptionError: they are not allowed
+    """
+    try:
+        return node.create_publisher(
+            kind, topic, HISTORY,
+            qos_overriding_options=QoSOverridingOptions.with_default_policies())
+    except (RuntimeError, ParameterException) as error:  # rclpy has no class of its own for them
+        raise OptionError(
+            f"the parameters 'qos_overrides.{node.resolve_topic_name(topic)}.publisher' have a "
+            f"bad value: {' '.join(str(error).split())}") from error
 
 
 class FollowingSubscription:
@@ -43,13 +57,26 @@ class FollowingSubscription:
         self.kind = kind
         self._node = node
         self._callback = callback
+        self._type = type_name(kind)
         self._policies = self._wanted()
         self._subscription = self._subscribe()
 
     @property
     def publishers(self) -> int:
-        """Return how many publishers the topic has."""
-        return self._node.count_publishers(self.topic)
+        """Return how many publishers of its type the topic has."""
+        return len(self._profiles())
+
+    @property
+    def misfit(self) -> str:
+        """Return which other type the topic carries, one sentence; '' when it is its own."""
+        others = {found.topic_type
+                  for found in self._node.get_publishers_info_by_topic(self.topic)}
+        if not others or self._type in others:
+            return ''
+        cure = f'name a topic of {self._type}'
+        if type_name(CompressedImage) in others and self.kind is Image:
+            cure += ', or set image_transport to compressed and name the topic without /compressed'
+        return f"'{self.topic}' carries {', '.join(sorted(others))}; {cure}"
 
     def follow(self) -> bool:
         """Subscribe again if the publishers' QoS asks for it; tell whether it did."""
@@ -66,8 +93,7 @@ class FollowingSubscription:
         self._node.destroy_subscription(self._subscription)
 
     def _wanted(self) -> tuple[ReliabilityPolicy, DurabilityPolicy]:
-        profiles = [
-            found.qos_profile for found in self._node.get_publishers_info_by_topic(self.topic)]
+        profiles = self._profiles()
         best_effort = any(
             profile.reliability == ReliabilityPolicy.BEST_EFFORT for profile in profiles)
         latched = profiles and all(
@@ -75,6 +101,10 @@ class FollowingSubscription:
         return (
             ReliabilityPolicy.BEST_EFFORT if best_effort else ReliabilityPolicy.RELIABLE,
             DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE)
+
+    def _profiles(self) -> list[QoSProfile]:
+        return [found.qos_profile for found in self._node.get_publishers_info_by_topic(self.topic)
+                if found.topic_type == self._type]
 
     def _subscribe(self) -> Any:
         reliability, durability = self._policies
@@ -93,6 +123,11 @@ class FollowingSubscription:
                 'node; publish it reliable or best effort, without deadline and liveliness')
 
 
+def type_name(kind: type) -> str:
+    """Return the name of a type of messages, such as sensor_msgs/msg/Image."""
+    return f"{kind.__module__.partition('.')[0]}/msg/{kind.__name__}"
+
+
 def similar_topics(
     node: Node, topic: str, kind: type, is_wanted: Callable[[str], bool] = lambda _: True,
 ) -> list[str]:
@@ -102,11 +137,10 @@ def similar_topics(
     :param topic: resolved; it is left out
     :param is_wanted: tells by its name whether a topic is worth naming
     """
-    module, name = kind.__module__.split('.')[0], kind.__name__
     own = node.get_fully_qualified_name() + '/'
     found = [
         other for other, types in node.get_topic_names_and_types()
-        if f'{module}/msg/{name}' in types and other != topic and not other.startswith(own)
+        if type_name(kind) in types and other != topic and not other.startswith(own)
         and is_wanted(other) and node.count_publishers(other)]
     return sorted(
         found, key=lambda other: -SequenceMatcher(None, topic, other).ratio())[:MOST_NAMED]

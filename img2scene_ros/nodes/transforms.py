@@ -17,9 +17,15 @@ from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.types import Frame
 from img2scene_ros.types import SupportPlane
 
+# Nanoseconds by which stamps go back where a bag starts again, or a simulation.
+BACK = 500_000_000
+
 
 class TransformBuffer(Protocol):
     """What is asked of tf2_ros.Buffer."""
+
+    def clear(self) -> None:
+        """Forget all but the static transforms."""
 
     def lookup_transform(
         self, target_frame: str, source_frame: str, time: Time, timeout: Duration,
@@ -39,6 +45,7 @@ class Transforms:
     def __init__(self, node: Node, timeout: float) -> None:
         self._node = node
         self._timeout = timeout
+        self._latest_ns = 0
         self._buffer: TransformBuffer | None = None
         self._listener: Any = None
 
@@ -81,6 +88,10 @@ class Transforms:
             raise InputError(
                 f"pictures of '{source}' have no stamp (0), so TF does not tell where it is in "
                 f"'{target}' ({purpose}); set the stamps in the driver")
+        if stamp_ns < self._latest_ns - BACK:
+            # tf2 refuses what is much older than the newest it has, and mixes what is a little.
+            buffer.clear()
+        self._latest_ns = stamp_ns
         from tf2_ros import ExtrapolationException
         from tf2_ros import TransformException
 

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from typing import Protocol
 from typing import runtime_checkable
 
+import numpy as np
+
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.options import Configurable
@@ -31,7 +33,8 @@ class BatchReconstructor(Protocol):
 
     @property
     def max_batch(self) -> int:
-        """Return how many objects `reconstruct_batch` takes at most."""
+        """Return how many objects `reconstruct_batch` takes at most, by the options."""
+        return self.options.max_batch  # type: ignore[attr-defined]
 
     def reconstruct(self, sighting: Sighting) -> ObjectModel:
         """
@@ -48,6 +51,22 @@ class BatchReconstructor(Protocol):
         self, sightings: Sequence[Sighting],
     ) -> list[ObjectModel | Img2SceneError]:
         """Rebuild objects; for each that cannot be rebuilt, return the error that says why."""
+
+
+def model_of(
+    vertices: np.ndarray, faces: np.ndarray, colors: np.ndarray, rotation: np.ndarray,
+    reconstructor: str,
+) -> ObjectModel:
+    """
+    Put the origin of a mesh at the centre of its bounding box.
+
+    :param vertices: (V, 3) metres from the camera, along the object's axes
+    :param rotation: (3, 3), turns the object's axes into optical axes
+    """
+    center = (vertices.min(axis=0) + vertices.max(axis=0)) / 2.0
+    return ObjectModel(
+        (vertices - center).astype(np.float32), faces.astype(np.int32), colors, rotation @ center,
+        rotation, reconstructor)
 
 
 def check_size(side: float) -> None:

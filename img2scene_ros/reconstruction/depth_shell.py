@@ -23,6 +23,7 @@ from img2scene_ros.mesh.closing import main_parts
 from img2scene_ros.mesh.colors import spread_colors
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
+from img2scene_ros.reconstruction import model_of
 from img2scene_ros.reconstruction.symmetry import Mirror
 from img2scene_ros.reconstruction.symmetry import find_mirror
 from img2scene_ros.reconstruction.view import View
@@ -63,11 +64,8 @@ class DepthShellReconstructor:
         vertices, faces = self._mesh(view, mirror)
         colors = _colors(view, mirror, vertices)
         rotation = sighting.placement.rotation
-        vertices = view.to_optical(vertices) @ rotation
-        center = (vertices.min(axis=0) + vertices.max(axis=0)) / 2.0
-        return ObjectModel(
-            (vertices - center).astype(np.float32), faces.astype(np.int32), colors,
-            rotation @ center, rotation, 'depth_shell')
+        return model_of(
+            view.to_optical(vertices) @ rotation, faces, colors, rotation, 'depth_shell')
 
     def _mesh(self, view: View, mirror: Mirror | None) -> tuple[np.ndarray, np.ndarray]:
         """Return vertices in the view's axes and faces of a closed mesh."""

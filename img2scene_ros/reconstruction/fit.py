@@ -21,23 +21,14 @@ _FARTHEST = 3.0  # half fields of the crop from the line of sight up to which a 
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """
-    What a frame shows of an object's surroundings, through a virtual camera turned to it.
+    """What a frame shows of an object's surroundings, through a virtual camera turned to it."""
 
-    - frame: what was seen
-    - view: the virtual camera
-    - rays: (S, S, 3) float32, the viewing rays, z = 1, view frame
-    - mask: (S, S) bool, the object's visible pixels
-    - depth: (S, S) float32, metres along the view's axis, NaN = no reading
-    - known: (S, S) bool, the pixels inside the picture
-    """
-
-    frame: Frame
-    view: CropView
-    rays: np.ndarray
-    mask: np.ndarray
-    depth: np.ndarray
-    known: np.ndarray
+    frame: Frame  # what was seen
+    view: CropView  # the virtual camera
+    rays: np.ndarray  # (S, S, 3) float32, the viewing rays, z = 1, view frame
+    mask: np.ndarray  # (S, S) bool, the object's visible pixels
+    depth: np.ndarray  # (S, S) float32, metres along the view's axis, NaN = no reading
+    known: np.ndarray  # (S, S) bool, the pixels inside the picture
 
     def judged(self, rendered: np.ndarray) -> np.ndarray:
         """
@@ -92,7 +83,7 @@ def measured_fit(model: ObjectModel, sighting: Sighting) -> Fit | None:
     if mask is None or not mask.any() or not len(model.faces):
         return None
     view = crop_view(sighting.frame.camera, sighting.detection.bbox)
-    points = (model.vertices @ model.rotation.T + model.position) @ view.rotation
+    points = model.points @ view.rotation
     if not points[:, 2].min() > 0:
         return None
     reach = np.abs(points[:, :2] / points[:, 2:]).max()

@@ -36,17 +36,12 @@ _OBJECT_AXES = np.array([[0, 0, -1], [1, 0, 0], [0, -1, 0]])
 
 @dataclass(frozen=True, eq=False)
 class Generated:
-    """
-    A mesh as it came, of any size, in the axes of its file.
+    """A mesh as it came, of any size, in the axes of its file."""
 
-    - vertices: (V, 3) float64
-    - faces: (F, 3) int64
-    - paint: gives the colours (N, 3) uint8 RGB of points, specified by their faces (N,) and their
-      barycentric weights there (N, 3)
-    """
-
-    vertices: np.ndarray
-    faces: np.ndarray
+    vertices: np.ndarray  # (V, 3) float64
+    faces: np.ndarray  # (F, 3) int64
+    # gives the colours (N, 3) uint8 RGB of points, specified by their faces (N,) and their
+    # barycentric weights there (N, 3)
     paint: Callable[[np.ndarray, np.ndarray], np.ndarray]
 
     def solid(self, max_triangles: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

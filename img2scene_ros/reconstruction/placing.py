@@ -29,6 +29,7 @@ from img2scene_ros.models.crop import MARGIN
 from img2scene_ros.models.crop import CropView
 from img2scene_ros.models.crop import crop_view
 from img2scene_ros.reconstruction import check_size
+from img2scene_ros.reconstruction import model_of
 from img2scene_ros.reconstruction.fit import Evidence
 from img2scene_ros.reconstruction.fit import evidence
 from img2scene_ros.reconstruction.fit import measured_fit
@@ -36,7 +37,7 @@ from img2scene_ros.rendering.raycast import raycasting_scene
 from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import Sighting
 
-# Set by hand; `learning/placing_errors.py` measures what they come to on rendered scenes.
+# Set by hand; `benchmarks/placed_meshes.py` measures what they come to on rendered scenes.
 _MIN_READINGS = 30  # of depth on the mesh; fewer do not show its distance
 _FIELD = 1.5  # half field that is fitted in, in longer halves of the box
 _ROUNDS = 16  # Gauss-Newton steps from each start
@@ -56,16 +57,12 @@ _INDEPENDENT = 40.0
 
 @dataclass(frozen=True, eq=False)
 class _Pose:
-    """
-    Where a mesh is: points X = scale * turn @ vertex + place, view frame.
-
-    - margin: virtual pixels by which the mask is wider than the object all around
-    """
+    """Where a mesh is: points X = scale * turn @ vertex + place, view frame."""
 
     scale: float
     place: np.ndarray
     turn: np.ndarray
-    margin: float = 0.0
+    margin: float = 0.0  # virtual pixels by which the mask is wider than the object all around
 
     def points(self, vertices: np.ndarray) -> np.ndarray:
         return self.scale * vertices @ self.turn.T + self.place
@@ -96,15 +93,14 @@ def placed(
 
     Without a mask only the box counts.
 
-    :param vertices: (V, 3) x right, y down, z away; any scale and offset
-    :param faces: (F, 3) int, counter-clockwise seen from outside
+    :param vertices: (V, 3) x right, y down, z away; any scale and offset, not all in one place
+    :param faces: (F, 3) int, counter-clockwise seen from outside; at least one
     :param colors: (V, 3) uint8 RGB
     :param reconstructor: the backend's name
     :param view: what the network was shown; None is the crop view of the detection's box
-    :raises ReconstructionError: no faces, vertices that are not finite or all in one place, an
-        empty mask, or an object too small to see
+    :raises ReconstructionError: an empty mask, or an object too small to see
     """
-    _check(vertices, faces, sighting, reconstructor)
+    _check(sighting)
     detection = sighting.detection
     view = view or crop_view(sighting.frame.camera, detection.bbox)
     middle = (vertices.min(axis=0) + vertices.max(axis=0)) / 2.0
@@ -115,24 +111,12 @@ def placed(
     else:
         pose = _Placing(shape, faces, sighting, detection.mask, view, pose).solve()
     rotation = sighting.placement.rotation
-    local = pose.points(shape) @ view.rotation.T @ rotation
-    center = (local.min(axis=0) + local.max(axis=0)) / 2.0
-    model = ObjectModel(
-        (local - center).astype(np.float32), faces.astype(np.int32), colors, rotation @ center,
-        rotation, reconstructor)
+    model = model_of(
+        pose.points(shape) @ view.rotation.T @ rotation, faces, colors, rotation, reconstructor)
     return replace(model, fit=measured_fit(model, sighting))
 
 
-def _check(
-    vertices: np.ndarray, faces: np.ndarray, sighting: Sighting, reconstructor: str,
-) -> None:
-    if not len(faces):
-        raise ReconstructionError(
-            f"the mesh of the reconstructor '{reconstructor}' has no faces; choose another view")
-    if not np.isfinite(vertices).all() or not np.ptp(vertices, axis=0).max() > 0:
-        raise ReconstructionError(
-            f"the mesh of the reconstructor '{reconstructor}' has no extent or places that are "
-            'not finite; choose another view')
+def _check(sighting: Sighting) -> None:
     mask = sighting.detection.mask
     if mask is not None and not mask.any():
         raise ReconstructionError(

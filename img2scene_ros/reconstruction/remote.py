@@ -19,7 +19,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
-from threading import Thread
 from time import monotonic
 from time import sleep
 from typing import TYPE_CHECKING
@@ -30,6 +29,7 @@ from urllib.parse import urlsplit
 from img2scene_ros.errors import OptionError
 from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.hub import first_line
+from img2scene_ros.hub import within
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.packages import require_packages
@@ -219,22 +219,11 @@ class _Talk:
         """
         if monotonic() >= self.deadline:
             raise self._too_slow()
-        outcome: list[bytes | Exception] = []
-
-        def work() -> None:
-            try:
-                outcome.append(self._body(session, method, url, most, **content))
-            except Exception as error:
-                outcome.append(error)
-
-        thread = Thread(target=work, daemon=True)
-        thread.start()
-        thread.join(max(0.0, self.deadline - monotonic()))
-        if not outcome:
-            raise self._too_slow()
-        if isinstance(outcome[0], Exception):
-            raise outcome[0]
-        return outcome[0]
+        try:
+            return within(self.deadline - monotonic(), lambda: self._body(
+                session, method, url, most, **content))
+        except TimeoutError as error:
+            raise self._too_slow() from error
 
     def _body(
         self, session: 'Session', method: str, url: str, most: int, **content: Any,

@@ -26,6 +26,7 @@ from img2scene_ros.devices import torch_dtype
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.errors import attempt
+from img2scene_ros.files import user_path
 from img2scene_ros.hub import checkpoint_folder
 from img2scene_ros.hub import first_line
 from img2scene_ros.mesh.closing import MIN_PART
@@ -101,11 +102,6 @@ class TriposrReconstructor(BatchReconstructor):
                     layer.to(self._dtype)
         self._network.to(self._device)
         self.options = options
-
-    @property
-    def max_batch(self) -> int:
-        """Return the most sightings that `reconstruct_batch` takes."""
-        return self.options.max_batch
 
     def reconstruct_batch(
         self, sightings: Sequence[Sighting],
@@ -189,7 +185,7 @@ class TriposrReconstructor(BatchReconstructor):
 
 def _checkpoint(options: TriposrOptions) -> Path:
     """Return the file or folder that holds the weights."""
-    path = Path(options.checkpoint).expanduser()
+    path = user_path(options.checkpoint)
     if path.is_file():
         return path
     return checkpoint_folder(

@@ -13,7 +13,6 @@ stands on one.
 What lies outside of the crop's cube (`models/crop.py`) is lost.
 """
 
-from collections.abc import Iterable
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
@@ -45,6 +44,7 @@ from img2scene_ros.options import option
 from img2scene_ros.packages import require_packages
 from img2scene_ros.reconstruction import BatchReconstructor
 from img2scene_ros.reconstruction import check_size
+from img2scene_ros.reconstruction import model_of
 from img2scene_ros.reconstruction.view import MIN_READINGS
 from img2scene_ros.reconstruction.view import View
 from img2scene_ros.rendering.raycast import raycasting_scene
@@ -110,11 +110,6 @@ class VoxelReconstructor(BatchReconstructor):
             config.get('training', {}).get('resolution', 32), options.resolution)
         self.options = options
 
-    @property
-    def max_batch(self) -> int:
-        """Return the most sightings that `reconstruct_batch` takes."""
-        return self.options.max_batch
-
     def reconstruct_batch(
         self, sightings: Sequence[Sighting],
     ) -> list[ObjectModel | Img2SceneError]:
@@ -122,9 +117,10 @@ class VoxelReconstructor(BatchReconstructor):
         crops = [attempt(_crop, sighting, self._crop_size) for sighting in sightings]
         good = [(sighting, crop) for sighting, crop in zip(sightings, crops)
                 if isinstance(crop, Crop)]
-        answers: Iterable[np.ndarray] = self._logits(good) if good else ()
-        models = (attempt(self._model, *pair, answer) for pair, answer in zip(good, answers))
-        return [next(models) if isinstance(crop, Crop) else crop for crop in crops]
+        answers = iter(self._logits(good) if good else ())
+        return [
+            attempt(self._model, sighting, crop, next(answers)) if isinstance(crop, Crop) else crop
+            for sighting, crop in zip(sightings, crops)]
 
     def _logits(self, seen: Sequence[tuple[Sighting, Crop]]) -> np.ndarray:
         """
@@ -169,11 +165,8 @@ class VoxelReconstructor(BatchReconstructor):
         vertices = vertices @ crop.view.rotation.T @ sighting.placement.rotation
         if crop.anchor is None:
             vertices = vertices * _stretch_to_support(vertices[:, 2].min(), sighting.placement)
-        center = (vertices.min(axis=0) + vertices.max(axis=0)) / 2.0
-        position, vertices = sighting.placement.rotation @ center, vertices - center
-        model = ObjectModel(
-            vertices.astype(np.float32), faces.astype(np.int32),
-            np.zeros((len(vertices), 3), np.uint8), position, sighting.placement.rotation, 'voxel')
+        model = model_of(vertices, faces, np.zeros((len(vertices), 3), np.uint8),
+                         sighting.placement.rotation, 'voxel')
         return replace(model, colors=_colors(sighting, model))
 
     def _cells_inside(self, crop: Crop, logits: np.ndarray) -> np.ndarray:
@@ -305,7 +298,7 @@ def _closed(inside: np.ndarray) -> np.ndarray:
 
 def _colors(sighting: Sighting, model: ObjectModel) -> np.ndarray:
     """Colour vertices from the picture; those that the mesh itself hides as the nearest seen."""
-    optical = (model.vertices @ model.rotation.T + model.position).astype(np.float32)
+    optical = model.points.astype(np.float32)
     colors, shown = picture_colors(sighting.frame, colored_pixels(sighting), optical)
     rays = np.concatenate([np.zeros_like(optical), optical], axis=1)
     scene = raycasting_scene(optical, model.faces)

@@ -3,11 +3,13 @@
 
 import colorsys
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
 
 from img2scene_ros.camera import Camera
+from img2scene_ros.files import write_whole
 from img2scene_ros.rendering.raycast import Lights
 from img2scene_ros.rendering.raycast import Surface
 from img2scene_ros.rendering.raycast import look_at
@@ -83,6 +85,16 @@ def draw_scene(scene: Scene) -> np.ndarray:
             supersampling=2).color
         panels.append(('reconstructed, from the side', second))
     return np.hstack([captioned(picture, text, 26) for text, picture in panels])
+
+
+def write_png(path: Path, picture: np.ndarray) -> None:
+    """
+    Write a picture, (H, W, 3) uint8, RGB.
+
+    :raises InputError: it cannot be written
+    """
+    data = cv2.imencode('.png', picture[..., ::-1])[1]
+    write_whole(path, lambda file: file.write(data.tobytes()))
 
 
 def captioned(picture: np.ndarray, text: str, height: int = 16) -> np.ndarray:

@@ -14,6 +14,9 @@ import numpy as np
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.packages import importing
+from img2scene_ros.rendering.normals import face_normals
+from img2scene_ros.rendering.normals import unit
+from img2scene_ros.rendering.normals import vertex_normals
 from img2scene_ros.types import Texture
 
 CREASE = np.cos(np.radians(40.0))  # between the normals at a corner; sharper edges stay sharp
@@ -21,58 +24,37 @@ CREASE = np.cos(np.radians(40.0))  # between the normals at a corner; sharper ed
 
 @dataclass(frozen=True, eq=False)
 class Surface:
-    """
-    A coloured triangle mesh at its place in the scene.
+    """A coloured triangle mesh at its place in the scene."""
 
-    - vertices: (V, 3) metres, scene frame
-    - faces: (F, 3) int, counter-clockwise seen from outside
-    - colors: (V, 3) uint8, RGB
-    - id: what `Rendering.ids` says where it is seen
-    - texture: finer colours than those of the vertices, where there are any
-    - lit: False for colours that already hold the light, as those of a photo do: they are only
-      darkened by the share of the sky that lit surfaces hide, and they cast no shadows
-    """
-
-    vertices: np.ndarray
-    faces: np.ndarray
-    colors: np.ndarray
-    id: int = 0
+    vertices: np.ndarray  # (V, 3) metres, scene frame
+    faces: np.ndarray  # (F, 3) int, counter-clockwise seen from outside
+    colors: np.ndarray  # (V, 3) uint8, RGB
+    id: int = 0  # what `Rendering.ids` says where it is seen
+    # False for colours that already hold the light, as those of a photo do: they are only darkened
+    # by the share of the sky that lit surfaces hide, and they cast no shadows
     lit: bool = True
-    texture: Texture | None = None
+    texture: Texture | None = None  # finer colours than those of the vertices, where there are any
 
 
 @dataclass(frozen=True)
 class Lights:
-    """
-    How lit surfaces are shaded (Lambert); the three strengths should add up to about 1.
+    """How lit surfaces are shaded (Lambert); the three strengths should add up to about 1."""
 
-    - ambient: strength of the light that reaches everything
-    - sky: strength of the light from `up`
-    - headlight: strength of the light at the camera
-    - up: direction to the sky, unit length, scene frame
-    - sky_rays: rays per sample that look for the sky, for soft shadows; 0 is no shadows
-    """
-
-    ambient: float = 0.3
-    sky: float = 0.4
-    headlight: float = 0.3
+    ambient: float = 0.3  # strength of the light that reaches everything
+    sky: float = 0.4  # strength of the light from `up`
+    headlight: float = 0.3  # strength of the light at the camera
+    # direction to the sky, unit length, scene frame
     up: tuple[float, float, float] = (0.0, -1.0, 0.0)
-    sky_rays: int = 0
+    sky_rays: int = 0  # rays per sample that look for the sky, for soft shadows; 0 is no shadows
 
 
 @dataclass(frozen=True, eq=False)
 class Rendering:
-    """
-    What a camera sees.
+    """What a camera sees."""
 
-    - color: (H, W, 3) uint8, RGB
-    - depth: (H, W) float32, metres along the optical axis, NaN where nothing is
-    - ids: (H, W) int32, the id of the surface, 0 where nothing is
-    """
-
-    color: np.ndarray
-    depth: np.ndarray
-    ids: np.ndarray
+    color: np.ndarray  # (H, W, 3) uint8, RGB
+    depth: np.ndarray  # (H, W) float32, metres along the optical axis, NaN where nothing is
+    ids: np.ndarray  # (H, W) int32, the id of the surface, 0 where nothing is
 
 
 def render(
@@ -150,7 +132,8 @@ class Stage:
         self.ids = np.repeat([s.id for s in surfaces] + [0], counts + [1])
         self.lit = np.repeat([s.lit for s in surfaces] + [False], counts + [1])
         self.lights = lights
-        self.face_normals, self.normals = self._normals()
+        self.face_normals = face_normals(self.vertices, self.faces)
+        self.normals = vertex_normals(self.vertices, self.faces).astype(np.float32)
         self.scene = raycasting_scene(self.vertices, self.faces)
         lit = self.lit[:-1]
         self.occluders = (
@@ -222,8 +205,8 @@ class Stage:
         # Corners of edges sharper than CREASE stay sharp.
         sharp = np.einsum('nci,ni->nc', corners, flat) < CREASE
         corners = np.where(sharp[..., None], flat[:, None], corners)
-        normal = _unit((corners * weights).sum(axis=1))
-        facing = -np.einsum('ni,ni->n', normal, _unit(direction))
+        normal = unit((corners * weights).sum(axis=1))
+        facing = -np.einsum('ni,ni->n', normal, unit(direction))
         normal = np.where(facing[:, None] < 0, -normal, normal)
         visible = self._sky_seen(point, np.where(lit[:, None], normal, up))
         sky = (0.5 + 0.5 * normal @ up) * visible
@@ -250,15 +233,6 @@ class Stage:
                 np.concatenate([start, axes + sphere], axis=-1)).numpy()
         return 1.0 - hidden / count
 
-    def _normals(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return unit normals of faces and, weighted by the faces' areas, of vertices."""
-        a, b, c = (self.vertices[self.faces[:, corner]] for corner in range(3))
-        areas = np.cross(b - a, c - a)
-        summed = np.stack([
-            np.bincount(self.faces.ravel(), areas[:, axis].repeat(3), len(self.vertices))
-            for axis in range(3)], axis=-1)
-        return _unit(areas), _unit(summed).astype(np.float32)
-
 
 def _texels(texture: Texture, face: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return the interpolated colours of points in faces, (N, 3), by weights (N, 3, 1)."""
@@ -276,11 +250,6 @@ def _texels(texture: Texture, face: np.ndarray, weights: np.ndarray) -> np.ndarr
 
 def _stacked(arrays: list[np.ndarray], kind: type) -> np.ndarray:
     return np.concatenate([np.zeros((0, 3)), *arrays]).astype(kind)
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return vectors / np.maximum(length, 1e-12)
 
 
 def raycasting_scene(vertices: np.ndarray, faces: np.ndarray) -> Any:

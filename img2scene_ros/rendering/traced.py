@@ -26,58 +26,37 @@ RISE = 3e-3  # metres off the surface, where shadow rays start
 
 @dataclass(frozen=True, eq=False)
 class Materials:
-    """
-    What K objects and M boxes of B scenes look like; S = K + M.
+    """What K objects and M boxes of B scenes look like; S = K + M."""
 
-    - pattern (B, S): numbers of `PATTERNS`
-    - colors (B, S, 3, 3): RGB, 0 to 1: ground, figure, and what is printed on a band
-    - axes (B, S, 3, 3): directions of the pattern, one per row
-    - period (B, S): metres
-    - phases (B, S, 6): radians, the chance of the noise
-    - shine (B, S): strength of the highlights
-    """
-
-    pattern: Tensor
-    colors: Tensor
-    axes: Tensor
-    period: Tensor
-    phases: Tensor
-    shine: Tensor
+    pattern: Tensor  # (B, S) numbers of `PATTERNS`
+    colors: Tensor  # (B, S, 3, 3) RGB, 0 to 1: ground, figure, and what is printed on a band
+    axes: Tensor  # (B, S, 3, 3) directions of the pattern, one per row
+    period: Tensor  # (B, S) metres
+    phases: Tensor  # (B, S, 6) radians, the chance of the noise
+    shine: Tensor  # (B, S) strength of the highlights
 
 
 @dataclass(frozen=True, eq=False)
 class Light:
-    """
-    The light of B scenes.
+    """The light of B scenes."""
 
-    - sun (B, 3): unit vector to it; strengths (B, 4): of the ambient, sky, sun and camera's light
-    - tint (B, 3): its colour
-    """
-
-    sun: Tensor
-    strengths: Tensor
-    tint: Tensor
+    sun: Tensor  # (B, 3) unit vector to it
+    strengths: Tensor  # (B, 4) of the ambient light, the sky, the sun, and a light at the camera
+    tint: Tensor  # (B, 3) colour
 
 
 @dataclass(frozen=True, eq=False)
 class Scenes:
-    """
-    B scenes and one camera in each.
+    """B scenes and one camera in each."""
 
-    - shape (B, K): which solid, -1 = none; pose (B, K, 4, 4): its coordinates to the scene's
-    - boxes (B, M, 2, 3): least and greatest corner of axis-aligned boxes, NaN = none
-    - focal (B,), center (B, 2): pixels of a picture; (0, 0) is the centre of the first pixel
-    - view (B, 4, 4): the camera's optical coordinates to the scene's
-    """
-
-    shape: Tensor
-    pose: Tensor
-    boxes: Tensor
+    shape: Tensor  # (B, K) which solid, -1 = none
+    pose: Tensor  # (B, K, 4, 4) the solid's coordinates to the scene's
+    boxes: Tensor  # (B, M, 2, 3) least and greatest corner of axis-aligned boxes, NaN = none
     materials: Materials
     light: Light
-    focal: Tensor
-    center: Tensor
-    view: Tensor
+    focal: Tensor  # (B,) pixels of a picture
+    center: Tensor  # (B, 2) likewise; (0, 0) is the centre of the first pixel
+    view: Tensor  # (B, 4, 4) the camera's optical coordinates to the scene's
 
     def __getitem__(self, index: Tensor) -> 'Scenes':
         """Return some of the scenes."""
@@ -93,17 +72,11 @@ def _picked(values: Any, index: Tensor) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """
-    What the cameras of B scenes see.
+    """What the cameras of B scenes see."""
 
-    - depth (B, H, W): metres along the optical axis, NaN where nothing is
-    - ids (B, H, W) int16: k + 1 for object k, -1 - m for box m, 0 where nothing is
-    - color (B, 3, H, W) uint8: RGB, None unless asked for
-    """
-
-    depth: Tensor
-    ids: Tensor
-    color: Tensor | None = None
+    depth: Tensor  # (B, H, W) metres along the optical axis, NaN where nothing is
+    ids: Tensor  # (B, H, W) int16: k + 1 for object k, -1 - m for box m, 0 where nothing is
+    color: Tensor | None = None  # (B, 3, H, W) uint8, RGB, None unless asked for
 
 
 def draw(

@@ -16,6 +16,7 @@ normal where one is seen, so that the table is level, else the picture's; the or
 
 import json
 import logging
+import os
 import re
 import shutil
 import uuid
@@ -96,10 +97,10 @@ def export_scene(
     :param folder: made with its parents where it does not exist
     :raises InputError: it cannot be written, or there is something else in its place
     """
-    folder = Path(folder).resolve()
+    folder = Path(os.path.realpath(folder))  # unlike resolve() it takes loops of links
     name = f'{WORK}{uuid.uuid4().hex}'
     try:
-        _check_replaceable(folder)
+        check_replaceable(folder)
         fresh = folder / name if folder.exists() else folder.with_name(name)
         try:
             fresh.mkdir(parents=True)
@@ -120,8 +121,18 @@ def file_stem(item: SceneObject) -> str:
     return f"{item.id}_{label or 'object'}"
 
 
-def _check_replaceable(folder: Path) -> None:
-    if not folder.exists():
+def check_replaceable(folder: Path) -> None:
+    """
+    Check that a place is free or holds an export, and may be written.
+
+    :raises InputError: there is something else, or it may not
+    """
+    if not os.path.exists(folder):
+        place = next(one for one in folder.absolute().parents if os.path.exists(one))
+        if not os.access(place, os.W_OK):
+            raise InputError(
+                f"cannot write the export directory '{folder}' ('{place}' may not be written); "
+                'choose another place for it')
         return
     if not folder.is_dir():
         raise InputError(f"'{folder}' is a file; choose another place for the export directory")

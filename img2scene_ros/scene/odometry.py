@@ -29,6 +29,7 @@ from img2scene_ros.types import SupportPlane
 
 # Chosen on drawn tables at 0.6 to 1 m, by cameras that move up to 2 degrees and 2 cm a frame.
 _WIDTH = 320  # pixels of the pictures that are compared, or up to twice as many
+_LEAST_SIDE = 8  # of these, which make two of a fourth of the picture
 _SPACING = 5  # of these between readings that are registered
 _NORMAL_STEP = 4  # of these to either side, over which slopes are taken
 # What is blurred by how many pixels, and metres apart that things may be, step by step.
@@ -90,6 +91,8 @@ class Odometry:
         """
         if not frame.has_depth:
             return self._unknown('the frame has no depth image')
+        if min(frame.shape) < _LEAST_SIDE * _reduction(frame):
+            return self._unknown('the picture has too few pixels')
         small = _small(frame)
         thumbnail = _thumbnail(small)
         if self._resting is not None and thumbnail.shows(self._resting):
@@ -172,12 +175,16 @@ class _Thumbnail:
         return True
 
 
+def _reduction(frame: Frame) -> int:
+    return max(1, frame.shape[1] // _WIDTH)
+
+
 def _small(frame: Frame) -> Frame:
     """Return every n-th pixel of a frame, without depth where the robot is."""
     depth = measured(frame.depth)
     if frame.robot is not None:
         depth = np.where(frame.robot, np.float32(np.nan), depth)
-    n = max(1, frame.shape[1] // _WIDTH)
+    n = _reduction(frame)
     camera = frame.camera.binned(n, n)
     part = np.s_[:camera.height * n:n, :camera.width * n:n]
     color = cv2.boxFilter(frame.color, -1, (n, n))[part]

@@ -20,6 +20,7 @@ from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import SceneObject
 from img2scene_ros.types import Texture
 
+_FARTHEST = 1e4  # metres; what is beyond is damaged, and nothing can draw it
 _ROTATION_STD = 0.1  # radians; exports do not tell it
 
 
@@ -36,8 +37,9 @@ def load_scene(folder: Path, frame: Frame) -> tuple[SceneObject, ...]:
     """
     path = Path(folder) / 'objects.json'
     try:
-        saved = json.loads(path.read_text())
+        saved = json.loads(path.read_text(), parse_constant=_refuse)
         camera_from_saved = _camera_from_saved(saved.get('world'), frame, path)
+        _check_names(saved['objects'])
         return tuple(_object(path.parent, entry, camera_from_saved) for entry in saved['objects'])
     except OSError as error:
         raise InputError(
@@ -47,6 +49,19 @@ def load_scene(folder: Path, frame: Frame) -> tuple[SceneObject, ...]:
         raise InputError(
             f"'{path}' is not as ~/save_scene writes it ({type(error).__name__}: {error}); save "
             'the scene again') from error
+
+
+def _refuse(number: str) -> None:
+    raise ValueError(f'{number} is no number')
+
+
+def _check_names(entries: list[dict[str, Any]]) -> None:
+    ids = [entry['id'] for entry in entries]
+    labels = [one['label'] for entry in entries for one in (entry, *entry['hypotheses'])]
+    if len(set(ids)) < len(ids) or not all(type(one) is int and one > 0 for one in ids):
+        raise ValueError(f'the ids are {ids}, but must be different whole numbers above 0')
+    if not all(isinstance(label, str) for label in labels):
+        raise ValueError(f'the labels are {labels}, but must be texts')
 
 
 def _camera_from_saved(
@@ -66,6 +81,8 @@ def _camera_from_saved(
 def _object(folder: Path, entry: dict[str, Any], camera_from_saved: np.ndarray) -> SceneObject:
     turn = camera_from_saved[:3, :3]
     position = turn @ np.array(entry['position_m'], float) + camera_from_saved[:3, 3]
+    if not np.abs(position).max() < _FARTHEST:
+        raise ValueError(f"position_m is {entry['position_m']}")
     rotation = turn @ Rotation.from_quat(entry['orientation_xyzw']).as_matrix()
     axes = np.kron(np.eye(2), turn)
     deviations = np.append(entry['position_std_m'], np.full(3, _ROTATION_STD))

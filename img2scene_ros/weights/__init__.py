@@ -4,6 +4,7 @@
 from pathlib import Path
 
 from img2scene_ros.errors import MissingDependencyError
+from img2scene_ros.files import user_path
 
 
 def weights_folder(name: str, kind: str) -> Path:
@@ -14,7 +15,7 @@ def weights_folder(name: str, kind: str) -> Path:
     :param kind: as `bundled`
     :raises MissingDependencyError: as `bundled`
     """
-    return bundled(kind) if name == 'bundled' else Path(name).expanduser()
+    return bundled(kind) if name == 'bundled' else user_path(name)
 
 
 def bundled(name: str) -> Path:

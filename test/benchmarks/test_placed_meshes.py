@@ -10,8 +10,8 @@ from placed_meshes import COLUMNS
 from placed_meshes import placing_errors
 from scenes import error_rows
 
+from img2scene_ros.learning.data_config import RenderOptions
 from img2scene_ros.learning.shapes import open_library
-from img2scene_ros.learning.synthetic import RenderOptions
 from img2scene_ros.learning.synthetic import scene_samples
 
 

@@ -2,6 +2,7 @@
 """The command line as a user types it."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from PIL import Image
 from recorded_bags import write_bag
 
 from img2scene_ros.cli import main
+from img2scene_ros.cli.terminal import print_objects
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.io.frames import load_frame
 from img2scene_ros.types import Detection
@@ -22,10 +24,12 @@ from img2scene_ros.types import Detection
 FRAMES = Path(__file__).resolve().parents[2] / 'data/frames'
 
 
-def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess:
+def run(
+    *arguments: object, cwd: Path | None = None, **variables: str,
+) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, '-m', 'img2scene_ros.cli', *map(str, arguments)],
-        capture_output=True, text=True, cwd=cwd)
+        capture_output=True, text=True, cwd=cwd, env=os.environ | variables)
 
 
 def assert_one_sentence(result: subprocess.CompletedProcess, code: int, *words: str) -> None:
@@ -125,22 +129,27 @@ def test_formats_of_the_meshes_are_as_asked_for(tmp_path, bottle):
 
 
 def test_output_goes_to_out_and_the_inputs_name_by_default(tmp_path, bottle):
-    cv2.imwrite(str(tmp_path / 'photo.jpg'), cv2.imread(str(bottle / 'color.png')))
+    """Whatever its name, and on a terminal that cannot show it."""
+    name = os.fsdecode('phötö [red] 100% %s'.encode() + b'\xff')
+    shutil.copy(bottle / 'color.png', tmp_path / f'{name}.png')
     result = run(
-        'reconstruct', 'photo.jpg', '--depth', bottle / 'depth.png',
-        '--camera', bottle / 'camera.json', '--set', 'reconstructor=box', cwd=tmp_path)
+        'reconstruct', f'{name}.png', '--depth', bottle / 'depth.png',
+        '--camera', bottle / 'camera.json', '--set', 'reconstructor=box', cwd=tmp_path,
+        PYTHONIOENCODING='ascii')
     assert result.returncode == 0, result.stderr
-    summary = json.loads((tmp_path / 'out/photo/objects.json').read_text())
+    assert result.stderr == '' and '100% %s' in result.stdout
+    summary = json.loads((tmp_path / 'out' / name / 'objects.json').read_text())
     assert {item['reconstructor'] for item in summary['objects']} == {'box'}
 
 
 def test_equal_names_do_not_overwrite_each_other(tmp_path, bottle):
-    for place in ('a', 'b'):
-        shutil.copytree(bottle, tmp_path / place / 'frame')
-    code = main(['reconstruct', str(tmp_path / 'a/frame'), str(tmp_path / 'b/frame'),
-                 '--reconstructor', 'box', '--out', str(tmp_path / 'out')])
+    inputs = [shutil.copytree(bottle, tmp_path / place) for place in (
+        'a/frame', 'b/frame', 'frame_2')]
+    code = main(['reconstruct', *map(str, inputs), '--reconstructor', 'box', '--out',
+                 str(tmp_path / 'out')])
     assert code == 0
-    assert {path.name for path in (tmp_path / 'out').iterdir()} == {'frame', 'frame_2'}
+    assert {path.name for path in (tmp_path / 'out').iterdir()} == {
+        'frame', 'frame_2', 'frame_2_2'}
 
 
 def test_options_have_the_names_of_the_ros_parameters(tmp_path, bottle):
@@ -188,12 +197,33 @@ def test_noise_of_a_stereo_camera_reaches_the_positions_standard_deviation(tmp_p
     (['reconstruct', 'a.png', '--depth', 'd.png', '--depth-unit', 'inch'], 2, ['inch', 'mm']),
     (['reconstruct', 'a.png', '--every', '0'], 2, ['--every']),
     (['reconstruct', 'nowhere.mcap'], 1, ['nowhere.mcap']),
+    (['reconstruct', 'n' * 300], 1, ['nnn']),
     (['demo', '--frames', 'nowhere'], 1, ['nowhere']),
+    (['demo', '--out', 'text.png'], 1, ['text.png']),
+    (['demo', '--frames', 'nowhere.mcap'], 1, ['no recording', 'nowhere.mcap']),
 ])
 def test_wrong_usage_is_one_sentence(tmp_path, arguments, code, words):
     (tmp_path / 'text.png').write_text('no picture')
     (tmp_path / 'empty').mkdir()
     assert_one_sentence(run(*arguments, cwd=tmp_path), code, *words)
+
+
+def test_output_that_nobody_reads_is_no_fault(tmp_path):
+    """As behind `| head -1`."""
+    with subprocess.Popen(
+            [sys.executable, '-m', 'img2scene_ros.cli', 'reconstruct', '--help-options'],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ''
+    assert process.returncode == 141
+
+
+def test_output_on_a_full_disk_is_one_sentence():
+    with open('/dev/full', 'w') as full:
+        result = subprocess.run(
+            [sys.executable, '-m', 'img2scene_ros.cli', 'reconstruct', '--help-options'],
+            stdout=full, stderr=subprocess.PIPE, text=True)
+    assert_one_sentence(result, 1, 'No space left')
 
 
 def objects(folder: Path) -> list[dict]:
@@ -226,6 +256,14 @@ def test_depth_unit_reaches_the_positions(tmp_path, bottle):
         objects(tmp_path / 'mm')[0]['position_m'], abs=1e-3)
 
 
+@pytest.mark.parametrize('name', ['nowhere.png', 'text.png'])
+def test_bad_picture_is_told_before_models_load(tmp_path, monkeypatch, capsys, name):
+    monkeypatch.setattr('img2scene_ros.pipeline.Pipeline.__init__', None)
+    (tmp_path / 'text.png').write_text('no picture')
+    assert main(['reconstruct', str(tmp_path / name)]) == 1
+    assert name in capsys.readouterr().err
+
+
 @pytest.mark.parametrize('is_option', [False, True])
 def test_bad_calibration_is_told_before_models_load(
         tmp_path, bottle, monkeypatch, capsys, is_option):
@@ -244,11 +282,14 @@ def test_bad_calibration_is_told_before_models_load(
     assert 'transposed' in capsys.readouterr().err
 
 
-def test_place_that_cannot_be_written_is_one_sentence(tmp_path, bottle):
+def test_place_that_cannot_be_written_is_one_sentence(tmp_path, bottle, capsys):
     (tmp_path / 'file').write_text('in the way')
-    result = run('reconstruct', bottle, '--reconstructor', 'box',
-                 '--out', tmp_path / 'file/out')
-    assert_one_sentence(result, 1, 'file/out')
+    (tmp_path / 'loop').symlink_to(tmp_path / 'loop')
+    for out in ('file/out', 'file', 'loop/out'):
+        assert main(['reconstruct', str(bottle), '--reconstructor', 'box', '--detector',
+                     'tabletop', '--out', str(tmp_path / out)]) == 1
+        line, = capsys.readouterr().err.splitlines()
+        assert str(tmp_path / out) in line
     assert (tmp_path / 'file').read_text() == 'in the way'
 
 
@@ -345,3 +386,16 @@ def test_interruption_is_quiet_and_leaves_nothing(tmp_path, bottle, monkeypatch,
     printed = capsys.readouterr()
     assert printed.err == '' and 'objects' not in printed.out
     assert not list(tmp_path.iterdir())
+
+
+def test_narrow_terminal_shows_whole_names(tmp_path, capsys):
+    from rich.console import Console
+
+    item = {'id': 1, 'label': 'dining table', 'score': 0.9, 'position_m': [0.0, 0.1, 1.0],
+            'size_m': [0.5, 0.6, 0.7], 'depth_source': 'plane+size_prior',
+            'reconstructor': 'depth_shell', 'triangles': 12000, 'watertight': True}
+    (tmp_path / 'objects.json').write_text(json.dumps({'objects': [item], 'timing_s': {}}))
+    print_objects(Console(width=30, soft_wrap=True), tmp_path)
+    printed = capsys.readouterr().out
+    assert 'dining table' in printed and 'plane+size_prior' in printed
+    assert 'scene.png' not in printed

@@ -17,12 +17,15 @@ from synthetic import tabletop_frame
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.detection import bbox_of
+from img2scene_ros.detection.masks import held_mask
+from img2scene_ros.detection.masks import keep_masks
 from img2scene_ros.detection.masks import mask_from_color
 from img2scene_ros.detection.masks import mask_from_depth
 from img2scene_ros.detection.masks import object_mask
 from img2scene_ros.detection.masks import without_background
 from img2scene_ros.detection.supports import find_support
 from img2scene_ros.detection.tabletop import TabletopDetector
+from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 
 
@@ -183,3 +186,18 @@ def test_recorded_objects_without_readings_are_cut_out_all_the_same(name, unread
         0.6 if unread in ('lower part', 'right half') else 0.8)
     whole = object_mask(frame, bbox, support)
     np.testing.assert_array_equal(whole, mask_from_depth(frame, bbox, support))
+
+
+def test_a_mask_is_kept_while_its_box_looks_the_same(recorded: Callable[[str], Frame]) -> None:
+    """What moves elsewhere costs nothing; what moves in the box gets another mask."""
+    frame = recorded('table_mustard_bottle')
+    support, bbox = find_support(frame), np.array([345.0, 80.0, 494.0, 350.0])
+    first, again = (Detection('bottle', 0.9, bbox + shift) for shift in (0.0, 1.0))
+    mask = held_mask(frame, first, support)
+    keep_masks([again], [first])
+    color = frame.color.copy()
+    color[400:, :200] = 255 - color[400:, :200]
+    assert held_mask(replace(frame, color=color), again, support) is mask
+    moved = replace(frame, color=np.roll(frame.color, 30, axis=1),
+                    depth=np.roll(frame.depth, 30, axis=1))
+    assert held_mask(moved, again, support) is not mask

@@ -18,6 +18,7 @@ from trimesh.transformations import rotation_matrix
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.detection import bbox_of
+from img2scene_ros.detection.supports import HeldSupport
 from img2scene_ros.detection.supports import find_support
 from img2scene_ros.detection.tabletop import TabletopDetector
 from img2scene_ros.detection.tabletop import TabletopOptions
@@ -231,3 +232,30 @@ def test_what_moves_is_found_again(recorded: Callable[[str], Frame]) -> None:
         assert all(max(iou(mask, one.mask) for one in after) > 0.9 for mask in shifted)
     without = replace(frame, depth=np.where(before[0].mask, np.nan, frame.depth))
     assert len(detector.detect(without, support)) < len(before)
+
+
+@pytest.mark.parametrize('network', ['bundled', 'none'])
+@pytest.mark.parametrize('level', ['floor', 'board'])
+def test_things_on_every_support_are_found(level: str, network: str) -> None:
+    """Things on the floor beside a table, or on a board over it, stand on their own supports."""
+    things = [box(0.15, 0.15, 0.15), box(0.1, 0.15, 0.2).apply_translation((0.2, 0.3, 0)),
+              box(0.15, 0.1, 0.1).apply_translation((-0.2, -0.3, 0))]
+    if level == 'floor':
+        pose = camera_pose(45, 2.6)
+        things.append(box(0.3, 0.3, 0.25).apply_translation((-0.1, 1.1, -0.7)))
+        furniture = [box(8.0, 8.0, 0.1).apply_translation((0, 0, -0.8)),
+                     *(box(0.05, 0.05, 0.69).apply_translation((x, y, -0.7))
+                       for x in (-0.55, 0.55) for y in (-0.55, 0.55))]
+    else:
+        pose = camera_pose(38, 1.9)
+        things += [can(0.05, 0.15).apply_translation((x, y, 0.42))
+                   for x, y in ((-0.41, -0.2), (-0.5, 0.2))]
+        furniture = [box(0.25, 1.1, 0.02).apply_translation((-0.45, 0, 0.4))]
+    frame, truth = tabletop_frame([*things, *furniture], pose)
+    support, *others = HeldSupport().find(frame)
+    assert len(others) == 1
+    found = TabletopDetector(TabletopOptions(network=network)).detect(
+        replace(frame, others=tuple(others)), support)
+    assert sorted(one for mask in found for one in range(1, len(things) + 1)
+                  if iou(mask.mask, truth == one) > 0.8) == list(range(1, len(things) + 1))
+    assert len(found) == len(things), 'legs are no objects'

@@ -140,6 +140,22 @@ BOP = json.dumps({'cx': CX, 'cy': CY, 'depth_scale': 0.1, 'fx': FX, 'fy': FY, 'h
 BOP_SCENE = json.dumps({
     '3': {'cam_K': [1.0, 0, 2, 0, 3, 4, 0, 0, 1], 'depth_scale': 1.0},
     '12': {'cam_K': K, 'depth_scale': 0.1, 'cam_R_w2c': np.eye(3).ravel().tolist()}})
+# As cv2.FileStorage writes it.
+OPENCV = '''%YAML:1.0
+---
+image_width: 640
+image_height: 480
+camera_matrix: !!opencv-matrix
+   rows: 3
+   cols: 3
+   dt: d
+   data: [ 615.25, 0., 322.75, 0., 614.5, 238.125, 0., 0., 1. ]
+distortion_coefficients: !!opencv-matrix
+   rows: 1
+   cols: 5
+   dt: d
+   data: [ 0.1, -0.2, 0.001, -0.002, 0.05 ]
+'''
 NUMPY = str(np.reshape(K, (3, 3)))
 
 
@@ -159,6 +175,9 @@ NUMPY = str(np.reshape(K, (3, 3)))
     ('cam_K.txt', f'{FX} 0.000000000000000000e+00 {CX}\n0 {FY} {CY}\n0 0 1\n', False, None),
     ('numpy.txt', NUMPY, False, None),
     ('list.txt', str(np.reshape(K, (3, 3)).tolist()), False, None),
+    ('scannet.txt', str(np.pad(np.reshape(K, (3, 3)), (0, 1))), False, None),
+    ('projection.txt', str(np.pad(np.reshape(K, (3, 3)), ((0, 0), (0, 1)))), False, None),
+    ('opencv.yaml', OPENCV, True, None),
 ])
 def test_every_tools_file_is_the_same_camera(
     name: str, text: str, is_distorted: bool, unit: float | None, tmp_path: Path,
@@ -171,6 +190,36 @@ def test_every_tools_file_is_the_same_camera(
     if is_distorted:
         np.testing.assert_allclose(found.camera.distortion, D)
     assert found.depth_unit == (None if unit is None else pytest.approx(unit))
+
+
+def test_arrays_are_calibrations(tmp_path: Path) -> None:
+    np.save(tmp_path / 'camK.npy', np.reshape(K, (3, 3)))
+    np.testing.assert_allclose(
+        read_calibration(tmp_path / 'camK.npy', SIZE).camera.matrix.ravel(), K)
+
+
+@pytest.mark.parametrize('text', [
+    '3.6 3.6 320 240', '0.96 1.28 0.5 0.5', '69 42 320 240'])  # millimetres, shares, degrees
+def test_k_that_is_not_in_pixels_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / 'k.txt').write_text(text)
+    with pytest.raises(InputError, match='k.txt.*in pixels'):
+        read_calibration(tmp_path / 'k.txt', SIZE)
+
+
+@pytest.mark.parametrize('text, is_said', [
+    (f'{FX} {CX} {FY} {CY}', True),  # another order
+    (f'{2 * FX} {2 * FY} {2 * CX} {2 * CY}', True),  # of another size
+    (json.dumps({'width': 4000, 'height': 3000, 'K': K}), True),
+    (f'{FX} {FY} {CX} {CY}', False)])
+def test_k_that_is_likely_wrong_is_said_once(
+    text: str, is_said: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture,
+) -> None:
+    (tmp_path / 'k.txt').write_text(text)
+    for _ in range(2):
+        read_calibration(tmp_path / 'k.txt', SIZE)
+    said = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(said) == is_said
+    assert not is_said or 'k.txt' in caplog.text
 
 
 def test_open3d_itself_writes_the_same_camera(tmp_path: Path) -> None:
@@ -253,7 +302,14 @@ def test_calibration_of_another_aspect_is_refused(
 
 @pytest.mark.parametrize('text, words', [
     ('nothing of use', '3x3'),
+    ('', 'JSON'),
+    ('[1, 2]', '3x3'),
+    (json.dumps({'K': [1, 2, 3]}), '3x3'),
+    (json.dumps({'K': [0] * 8 + [1]}), 'not calibrated'),
+    (json.dumps({'K': K, 'D': ['x']}), '3x3'),
+    (json.dumps({'K': K, 'width': None, 'height': 480}), 'width'),
     ('1 2 3 4 5', '3x3'),
+    ('[' * 100000, '3x3'),
     ('image_width: 640\nimage_height: 480\n', "'K'"),
     ('{"width": 640, "fx": 1, "fy": 1, "cx": 1, "cy": 1}', 'height'),
     (json.dumps({'fx': FX, 'fy': FY, 'cx': CX}), 'fx fy cx cy'),

@@ -22,9 +22,11 @@ def write(path: Path, values: np.ndarray) -> Path:
     """Write numbers as other programs do."""
     if path.suffix == '.npy':
         np.save(path, values)
+    elif path.suffix == '.npz':
+        np.savez(path, depth=values, color=np.zeros(3))
     else:
         os.environ['OPENCV_IO_ENABLE_OPENEXR'] = '1'
-        assert cv2.imwrite(str(path), values)
+        path.write_bytes(cv2.imencode(path.suffix, values)[1].tobytes())
     return path
 
 
@@ -46,6 +48,11 @@ def units(metres: float, kind: type) -> np.ndarray:
     ('a.exr', units(0.01, np.float32), 0.01),
     ('a.npy', METRES, None),
     ('a.npy', METRES.astype(np.float32)[..., None], None),
+    ('a.npy', METRES[None], None),
+    ('a.npy', units(0.001, np.uint16).astype('>u2'), None),
+    ('a.npz', METRES, None),
+    ('a.pfm', METRES.astype(np.float32), None),
+    (os.fsdecode(b'\xff [1] 100%.png'), units(0.001, np.uint16), None),
     ('a.npy', units(0.001, np.int32), 0.001),
     ('a.npy', units(0.001, np.float32), 0.001),
 ])
@@ -55,6 +62,22 @@ def test_every_format_and_unit_is_the_same_metres(
     depth = read_depth(write(tmp_path / name, values), unit)
     assert depth.dtype == np.float32
     np.testing.assert_allclose(depth, METRES, atol=2e-4)
+
+
+@pytest.mark.parametrize('kind, nothing', [
+    (np.uint16, 0), (np.uint16, 65535), (float, np.inf), (float, -np.inf), (float, -1.0),
+    (float, 1e10), (np.float16, 65504.0), (float, 60.0)])
+def test_what_is_no_reading(kind: type, nothing: float, tmp_path: Path) -> None:
+    values = np.full((3, 4), 1000 if kind is np.uint16 else 1.0).astype(kind)
+    values[1] = nothing
+    depth = read_depth(write(tmp_path / 'a.npy', values))
+    assert np.isnan(depth[1]).all() and np.allclose(depth[::2], 1.0)
+
+
+def test_first_row_of_pfm_is_the_lowest(tmp_path: Path) -> None:
+    rows = np.array([[3.0, 3.0], [2.0, 2.0], [1.0, 1.0]], '<f4')
+    (tmp_path / 'a.pfm').write_bytes(b'Pf\n2 3\n-1.0\n' + rows.tobytes())
+    assert read_depth(tmp_path / 'a.pfm')[:, 0].tolist() == [1.0, 2.0, 3.0]
 
 
 @pytest.mark.parametrize('text, unit', [

@@ -2,6 +2,7 @@
 """Frames: real files in, metres out, and one sentence for whatever does not fit."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -11,9 +12,10 @@ import pytest
 
 from img2scene_ros.depth import DepthNoise
 from img2scene_ros.errors import InputError
+from img2scene_ros.errors import OptionError
 from img2scene_ros.io.calibrations import read_calibration
 from img2scene_ros.io.frames import load_frame
-from img2scene_ros.io.layouts import FrameFiles
+from img2scene_ros.io.frames import open_frames
 from img2scene_ros.io.layouts import find_frames
 
 NAMES = ['table_blue_mug', 'ycb_1', 'ycb_3']
@@ -45,11 +47,38 @@ def test_reads_colors_as_rgb(tmp_path):
     np.testing.assert_array_equal(load_frame(tmp_path / 'red.png').color, red)
 
 
+@pytest.mark.parametrize('size', [(6, 8), (3, 4)])
+def test_large_frames_are_scaled_down_with_camera_and_depth(size, tmp_path, monkeypatch):
+    monkeypatch.setattr('img2scene_ros.io.frames.MAX_SIDE', 4)
+    depth = np.full(size, 1000, np.uint16)
+    depth[:, size[1] // 2:] = 2000
+    cv2.imwrite(str(tmp_path / 'color.png'), np.full((6, 8, 3), 90, np.uint8))
+    cv2.imwrite(str(tmp_path / 'depth.png'), depth)
+    (tmp_path / 'k.txt').write_text('8 8 3.5 2.5')
+    frame = load_frame(tmp_path)
+    assert frame.shape == (3, 4)
+    assert (frame.camera.fx, frame.camera.cx, frame.camera.cy) == (4.0, 1.5, 1.0)
+    np.testing.assert_allclose(frame.depth, np.tile([1.0, 1.0, 2.0, 2.0], (3, 1)))
+
+
+def test_a_grey_picture_of_16_bits_has_depth_beside_it(tmp_path):
+    cv2.imwrite(str(tmp_path / 'color.png'), np.full((3, 4), 0x7F80, np.uint16))
+    cv2.imwrite(str(tmp_path / 'depth.png'), np.full((3, 4), 1000, np.uint16))
+    assert (load_frame(tmp_path).color == 0x7F).all()
+
+
 def test_a_picture_alone_gets_the_camera_of_its_field_of_view(frames_folder):
     frame = load_frame(frames_folder / 'ycb_1' / 'color.png', field_of_view=33.4)
     assert frame.depth is None
     # The recording camera has fx = 1066.8 at 640 pixels: 33.4 degrees.
     assert frame.camera.fx == pytest.approx(1066.778, rel=2e-3)
+
+
+@pytest.mark.parametrize('degrees', [0.0, 180.0, 500.0, float('nan')])
+def test_refuses_a_field_of_view_that_no_picture_has(degrees, frames_folder):
+    folder = frames_folder / 'ycb_1'
+    with pytest.raises(OptionError, match='field of view'):
+        load_frame(folder / 'color.png', folder / 'depth.png', field_of_view=degrees)
 
 
 def test_separate_files_make_the_same_frame_as_their_folder(frames_folder, recorded):
@@ -73,6 +102,17 @@ def test_names_a_picture_that_cannot_be_read(name, folder):
         load_frame(folder)
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason='root may read everything')
+@pytest.mark.parametrize('name', ['color.png', 'depth.png', 'camera.json', '.'])
+def test_names_what_may_not_be_read(name, folder):
+    (folder / name).chmod(0)
+    try:
+        with pytest.raises(InputError, match=f"{(folder / name).name}'.*[Pp]ermission"):
+            load_frame(next(iter(open_frames(folder))))
+    finally:
+        (folder / name).chmod(0o755)
+
+
 def test_names_files_that_are_not_there(folder):
     with pytest.raises(InputError, match='nothing.png'):
         load_frame(folder / 'nothing.png')
@@ -83,26 +123,6 @@ def test_names_files_that_are_not_there(folder):
     (folder / 'color.png').unlink()
     with pytest.raises(InputError, match=f'{folder.name}.*color.png'):
         load_frame(folder)
-
-
-def test_refuses_a_color_picture_given_as_depth(folder):
-    with pytest.raises(InputError, match='depth image'):
-        load_frame(folder / 'color.png', depth=folder / 'color.png')
-
-
-@pytest.mark.parametrize('text, named', [
-    ('', 'JSON'),
-    ('[1, 2]', '3x3 K'),
-    ('{"width": 640, "height": 480}', "'K'"),
-    ('{"width": 640, "height": 480, "K": [1, 2, 3]}', '3x3 K'),
-    ('{"width": null, "height": 480, "K": [1, 0, 0, 0, 1, 0, 0, 0, 1]}', 'width'),
-    ('{"width": 640, "height": 480, "K": [0, 0, 0, 0, 0, 0, 0, 0, 1]}', 'not calibrated'),
-    ('{"width": 640, "height": 480, "K": [9, 0, 9, 0, 9, 9, 0, 0, 1], "D": ["x"]}', '3x3 K'),
-])
-def test_says_what_is_wrong_with_a_camera_file(text, named, tmp_path):
-    (tmp_path / 'camera.json').write_text(text)
-    with pytest.raises(InputError, match=named):
-        read_calibration(tmp_path / 'camera.json', (640, 480))
 
 
 def write_noise(folder: Path, noise: object) -> None:
@@ -134,19 +154,6 @@ def test_names_a_camera_file_that_is_no_text(tmp_path):
     (tmp_path / 'camera.json').write_bytes(b'\xff\xfe\x00')
     with pytest.raises(InputError, match='camera.json'):
         read_calibration(tmp_path / 'camera.json', (640, 480))
-
-
-def test_finds_frame_folders_by_name(frames_folder):
-    expected = sorted(path.parent for path in frames_folder.glob('*/color.png'))
-    assert len(expected) > 1
-    assert [files.color.parent for files in find_frames(frames_folder)] == expected
-
-
-def test_a_frame_folder_is_one_frame(frames_folder):
-    files, = find_frames(frames_folder / 'ycb_1')
-    folder = frames_folder / 'ycb_1'
-    assert files == FrameFiles(
-        'ycb_1', folder / 'color.png', folder / 'depth.png', folder / 'camera.json')
 
 
 def test_finds_plain_pictures_by_name(tmp_path):

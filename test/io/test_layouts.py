@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags
 from PIL import Image
+from scipy.io import savemat
 
 from img2scene_ros.depth import DepthNoise
 from img2scene_ros.errors import InputError
@@ -84,6 +85,103 @@ def test_names_of_two_words_belong_together(tmp_path: Path) -> None:
         depth(tmp_path / folder / other, 700)
         (_, _, distance, _), = seen(tmp_path / folder)
         assert distance == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize('color, other', [
+    ('image_color/test0.png', 'disparity/test0.png'),  # OSD
+    ('images/1.png', 'depths/1.png'), ('color_images/1.png', 'depth_images/1.png'),
+    ('color/1.png', 'aligned_depth/1.png'),
+    ('rgb/frame_0001.png', 'depth/0001.png'),
+    ('rgb/0000002-000000033369.jpg', 'depth/0000002-000000033361.png'),  # Redwood
+    ('rgb_cam1/000000.png', 'depth_cam1/000000.png')])  # BOP, several cameras
+def test_folders_and_files_by_the_names_of_data_sets(
+    color: str, other: str, tmp_path: Path,
+) -> None:
+    picture(tmp_path / color)
+    depth(tmp_path / other, 700)
+    for beside in ('annotation', 'label', 'mask_visib'):
+        depth(tmp_path / beside / Path(color).with_suffix('.png').name, 3)
+    (_, _, distance, _), = seen(tmp_path)
+    assert distance == pytest.approx(0.7)
+
+
+def test_folder_named_depth_is_that_of_several(tmp_path: Path) -> None:
+    picture(tmp_path / 'color/1.png')
+    for name, units in (('depth', 700), ('depth_bfx', 1), ('depth_color', 2), ('depths', 3)):
+        depth(tmp_path / name / '1.png', units)
+    assert [found[2] for found in seen(tmp_path)] == [0.7]
+    (tmp_path / 'depth').rename(tmp_path / 'depth_raw')
+    (tmp_path / 'depths').rename(tmp_path / 'other')
+    with pytest.raises(InputError, match='depth_bfx and depth_raw'):
+        find_frames(tmp_path)
+
+
+def test_every_camera_of_bop_has_its_calibration(tmp_path: Path) -> None:
+    for camera, focal in (('cam1', 10.0), ('cam2', 20.0)):
+        picture(tmp_path / f'rgb_{camera}/000000.png')
+        depth(tmp_path / f'depth_{camera}/000000.png', 9000)
+        text(tmp_path / f'scene_camera_{camera}.json', {
+            '0': {'cam_K': [focal, 0, 3.5, 0, focal, 2.5, 0, 0, 1], 'depth_scale': 0.1}})
+    name = tmp_path.name
+    assert seen(tmp_path) == [
+        (f'{name}_cam1_000000', 100, 0.9, 10.0), (f'{name}_cam2_000000', 100, 0.9, 20.0)]
+
+
+@pytest.mark.parametrize('color, other, meta', [
+    ('000001-color.png', '000001-depth.png', '000001-meta.mat'),  # YCB-Video
+    ('rgb/0001.png', 'depth/0001.png', 'meta/0001.mat')])  # GraspNet
+def test_meta_files_tell_calibration_and_unit(
+    color: str, other: str, meta: str, tmp_path: Path,
+) -> None:
+    picture(tmp_path / color)
+    depth(tmp_path / other, 9000)
+    depth(tmp_path / other.replace('depth', 'label'), 3)
+    (tmp_path / meta).parent.mkdir(exist_ok=True)
+    savemat(tmp_path / meta, {
+        'intrinsic_matrix': [[9.0, 0, 3.5], [0, 9, 2.5], [0, 0, 1]], 'factor_depth': 10000})
+    assert [found[1:] for found in seen(tmp_path)] == [(100, 0.9, 9.0)]
+
+
+def test_depth_of_another_size_is_that_of_its_own_calibration(tmp_path: Path) -> None:
+    """As in ScanNet, where a camera beside saw it: an edge is where both calibrations say."""
+    picture(tmp_path / 'color/0.jpg').unlink()
+    Image.new('RGB', (33, 24)).save(tmp_path / 'color/0.jpg')
+    image = np.full((12, 16), 1000, np.uint16)
+    image[:, 10:] = 2000
+    (tmp_path / 'depth').mkdir()
+    cv2.imwrite(str(tmp_path / 'depth/0.png'), image)
+    for name, fx, cx, cy in (('color', 30, 15.5, 11.5), ('depth', 15, 8.5, 5.5)):
+        text(tmp_path / f'intrinsic/intrinsic_{name}.txt',
+             f'{fx} 0 {cx} 0\n0 {fx} {cy} 0\n0 0 1 0\n0 0 0 1\n')
+    frame = load_frame(tmp_path)
+    edge = 15.5 + (9.5 - 8.5) / 15 * 30
+    assert frame.shape == (24, 33)
+    u = np.flatnonzero(np.isfinite(frame.depth[12]))
+    np.testing.assert_allclose(frame.depth[12, u], np.where(u <= edge, 1.0, 2.0), rtol=1e-5)
+    assert {int(edge), int(edge) + 1} <= set(u)
+
+
+def test_a_coarser_depth_image_of_the_same_picture_is_spread(tmp_path: Path) -> None:
+    """As a phone's: 256x192 for 1920x1440."""
+    picture(tmp_path / 'color.png').unlink()
+    Image.new('RGB', (4 * WIDTH, 4 * HEIGHT)).save(tmp_path / 'color.png')
+    depth(tmp_path / 'depth.png', 800)
+    frame = load_frame(tmp_path)
+    assert frame.shape == (4 * HEIGHT, 4 * WIDTH)
+    assert np.isfinite(frame.depth).mean() > 0.9
+    np.testing.assert_allclose(frame.depth[np.isfinite(frame.depth)], 0.8, rtol=1e-5)
+    depth(tmp_path / 'depth.png', 800).unlink()
+    cv2.imwrite(str(tmp_path / 'depth.png'), np.full((HEIGHT + 3, WIDTH), 800, np.uint16))
+    with pytest.raises(InputError, match=f'depth.png.*{WIDTH}x{HEIGHT + 3}'):
+        load_frame(tmp_path)
+
+
+def test_hidden_files_are_no_pictures(tmp_path: Path) -> None:
+    picture(tmp_path / 'rgb/1.png')
+    depth(tmp_path / 'depth/1.png', 900)
+    for name in ('rgb/._1.png', 'depth/._1.png', '._color.png'):
+        (tmp_path / name).write_bytes(b'\0\5\x16\7')
+    assert [found[2] for found in seen(tmp_path)] == [0.9]
 
 
 def test_tum_is_paired_by_stamp_and_has_its_factor(tmp_path: Path) -> None:
@@ -176,7 +274,7 @@ def test_depth_without_calibration_says_what_is_assumed(
     assert '60 degrees' in said.getMessage() and str(tmp_path) in said.getMessage()
 
 
-@pytest.mark.parametrize('orientation', [3, 6])
+@pytest.mark.parametrize('orientation', range(2, 9))
 def test_turned_picture_with_depth_is_refused(orientation: int, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
@@ -184,7 +282,7 @@ def test_turned_picture_with_depth_is_refused(orientation: int, tmp_path: Path) 
     depth(tmp_path / 'depth.png', 900)
     with pytest.raises(InputError, match=f'color.jpg.*orientation {orientation}'):
         load_frame(tmp_path)
-    exif[ExifTags.Base.Orientation] = 1
+    exif[ExifTags.Base.Orientation] = orientation % 2  # 0 is written where nothing is known
     Image.new('RGB', (WIDTH, HEIGHT)).save(tmp_path / 'color.jpg', exif=exif)
     assert load_frame(tmp_path).has_depth
 

@@ -12,6 +12,7 @@ from solids import solid_sample
 from img2scene_ros.errors import InputError
 from img2scene_ros.learning.augmentation import AugmentationOptions
 from img2scene_ros.learning.augmentation import plain_example
+from img2scene_ros.learning.data_config import RenderOptions
 from img2scene_ros.learning.dataset import TrainingExamples
 from img2scene_ros.learning.dataset import ValidationExamples
 from img2scene_ros.learning.dataset import as_tensors
@@ -24,7 +25,6 @@ from img2scene_ros.learning.samples import coarser
 from img2scene_ros.learning.samples import encode_crop
 from img2scene_ros.learning.samples import write_index
 from img2scene_ros.learning.samples import write_shard
-from img2scene_ros.learning.synthetic import RenderOptions
 
 
 def examples(seed: int = 0) -> TrainingExamples:

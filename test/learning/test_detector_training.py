@@ -3,20 +3,23 @@
 
 import errno
 import json
-import subprocess
-import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from complaints import complaint
 from safetensors.torch import load_file
 from solids import solid_sample
+from trainings import assert_command_trains_and_resumes
+from trainings import assert_resumes_exactly
+from trainings import log_of
+from trainings import losses_of
+from trainings import settings_of
+from trainings import write_set
 
 from img2scene_ros.camera import Camera
-from img2scene_ros.cli import main
 from img2scene_ros.detection import box_iou
 from img2scene_ros.detection.detr import DetrDetector
 from img2scene_ros.detection.detr import DetrOptions
@@ -41,9 +44,6 @@ from img2scene_ros.learning.samples import ObjectTruth
 from img2scene_ros.learning.samples import SceneSample
 from img2scene_ros.learning.samples import encode_crop
 from img2scene_ros.learning.samples import encode_scene
-from img2scene_ros.learning.samples import write_index
-from img2scene_ros.learning.samples import write_shard
-from img2scene_ros.learning.synthetic import RenderOptions
 from img2scene_ros.learning.training_config import TrainingConfig
 from img2scene_ros.types import Frame
 
@@ -88,13 +88,7 @@ def drawn(number: int) -> SceneSample:
 
 
 def write_scenes(folder: Path, scenes: list[SceneSample]) -> Path:
-    folder.mkdir()
-    write_shard(folder / 'a.npz', [encode_scene(scene) for scene in scenes])
-    write_index(folder, {
-        'options': asdict(RenderOptions(
-            kind='scenes', samples=len(scenes), shard_samples=len(scenes))),
-        'shards': ['a.npz']})
-    return folder
+    return write_set(folder, [encode_scene(scene) for scene in scenes], kind='scenes')
 
 
 @pytest.fixture(scope='module')
@@ -110,14 +104,6 @@ def folder(tmp_path_factory, scenes) -> Path:
 @pytest.fixture(scope='module')
 def pictures(folder):
     return open_pictures(folder)[0]
-
-
-def log_of(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / 'log.jsonl').read_text().splitlines()]
-
-
-def losses_of(folder: Path) -> dict[int, float]:
-    return {line['step']: line['loss'] for line in log_of(folder) if 'loss' in line}
 
 
 def test_learns_a_handful_of_scenes_and_the_detector_finds_them(tmp_path, pictures, scenes):
@@ -187,30 +173,9 @@ def test_training_starts_from_a_trained_detector(tmp_path, pictures):
                        tmp_path / 'third')
 
 
-def test_resumed_run_ends_as_an_uninterrupted_one(tmp_path, pictures, monkeypatch):
-    whole = train_detector(config(), pictures, LABELS, tmp_path / 'whole', pictures)
-
-    class Stop(Exception):
-        pass
-
-    def stop_after_four(run, *arguments):
-        save_state(run, *arguments)
-        if run.step == 4:
-            raise Stop
-
-    save_state = loop.save_state
-    monkeypatch.setattr(loop, 'save_state', stop_after_four)
-    with pytest.raises(Stop):
-        train_detector(config(), pictures, LABELS, tmp_path / 'parts', pictures)
-    monkeypatch.undo()
-    torch.manual_seed(12345)  # whatever chance was left over from something else
-    parts = train_detector(
-        config(), pictures, LABELS, tmp_path / 'parts', pictures, resume=True)
-    assert losses_of(tmp_path / 'parts') == losses_of(tmp_path / 'whole')
-    assert sorted(losses_of(tmp_path / 'whole')) == [1, 2, 3, 4, 5, 6]
-    for name in ('network', 'average'):
-        before, after = (getattr(run, name).state_dict() for run in (whole, parts))
-        assert all(torch.equal(before[key], after[key]) for key in before)
+def test_resumed_run_ends_as_an_uninterrupted_one(tmp_path, pictures):
+    assert_resumes_exactly(lambda out, resume=False: train_detector(
+        config(), pictures, LABELS, out, pictures, resume), tmp_path)
 
 
 def test_time_given_is_that_of_all_sessions(tmp_path, pictures, monkeypatch):
@@ -224,29 +189,30 @@ def test_time_given_is_that_of_all_sessions(tmp_path, pictures, monkeypatch):
     assert rates[2] < rates[1]  # it fell with the clock in the first session
 
 
-def test_close_ups_end_with_the_last_size(tmp_path, pictures, monkeypatch):
-    """There they show what cameras show: two objects, not some ten."""
-    counts, step = [], DetectorTask.losses
+@pytest.fixture
+def batches(monkeypatch) -> list[tuple]:
+    """Return what trainings look at: pictures and targets, batch by batch."""
+    seen, step = [], DetectorTask.losses
 
     def remember(task, model, batch):
-        counts.append(np.mean([len(target['boxes']) for target in batch[1]]))
+        seen.append(batch)
         return step(task, model, batch)
 
     monkeypatch.setattr(DetectorTask, 'losses', remember)
+    return seen
+
+
+def test_close_ups_end_with_the_last_size(tmp_path, pictures, batches):
+    """There they show what cameras show: two objects, not some ten."""
     train_detector(config('sizes=256x192:0.5 96x64:0.5', 'augmentation.tiles=1'), pictures, LABELS,
                    tmp_path)
+    counts = [np.mean([len(target['boxes']) for target in targets]) for _, targets in batches]
     assert min(counts[:3]) > 5 and max(counts[3:]) <= 2
 
 
-def test_sizes_follow_one_another(tmp_path, pictures, monkeypatch):
-    sizes, step = [], DetectorTask.losses
-
-    def remember(task, model, batch):
-        sizes.append(tuple(batch[0].shape))
-        return step(task, model, batch)
-
-    monkeypatch.setattr(DetectorTask, 'losses', remember)
+def test_sizes_follow_one_another(tmp_path, pictures, batches):
     train_detector(config(), pictures, LABELS, tmp_path)
+    sizes = [tuple(images.shape) for images, _ in batches]
     assert sizes == 3 * [(4, 32, 64, 3)] + 3 * [(4, 64, 96, 3)]
     values = json.loads((tmp_path / 'preprocessor_config.json').read_text())
     assert values['size'] == {'height': 64, 'width': 96}
@@ -334,6 +300,8 @@ def test_examples_depend_on_their_position_alone(pictures):
 
 TARGET = {'class_labels': torch.tensor([1]), 'boxes': torch.tensor([[0.5, 0.5, 0.5, 0.5]]),
           'ignored': torch.zeros((0, 4))}
+EMPTY = {'class_labels': torch.zeros(0, dtype=torch.int64), 'boxes': torch.zeros((0, 4)),
+         'ignored': torch.zeros((0, 4))}
 
 
 def proposals(right: bool) -> tuple[torch.Tensor, torch.Tensor]:
@@ -369,22 +337,18 @@ def test_dense_loss_leaves_what_is_ignored_alone():
 
 
 def test_dense_loss_of_pictures_without_objects_is_finite():
-    empty = {'class_labels': torch.zeros(0, dtype=torch.int64), 'boxes': torch.zeros((0, 4)),
-             'ignored': torch.zeros((0, 4))}
     logits, boxes = proposals(False)
     logits.requires_grad_()
-    loss = dense_loss(logits, boxes, [empty], 64, 64, 4)
+    loss = dense_loss(logits, boxes, [EMPTY], 64, 64, 4)
     loss.backward()
     assert torch.isfinite(loss) and torch.isfinite(logits.grad).all()
 
 
 def test_dense_loss_knows_how_many_objects_each_picture_has():
-    empty = {'class_labels': torch.zeros(0, dtype=torch.int64), 'boxes': torch.zeros((0, 4)),
-             'ignored': torch.zeros((0, 4))}
     logits, boxes = proposals(True)
     quiet = torch.full_like(logits, -8.0)
     both = dense_loss(
-        torch.cat([logits, quiet]), boxes.repeat(2, 1, 1), [TARGET, empty], 64, 64, 4)
+        torch.cat([logits, quiet]), boxes.repeat(2, 1, 1), [TARGET, EMPTY], 64, 64, 4)
     assert float(both) < 0.01
 
 
@@ -428,10 +392,7 @@ def test_full_disk_leaves_the_checkpoint_before(tmp_path, pictures, monkeypatch)
 
 
 @pytest.mark.parametrize('settings, words', [
-    (('lerning_rate=1',), ['lerning_rate']),
-    (('learning_rate',), ['NAME=VALUE']),
     (('model.width=50',), ['model.width', 'multiple of 32']),
-    (('augmentation.flip=2',), ['flip', 'at most 1']),
     (('sizes=320x240:1',), ['320x240', 'multiples of 32']),
     (('sizes=320x256',), ['WIDTHxHEIGHT:SHARE']),
     (('sizes=320x256:0.5',), ['add up to 1']),
@@ -461,25 +422,14 @@ def test_config_that_is_delivered_is_the_default():
 
 def test_command_line_trains_and_resumes(tmp_path, folder, capsys):
     arguments = ['train-detector', '--data', str(folder), '--validation', str(folder),
-                 '--out', str(tmp_path / 'run')]
-    for setting in QUICK:
-        arguments += ['--set', setting]
-    assert main([*arguments, '--minutes', '0']) == 0
-    assert '(1 steps' in capsys.readouterr().out
-    assert main(arguments) == 1
-    assert 'holds a training already' in capsys.readouterr().err
-    assert main([*arguments, '--resume']) == 0
-    assert 'AP50 0.' in capsys.readouterr().out
+                 '--out', str(tmp_path / 'run'), *settings_of(QUICK)]
+    assert_command_trains_and_resumes(arguments, '(1 steps', 'AP50 0.', capsys)
     names = json.loads((tmp_path / 'run' / 'config.json').read_text())['id2label']
     assert names == {'0': 'cup', '1': 'dining table'}
 
 
 def test_data_that_are_no_scenes_are_one_sentence(tmp_path, folder, capsys):
-    crops = tmp_path / 'crops'
-    crops.mkdir()
-    write_shard(crops / 'a.npz', [encode_crop(solid_sample(0))])
-    write_index(crops, {
-        'options': asdict(RenderOptions(samples=1, shard_samples=1)), 'shards': ['a.npz']})
+    crops = write_set(tmp_path / 'crops', [encode_crop(solid_sample(0))])
     blank = drawn(0)
     blank.objects.clear()
     empty = write_scenes(tmp_path / 'empty', [blank])
@@ -487,22 +437,6 @@ def test_data_that_are_no_scenes_are_one_sentence(tmp_path, folder, capsys):
     (broken / 'a.npz').write_bytes(b'nothing')
     for data, word in ((crops, '--kind scenes'), (empty, 'no objects'), (broken, 'a.npz'),
                        (tmp_path / 'nowhere', 'nowhere')):
-        assert main(['train-detector', '--data', str(data), '--out', str(tmp_path / 'run')]) == 1
-        error = capsys.readouterr().err
-        assert error.count('\n') == 1 and word in error
+        assert word in complaint(
+            capsys, 'train-detector', '--data', data, '--out', tmp_path / 'run')
     assert not (tmp_path / 'run').exists()
-
-
-def test_training_needs_neither_ros_nor_open3d_nor_trimesh(tmp_path):
-    code = (
-        'import sys\n'
-        'class Absent:\n'
-        '    def find_spec(self, name, path=None, target=None):\n'
-        "        if name.split('.')[0] in ('open3d', 'trimesh', 'rclpy', 'skimage'):\n"
-        '            raise ModuleNotFoundError(name)\n'
-        'sys.meta_path.insert(0, Absent())\n'
-        'import img2scene_ros.learning.detector_training\n'
-        "from img2scene_ros.cli import main\n"
-        "sys.exit(main(['train-detector', '--data', 'nowhere', '--out', 'x']))\n")
-    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT)
-    assert result.returncode == 1 and "'nowhere' is no data set" in result.stderr, result.stderr

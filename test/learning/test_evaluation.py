@@ -8,7 +8,6 @@ from solids import solid_sample
 from img2scene_ros.learning.augmentation import Example
 from img2scene_ros.learning.augmentation import plain_example
 from img2scene_ros.learning.evaluation import RESOLUTION
-from img2scene_ros.learning.evaluation import THRESHOLDS
 from img2scene_ros.learning.evaluation import Case
 from img2scene_ros.learning.evaluation import Scores
 from img2scene_ros.learning.evaluation import baselines
@@ -20,6 +19,7 @@ from img2scene_ros.learning.evaluation import hull_of
 from img2scene_ros.learning.evaluation import layers_behind
 from img2scene_ros.learning.evaluation import means_of_others
 from img2scene_ros.learning.evaluation import thickened
+from img2scene_ros.learning.metrics import THRESHOLDS
 from img2scene_ros.learning.metrics import voxel_iou
 from img2scene_ros.models.crop import CENTER_BEHIND_ANCHOR
 

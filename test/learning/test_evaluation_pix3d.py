@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from complaints import complaint
 
 from img2scene_ros.cli import main
 from img2scene_ros.learning.evaluation import RESOLUTION
@@ -101,16 +102,12 @@ def test_all_pictures_when_asked(prepared):
 
 
 def test_bad_input_is_told_in_one_line(prepared, weights, tmp_path, capsys):
-    def complaint(folder: Path) -> str:
-        assert main(['evaluate', 'pix3d', str(folder), '--weights', str(weights)]) == 1
-        line, = capsys.readouterr().err.splitlines()
-        return line
-
-    assert 'prepare-pix3d' in complaint(tmp_path)
+    command = 'evaluate', 'pix3d', tmp_path, '--weights', weights
+    assert 'prepare-pix3d' in complaint(capsys, *command)
     metadata = json.loads((prepared / 'metadata.json').read_text())
     for picture in metadata['pictures']:
         picture['truncated'] = True
         for name in ('image', 'mask', 'voxels'):
             picture[name] = str(prepared / picture[name])
     (tmp_path / 'metadata.json').write_text(json.dumps(metadata))
-    assert 'all truncated or occluded' in complaint(tmp_path)
+    assert 'all truncated or occluded' in complaint(capsys, *command)

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from complaints import complaint
 from scipy.spatial.transform import Rotation
 from shape_folders import write_shapes
 
-from img2scene_ros.cli import main
 from img2scene_ros.errors import OptionError
-from img2scene_ros.learning.evaluation_scenes import SceneOptions
+from img2scene_ros.learning.data_config import RenderOptions
+from img2scene_ros.learning.data_config import SceneOptions
 from img2scene_ros.learning.evaluation_scenes import boxes_of
 from img2scene_ros.learning.evaluation_scenes import detector_scores
 from img2scene_ros.learning.evaluation_scenes import evaluate_scenes
@@ -25,7 +26,6 @@ from img2scene_ros.learning.samples import SceneSample
 from img2scene_ros.learning.shapes import Library
 from img2scene_ros.learning.shapes import household_object
 from img2scene_ros.learning.shapes import open_library
-from img2scene_ros.learning.synthetic import RenderOptions
 from img2scene_ros.learning.synthetic import is_visible_enough
 from img2scene_ros.learning.synthetic import scene_samples
 from img2scene_ros.types import Detection
@@ -159,16 +159,11 @@ def test_detector_that_needs_depth_finds_nothing_without(samples):
 
 
 def test_bad_input_is_told_in_one_line(tmp_path, capsys):
-    def complaint(*arguments: object) -> str:
-        assert main(['evaluate', 'scenes', *map(str, arguments)]) in (1, 2)
-        line, = capsys.readouterr().err.splitlines()
-        return line
-
     crops: Path = tmp_path / 'crops'
     shapes = write_shapes(tmp_path / 'shapes', chairs=1, tables=1)
     render_dataset(shapes, None, crops, RenderOptions(samples=1, sky_rays=0, size=32))
-    assert 'holds crops, not scenes' in complaint(crops)
-    assert 'no data set' in complaint(tmp_path)
+    assert 'holds crops, not scenes' in complaint(capsys, 'evaluate', 'scenes', crops)
+    assert 'no data set' in complaint(capsys, 'evaluate', 'scenes', tmp_path)
 
 
 def test_unknown_detectors_and_options_are_refused(samples):

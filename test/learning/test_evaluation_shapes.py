@@ -8,11 +8,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from complaints import complaint
 from shape_folders import write_shapes
 
 from img2scene_ros.cli import main
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
+from img2scene_ros.learning.data_config import ShapeOptions
 from img2scene_ros.learning.evaluation import RESOLUTION
 from img2scene_ros.learning.evaluation import Candidate
 from img2scene_ros.learning.evaluation import Report
@@ -21,7 +23,6 @@ from img2scene_ros.learning.evaluation import write_report
 from img2scene_ros.learning.evaluation_shapes import DILATED
 from img2scene_ros.learning.evaluation_shapes import ERODED
 from img2scene_ros.learning.evaluation_shapes import NOISY
-from img2scene_ros.learning.evaluation_shapes import ShapeOptions
 from img2scene_ros.learning.evaluation_shapes import evaluate_shapes
 from img2scene_ros.learning.evaluation_shapes import inputs_of
 from img2scene_ros.learning.evaluation_shapes import split_of
@@ -33,6 +34,7 @@ from img2scene_ros.models.networks import save_network
 from img2scene_ros.models.occupancy import OccupancyNetwork
 
 pytestmark = pytest.mark.usefixtures('one_thread')
+SHAPES = 'evaluate', 'shapes'
 
 
 class Everything(OccupancyNetwork):
@@ -159,31 +161,23 @@ def test_networks_stand_side_by_side_in_all_files(shapes, weights, tmp_path, cap
     assert cv2.imread(str(files['png'])).shape == (2 * (112 + 16), 112 * (1 + 2 + 4 * 2), 3)
 
 
-def complaint(capsys, *arguments: object) -> str:
-    """Return the one line that a failing command prints."""
-    assert main(['evaluate', *map(str, arguments)]) in (1, 2)
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1 and lines[0].startswith('img2scene: error: ')
-    return lines[0]
-
-
 def test_bad_input_is_told_in_one_line(shapes, weights, tmp_path, capsys):
     one = '--weights', weights / 'one'
     (tmp_path / 'empty').mkdir()
-    assert 'holds no shapes' in complaint(capsys, 'shapes', tmp_path / 'empty', *one)
+    assert 'holds no shapes' in complaint(capsys, *SHAPES, tmp_path / 'empty', *one)
     (shapes / 'sofa').mkdir(exist_ok=True)
     assert "no shapes of the category 'sofa'" in complaint(
-        capsys, 'shapes', shapes, '--categories', 'sofa', *one)
-    assert 'no network in' in complaint(capsys, 'shapes', shapes, '--weights', tmp_path)
+        capsys, *SHAPES, shapes, '--categories', 'sofa', *one)
+    assert 'no network in' in complaint(capsys, *SHAPES, shapes, '--weights', tmp_path)
     assert "'split' is 'nonsense'" in complaint(
-        capsys, 'shapes', shapes, '--split', 'nonsense', *one)
+        capsys, *SHAPES, shapes, '--split', 'nonsense', *one)
     config = json.loads((weights / 'one/config.json').read_text())
     mixed = tmp_path / 'mixed'
     mixed.mkdir()
     (mixed / 'model.safetensors').write_bytes((weights / 'one/model.safetensors').read_bytes())
     config['options']['width'] = 16
     (mixed / 'config.json').write_text(json.dumps(config))
-    assert 'weights of another network' in complaint(capsys, 'shapes', shapes, '--weights', mixed)
+    assert 'weights of another network' in complaint(capsys, *SHAPES, shapes, '--weights', mixed)
 
 
 def test_broken_shapes_are_skipped_and_named(tmp_path, weights, capsys):
@@ -198,7 +192,7 @@ def test_broken_shapes_are_skipped_and_named(tmp_path, weights, capsys):
     assert 'mean shape' not in {score['method'] for score in report.values['scores']}
     alone = write_shapes(tmp_path / 'alone', chairs=1, tables=0)
     (alone / 'chair/STEPS_0/voxel.mat').write_bytes(b'nothing')
-    assert 'can be used' in complaint(capsys, 'shapes', alone, '--weights', weights / 'one')
+    assert 'can be used' in complaint(capsys, *SHAPES, alone, '--weights', weights / 'one')
 
 
 def test_file_that_cannot_be_written_is_told_and_leaves_the_old_one(tmp_path):

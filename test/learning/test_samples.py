@@ -2,9 +2,6 @@
 """The files of training data: what is written is read again, whole or with one clear sentence."""
 
 import json
-import subprocess
-import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
@@ -13,14 +10,13 @@ import pytest
 from shape_folders import write_shapes
 
 from img2scene_ros.errors import InputError
+from img2scene_ros.learning.data_config import RenderOptions
 from img2scene_ros.learning.rendered import render_dataset
-from img2scene_ros.learning.samples import CropSample
 from img2scene_ros.learning.samples import CropSamples
 from img2scene_ros.learning.samples import SceneSamples
 from img2scene_ros.learning.samples import write_shard
 from img2scene_ros.learning.shapes import open_library
 from img2scene_ros.learning.sheets import draw_sheet
-from img2scene_ros.learning.synthetic import RenderOptions
 from img2scene_ros.learning.synthetic import crop_samples
 from img2scene_ros.learning.synthetic import scene_samples
 
@@ -74,34 +70,11 @@ def test_scenes_come_back_as_they_were_rendered(folders):
     np.testing.assert_allclose(read.up, made.up)
 
 
-def test_every_sample_comes_once_in_the_order_of_the_seed(folders):
-    def names(some: Iterable[CropSample]) -> list[tuple[str, int]]:
-        return [(one.scene, one.truth.id) for one in some]
-
-    samples = CropSamples(folders['crops'])
-    assert len(set(names(samples))) == 7
-    assert sorted(names(samples.shuffled(1))) == sorted(names(samples))
-    assert names(samples.shuffled(1)) == names(samples.shuffled(1)) != names(samples.shuffled(2))
-    assert names([samples[-1]]) == names(samples)[-1:]
-    with pytest.raises(IndexError):
-        samples[7]
-
-
 def test_fifty_thousand_samples_fit_into_a_gigabyte(folders, tmp_path):
     options = RenderOptions(samples=12, sky_rays=1)
     render_dataset(folders['shapes'], None, tmp_path / 'out', options)
     size = (tmp_path / 'out' / 'shard_00000.npz').stat().st_size
     assert size / 12 < 20_000
-
-
-def test_reading_needs_neither_open3d_nor_trimesh(folders):
-    code = (
-        'import sys\n'
-        "sys.modules['open3d'] = sys.modules['trimesh'] = sys.modules['torch'] = None\n"
-        'from img2scene_ros.learning.samples import CropSamples\n'
-        f"print(CropSamples({str(folders['crops'])!r})[0].occupancy.shape)\n")
-    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
-    assert result.stdout.strip() == '(64, 64, 64)', result.stderr
 
 
 def test_unusable_folders_are_one_clear_sentence(folders, tmp_path):

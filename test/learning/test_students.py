@@ -4,18 +4,20 @@
 import json
 import subprocess
 import sys
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from trainings import assert_resumes_exactly
+from trainings import losses_of
+from trainings import settings_of
 
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
-from img2scene_ros.learning import loop
-from img2scene_ros.learning.packed_shapes import PackedShapes
+from img2scene_ros.learning.packed_shapes import packed_of
+from img2scene_ros.learning.packed_shapes import record_of
 from img2scene_ros.learning.packed_shapes import write_packed
 from img2scene_ros.learning.shapes import household_object
 from img2scene_ros.learning.students import ShapeStudent
@@ -52,14 +54,9 @@ sys.exit(any(main(arguments) for arguments in json.loads(sys.argv[1])))
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a file of three shapes, two to train on."""
     path = tmp_path_factory.mktemp('shapes') / 'shapes.npz'
-    some = [household_object(kind, 0) for kind in ('cup', 'box', 'can')]
-    bits = [zlib.compress(shape.bits) for shape in some]
-    write_packed(path, PackedShapes(
-        tuple(shape.name for shape in some), tuple(shape.label for shape in some), ('',) * 3,
-        ('train', 'train', 'test'), ('table',) * 3, np.array([shape.grid for shape in some]),
-        np.array([shape.cell for shape in some]), np.array([shape.sizes for shape in some]),
-        (np.zeros((0, 3), np.uint8),) * 3, np.frombuffer(b''.join(bits), np.uint8),
-        np.cumsum([len(part) for part in bits]), ()))
+    write_packed(path, packed_of([
+        record_of(household_object(kind, 0), split, 'table')
+        for kind, split in (('cup', 'train'), ('box', 'train'), ('can', 'test'))]))
     return path
 
 
@@ -67,21 +64,12 @@ def _learn(kind: str, shapes: Path, out: Path, *more: str, **how):
     return learn(kind, shapes, out, *read_student_options(kind, [*SMALL[kind], *more]), CPU, **how)
 
 
-def _losses(out: Path) -> list[float]:
-    lines = map(json.loads, (out / 'log.jsonl').read_text().splitlines())
-    return [line['loss'] for line in lines if 'loss' in line]
-
-
 @pytest.mark.usefixtures('one_thread')
 def test_shape_student_learns_resumes_exactly_and_is_used(shapes, tmp_path):
-    whole = _learn('shape', shapes, tmp_path / 'whole')
-    losses = _losses(tmp_path / 'whole')
+    assert_resumes_exactly(
+        lambda out, resume=False: _learn('shape', shapes, out, resume=resume), tmp_path, last=6)
+    losses = list(losses_of(tmp_path / 'whole').values())
     assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
-    with pytest.raises(KeyboardInterrupt):
-        _stopped_at(8, shapes, tmp_path / 'parts')
-    parts = _learn('shape', shapes, tmp_path / 'parts', resume=True)
-    for one, other in zip(whole.average.parameters(), parts.average.parameters()):
-        assert torch.equal(one, other)
     # The package's reader and the format's own agree on what was written.
     network = load_network(tmp_path / 'whole')
     stored = load_file(tmp_path / 'whole/model.safetensors')
@@ -97,25 +85,11 @@ def test_shape_student_learns_resumes_exactly_and_is_used(shapes, tmp_path):
         assert score['iou'] == pytest.approx(config['validation'][name]['iou'], abs=0.01)
 
 
-def _stopped_at(step: int, shapes: Path, out: Path) -> None:
-    """Stop a run as Ctrl-C does, after its state of step 6 was written."""
-    def stop(run, *arguments):
-        if run.step == step:
-            raise KeyboardInterrupt
-        original(run, *arguments)
-
-    original = loop.descend
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, 'descend', stop)
-        _learn('shape', shapes, out)
-
-
 def test_trains_with_only_torch_numpy_scipy_and_opencv(shapes, tmp_path):
     commands = []
     for kind in SMALL:
-        settings = [word for setting in SMALL[kind] for word in ('--set', setting)]
         commands.append(['learn', kind, '--shapes', str(shapes), '--out', str(tmp_path / kind),
-                         '--device', 'cpu', *settings, '--set', 'steps=1'])
+                         '--device', 'cpu', *settings_of([*SMALL[kind], 'steps=1'])])
     done = subprocess.run(
         [sys.executable, '-c', BARE, json.dumps(commands)],
         capture_output=True, text=True, check=False)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trimesh
+from complaints import complaint
 from scipy import ndimage
 from shape_folders import write_meshes
 from shape_folders import write_shapes
@@ -16,10 +17,11 @@ from shape_folders import write_steps
 
 from img2scene_ros.cli import main
 from img2scene_ros.errors import InputError
+from img2scene_ros.learning.data_config import SPLITS
+from img2scene_ros.learning.data_config import RenderOptions
 from img2scene_ros.learning.samples import CropSample
 from img2scene_ros.learning.shapes import FLOOR
 from img2scene_ros.learning.shapes import HOUSEHOLD
-from img2scene_ros.learning.shapes import SPLITS
 from img2scene_ros.learning.shapes import TABLE
 from img2scene_ros.learning.shapes import Shape
 from img2scene_ros.learning.shapes import household_object
@@ -28,8 +30,6 @@ from img2scene_ros.learning.shapes import load_pix3d_shape
 from img2scene_ros.learning.shapes import open_library
 from img2scene_ros.learning.shapes import solid_of
 from img2scene_ros.learning.synthetic import Placed
-from img2scene_ros.learning.synthetic import RenderOptions
-from img2scene_ros.learning.synthetic import are_apart
 from img2scene_ros.learning.synthetic import crop_samples
 from img2scene_ros.learning.synthetic import random_scene
 from img2scene_ros.learning.synthetic import scene_samples
@@ -135,16 +135,6 @@ def test_splits_share_no_shape(shapes):
 
 
 # Scenes
-
-
-def test_rectangles_are_apart_or_not():
-    square = np.array([(0, 0), (1, 0), (1, 1), (0, 1)], float)
-    diamond = np.array([(0, -1), (1, 0), (0, 1), (-1, 0)], float)
-    assert are_apart(square, square + (1.01, 0))
-    assert not are_apart(square, square + (0.99, 0.99))
-    # Their axis-parallel outlines overlap, they do not.
-    assert are_apart(square, diamond + (1.6, 1.6))
-    assert not are_apart(square, diamond + (1.4, 1.4))
 
 
 @pytest.mark.slow
@@ -274,32 +264,6 @@ def test_what_is_seen_is_the_front_of_the_solid(crops):
     assert np.min(shares) > 0.8
 
 
-def test_whole_objects_project_onto_their_mask(crops):
-    """The silhouette of the voxels is the mask, up to a coarse cell, where nothing hides it."""
-    checked = 0
-    for sample in crops:
-        border = sample.occupancy.copy()
-        border[1:-1, 1:-1, 1:-1] = False
-        points = centers(sample)[sample.occupancy]
-        focal = 96 / (2 * sample.crop.view.half_field)
-        u, v = np.rint(focal * points[:, :2] / points[:, 2:] + 47.5).astype(int).T.clip(0, 95)
-        silhouette = np.zeros((96, 96), bool)
-        silhouette[v, u] = True
-        silhouette = ndimage.binary_closing(silhouette, iterations=2)
-        # Whatever is nearer than the object may hide it.
-        nearer = ndimage.binary_dilation(
-            ~sample.crop.mask & ~(sample.crop.depth > sample.anchor + 0.6 * sample.cube.side)
-            & (sample.crop.depth < sample.anchor), iterations=2)
-        if border.any() or sample.truth.shown < 0.97 or (nearer & silhouette).any():
-            continue
-        checked += 1
-        near_mask = ndimage.binary_dilation(sample.crop.mask, np.ones((3, 3)), iterations=3)
-        near_voxels = ndimage.binary_dilation(silhouette, np.ones((3, 3)), iterations=3)
-        assert (silhouette & ~near_mask).sum() <= 0.01 * silhouette.sum(), sample.truth.shape
-        assert (sample.crop.mask & ~near_voxels).sum() <= 0.03 * sample.crop.mask.sum()
-    assert checked >= 6
-
-
 def test_the_cube_holds_most_of_most_objects(crops, shapes):
     """What docs/benchmarks.md says, on few samples: whole objects lose a few percent."""
     library = open_library(shapes, None, 'train', 0.2, 0)
@@ -369,26 +333,23 @@ def test_an_interrupted_run_goes_on(shapes, tmp_path, capsys):
 
 
 def test_bad_input_is_one_sentence(shapes, tmp_path, capsys):
-    def complaint(*arguments: object, code: int = 1) -> str:
-        assert render(*arguments, '--jobs', 1) == code
-        error = capsys.readouterr().err
-        assert error.count('\n') == 1 and 'Traceback' not in error
-        return error
+    def refused(*arguments: object) -> str:
+        return complaint(capsys, 'render', *arguments, '--jobs', 1)
 
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'file').write_text('')
-    assert 'holds no shapes' in complaint(tmp_path / 'empty', tmp_path / 'a')
-    assert 'holds no shapes' in complaint(tmp_path / 'nowhere', tmp_path / 'a')
-    assert 'no closed GLB' in complaint(shapes, tmp_path / 'a', '--meshes', tmp_path / 'empty')
-    assert 'cannot write' in complaint(shapes, tmp_path / 'file')
-    assert 'samples' in complaint(shapes, tmp_path / 'a', '--samples', 0, code=2)
-    assert 'split' in complaint(shapes, tmp_path / 'a', '--split', 'all', code=2)
+    assert 'holds no shapes' in refused(tmp_path / 'empty', tmp_path / 'a')
+    assert 'holds no shapes' in refused(tmp_path / 'nowhere', tmp_path / 'a')
+    assert 'no closed GLB' in refused(shapes, tmp_path / 'a', '--meshes', tmp_path / 'empty')
+    assert 'cannot write' in refused(shapes, tmp_path / 'file')
+    assert 'samples' in refused(shapes, tmp_path / 'a', '--samples', 0)
+    assert 'split' in refused(shapes, tmp_path / 'a', '--split', 'all')
     assert not (tmp_path / 'a').exists()
     broken = tmp_path / 'broken'
     shutil.copytree(shapes, broken)
     for path in broken.glob('*/*/voxel.mat'):
         path.write_bytes(b'nothing')
-    assert 'voxel.mat' in complaint(broken, tmp_path / 'b', '--floor-share', 1, '--samples', 3)
+    assert 'voxel.mat' in refused(broken, tmp_path / 'b', '--floor-share', 1, '--samples', 3)
     assert not list((tmp_path / 'b').glob('*.npz'))
 
 

@@ -5,7 +5,6 @@ import errno
 import json
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from time import sleep
 
@@ -14,6 +13,12 @@ import pytest
 import torch
 from solids import SIZE
 from solids import solid_sample
+from trainings import assert_command_trains_and_resumes
+from trainings import assert_resumes_exactly
+from trainings import log_of
+from trainings import losses_of
+from trainings import settings_of
+from trainings import write_set
 
 from img2scene_ros.cli import main
 from img2scene_ros.errors import Img2SceneError
@@ -23,16 +28,10 @@ from img2scene_ros.learning import loop
 from img2scene_ros.learning import training
 from img2scene_ros.learning.dataset import resized
 from img2scene_ros.learning.loop import TrainingError
-from img2scene_ros.learning.metrics import voxel_iou
 from img2scene_ros.learning.runs import open_log
 from img2scene_ros.learning.samples import CropSample
 from img2scene_ros.learning.samples import encode_crop
-from img2scene_ros.learning.samples import write_index
-from img2scene_ros.learning.samples import write_shard
-from img2scene_ros.learning.synthetic import RenderOptions
-from img2scene_ros.learning.training import THRESHOLDS
 from img2scene_ros.learning.training import occupancy_loss
-from img2scene_ros.learning.training import threshold_ious
 from img2scene_ros.learning.training import train
 from img2scene_ros.learning.training_config import TrainingConfig
 from img2scene_ros.learning.training_config import TrainingOptions
@@ -44,6 +43,7 @@ from img2scene_ros.weights import bundled
 pytestmark = pytest.mark.usefixtures('one_thread')
 
 ROOT = Path(__file__).resolve().parents[2]
+SPLIT = {'test_share': 0.3, 'split_seed': 4}
 QUICK = ('steps=6', 'batch=4', 'resolution=16', 'log_every=1', 'save_every=2', 'validate_every=3',
          'model.width=8', 'model.slices=16', 'validation_samples=4')
 
@@ -55,14 +55,6 @@ def config(*settings: str) -> TrainingConfig:
 @pytest.fixture(scope='module')
 def samples() -> list[CropSample]:
     return [solid_sample(number) for number in range(16)]
-
-
-def log_of(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / 'log.jsonl').read_text().splitlines()]
-
-
-def losses_of(folder: Path) -> dict[int, float]:
-    return {line['step']: line['loss'] for line in log_of(folder) if 'loss' in line}
 
 
 def test_compact_network_learns_balls_and_boxes(tmp_path, samples):
@@ -89,31 +81,9 @@ def test_compact_network_learns_balls_and_boxes(tmp_path, samples):
     assert sum(w.numel() for w in load_network(tmp_path).parameters()) > 1e5
 
 
-def test_resumed_run_ends_as_an_uninterrupted_one(tmp_path, samples, monkeypatch):
-    whole = train(config('precision=fp32'), samples, tmp_path / 'whole', samples)
-
-    class Stop(Exception):
-        pass
-
-    def stop_after_four(run, *arguments):
-        save_state(run, *arguments)
-        if run.step == 4:
-            raise Stop
-
-    save_state = loop.save_state
-    monkeypatch.setattr(loop, 'save_state', stop_after_four)
-    with pytest.raises(Stop):
-        train(config('precision=fp32'), samples, tmp_path / 'parts', samples)
-    monkeypatch.undo()
-    torch.manual_seed(12345)  # whatever chance was left over from something else
-    parts = train(config('precision=fp32'), samples, tmp_path / 'parts', samples, resume=True)
-    assert losses_of(tmp_path / 'parts') == losses_of(tmp_path / 'whole')
-    assert sorted(losses_of(tmp_path / 'whole')) == [1, 2, 3, 4, 5, 6]
-    assert parts.best == whole.best
-    for name in ('network', 'average'):
-        before, after = (getattr(run, name).state_dict() for run in (whole, parts))
-        assert all(torch.equal(before[key], after[key]) for key in before)
-    assert log_of(tmp_path / 'parts') == log_of(tmp_path / 'whole')
+def test_resumed_run_ends_as_an_uninterrupted_one(tmp_path, samples):
+    assert_resumes_exactly(lambda out, resume=False: train(
+        config('precision=fp32'), samples, out, samples, resume), tmp_path)
 
 
 def test_lines_of_steps_that_were_lost_are_dropped_from_the_log(tmp_path, samples):
@@ -123,13 +93,6 @@ def test_lines_of_steps_that_were_lost_are_dropped_from_the_log(tmp_path, sample
     train(config(), samples, tmp_path, resume=True)
     assert losses_of(tmp_path)[5] > 0
     assert [line['step'] for line in log_of(tmp_path)] == [1, 2, 3, 4, 5, 6]
-
-
-def test_time_limit_ends_with_a_state_to_resume_from(tmp_path, samples):
-    run = train(config(), samples, tmp_path, minutes=0)
-    assert run.step == 1
-    assert {'state.pt', 'model.safetensors', 'config.json'} <= {p.name for p in tmp_path.iterdir()}
-    assert train(config(), samples, tmp_path, resume=True).step == 6
 
 
 def test_average_is_what_is_saved(tmp_path, samples):
@@ -220,17 +183,6 @@ def test_learning_rate_rises_then_falls_to_zero():
     assert (np.diff(rates[:100]) > 0).all() and (np.diff(rates[101:]) < 0).all()
     assert rates[550] == pytest.approx(0.005, rel=0.01)  # half way down
     assert rates[1000] == pytest.approx(0.0, abs=1e-9)
-
-
-def test_validated_iou_is_that_of_the_evaluation():
-    random = torch.Generator().manual_seed(0)
-    logits = 2 * torch.randn(3, 8, 8, 8, generator=random)
-    truth = torch.rand(3, 8, 8, 8, generator=random) > 0.6
-    scores = threshold_ious(logits, truth)
-    for index in range(3):
-        expected = voxel_iou(
-            logits[index].sigmoid().numpy(), truth[index].numpy(), np.float32(THRESHOLDS))
-        np.testing.assert_allclose(scores[index], expected, atol=1e-6)
 
 
 TWO_PROCESSES = '''
@@ -417,26 +369,15 @@ def test_settings_go_before_the_file(tmp_path):
 
 @pytest.fixture(scope='module')
 def shards(tmp_path_factory, samples) -> Path:
-    folder = tmp_path_factory.mktemp('shards')
-    write_shard(folder / 'a.npz', [encode_crop(sample) for sample in samples])
-    write_index(folder, {
-        'options': asdict(RenderOptions(
-            samples=16, shard_samples=16, size=SIZE, test_share=0.3, split_seed=4)),
-        'shards': ['a.npz']})
-    return folder
+    return write_set(tmp_path_factory.mktemp('shards'), [encode_crop(one) for one in samples],
+                     size=SIZE, **SPLIT)
 
 
 def test_several_data_sets_are_one(tmp_path, shards, samples, capsys):
-    larger = tmp_path / 'larger'
-    larger.mkdir()
-    write_shard(larger / 'a.npz', [encode_crop(resized(sample, 64)) for sample in samples[:4]])
-    write_index(larger, {
-        'options': asdict(RenderOptions(samples=4, shard_samples=4, size=64, test_share=0.3,
-                                        split_seed=4)),
-        'shards': ['a.npz']})
-    arguments = ['train', '--data', str(shards), str(larger), '--out', str(tmp_path / 'run')]
-    for setting in QUICK:
-        arguments += ['--set', setting]
+    larger = write_set(tmp_path / 'larger', [
+        encode_crop(resized(sample, 64)) for sample in samples[:4]], size=64, **SPLIT)
+    arguments = ['train', '--data', str(shards), str(larger), '--out', str(tmp_path / 'run'),
+                 *settings_of(QUICK)]
     assert main(arguments) == 2
     message = capsys.readouterr().err
     assert f'{SIZE} and 64 pixels' in message and "option 'size'" in message
@@ -446,27 +387,20 @@ def test_several_data_sets_are_one(tmp_path, shards, samples, capsys):
 
 def test_command_line_trains_and_resumes(tmp_path, shards, capsys):
     arguments = ['train', '--data', str(shards), '--validation', str(shards),
-                 '--out', str(tmp_path / 'run')]
-    for setting in QUICK:
-        arguments += ['--set', setting]
-    assert main([*arguments, '--minutes', '0']) == 0
-    assert '1 of 6 steps' in capsys.readouterr().out
-    assert main(arguments) == 1
-    assert 'holds a training already' in capsys.readouterr().err
-    assert main([*arguments, '--resume']) == 0
-    assert '6 of 6 steps, mean IoU 0.' in capsys.readouterr().out
+                 '--out', str(tmp_path / 'run'), *settings_of(QUICK)]
+    assert_command_trains_and_resumes(
+        arguments, '1 of 6 steps', '6 of 6 steps, mean IoU 0.', capsys)
     about = read_network_config(tmp_path / 'run')
-    assert about['split'] == {'test_share': 0.3, 'split_seed': 4}, 'which shapes are new to it'
+    assert about['split'] == SPLIT, 'which shapes are new to it'
     assert about['picture_size'] == SIZE
     assert load_network(tmp_path / 'run')
 
 
 def test_command_line_under_torchrun_tells_the_result_once(tmp_path, shards):
-    settings = [word for setting in QUICK for word in ('--set', setting)]
     result = subprocess.run(
         [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2',
          '-m', 'img2scene_ros.cli', 'train', '--data', str(shards), '--validation', str(shards),
-         '--out', str(tmp_path / 'run'), *settings],
+         '--out', str(tmp_path / 'run'), *settings_of(QUICK)],
         capture_output=True, text=True, timeout=240, cwd=ROOT)
     assert result.returncode == 0, result.stderr[-3000:]
     assert result.stdout.count('written') == 1, result.stdout
@@ -483,20 +417,3 @@ def test_wrong_usage_is_one_sentence(tmp_path, capsys, arguments, code, word):
     error = capsys.readouterr().err
     assert error.count('\n') == 1 and word in error
     assert not (tmp_path / 'run').exists()
-
-
-def test_training_needs_neither_ros_nor_open3d_nor_trimesh():
-    """A machine for training has torch, numpy, scipy, OpenCV and little else."""
-    code = (
-        'import sys\n'
-        'class Absent:\n'
-        '    def find_spec(self, name, path=None, target=None):\n'
-        "        if name.split('.')[0] in ('open3d', 'trimesh', 'rclpy', 'skimage', 'rich',\n"
-        "                                  'transformers', 'timm', 'torchvision'):\n"
-        '            raise ModuleNotFoundError(name)\n'
-        'sys.meta_path.insert(0, Absent())\n'
-        'import img2scene_ros.learning.training, img2scene_ros.learning.dataset\n'
-        "from img2scene_ros.cli import main\n"
-        "sys.exit(main(['train', '--data', 'nowhere', '--out', 'x']))\n")
-    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT)
-    assert result.returncode == 1 and "'nowhere' is no data set" in result.stderr, result.stderr

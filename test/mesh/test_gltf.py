@@ -6,21 +6,18 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import trimesh
 from colored_models import face_colors
 from colored_models import model_of
 from colored_models import open3d_model
-from colored_models import sampled
 from scipy.spatial.transform import Rotation
 
 from img2scene_ros.mesh.gltf import Node
 from img2scene_ros.mesh.gltf import glb
 
 BOX = trimesh.creation.box((0.1, 0.2, 0.05))
-TO_OBJECT = [2, 0, 1]  # glTF's (x, y, z) are the object frame's (y, z, x)
 VALIDATE = '''
 const report = require('gltf-validator').validateBytes(
   new Uint8Array(require('fs').readFileSync(process.argv[1])));
@@ -44,21 +41,6 @@ def node(number: int, with_texture: bool = True) -> Node:
     mesh = BOX if number % 2 else trimesh.creation.icosphere(2, 0.05)
     return Node(f'{number}_thing', model_of(mesh, number, with_texture), pose(number),
                 {'id': number, 'label': 'thing', 'score': 0.5, 'nested': {'iou': 0.9}})
-
-
-@pytest.mark.parametrize('number', [1, 2])
-def test_trimesh_finds_every_face_with_its_colour(tmp_path, number):
-    item = node(number)
-    (tmp_path / 'a.glb').write_bytes(glb([item]))
-    mesh = trimesh.load(tmp_path / 'a.glb').geometry
-    assert len(mesh) == 1
-    mesh = next(iter(mesh.values()))
-    np.testing.assert_allclose(
-        mesh.triangles[:, :, TO_OBJECT], item.model.vertices[item.model.faces], atol=1e-7)
-    # trimesh has v = 0 at the bottom.
-    image = np.asarray(mesh.visual.material.baseColorTexture)
-    colors = sampled(image, mesh.visual.uv[mesh.faces], 'bottom')
-    np.testing.assert_array_equal(colors, face_colors(item.model))
 
 
 def test_open3d_finds_every_face_with_its_colour(tmp_path):
@@ -99,14 +81,6 @@ def test_shared_meshes_and_textures_are_written_once():
     assert (len(tree['meshes']), len(tree['images']), len(tree['textures'])) == (2, 2, 2)
     assert data.count(b'\x89PNG') == 2
     assert len(data) < len(glb([one])) + len(glb([other])) + 2000
-
-
-def test_embedded_image_is_the_texture_without_loss():
-    item = node(1)
-    data = glb([item])
-    start = data.index(b'\x89PNG')
-    image = cv2.imdecode(np.frombuffer(data[start:], np.uint8), cv2.IMREAD_COLOR)
-    np.testing.assert_array_equal(image[..., ::-1], item.model.texture.image)
 
 
 @pytest.mark.parametrize('numbers', [[], [1], [1, 2, 3, 4]])

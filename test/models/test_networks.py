@@ -15,6 +15,7 @@ from torch import nn
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import OptionError
+from img2scene_ros.models import occupancy
 from img2scene_ros.models.channels import CHANNELS
 from img2scene_ros.models.channels import crop_channels
 from img2scene_ros.models.crop import CropView
@@ -66,12 +67,14 @@ def test_size_is_as_documented(name):
 @pytest.mark.slow
 @torch.inference_mode()
 @pytest.mark.parametrize('resolution', (32, 64, 128))
-def test_resolution_is_free_and_chunks_change_nothing(network, resolution):
+def test_resolution_is_free_and_chunks_change_nothing(network, resolution, monkeypatch):
     images = pictures()
-    whole = network(images, HALF_FIELD, resolution, points_per_chunk=resolution ** 3)
+    monkeypatch.setattr(occupancy, 'POINTS_PER_CHUNK', resolution ** 3)
+    whole = network(images, HALF_FIELD, resolution)
     assert whole.shape == (2, resolution, resolution, resolution)
     assert whole.dtype == torch.float32 and torch.isfinite(whole).all()
-    in_parts = network(images, HALF_FIELD, resolution, points_per_chunk=5000 * resolution // 32)
+    monkeypatch.setattr(occupancy, 'POINTS_PER_CHUNK', 5000 * resolution // 32)
+    in_parts = network(images, HALF_FIELD, resolution)
     torch.testing.assert_close(in_parts, whole, atol=1e-4, rtol=1e-4)
 
 

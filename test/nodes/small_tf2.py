@@ -3,7 +3,8 @@
 As much of tf2_ros as the node uses, for machines without it: pip does not have it.
 
 A buffer with tf2's rules: transforms are interpolated between two stamps and never extrapolated,
-static ones hold always, a look-up waits at most its timeout. The listener receives single
+static ones hold always, what is 10 s older than the newest is refused, a look-up waits at most its
+timeout. The listener receives single
 TransformStamped on /tf, as tf2_msgs is not on PyPI either.
 """
 
@@ -18,6 +19,8 @@ from rclpy.duration import Duration
 from rclpy.time import Time
 from scipy.spatial.transform import Rotation
 from scipy.spatial.transform import Slerp
+
+MEMORY = 10 * 10 ** 9  # nanoseconds
 
 
 class TransformException(Exception):
@@ -51,6 +54,13 @@ class Buffer:
         """Add a transform that holds always."""
         self._set(transform, True)
 
+    def clear(self) -> None:
+        """Forget all but the static transforms."""
+        with self._lock:
+            for _, is_static, samples in self._known.values():
+                if not is_static:
+                    samples.clear()
+
     def lookup_transform(
         self, target_frame: str, source_frame: str, time: Time, timeout: Duration = Duration(),
     ) -> TransformStamped:
@@ -82,7 +92,8 @@ class Buffer:
         with self._lock:
             known = self._known.setdefault(
                 transform.child_frame_id, (transform.header.frame_id, is_static, {}))
-            known[2][stamp] = matrix
+            if stamp >= max(known[2], default=0) - MEMORY:
+                known[2][stamp] = matrix
 
     def _to_root(self, frame: str, stamp: int) -> tuple[str, np.ndarray]:
         parents = {parent for parent, _, _ in self._known.values()}
@@ -114,10 +125,10 @@ class TransformListener:
 
 def _between(samples: dict[int, np.ndarray], stamp: int) -> np.ndarray:
     stamps = sorted(samples)
-    if not stamps[0] <= stamp <= stamps[-1]:
+    if not stamps or not stamps[0] <= stamp <= stamps[-1]:
         raise ExtrapolationException(
-            f'Lookup would require extrapolation at time {stamp}, but data are from {stamps[0]} '
-            f'to {stamps[-1]}')
+            f'Lookup would require extrapolation at time {stamp}, but data are from {stamps[:1]} '
+            f'to {stamps[-1:]}')
     if stamp in samples:
         return samples[stamp]
     after = next(i for i, other in enumerate(stamps) if other > stamp)

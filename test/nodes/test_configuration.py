@@ -102,19 +102,24 @@ def test_misspelt_parameters_are_said_with_the_nearest_name(
     file.write_text(
         '/**: {ros__parameters: {tabletop.min_hight: 0.01, tabletop.gap: 0.01, xyz: 1,'
         ' qos_overrides./clock.subscription.depth: 3}}')
+    others = tmp_path / 'others.yaml'
+    others.write_text('{scene_node: {ros__parameters: {rate: 3.0}}, arm: {img2scene: '
+                      '{ros__parameters: {rate: 3.0}}}}')
     robot = Robot(free_domain())
     scene = NodeProcess(
         'scene_node', robot.domain, tmp_path, '-p', 'autostart:=false', '-p', 'detectr:=tabletop',
-        '--params-file', str(file))
+        '--params-file', str(file), '--params-file', str(others))
     replay = NodeProcess(
         'replay_node', robot.domain, tmp_path, '-p', f'folder:={frames_folder / "ycb_3"}',
-        '-p', 'rte:=3.0')
+        '-p', 'rte:=3.0', '-r', '__ns:=/arm', '-r', '__node:=img2scene', '--params-file',
+        str(others))
     robot.spin_until(lambda: 'waiting to be configured' in scene.log, 'the scene node runs')
     robot.spin_until(lambda: 'playing' in replay.log, 'the replay node runs')
-    one, two, three = scene.complaints()
+    one, two, three, four = scene.complaints()
     assert "'detectr'" in one and "'detector'" in one
     assert "'tabletop.min_hight'" in two and "'tabletop.min_height'" in two
     assert "'xyz'" in three and 'param list /img2scene' in three
+    assert 'others.yaml' in four and '/scene_node, /arm/img2scene' in four
     replayed, = replay.complaints()
     assert "'rte'" in replayed and "'rate'" in replayed
     robot.close()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Detection on its own, and scenes of what others have detected, over real DDS."""
 
+import re
 from collections.abc import Callable
 from collections.abc import Iterator
 from pathlib import Path
@@ -135,6 +136,13 @@ def test_detection_and_reconstruction_in_two_nodes_find_what_one_finds(
     for item in together.objects:
         assert np.linalg.norm(shown - item.position, axis=1).min() < 0.02
     assert "'detector'" in detector.complaints()[0], 'instead of detctor'
+    robot.scene = '/detector'
+    assert re.search("'detector'.*start it again", robot.set_parameter('detector', 'coco'))
+    assert not robot.set_parameter('tabletop.max_detections', 1)
+    labels: list[Image] = []
+    robot.node.create_subscription(Image, '/detector/labels', labels.append, 1)
+    robot.spin_until(
+        lambda: labels and max(labels[-1].data) == 1, 'one object is left', camera.send)
     camera.close()
     assert detector.stop() == scene.stop() == 0
     assert 'Traceback' not in detector.log + scene.log

@@ -255,6 +255,26 @@ def test_topics_like_the_missing_one_are_named(
         robot.node.destroy_publisher(publisher)
 
 
+def test_a_topic_of_another_type_is_said(
+    robot: Robot, camera: FakeCamera, scene_node: NodeProcess,
+) -> None:
+    """Compressed pictures where raw ones are expected, no mask where a mask is; it goes on."""
+    camera.image, image = None, camera.image
+    robot.node.destroy_publisher(image)
+    others = [robot.node.create_publisher(CompressedImage, topic, 1)
+              for topic in ('image', 'mask')]
+    robot.spin_until(
+        lambda: re.search("'/image'.*CompressedImage.*image_transport", robot.diagnosis()),
+        'the picture is said')
+    robot.node.destroy_publisher(others[0])
+    camera.image = robot.node.create_publisher(Image, 'image', 1)
+    robot.spin_until(
+        lambda: "'/mask' carries sensor_msgs/msg/CompressedImage" in robot.diagnosis(),
+        'the mask is said', camera.send)
+    works(robot, camera)
+    robot.node.destroy_publisher(others[1])
+
+
 def test_compressed_depth_is_found_by_itself(
     robot: Robot, camera: FakeCamera, scene_node: NodeProcess,
 ) -> None:

@@ -32,7 +32,7 @@ from launch import LaunchDescription, LaunchService
 from launch.actions import IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 arguments = [tuple(argument.split(':=', 1)) for argument in sys.argv[2:]]
-service = LaunchService()
+service = LaunchService(argv=sys.argv[2:])
 service.include_launch_description(LaunchDescription([IncludeLaunchDescription(
     PythonLaunchDescriptionSource(sys.argv[1]), launch_arguments=arguments)]))
 sys.exit(service.run())
@@ -205,3 +205,20 @@ def test_other_cameras_have_relative_topics(launch: Launch) -> None:
     assert {'/arm/camera_info', '/arm/depth'} <= set(topics)
     robot.close()
     assert launched.stop() == 0
+
+
+def test_misspelt_arguments_are_said_with_the_nearest_name(launch: Launch) -> None:
+    robot = Robot(free_domain())
+    launched = launch(
+        robot.domain, 'detectr:=tabletop', 'qwerty:=1', 'rviz:=false', 'autostart:=false')
+    robot.spin_until(lambda: "'qwerty'" in launched.log, 'it warns')
+    assert re.search("'detectr'.*'detector'", launched.log)
+    assert "'rviz'" not in launched.log
+    robot.close()
+    launched.stop()
+
+
+def test_a_parameter_file_that_is_not_there_starts_nothing(launch: Launch, tmp_path: Path) -> None:
+    launched = launch(free_domain(), f'params_file:={tmp_path}/mine.yaml', 'rviz:=false')
+    assert launched.process.wait(TIMEOUT) == 1
+    assert 'mine.yaml' in launched.log and 'process started' not in launched.log

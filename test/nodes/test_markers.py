@@ -27,6 +27,9 @@ from img2scene_ros.types import SupportPlane
 TABLE = SupportPlane(np.array([0.0, -1, 0]), 0.6, np.array(
     [[-0.5, 0.6, 1.0], [0.5, 0.6, 1.0], [0.5, 0.6, 1.6], [-0.5, 0.6, 1.6]]))
 
+FLOOR = SupportPlane(np.array([0.0, -1, 0]), 1.0, np.array(
+    [[-2.0, 1.0, 1.0], [2.0, 1.0, 1.0], [2.0, 1.0, 3.0], [-2.0, 1.0, 3.0]]))
+
 
 @pytest.fixture
 def stage() -> Iterator[Callable[..., OutputStage]]:
@@ -77,6 +80,11 @@ def test_only_what_has_changed_is_sent(stage: Callable[..., OutputStage]) -> Non
     assert sent(stage, received, hidden, rebuilt) == everything, 'all, once in a while'
     assert sent(stage, received, hidden, rebuilt, supports=(TABLE,)) == ['support 0']
     assert sent(stage, received, hidden, supports=(TABLE,)) == ['-labels 2', '-mug 2']
+    # The floor is shown while something is on it.
+    on_floor = at(thing(5), 0.9, 0.9, 1.3)
+    added = sent(stage, received, hidden, on_floor, supports=(TABLE, FLOOR))
+    assert added == ['egg 5', 'labels 5', 'support 1']
+    assert '-support 1' in sent(stage, received, hidden, supports=(TABLE, FLOOR))
     cup = at(replace(rebuilt, id=3), 0.0, 0.0, 1.0)
     assert sent(stage, received, cup, supports=(TABLE,))[-2:] == ['mug 3', 'labels 3']
     # In the world a camera that moves moves nothing.

@@ -19,6 +19,8 @@ from sensor_msgs.msg import Image
 
 from img2scene_ros.types import Frame
 
+YCB = Path(__file__).parents[2] / 'data' / 'frames' / 'ycb_3'
+
 
 def listen(robot: Robot) -> dict[str, list]:
     """Subscribe to the camera's topics."""
@@ -116,12 +118,17 @@ def test_quality_of_service_can_be_overridden(
         lambda: robot.node.get_publishers_info_by_topic('/best'), 'it publishes pictures')
     profile = robot.node.get_publishers_info_by_topic('/best')[0].qos_profile
     assert profile.reliability == ReliabilityPolicy.BEST_EFFORT
+    robot.scene = '/replay'
+    assert re.search("'rate'.*start it again", robot.set_parameter('rate', 3.0))
     assert replay.stop() == 0 and not replay.complaints()
 
 
 @pytest.mark.parametrize('arguments, sentence', [
     (['-p', 'folder:=/no/such/folder'], "error: there is no folder '/no/such/folder'"),
+    (['-p', 'folder:=~nobody_of_this_name/ycb'], "error: .*'~nobody_of_this_name/ycb'"),
     ([], "error: the parameter 'folder' is empty"),
+    (['-p', f'folder:={YCB}', '-p', 'qos_overrides./image.publisher.reliability:=nonsense'],
+     "error: .*'qos_overrides./image.publisher'.*nonsense"),
     (['-p', 'folder:=/', '-p', 'depth_unit:=inch'], "error: the depth unit 'inch'"),
     (['-p', 'folder:=/', '-p', 'rate:=-1.0'], "error: the parameter 'rate'.*-1.0"),
     (['-p', 'folder:=/', '-p', 'rate:=5'], "error: the parameter 'rate'.*decimal point"),

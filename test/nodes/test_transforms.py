@@ -3,6 +3,7 @@
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -124,6 +125,29 @@ def test_a_transform_of_another_time_is_not_taken(transforms: Transforms, off: i
     receive(transforms, pose(DOWN, EYE, STAMP + off), pose(DOWN, EYE, STAMP + 2 * off))
     with pytest.raises(InputError, match='target_frame.*tf_timeout'):
         in_world(FRAME, transforms, 'table')
+
+
+@pytest.mark.parametrize('lasted', [8, 60])
+def test_a_recording_that_starts_again_is_taken_as_it_is_now(
+    transforms: Transforms, lasted: int,
+) -> None:
+    """Static transforms stay known though they are not sent again."""
+    transforms._buffer.set_transform_static(
+        small_tf2.transform_message(np.eye(4), 'map', 'table', STAMP), 'test')
+    receive(transforms, *(
+        pose(DOWN, EYE, STAMP + ns) for ns in (0, 8 * 10 ** 8, lasted * 10 ** 9)))
+    later = replace(FRAME, stamp_ns=STAMP + lasted * 10 ** 9)
+    assert in_world(later, transforms, 'map').world_from_camera[:3, 3] == pytest.approx(EYE)
+    half = 5 * 10 ** 8
+    for again in range(2):  # TF that comes before the first picture may be lost
+        first = STAMP + again * half
+        receive(transforms, pose(DOWN, -EYE, first - 1), pose(DOWN, -EYE, first + half))
+        now = replace(FRAME, stamp_ns=first + half // 2)
+        try:
+            found = in_world(now, transforms, 'map')
+        except InputError:
+            assert not again
+    assert found.world_from_camera[:3, 3] == pytest.approx(-EYE)
 
 
 def test_picture_without_a_stamp_is_not_placed_at_the_latest_pose(transforms: Transforms) -> None:

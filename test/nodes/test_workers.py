@@ -231,7 +231,7 @@ def test_worker_survives_an_unexpected_error(bench: Bench) -> None:
     bench.send(ZeroDivisionError('division by zero'))
     bench.wait(lambda: bench.problems.present)
     assert re.search(
-        'perception failed unexpectedly .*ZeroDivisionError: division by zero', bench.log.lines[0])
+        'perception: unexpected .*ZeroDivisionError: division by zero', bench.log.lines[0])
     bench.send(1)
     bench.wait(lambda: bench.shows(1))
 
@@ -281,11 +281,11 @@ def test_nothing_is_shown_after_the_stop(bench: Bench) -> None:
 def test_problems_repeat_neither_the_line_nor_its_end() -> None:
     log = Log()
     problems = Problems(log)
-    for _ in range(3):
-        problems.report('camera', 'it is dark')
+    for again in range(3):
+        problems.report('camera', f'it is dark at {again}.5 s')
         problems.report('lens', 'it is dirty')
         problems.solved('camera')
-    assert log.lines == ['it is dark', 'it is dirty']
+    assert log.lines == ['it is dark at 0.5 s', 'it is dirty']
     assert problems.present == {'lens': 'it is dirty'}
     problems.clear()
     problems.report('lens', 'it is dirty')

@@ -15,7 +15,6 @@ from img2scene_ros.rendering.raycast import Surface
 from img2scene_ros.rendering.raycast import render
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
-from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import Placement
 from img2scene_ros.types import Sighting
 
@@ -48,20 +47,21 @@ def true_points() -> np.ndarray:
 def sighting() -> Sighting:
     """Photograph the bars before a red wall."""
     mesh = bars()
-    points = mesh.vertices @ turned().T + PLACE
-    seen = render([Surface(points, mesh.faces, np.full((len(points), 3), 90), 1)], CAMERA)
+    return photographed(mesh.vertices @ turned().T + PLACE, mesh.faces, PLACE, CAMERA)
+
+
+def photographed(
+    points: np.ndarray, faces: np.ndarray, place: np.ndarray, camera: Camera,
+) -> Sighting:
+    """Photograph a mesh in the optical frame before a red wall."""
+    seen = render([Surface(points, faces, np.full((len(points), 3), 90), 1)], camera)
     mask = seen.ids == 1
     color = np.where(mask[..., None], seen.color, np.uint8((250, 0, 0)))
     placement = Placement(
-        PLACE, object_axes(PLACE, OPTICAL_UP), np.full(3, 0.3), np.full(3, 0.01), 'fixed')
-    return Sighting(Frame(color, CAMERA), Detection('bars', 0.9, bbox_of(mask), mask), placement)
+        place, object_axes(place, OPTICAL_UP), np.full(3, 0.3), np.full(3, 0.01), 'fixed')
+    return Sighting(Frame(color, camera), Detection('thing', 0.9, bbox_of(mask), mask), placement)
 
 
 def with_mask(seen: Sighting, mask: np.ndarray | None) -> Sighting:
     """Return the sighting with another mask."""
     return replace(seen, detection=replace(seen.detection, mask=mask))
-
-
-def optical(model: ObjectModel) -> np.ndarray:
-    """Return the vertices of a model in the optical frame."""
-    return model.vertices @ model.rotation.T + model.position

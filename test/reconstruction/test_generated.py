@@ -4,15 +4,16 @@
 import numpy as np
 import pytest
 import trimesh
+from photographed import CAMERA
+from photographed import bars
+from photographed import sighting
+from photographed import with_mask
 from PIL import Image
 from scipy.spatial import cKDTree
 from trimesh.visual import TextureVisuals
 from trimesh.visual.material import PBRMaterial
 
-from img2scene_ros.camera import Camera
 from img2scene_ros.errors import ReconstructionError
-from img2scene_ros.localization import OPTICAL_UP
-from img2scene_ros.localization import object_axes
 from img2scene_ros.mesh import gltf
 from img2scene_ros.mesh.colors import linear
 from img2scene_ros.mesh.colors import srgb
@@ -20,11 +21,7 @@ from img2scene_ros.models.crop import crop_view
 from img2scene_ros.reconstruction.generated import Generated
 from img2scene_ros.reconstruction.generated import placed_upright
 from img2scene_ros.reconstruction.generated import read_glb
-from img2scene_ros.types import Detection
-from img2scene_ros.types import Frame
 from img2scene_ros.types import ObjectModel
-from img2scene_ros.types import Placement
-from img2scene_ros.types import Sighting
 
 BALL = trimesh.creation.icosphere(4)  # radius 1
 
@@ -177,16 +174,11 @@ def test_face_of_nothing_is_refused() -> None:
 
 def test_without_a_mask_the_box_alone_places_a_mesh() -> None:
     """Nothing shows which way it faces; that is no error."""
-    camera = Camera.from_field_of_view(320, 240, 60.0)
-    frame = Frame(np.zeros((240, 320, 3), np.uint8), camera)
-    bbox = np.array([120.0, 80.0, 200.0, 160.0])
-    place = np.array([0.0, 0.0, 1.0])
-    placement = Placement(
-        place, object_axes(place, OPTICAL_UP), np.full(3, 0.2), np.full(3, 0.01), 'fixed')
-    ball = trimesh.creation.icosphere(subdivisions=2)
+    seen = with_mask(sighting(), None)
+    bbox = seen.detection.bbox
+    mesh = bars()
     model = placed_upright(
-        (ball.vertices, ball.faces, np.zeros((len(ball.vertices), 3), np.uint8)),
-        Sighting(frame, Detection('ball', 1.0, bbox), placement), 'test',
-        crop_view(camera, bbox))
-    edges = camera.project(model.vertices @ model.rotation.T + model.position)
-    np.testing.assert_allclose(np.ptp(edges, axis=0).max(), 80.0, rtol=0.05)
+        (7.0 * mesh.vertices, mesh.faces, np.zeros((len(mesh.vertices), 3), np.uint8)), seen,
+        'test', crop_view(CAMERA, bbox))
+    edges = CAMERA.project(model.points)
+    assert np.ptp(edges, axis=0).max() == pytest.approx((bbox[2:] - bbox[:2]).max(), rel=0.1)

@@ -22,13 +22,14 @@ import pytest
 import trimesh
 from photographed import PLACE
 from photographed import bars
-from photographed import optical
 from photographed import sighting
 from photographed import true_points
 from photographed import turned
 from photographed import with_mask
 from PIL import Image
-from scipy.spatial import cKDTree
+from rebuilt import assert_closed
+from rebuilt import distance
+from rebuilt import surface_points
 
 from img2scene_ros.errors import OptionError
 from img2scene_ros.errors import ReconstructionError
@@ -124,14 +125,9 @@ def complaint(reconstructor: RemoteReconstructor) -> str:
 
 
 def assert_as_photographed(model: ObjectModel) -> None:
-    mesh = trimesh.Trimesh(model.vertices, model.faces, process=False)
-    assert mesh.is_watertight and mesh.volume > 0
+    assert_closed(model)
     assert model.reconstructor == 'remote'
-    found, _ = trimesh.sample.sample_surface(
-        trimesh.Trimesh(optical(model), model.faces, process=False), 3000, seed=1)
-    truth = true_points()
-    for one, other in ((found, truth), (truth, found)):
-        assert cKDTree(one).query(other)[0].mean() < 0.012 * PLACE[2]
+    assert distance(surface_points(model), true_points()) < 0.012 * PLACE[2]
 
 
 def glb(mesh: trimesh.Trimesh) -> bytes:

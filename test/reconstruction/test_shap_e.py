@@ -13,10 +13,12 @@ import trimesh
 from photographed import BARS
 from photographed import PLACE
 from photographed import bars
-from photographed import optical
 from photographed import sighting
 from photographed import true_points
 from photographed import with_mask
+from rebuilt import assert_closed
+from rebuilt import distance
+from rebuilt import surface_points
 from scipy.spatial import cKDTree
 from skimage.measure import marching_cubes
 
@@ -105,13 +107,9 @@ def decode(field: torch.Tensor, low: torch.Tensor, size: torch.Tensor) -> Any:
 def test_mesh_is_turned_and_placed_as_photographed(checkpoint: Path) -> None:
     seen = sighting()
     model = built(checkpoint, field).reconstruct(seen)
-    mesh = trimesh.Trimesh(model.vertices, model.faces, process=False)
-    assert mesh.is_watertight and mesh.volume > 0 and model.reconstructor == 'shap_e'
-    found, _ = trimesh.sample.sample_surface(
-        trimesh.Trimesh(optical(model), model.faces, process=False), 3000, seed=1)
-    truth = true_points()
-    for one, other in ((found, truth), (truth, found)):
-        assert cKDTree(one).query(other)[0].mean() < 0.02 * PLACE[2]
+    assert_closed(model)
+    assert model.reconstructor == 'shap_e'
+    assert distance(surface_points(model), true_points()) < 0.02 * PLACE[2]
     np.testing.assert_allclose(model.colors, np.tile(SRGB, (len(model.colors), 1)), atol=1)
 
 

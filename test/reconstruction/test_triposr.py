@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from scipy.spatial import cKDTree
+from photographed import photographed
+from photographed import with_mask
+from rebuilt import assert_closed
+from rebuilt import distance
 from triposr_checkpoints import COLOR
 from triposr_checkpoints import SEMI_AXES
 from triposr_checkpoints import ellipsoid
@@ -19,19 +22,11 @@ from img2scene_ros.detection import bbox_of
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import ReconstructionError
-from img2scene_ros.localization import OPTICAL_UP
-from img2scene_ros.localization import object_axes
 from img2scene_ros.models.crop import smallest_rotation
 from img2scene_ros.models.triposr_network import TripoSR
 from img2scene_ros.reconstruction import BatchReconstructor
 from img2scene_ros.reconstruction.triposr import TriposrOptions
 from img2scene_ros.reconstruction.triposr import TriposrReconstructor
-from img2scene_ros.rendering.raycast import Surface
-from img2scene_ros.rendering.raycast import render
-from img2scene_ros.types import Detection
-from img2scene_ros.types import Frame
-from img2scene_ros.types import ObjectModel
-from img2scene_ros.types import Placement
 from img2scene_ros.types import Sighting
 
 pytestmark = pytest.mark.usefixtures('one_thread')
@@ -50,21 +45,10 @@ def true_object(place: tuple[float, float, float]) -> trimesh.Trimesh:
         (ball.vertices * (right, up, toward)) @ turn.T + place, ball.faces, process=False)
 
 
-def sighting_of(place: tuple[float, float, float], camera: Camera = CAMERA) -> Sighting:
+def sighting_of(place: tuple[float, float, float]) -> Sighting:
     """Photograph the ellipsoid before a red wall."""
     mesh = true_object(place)
-    seen = render([Surface(mesh.vertices, mesh.faces, np.full((len(mesh.vertices), 3), 90), 1)],
-                  camera)
-    mask = seen.ids == 1
-    color = np.where(mask[..., None], seen.color, np.uint8((250, 0, 0)))
-    position = np.array(place)
-    placement = Placement(
-        position, object_axes(position, OPTICAL_UP), np.full(3, 0.3), np.full(3, 0.01), 'fixed')
-    return Sighting(Frame(color, camera), Detection('egg', 0.9, bbox_of(mask), mask), placement)
-
-
-def with_mask(sighting: Sighting, mask: np.ndarray | None) -> Sighting:
-    return replace(sighting, detection=replace(sighting.detection, mask=mask))
+    return photographed(mesh.vertices, mesh.faces, np.array(place), CAMERA)
 
 
 @pytest.fixture(scope='module')
@@ -93,25 +77,14 @@ def watching(network: TripoSR) -> None:
         weight.mul_(5.0)
 
 
-def optical(model: ObjectModel) -> np.ndarray:
-    return model.vertices @ model.rotation.T + model.position
-
-
-def distance(one: np.ndarray, other: np.ndarray) -> float:
-    """Return the greater of the mean distances to the nearest, there and back."""
-    return max(cKDTree(a).query(b)[0].mean() for a, b in ((one, other), (other, one)))
-
-
 @pytest.mark.parametrize('place', PLACES)
 def test_mesh_lies_where_the_object_is(place: tuple, build: Callable) -> None:
     model = build(resolution=96).reconstruct(sighting_of(place))
-    mesh = trimesh.Trimesh(model.vertices, model.faces, process=False)
-    assert mesh.is_watertight and mesh.is_winding_consistent and mesh.volume > 0
-    assert mesh.bounds.sum(axis=0) == pytest.approx(np.zeros(3), abs=1e-5)
+    assert_closed(model)
     assert len(model.faces) <= TriposrOptions().max_triangles
-    assert distance(optical(model), true_object(place).vertices) < 0.01 * place[2]
+    assert distance(model.points, true_object(place).vertices) < 0.01 * place[2]
     np.testing.assert_allclose(
-        np.ptp(optical(model), axis=0), np.ptp(true_object(place).vertices, axis=0), rtol=0.04)
+        np.ptp(model.points, axis=0), np.ptp(true_object(place).vertices, axis=0), rtol=0.04)
     assert model.reconstructor == 'triposr'
 
 
@@ -120,7 +93,7 @@ def test_colours_are_the_networks_at_the_vertices(place: tuple, build: Callable)
     """Red grows towards the camera, green to the right, blue upwards, as the formula says."""
     model = build(resolution=96).reconstruct(sighting_of(place))
     turn = smallest_rotation(np.array(place))
-    right, down, away = ((optical(model) - place) @ turn / SCALE).T
+    right, down, away = ((model.points - place) @ turn / SCALE).T
     expected = 255 / (1 + np.exp(-COLOR * np.stack([-away, right, -down], axis=1)))
     assert np.abs(model.colors - expected).mean() < 6
 
@@ -235,8 +208,7 @@ def test_sighting_that_shows_nothing_is_one_sentence(build: Callable) -> None:
 def test_solid_that_reaches_the_border_is_closed(build: Callable) -> None:
     """With a higher density everywhere the ellipsoid is wider than the network's cube."""
     model = build(set_bias(40.0 - 400.0)).reconstruct(sighting_of(PLACES[0]))
-    mesh = trimesh.Trimesh(model.vertices, model.faces, process=False)
-    assert mesh.is_watertight and mesh.volume > 0
+    assert_closed(model)
 
 
 def hollow_with_a_speck(network: TripoSR) -> None:

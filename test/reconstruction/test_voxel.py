@@ -10,10 +10,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import open3d
 import pytest
 import torch
 import trimesh
+from rebuilt import assert_closed
+from rebuilt import occupancy
 from synthetic import CAMERA
 from synthetic import camera_pose
 from synthetic import tabletop_frame
@@ -59,18 +60,17 @@ POSE = camera_pose(40, 0.9)
 
 class Known(OccupancyNetwork):
     """
-    Answers with the bars at a place, as the crop of a box shows them.
+    Answers with the bars at a place, as the crop of a sighting shows them.
 
-    :param anchor: metres
     :param shift: metres by which it is wrong, away from the camera
     """
 
-    def __init__(self, place: tuple[float, float], box: np.ndarray, anchor: float,
-                 shift: float = 0.0) -> None:
+    def __init__(self, place: tuple[float, float], sighting: Sighting, shift: float = 0.0) -> None:
         super().__init__()
         self.place, self.shift = place, shift
-        self.view = crop_view(CAMERA, box)
-        self.cube = self.view.cube(anchor)
+        self.view = crop_view(CAMERA, sighting.detection.bbox)
+        depth = sighting_of_bars(place, with_depth=True).frame.points @ self.view.rotation[:, 2]
+        self.cube = self.view.cube(anchor_depth(depth, sighting.detection.mask))
 
     def predict(self, pictures: Tensor, half_field: Tensor, resolution: int = 32) -> Tensor:
         """Know it at once: a mirror image does not mirror what is known."""
@@ -132,13 +132,6 @@ def sighting_of_bars(
     return Sighting(Frame(frame.color, CAMERA), detection, placement)
 
 
-def anchor_of(place: tuple[float, float], sighting: Sighting) -> float:
-    """Return the median depth of what is seen of the bars, along their crop's axis."""
-    frame = sighting_of_bars(place, with_depth=True).frame
-    axis = crop_view(CAMERA, sighting.detection.bbox).rotation[:, 2]
-    return anchor_depth(frame.points @ axis, sighting.detection.mask)
-
-
 def rebuild(
     network: OccupancyNetwork, sighting: Sighting, monkeypatch: pytest.MonkeyPatch,
     **options: float,
@@ -155,31 +148,18 @@ def rebuilt_bars(
     **options: float,
 ) -> ObjectModel:
     sighting = sighting_of_bars(place, with_depth=with_depth)
-    network = Known(place, sighting.detection.bbox, anchor_of(place, sighting))
-    return rebuild(network, sighting, monkeypatch, **options)
-
-
-def assert_closed(model: ObjectModel) -> None:
-    mesh = trimesh.Trimesh(model.vertices, model.faces, process=False)
-    assert mesh.is_watertight and mesh.is_winding_consistent and mesh.volume > 0
-    assert model.colors.shape == model.vertices.shape
-    assert mesh.bounds.sum(axis=0) == pytest.approx((0, 0, 0), abs=1e-5)
+    return rebuild(Known(place, sighting), sighting, monkeypatch, **options)
 
 
 def on_table(model: ObjectModel) -> np.ndarray:
     """Return the vertices in the table's coordinates."""
-    optical = model.vertices @ model.rotation.T + model.position
-    return optical @ POSE[:3, :3].T + POSE[:3, 3]
+    return model.points @ POSE[:3, :3].T + POSE[:3, 3]
 
 
 def iou_with_bars(model: ObjectModel, place: tuple[float, float], mirror: bool = False) -> float:
     """Return the shared share of the volumes, by Open3D's ray casting."""
-    scene = open3d.t.geometry.RaycastingScene()
-    scene.add_triangles(open3d.core.Tensor(on_table(model).astype(np.float32)),
-                        open3d.core.Tensor(model.faces.astype(np.uint32)))
     points = np.random.default_rng(0).uniform((-0.15, -0.2, -0.05), (0.25, 0.2, 0.25), (20000, 3))
-    ours = scene.compute_occupancy(
-        open3d.core.Tensor((points + (*place, 0)).astype(np.float32))).numpy() > 0
+    ours = occupancy(on_table(model), model.faces, points + (*place, 0))
     theirs = depth_in_bars(points * ((1, -1, 1) if mirror else (1, 1, 1))) > 0
     return (ours & theirs).sum() / (ours | theirs).sum()
 
@@ -212,7 +192,7 @@ def test_up_is_up_and_x_is_towards_the_camera(monkeypatch: pytest.MonkeyPatch) -
 def test_without_depth_the_distance_sets_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice as far is twice as large."""
     sighting = sighting_of_bars(PLACES[1], with_depth=False)
-    network = Known(PLACES[1], sighting.detection.bbox, anchor_of(PLACES[1], sighting))
+    network = Known(PLACES[1], sighting)
     far = replace(sighting, placement=replace(
         sighting.placement, position=2.0 * sighting.placement.position))
     one, other = (rebuild(network, each, monkeypatch) for each in (sighting, far))
@@ -240,8 +220,7 @@ def test_without_depth_it_stands_on_its_support(
     support = SupportPlane(POSE[2, :3], float(POSE[2, 3]))
     placement = replace(
         sighting.placement, support=support, position=nearer * sighting.placement.position)
-    network = Sunk(place, sighting.detection.bbox, anchor_of(place, sighting))
-    model = rebuild(network, replace(sighting, placement=placement), monkeypatch)
+    model = rebuild(Sunk(place, sighting), replace(sighting, placement=placement), monkeypatch)
     assert_closed(model)
     assert on_table(model)[:, 2].min() == pytest.approx(0.0, abs=0.003)
     assert model.size[2] == pytest.approx(0.18, rel=0.1)
@@ -253,9 +232,8 @@ def test_a_support_that_contradicts_the_place_costs_no_mesh(
     """A plane far above the object cuts nothing off."""
     sighting = sighting_of_bars(PLACES[0], with_depth=False)
     above = SupportPlane(POSE[2, :3], float(POSE[2, 3]) - 0.3)
-    model = rebuild(
-        Known(PLACES[0], sighting.detection.bbox, anchor_of(PLACES[0], sighting)),
-        replace(sighting, placement=replace(sighting.placement, support=above)), monkeypatch)
+    contradicted = replace(sighting, placement=replace(sighting.placement, support=above))
+    model = rebuild(Known(PLACES[0], sighting), contradicted, monkeypatch)
     assert_closed(model)
     assert model.size[2] == pytest.approx(0.18, rel=0.1)
 
@@ -278,10 +256,8 @@ def test_what_is_seen_is_where_it_was_measured(
 ) -> None:
     """A network that is centimetres off does not move the visible side, nor fill free space."""
     sighting = sighting_of_bars(PLACES[1], True, seed=0)
-    network = Known(PLACES[1], sighting.detection.bbox, anchor_of(PLACES[1], sighting), shift)
-    model = rebuild(network, sighting, monkeypatch)
-    optical = model.vertices @ model.rotation.T + model.position
-    seen = render([Surface(optical, model.faces, model.colors, id=1)], CAMERA)
+    model = rebuild(Known(PLACES[1], sighting, shift), sighting, monkeypatch)
+    seen = render([Surface(model.points, model.faces, model.colors, id=1)], CAMERA)
     mask = sighting.detection.mask
     gap = np.abs(seen.depth - sighting.frame.depth)[mask & (seen.ids == 1)]
     assert np.nanmedian(gap) < sighting.frame.depth_std(sighting.placement.position[2])
@@ -299,10 +275,8 @@ def test_nothing_is_filled_where_the_picture_shows_other_things(
             return super().query(features, half_field, points) + 3.0
 
     sighting = sighting_of_bars(PLACES[0], with_depth=True)
-    network = Fat(PLACES[0], sighting.detection.bbox, anchor_of(PLACES[0], sighting))
-    model = rebuild(network, sighting, monkeypatch)
-    optical = model.vertices @ model.rotation.T + model.position
-    silhouette = render([Surface(optical, model.faces, model.colors, id=1)], CAMERA).ids == 1
+    model = rebuild(Fat(PLACES[0], sighting), sighting, monkeypatch)
+    silhouette = render([Surface(model.points, model.faces, model.colors, id=1)], CAMERA).ids == 1
     assert (silhouette & ~sighting.detection.mask).sum() < 0.03 * sighting.detection.mask.sum()
 
 
@@ -317,7 +291,7 @@ def test_specks_and_hollows_go(monkeypatch: pytest.MonkeyPatch) -> None:
             return 40.0 * torch.maximum(solid, 0.04 - grain)[None]
 
     sighting = sighting_of_bars(PLACES[0], with_depth=False)
-    model = rebuild(Odd(PLACES[0], sighting.detection.bbox, 1.0), sighting, monkeypatch)
+    model = rebuild(Odd(PLACES[0], sighting), sighting, monkeypatch)
     mesh = trimesh.Trimesh(model.vertices, model.faces, process=False)
     assert mesh.body_count == 1
     radius = mesh.extents.mean() / 2.0
@@ -333,7 +307,7 @@ def test_what_reaches_out_of_the_cube_ends_at_its_faces(monkeypatch: pytest.Monk
             return 40.0 * (0.2 - points[..., 1:].norm(dim=-1))
 
     sighting = sighting_of_bars(PLACES[0], with_depth=False)
-    model = rebuild(Endless(PLACES[0], sighting.detection.bbox, 1.0), sighting, monkeypatch)
+    model = rebuild(Endless(PLACES[0], sighting), sighting, monkeypatch)
     assert_closed(model)
     view = crop_view(CAMERA, sighting.detection.bbox)
     across = (model.vertices @ model.rotation.T) @ view.rotation
@@ -349,11 +323,9 @@ def test_colour_is_the_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     color[:, left], color[:, ~left] = (200, 40, 10), (10, 40, 200)
     color[~sighting.detection.mask] = (0, 255, 0)
     sighting = replace(sighting, frame=Frame(color, CAMERA, sighting.frame.depth))
-    network = Known(PLACES[0], sighting.detection.bbox, anchor_of(PLACES[0], sighting))
-    model = rebuild(network, sighting, monkeypatch)
+    model = rebuild(Known(PLACES[0], sighting), sighting, monkeypatch)
     assert not (model.colors == (0, 255, 0)).all(axis=1).any(), 'the background is no part of it'
-    optical = model.vertices @ model.rotation.T + model.position
-    is_left = CAMERA.project(optical)[:, 0] < left.sum() - 0.5
+    is_left = CAMERA.project(model.points)[:, 0] < left.sum() - 0.5
     expected = np.where(is_left[:, None], (200, 40, 10), (10, 40, 200))
     assert (model.colors == expected).all(axis=1).mean() > 0.9
 
@@ -405,8 +377,7 @@ def test_bundled_network_on_a_recorded_scene(
         distance = np.linalg.norm(model.position - sighting.placement.position)
         assert distance < 0.7 * np.linalg.norm(sighting.placement.size)
         if with_depth:
-            optical = model.vertices @ model.rotation.T + model.position
-            seen = render([Surface(optical, model.faces, model.colors, id=1)], frame.camera)
+            seen = render([Surface(model.points, model.faces, model.colors, id=1)], frame.camera)
             gap = np.abs(seen.depth - frame.depth)[sighting.detection.mask & (seen.ids == 1)]
             assert np.nanmedian(gap) < sighting.frame.depth_std(sighting.placement.position[2])
 
@@ -515,28 +486,12 @@ def test_crops_are_as_large_as_the_weights_know_them(
     assert seen == [(1, 6, 64, 64)]
 
 
-@pytest.mark.parametrize('damage, words', (
-    (lambda folder: shutil.rmtree(folder), 'run'),
-    (lambda folder: (folder / 'model.safetensors').unlink(), 'model.safetensors'),
-    (lambda folder: (folder / 'model.safetensors').write_bytes(b'no'), 'model.safetensors'),
-    (lambda folder: (folder / 'config.json').write_text('{"model_type": "rt_detr_v2"}'),
-     'config.json'),
-))
-def test_wrong_weights_are_one_clear_sentence(
-    damage: Callable[[Path], object], words: str, tmp_path: Path,
-) -> None:
-    """Missing, damaged, and those of a detector."""
-    folder = copy_of_weights(tmp_path / 'run')
-    damage(folder)
-    with pytest.raises(InputError, match=words):
-        VoxelReconstructor(VoxelOptions(weights=str(folder)))
-
-
-def test_weights_of_another_architecture_are_one_clear_sentence(tmp_path: Path) -> None:
-    """The config says one network, the file holds another."""
-    folder = copy_of_weights(tmp_path / 'run', network='resfest', options={})
-    with pytest.raises(InputError, match='model.safetensors'):
-        VoxelReconstructor(VoxelOptions(weights=str(folder)))
+def test_wrong_weights_are_one_clear_sentence(tmp_path: Path) -> None:
+    """All else that can be wrong with them is in `test_networks.py`."""
+    other = copy_of_weights(tmp_path / 'run', network='resfest', options={})
+    for folder, word in ((other, 'model.safetensors'), (tmp_path / 'nowhere', 'nowhere')):
+        with pytest.raises(InputError, match=word):
+            VoxelReconstructor(VoxelOptions(weights=str(folder)))
 
 
 def test_a_device_that_is_not_there_is_one_clear_sentence() -> None:

@@ -24,6 +24,7 @@ from img2scene_ros.errors import OptionError
 from img2scene_ros.mesh.gltf import gltf_rotation
 from img2scene_ros.scene import export
 from img2scene_ros.scene.export import ExportOptions
+from img2scene_ros.scene.export import check_replaceable
 from img2scene_ros.scene.export import export_scene
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Fit
@@ -342,8 +343,9 @@ def test_place_that_cannot_be_written_is_one_sentence(tmp_path, scene):
 def test_directory_without_permission_is_one_sentence(tmp_path, scene):
     tmp_path.chmod(0o555)
     try:
-        with pytest.raises(InputError, match='Permission denied'):
-            export_scene(tmp_path / 'out', scene)
+        for check in (check_replaceable, lambda place: export_scene(place, scene)):
+            with pytest.raises(InputError, match='choose another place'):
+                check(tmp_path / 'out')
     finally:
         tmp_path.chmod(0o755)
 

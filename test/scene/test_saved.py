@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,7 +95,27 @@ def test_remembered_objects_are_known_again_when_they_are_seen(
         assert np.linalg.norm(item.position - saved.position) < 0.005
 
 
+def writing(**entry: Any) -> Callable[[Path], None]:
+    """Return what changes the first object of an export directory."""
+    def spoil(folder: Path) -> None:
+        scene = json.loads((folder / 'objects.json').read_text())
+        scene['objects'][0] |= entry
+        (folder / 'objects.json').write_text(json.dumps(scene))
+    return spoil
+
+
+def twice(folder: Path) -> None:
+    scene = json.loads((folder / 'objects.json').read_text())
+    scene['objects'] *= 2
+    (folder / 'objects.json').write_text(json.dumps(scene))
+
+
 @pytest.mark.parametrize('spoil, words', (
+    (writing(position_m=[float('nan'), 0, 0]), 'objects.json.*NaN'),
+    (writing(position_m=[0, 0, 1e30]), 'objects.json.*1e\\+30'),
+    (writing(id=-3), 'objects.json.*-3'),
+    (twice, 'objects.json.*ids'),
+    (writing(label=5), 'objects.json.*5'),
     (lambda folder: (folder / 'objects.json').unlink(), 'objects.json'),
     (lambda folder: (folder / 'objects.json').write_text('{"objects": [{}]}'), 'objects.json'),
     (lambda folder: (folder / 'objects.json').write_text('[1'), 'objects.json'),

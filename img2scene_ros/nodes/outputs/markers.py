@@ -31,7 +31,7 @@ from img2scene_ros.errors import InputError
 from img2scene_ros.nodes.marker_bytes import Triangles
 from img2scene_ros.nodes.marker_bytes import array_bytes
 from img2scene_ros.nodes.marker_bytes import triangles_from_mesh
-from img2scene_ros.nodes.marker_messages import SUPPORT_NAME
+from img2scene_ros.nodes.marker_messages import SUPPORT_NAMESPACE
 from img2scene_ros.nodes.marker_messages import TEXT_NAMESPACE
 from img2scene_ros.nodes.marker_messages import Name
 from img2scene_ros.nodes.marker_messages import Viewed
@@ -52,7 +52,7 @@ from img2scene_ros.nodes.published import has_moved
 from img2scene_ros.nodes.published import noticeable_motion
 from img2scene_ros.nodes.published import published_frame
 from img2scene_ros.nodes.support_box import SupportBox
-from img2scene_ros.nodes.support_box import published_support
+from img2scene_ros.nodes.support_box import published_supports
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.types import ObjectModel
@@ -74,7 +74,7 @@ class MarkersOptions(Options):
     """How the markers look, and how their meshes travel."""
 
     show_labels: bool = option(True, 'Show a text with every mesh')
-    show_support: bool = option(True, 'Show the support as a faint rectangle')
+    show_support: bool = option(True, 'Show supports with objects on them as faint rectangles')
     mesh_transport: str = option(
         'inline', 'How meshes reach viewers: inline (coloured triangles), inline_texture '
         '(textured triangles; not for Foxglove), file or http (URIs of textured meshes that '
@@ -130,7 +130,7 @@ class MarkersOutput:
         self._textured: dict[int, tuple[ObjectModel, Marker, CompressedImage | None]] = {}
         self._viewed = Viewed()
         self._sent: dict[Name, _Sent] = {}
-        self._support: SupportBox | None = None
+        self._supports: dict[int, SupportBox] = {}
         self._latest: Scene | None = None
         self._viewers = 0
         self._settles_at = inf  # when the transforms of viewers that have joined reach back
@@ -216,11 +216,12 @@ class MarkersOutput:
                 markers[TEXT_NAMESPACE, item.id] = text
                 sent[TEXT_NAMESPACE, item.id] = _Sent(
                     frame.header.frame_id, pose, (text.text, item.model))
-        self._support = (
-            published_support(scene, self._support) if self.options.show_support else None)
-        if self._support:
-            markers[SUPPORT_NAME] = support_marker(self._support)
-            sent[SUPPORT_NAME] = _Sent(frame.header.frame_id, np.eye(4), (self._support,))
+        if self.options.show_support:
+            self._supports = published_supports(scene, self._supports)
+            for number, box in self._supports.items():
+                markers[SUPPORT_NAMESPACE, number] = support_marker(box)
+                sent[SUPPORT_NAMESPACE, number] = _Sent(
+                    frame.header.frame_id, np.eye(4), (box,))
         for (marker_ns, marker_id), marker in markers.items():
             marker.header, marker.ns, marker.id = frame.header, marker_ns, marker_id
         if everything and textures:

@@ -29,7 +29,7 @@ from img2scene_ros.nodes.published import noticeable_motion
 from img2scene_ros.nodes.published import object_name
 from img2scene_ros.nodes.published import published_frame
 from img2scene_ros.nodes.support_box import SupportBox
-from img2scene_ros.nodes.support_box import published_support
+from img2scene_ros.nodes.support_box import published_supports
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.types import ObjectModel
@@ -37,7 +37,7 @@ from img2scene_ros.types import Scene
 from img2scene_ros.types import SceneObject
 
 PREFIX = 'img2scene_'  # of the names of all that this output adds
-SUPPORT = f'{PREFIX}support'
+SUPPORT = f'{PREFIX}support'  # others have a number behind it
 PERIOD = 0.1  # seconds between two looks for MoveIt, its answers and new shapes
 ASK_PERIOD = 1.0  # seconds between two questions what MoveIt has
 GRACE = 2.0  # seconds that MoveIt may need for a change before it counts as missed
@@ -54,7 +54,7 @@ class PlanningSceneOptions(Options):
     triangles: int = option(
         1000, 'Greatest number of triangles of a mesh, or of each convex part', low=20,
         high=100000)
-    supports: bool = option(True, 'Add the support as a box under the objects')
+    supports: bool = option(True, 'Add the supports as boxes under the objects')
     support_thickness: float = option(0.02, 'Thickness of that box [m]', low=0.001, high=1.0)
     max_rate: float = option(5.0, 'Greatest number of changes per second', low=0.1, high=100.0)
 
@@ -91,7 +91,7 @@ class PlanningSceneOutput:
         self._scene: Scene | None = None  # the latest, and whether MoveIt has it
         self._is_due = False
         self._sent: dict[str, _Sent] = {}
-        self._support: SupportBox | None = None
+        self._supports: dict[int, SupportBox] = {}
         self._attached: set[str] = set()
         self._removed: dict[str, float] = {}  # when
         self._strays: set[str] = set()  # to be removed
@@ -109,7 +109,7 @@ class PlanningSceneOutput:
         """Begin; MoveIt is asked what there is."""
         with self._lock:
             self._is_active = True
-            self._sent, self._support, self._scene = {}, None, None
+            self._sent, self._supports, self._scene = {}, {}, None
 
     def deactivate(self) -> None:
         """Remove all objects."""
@@ -119,7 +119,7 @@ class PlanningSceneOutput:
                 self._publisher.publish(self._messages.scene_diff(
                     [self._messages.removed(Header(), name) for name in names]))
             self._is_active = False
-            self._sent, self._support, self._scene = {}, None, None
+            self._sent, self._supports, self._scene = {}, {}, None
 
     def show(self, scene: Scene, changed: bool) -> None:
         """Send what has changed, unless something was sent just now; then it is sent later."""
@@ -141,7 +141,7 @@ class PlanningSceneOutput:
                 return
             before, self._subscribers = self._subscribers, self._publisher.get_subscription_count()
             if self._subscribers > before:
-                self._sent, self._support, self._is_due = {}, None, True
+                self._sent, self._is_due = {}, True
             self._ask()
             self._send()
 
@@ -170,8 +170,6 @@ class PlanningSceneOutput:
                   if name not in there | self._attached and sent.at < self._asked_at - GRACE}
         for name in missed:
             del self._sent[name]
-            if name == SUPPORT:
-                self._support = None
         self._removed = {name: at for name, at in self._removed.items()
                          if at >= self._asked_at - GRACE}
         self._strays = {
@@ -197,14 +195,19 @@ class PlanningSceneOutput:
         objects = {PREFIX + object_name(item): item for item in scene.objects}
         models = {item.model for item in scene.objects}
         self._shapes = {model: shape for model, shape in self._shapes.items() if model in models}
-        support = self._support_change(scene, frame)
-        wanted = objects.keys() | ({SUPPORT} if self._support else set())
+        if not self.options.supports:
+            self._supports = {}
+        elif scene.supports or not scene.frame.world_id:  # else they are hidden, or out of view
+            self._supports = published_supports(scene, self._supports)
+        supports = {_support_name(number): box for number, box in self._supports.items()}
+        wanted = objects.keys() | supports.keys()
         gone = (self._sent.keys() | self._strays) - wanted - self._attached
         changes = [self._messages.removed(frame.header, name) for name in sorted(gone)]
         self._removed |= dict.fromkeys(gone, monotonic())
         self._strays = set()
         self._sent = {name: sent for name, sent in self._sent.items() if name in wanted}
-        changes += support
+        for name, box in supports.items():
+            changes += self._support_change(name, box, frame)
         for name, item in objects.items():
             if name not in self._attached:
                 changes += self._object_change(name, item, frame)
@@ -223,18 +226,14 @@ class PlanningSceneOutput:
         self._sent[name] = _Sent(pose, origin, monotonic())
         return [change]
 
-    def _support_change(self, scene: Scene, frame: PublishedFrame) -> list[Any]:
-        if self.options.supports and not scene.support and scene.frame.world_id:
-            return []  # it is hidden, or out of view; without a world nobody knows where it is
-        before = self._support
-        self._support = published_support(scene, before) if self.options.supports else None
-        if not self._support or self._support is before:
+    def _support_change(self, name: str, box: SupportBox, frame: PublishedFrame) -> list[Any]:
+        sent = self._sent.get(name)
+        if sent and sent.origin is box:
             return []
-        thickness, pose = self.options.support_thickness, self._support.pose.copy()
+        thickness, pose = self.options.support_thickness, box.pose.copy()
         pose[:3, 3] -= pose[:3, 2] * thickness / 2.0
-        self._sent[SUPPORT] = _Sent(pose, self._support, monotonic())
-        return [self._messages.added(
-            frame.header, SUPPORT, pose, np.array([*self._support.size, thickness]))]
+        self._sent[name] = _Sent(pose, box, monotonic())
+        return [self._messages.added(frame.header, name, pose, np.array([*box.size, thickness]))]
 
     def _shape(self, model: ObjectModel) -> list[trimesh.Trimesh] | np.ndarray:
         """Return the meshes of an object, or its sides while they are being made."""
@@ -249,6 +248,10 @@ class PlanningSceneOutput:
         if not shape.done() or shape.exception():
             return model.size.astype(float)
         return shape.result()
+
+
+def _support_name(number: int) -> str:
+    return f'{SUPPORT}_{number + 1}' if number else SUPPORT
 
 
 BACKEND = PlanningSceneOutput

@@ -6,13 +6,13 @@ import numpy as np
 
 def face_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Return unit normals, 0 for faces without area, (F, 3)."""
-    return _unit(_areas(vertices, faces))
+    return unit(_areas(vertices, faces))
 
 
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Return unit normals, the mean of the faces around, weighted by their areas, (V, 3)."""
     areas = _areas(vertices, faces)
-    return _unit(np.stack([
+    return unit(np.stack([
         np.bincount(faces.ravel(), areas[:, axis].repeat(3), len(vertices))
         for axis in range(3)], axis=1))
 
@@ -22,5 +22,6 @@ def _areas(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     return np.cross(b - a, c - a)
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Return vectors (N, 3) of length 1; 0 for those without any."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-20)
