@@ -396,7 +396,8 @@ class Track:
         if not is_base:  # else the registration tells
             off = np.abs(behind + (self.places - self.surface.points) @ pose[2, :3])
             off = off[np.isfinite(off)]
-            self._fits(np.mean(off < _WRONG + 3.0 * seen.std[index]) if len(off) else 1.0, now)
+            is_near = off < _WRONG + 3.0 * seen.std[index]
+            self._fits(float(is_near.mean()) if len(off) else 1.0, now)
         elif self.bad_since is not None:
             return
         self.behind = np.where(np.isnan(self.behind) | is_base, behind, self.behind)
