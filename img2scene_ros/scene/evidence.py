@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from img2scene_ros.depth import measured
+from img2scene_ros.scene.surface import Surface
 from img2scene_ros.types import Frame
-from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import Sighting
 from img2scene_ros.types import SupportPlane
 
-_SAMPLES = 200  # points on a mesh that are looked for
 _MARGIN = 0.005  # metres beyond the noise by which a reading is nearer or farther than expected
 # Shares: of the points in the picture, below which an object is out of view; of those not hidden,
 # above which it is seen through; of those in view, that have to be unhidden to tell.
@@ -19,48 +19,15 @@ _IN_VIEW, _THROUGH, _UNHIDDEN = 0.5, 0.6, 0.3
 _FEWEST = 10  # points that tell anything
 # Change of a reading by which it is of something else [m]; least cosine of surface and view.
 _OUTLIER, _GRAZING = 0.1, 0.2
+_APART = 2  # samples of which one is looked at for motion
+_NEARER = 0.02  # metres beyond the margin by which a reading is of something else
 # What floats: height of its lowest readings above the support, and of those of what the border
 # cuts [m]; depth jump below its lower edge [m]; share of its columns that show air there.
 _LIFTED, _CUT_LIFTED, _JUMP, _AIR = 0.03, 0.1, 0.03, 0.6
 _BELOW = np.arange(3, 25, 3)  # pixels below the lower edge, at a picture height of 480
 
 
-@dataclass(frozen=True, eq=False)
-class SurfacePoints:
-    """Points on a mesh in its object frame, (N, 3) metres, and the normals there, (N, 3)."""
-
-    points: np.ndarray
-    normals: np.ndarray
-
-
-def sampled(model: ObjectModel) -> SurfacePoints:
-    """Return points that are spread evenly over a model's surface."""
-    corners = model.vertices[model.faces].astype(float)
-    across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    areas = np.linalg.norm(across, axis=1)
-    points, face = spread(corners, areas, _SAMPLES)
-    return SurfacePoints(points, across[face] / np.maximum(areas[face, None], 1e-12))
-
-
-def spread(
-    triangles: np.ndarray, areas: np.ndarray, count: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """
-    Spread points evenly over triangles.
-
-    :param triangles: (F, 3, 3) metres, and areas: (F,) in any unit
-    :return: points (count, 3), metres, and the triangle of each, (count,)
-    """
-    ends, number = np.cumsum(areas), np.arange(count) + 0.5
-    face = np.searchsorted(ends, number / count * ends[-1])
-    # The R2 sequence, as even in two dimensions as the golden ratio makes it in one.
-    u, v = (number * 0.7548776662) % 1.0, (number * 0.5698402910) % 1.0
-    u, v = np.where(u + v > 1.0, (1.0 - u, 1.0 - v), (u, v))
-    a, b, c = np.moveaxis(triangles[face], 1, 0)
-    return a + u[:, None] * (b - a) + v[:, None] * (c - a), face
-
-
-def seen_points(surface: SurfacePoints, pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def seen_points(surface: Surface, pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     Return all points, (S, 3) metres, optical frame, and which are on the side to the camera.
 
@@ -89,15 +56,12 @@ class Expected:
     - hidden: (N,) bool, those in the picture with something nearer, the robot, or no reading
     - nearer: (N,) bool, those with something nearer
     - through: (N,) bool, those with readings behind them
-    - behind: (S,) metres by which readings are behind all points of the surface; NaN for those
-      that are hidden, not in the picture or on the far side
     """
 
     in_view: float
     hidden: np.ndarray
     nearer: np.ndarray
     through: np.ndarray
-    behind: np.ndarray
 
     @property
     def state(self) -> str:
@@ -116,7 +80,7 @@ class Expected:
         return 'hidden' if unhidden < 0.5 * count else 'visible'
 
 
-def expected(surface: SurfacePoints, pose: np.ndarray, frame: Frame, std: float) -> Expected:
+def expected(surface: Surface, pose: np.ndarray, frame: Frame, std: float) -> Expected:
     """
     Look for an object where it should be.
 
@@ -133,37 +97,98 @@ def expected(surface: SurfacePoints, pose: np.ndarray, frame: Frame, std: float)
         nearer |= frame.robot[rows, columns]
     hidden = nearer | ~np.isfinite(read)
     in_view = float(inside.mean()) if len(inside) else 0.0
-    behind = np.full(len(points), np.nan)
-    behind[np.flatnonzero(faces)[inside]] = np.where(hidden, np.nan, read - depth)
-    return Expected(in_view, hidden, nearer, ~hidden & (read > depth + margin), behind)
+    return Expected(in_view, hidden, nearer, ~hidden & (read > depth + margin))
 
 
-def moved_by(
-    surface: SurfacePoints, pose: np.ndarray, change: np.ndarray, std: float,
-) -> float:
+@dataclass(frozen=True, eq=False)
+class Compared:
     """
-    Tell how much of what changed in the readings is a motion of the object.
+    Where the samples of surfaces are in a frame, and what is read there, of O objects.
+
+    - poses: (O, 4, 4) camera from object
+    - points, normals: (O, S, 3) metres, optical frame
+    - behind: (O, S) metres by which readings are behind the points; NaN for those that are hidden,
+      not in the picture or on the far side
+    - owned: (O, S) bool, those in the pixels that show the object
+    - std: (O,) metres, of one reading
+    """
+
+    poses: np.ndarray
+    points: np.ndarray
+    normals: np.ndarray
+    behind: np.ndarray
+    owned: np.ndarray
+    std: np.ndarray
+
+
+def compared(
+    places: np.ndarray, normals: np.ndarray, poses: np.ndarray, frame: Frame, owners: np.ndarray,
+) -> Compared:
+    """
+    Compare samples of surfaces with what is read where they should be seen.
+
+    :param places: (O, S, 3) metres and normals: (O, S, 3), object frames
+    :param poses: (O, 4, 4) camera from object
+    :param owners: (H, W) int, which object a pixel shows, or -1
+    """
+    turn = np.swapaxes(poses[:, :3, :3], 1, 2)
+    points, normals = places @ turn + poses[:, None, :3, 3], normals @ turn
+    faces = np.einsum('osi,osi->os', normals, points) < 0.0
+    inside, rows, columns = pixels_of(points.reshape(-1, 3), frame)
+    z = points.reshape(-1, 3)[inside, 2]
+    away = measured(frame.depth)[rows, columns] - z
+    away[away < -(_MARGIN + _NEARER + 3.0 * frame.depth_std(z))] = np.nan  # something nearer
+    behind, owner = np.full(faces.size, np.nan), np.full(faces.size, -1)
+    behind[inside], owner[inside] = away, owners[rows, columns]
+    behind = np.where(faces, behind.reshape(faces.shape), np.nan)
+    owned = owner.reshape(faces.shape) == np.arange(len(faces))[:, None]
+    return Compared(
+        poses, points, normals, behind, owned, frame.depth_std(poses[:, 2, 3]))
+
+
+def first_compared(surface: Surface, pose: np.ndarray, frame: Frame) -> tuple[np.ndarray, ...]:
+    """
+    Compare a mesh with the view that it was made of.
 
     :param pose: (4, 4) camera from object
-    :param change: (S,) metres by which readings went back at the points of the surface, or NaN
-    :param std: metres, of one reading
-    :return: chi-squared of the best small motion, of six degrees of freedom; NaN where too little
-        is seen at both times
+    :return: (S,) metres by which readings are behind its samples, or NaN; (S,) bool, the samples
+        that lie on readings
     """
-    seen = np.isfinite(change) & (np.abs(change) < _OUTLIER)
-    if np.count_nonzero(seen) < 2 * _FEWEST:
-        return np.nan
-    points = surface.points[seen] @ pose[:3, :3].T + pose[:3, 3]
-    normals = surface.normals[seen] @ pose[:3, :3].T
-    rays = points / points[:, 2:]
-    slope = (normals * rays).sum(axis=1)
-    slope = np.minimum(slope, -_GRAZING * np.linalg.norm(rays, axis=1))
-    arms = points - points.mean(axis=0)
-    motion = np.column_stack([normals, np.cross(arms, normals)]) / slope[:, None]
-    weights = 1.0 / (1.0 + (change[seen] / (3.0 * std)) ** 2)  # Cauchy's, against edges
-    step = np.linalg.lstsq(motion * weights[:, None], change[seen] * weights, rcond=1e-2)[0]
-    explained = (change[seen] ** 2 - (change[seen] - motion @ step) ** 2) * weights
-    return float(explained.sum() / (2.0 * std ** 2))
+    seen = compared(surface.points[None], surface.smooth_normals[None], pose[None], frame,
+                    np.zeros(frame.shape, int))
+    behind = seen.behind[0]
+    return behind, np.abs(behind) < _MARGIN + 3.0 * seen.std
+
+
+def moved_by(seen: Compared, before: np.ndarray) -> np.ndarray:
+    """
+    Tell how much of what changed in the readings is a motion of the objects.
+
+    :param before: (O, S) metres by which readings were behind before, or NaN
+    :return: chi-squared of the best small motions, of six degrees of freedom, (O,); NaN where too
+        little is seen at both times
+    """
+    points, normals, change = (
+        a[:, ::_APART] for a in (seen.points, seen.normals, seen.behind - before))
+    used = np.abs(change) < _OUTLIER
+    count = np.count_nonzero(used, axis=1)
+    rays = points / points[..., 2:]
+    slope = np.einsum('osi,osi->os', normals, rays)
+    slope = np.minimum(slope, -_GRAZING * np.linalg.norm(rays, axis=2))[..., None]
+    middle = (points * used[..., None]).sum(axis=1) / np.maximum(count, 1)[:, None]
+    arms = (points - middle[:, None]) * used[..., None]
+    lever = np.sqrt((arms ** 2).sum(axis=(1, 2)) / np.maximum(count, 1))[:, None, None]
+    arms = arms / np.maximum(lever, 1e-6)
+    motion = np.concatenate([normals, np.cross(arms, normals)], axis=2) / slope
+    std = seen.std[:, None]
+    change = np.where(used, change, 0.0)
+    weights = used / (1.0 + (change / (3.0 * std)) ** 2)  # Cauchy's, against edges
+    weighted = np.swapaxes(motion * (weights ** 2)[..., None], 1, 2)
+    step = np.linalg.pinv(weighted @ motion, 1e-4, hermitian=True) @ (
+        weighted @ change[..., None])
+    left = change - (motion @ step)[..., 0]
+    explained = ((change ** 2 - left ** 2) * weights).sum(axis=1) / (2.0 * std[:, 0] ** 2)
+    return np.where(count < 2 * _FEWEST, np.nan, explained)
 
 
 def floats(

@@ -19,6 +19,7 @@ _ELSEWHERE = (np.inf, 1.2, 8.0)
 _RENAMED = 0.3  # cost of another name, beside up to 1 each for place, size and colour
 _SAME = 1.05  # factor of a size up to which all of an object is seen, whatever is before it
 _INSIDE = 0.8  # share of its readings by which a sighting lies within objects that are known
+_REACH = 0.6  # of their diagonals together, farther than which two boxes do not overlap
 _NO_MATCH = 1e6
 
 
@@ -32,18 +33,20 @@ def matched(
     """
     if not looks or not tracks:
         return {}
-    costs = np.array([[_tracked_cost(track, look, seconds) for track in tracks] for look in looks])
+    places = np.stack([track.center + track.motion.predicted(seconds) for track in tracks])
+    apart = np.linalg.norm(np.stack([look.position for look in looks])[:, None] - places, axis=2)
+    sizes, seen = (np.linalg.norm([one.size for one in ones], axis=1) for ones in (
+        tracks, [look.sighting.placement for look in looks]))
+    costs = np.full(apart.shape, _NO_MATCH)
+    for row, column in zip(*np.nonzero(apart < _REACH * (seen[:, None] + sizes))):
+        costs[row, column] = _tracked_cost(tracks[column], looks[row], apart[row, column])
     rows, columns = linear_sum_assignment(costs)
     return {row: tracks[column] for row, column in zip(rows, columns)
             if costs[row, column] < _NO_MATCH}
 
 
-def _tracked_cost(track: Track, look: Look, seconds: float) -> float:
+def _tracked_cost(track: Track, look: Look, apart: float) -> float:
     """Return how far a look differs from an object; `_NO_MATCH` when it is another one."""
-    place = look.position - track.center - track.motion.predicted(seconds)
-    apart = float(np.linalg.norm(place))
-    if apart > np.linalg.norm(track.size) + np.linalg.norm(look.sighting.placement.size):
-        return _NO_MATCH
     cost = _cost(track, look, apart, _TRACKED)
     if cost == _NO_MATCH and not track.is_tentative:
         # What hides it in part, or the border, leaves less of it to be seen.

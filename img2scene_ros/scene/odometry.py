@@ -273,7 +273,7 @@ def _registered(
             information, vector = NOTHING
             for told, toward in (match.by_depth(), match.by_grey()):
                 told = scale @ told @ scale
-                known = determined(told, np.eye(6), _LEAST_SHARE)
+                known, = determined(told, np.eye(6), (_LEAST_SHARE,))
                 information = information + known @ told @ known
                 vector = vector + known @ scale @ toward
             if support is not None and plane is not None:

@@ -44,36 +44,38 @@ class PoseFilter:
     _last: np.ndarray | None = None  # the latest measurement
     _step: np.ndarray | None = None  # from the one before to it
 
-    def add(self, measured: np.ndarray, error: np.ndarray, seconds: float) -> bool:
+    def add(self, measured: np.ndarray, error: np.ndarray, seconds: float) -> None:
         """
         Take in a measurement.
 
         :param measured: (4, 4) world from object
         :param error: (6, 6), in the axes of the world
         :param seconds: since the one before
-        :return: it has moved
         """
         self._learn(measured)
         self.error = error
         if self.velocity.any():
             self._follow(measured, seconds)
-            return True
+            return
         off = difference(measured, self.pose)
         self._drift = 0.5 * self._drift + 0.5 * off
         if ((_lengths(off) > _JUMP * self._scatter)
                 | (_lengths(self._drift) > _DRIFT * self._scatter)).any():
             self.velocity = 0.5 * off[:3] / seconds
             self._stand(measured)
-            return True
+            return
         self._count = min(self._count + 1, _AVERAGED)
         self.pose = stepped(self.pose, off / self._count)
-        return False
 
     def restart(self, pose: np.ndarray) -> None:
         """Go on from another pose, as that of a new mesh; it goes where the old one went."""
         self._stand(pose)
         self._last = self._step = None
         self._scatter, self._learned = _FIRST_OF_MESH.copy(), 0
+
+    def rest(self) -> None:
+        """Go nowhere, as other evidence tells."""
+        self.velocity = np.zeros(3)
 
     def predicted(self, seconds: float) -> np.ndarray:
         """Return by how far it has gone on so many seconds after it was seen, (3,) metres."""
@@ -122,10 +124,11 @@ def difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def stepped(pose: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """Return a pose moved by (6,): its origin translated, itself turned about its origin."""
+    """Return poses moved by (..., 6): their origins translated, themselves turned about those."""
     moved = pose.copy()
-    moved[:3, :3] = Rotation.from_rotvec(step[3:]).as_matrix() @ pose[:3, :3]
-    moved[:3, 3] += step[:3]
+    turn = Rotation.from_rotvec(step[..., 3:]).as_matrix()
+    moved[..., :3, :3] = turn @ pose[..., :3, :3]
+    moved[..., :3, 3] += step[..., :3]
     return moved
 
 

@@ -1,52 +1,50 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Where a known object is now: its model registered to the depth readings of one frame.
+Where known objects are now: their models registered to the depth readings of one frame.
 
 Point-to-plane ICP (Chen, Medioni: Object modelling by registration of multiple range images,
-ICRA 1991): each of some hundred readings is drawn to the plane of the nearest sample of the
-model's surface that faces the camera, with Tukey's weights. Directions that readings do not
-determine keep their value (Zhang, Kaess, Singh: On degeneracy of optimization-based state
-estimation problems, ICRA 2016), unless the outline of the mask or the support determines them.
+ICRA 1991), all objects at once: each of some hundred readings is drawn to the plane of the sample
+of the model's surface that is seen nearest to it in the picture (projective association; Blais,
+Levine: Registering multiview range data, PAMI 1995), with Tukey's weights. Samples that no
+reading has shown yet, such as those of the guessed far side, do not count. Directions that
+readings do not determine keep their value (Zhang, Kaess, Singh: On degeneracy of
+optimization-based state estimation problems, ICRA 2016), unless the outline of the mask or the
+support determines them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import cv2
 import numpy as np
-import trimesh
-from scipy.spatial import cKDTree
 from scipy.special import ndtri
 
 from img2scene_ros.depth import measured
-from img2scene_ros.detection import bbox_of
 from img2scene_ros.scene.evidence import pixels_of
-from img2scene_ros.scene.evidence import spread
 from img2scene_ros.scene.poses import stepped
+from img2scene_ros.scene.surface import Surface
 from img2scene_ros.types import Frame
-from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import SupportPlane
 
 # Chosen on rendered boxes, bottles and mugs at 0.6 to 1 m.
-_SAMPLES = 3000  # of a model's whole surface
-_READINGS = 400  # of the frame, as many as are read at most
-_CONTOUR = 120  # pixels of the mask's outline, likewise
+_READINGS = 256  # of each object
+_CONTOUR, _RIM = 64, 128  # places on the outlines of the mask and of the model
 _LEAST = 30  # readings without which nothing is said
 # Share of the errors whose size is taken for that of noise, in each step of Gauss and Newton:
 # at first of many, as what is still to be moved is no outlier.
-_FIRST_STEPS = (0.9, 0.9, 0.8, 0.65, 0.5, 0.5, 0.5, 0.5)
-_LAST_STEPS = (0.5,) * 6  # with the outline
-_SMALL_STEP = 1e-4  # metres, and radians times the object's radius, at which they end
+_FIRST_STEPS = (0.8, 0.65, 0.5, 0.5, 0.5)
+_LAST_STEPS = (0.5,) * 4  # with the outline
+_SMALL_STEP = 2e-4  # metres, and radians times the object's radius, at which they end
 _TUKEY = 4.685  # standard deviations at which a reading counts nothing (Huber, Ronchetti 2009)
 # A direction is determined by readings, or by the outline, when its share of the information
 # about the best determined one is larger. The bumps of a round thing's mesh give it some 0.01.
-_LEAST_SHARE = 0.02
+_LEAST_SHARE = 0.04
 _CLEAR_SHARE = 0.2  # share at which the outline has no say
 _LEAST_SURE = 0.05  # of the object's radius: the standard deviation of what is determined at all
 _MODEL_STD = 0.0005  # metres by which the surface of a mesh is off
 _LATERAL_STD = 0.5  # pixels by which readings are off sideways
-_OUTLINE_STD = 1.5  # pixels by which the outline of a mask is off,
-_OUTLINE_RUN = 6  # its neighbours this many at a time
+# Pixels by which the outline of a mask is off, about this many places of it by themselves.
+_OUTLINE_STD, _OUTLINE_ALONE = 1.5, 20
 _OUTLINE_REACH = 15.0  # pixels between the outlines of mask and model
 # Least cosine between a surface and the view of it: at first, as it may turn, and at last.
 _FIRST_FACING, _LAST_FACING = -0.25, 0.1
@@ -54,6 +52,27 @@ _STANDING = 0.01  # metres over the support, and
 _UPRIGHT = np.cos(np.radians(8.0))  # lean, up to which a thing stands on it
 _HEIGHT_STD, _TILT_STD = 0.002, np.radians(0.5)  # of what stands: metres, radians
 _EXPLAINED = 3.0  # standard deviations of a reading from the model that explains it
+_BORDER, _WIDEST = 3, 80  # cells around a model in the picture of its samples, and across it
+
+
+@dataclass(frozen=True, eq=False)
+class Sought:
+    """
+    An object that is looked for.
+
+    - surface: of its mesh
+    - pose: (4, 4), where it may be: takes object to optical coordinates
+    - window: rows and columns of the picture, and mask: (h, w) bool, the pixels there that show it
+    - places: (S, 3) metres, object frame, where the samples of the surface are, as far as readings
+      told, and known: (S,) bool, of which samples they told
+    """
+
+    surface: Surface
+    pose: np.ndarray
+    window: tuple[slice, slice]
+    mask: np.ndarray
+    places: np.ndarray
+    known: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,163 +95,157 @@ class Registered:
     residual: float
 
 
-def register(
-    model: ObjectModel, frame: Frame, mask: np.ndarray, pose: np.ndarray,
-    support: SupportPlane | None = None,
-) -> Registered:
+def registered(
+    frame: Frame, sought: Sequence[Sought], support: SupportPlane | None = None,
+) -> list[Registered]:
     """
-    Find the pose at which a model fits the readings of a frame, near a pose where it may be.
+    Find the poses at which models fit the readings of a frame, near poses where they may be.
 
-    :param model: its own pose does not count
-    :param mask: (H, W) bool, the object's visible pixels
-    :param pose: (4, 4), where to begin: takes object to optical coordinates
-    :param support: the plane it may stand on: one that stands upright stays so while readings do
-        not contradict
+    :param support: the plane they may stand on: one that stands upright stays so while readings
+        do not contradict
     :raises InputError: the frame has no depth image
     """
-    surface = _surface(model)
-    readings = _readings(frame, mask)
-    if len(readings.points) < _LEAST:
-        return Registered(pose, _covariance(np.zeros((6, 6)), np.eye(6), surface), 0.0, np.nan)
-    depth = _Depth(surface, readings)
+    if not sought:
+        return []
+    depth = measured(frame.depth)
+    pixels = [_read_pixels(one, depth) for one in sought]
+    found = [_unknown(one) for one in sought]
+    enough = [index for index, read in enumerate(pixels) if len(read) >= _LEAST]
+    if enough:
+        batch = _Batch([sought[index] for index in enough])
+        for index, one in zip(enough, _all_registered(
+                batch, frame, [pixels[index] for index in enough], support)):
+            found[index] = one
+    return found
+
+
+def _read_pixels(one: Sought, depth: np.ndarray) -> np.ndarray:
+    """Return the indices of pixels of an object that are read, in the flattened picture."""
+    rows, columns = one.window
+    inside, across = np.divmod(
+        np.flatnonzero(one.mask & np.isfinite(depth[one.window])), one.mask.shape[1])
+    return (inside + rows.start) * depth.shape[1] + across + columns.start
+
+
+def _unknown(one: Sought) -> Registered:
+    surface = one.surface
+    variance = np.repeat((surface.radius ** 2, 1.0), 3)
+    return Registered(one.pose, np.diag(variance), 0.0, np.nan)
+
+
+class _Batch:
+    """Objects that are looked for, side by side: O of them, with S samples each."""
+
+    def __init__(self, sought: list[Sought]) -> None:
+        self.sought = sought
+        surfaces = [one.surface for one in sought]
+        self.pose = np.stack([one.pose for one in sought])
+        self.mesh = np.stack([surface.points for surface in surfaces])
+        self.places = np.stack([one.places for one in sought])
+        self.known = np.stack([one.known for one in sought])
+        self.normals = np.stack([surface.smooth_normals for surface in surfaces])
+        self.beyond_edge = np.stack([surface.beyond_edge for surface in surfaces])
+        self.spacing = np.array([surface.spacing for surface in surfaces])
+        self.radius = np.array([surface.radius for surface in surfaces])
+        self.values, self.axes = np.linalg.eigh([surface.inertia for surface in surfaces])
+
+    @property
+    def least_information(self) -> np.ndarray:
+        """Return that of directions which count as determined, one per square metre, (O, 1)."""
+        return (_LEAST_SURE * self.radius[:, None]) ** -2
+
+    def whitening(self, pose: np.ndarray) -> np.ndarray:
+        """Return what takes motions of six parts in metres to metres and radians, (O, 6, 6)."""
+        axes = pose[:, :3, :3] @ self.axes
+        scale = np.zeros((len(pose), 6, 6))
+        scale[:, :3, :3] = np.eye(3)
+        levers = np.sqrt(np.maximum(self.values, 1e-2 * self.values[:, -1:]))
+        scale[:, 3:, 3:] = (axes / levers[:, None]) @ transposed(axes)
+        return scale
+
+    def facing(self, pose: np.ndarray, points: np.ndarray, least: float) -> np.ndarray:
+        """Return which samples have a cosine to the camera that is larger than this, (O, S)."""
+        toward = -np.einsum('osi,osi->os', self.normals @ transposed(pose[:, :3, :3]), points)
+        return toward > least * np.linalg.norm(points, axis=2)
+
+
+def _all_registered(
+    batch: _Batch, frame: Frame, pixels: list[np.ndarray], support: SupportPlane | None,
+) -> list[Registered]:
+    depth = _Depth(batch, frame, pixels)
     sources: list[_Source] = [depth]
     if support is not None:
-        sources.append(_Standing(model, support, pose))
-    pose, _ = _solved(pose, surface, sources, _FIRST_STEPS, _FIRST_FACING)
-    sources.append(_Outline(surface, frame, mask, pose))
-    pose, information = _solved(pose, surface, sources, _LAST_STEPS, _LAST_FACING)
-    distance, is_explained = depth.explained(pose)
-    fit = min(is_explained.mean(), _confirmed(surface, frame, pose))
-    return Registered(
-        pose, _covariance(information, _whitening(surface, pose), surface), float(fit),
-        float(np.median(distance)))
+        sources.append(_Standing(batch, support))
+    pose, _ = _solved(batch, batch.pose, sources, _FIRST_STEPS, _FIRST_FACING)
+    sources.append(_Outline(batch, frame, pose))
+    pose, information = _solved(batch, pose, sources, _LAST_STEPS, _LAST_FACING)
+    distance, share = depth.explained(pose)
+    fit = np.minimum(share, _confirmed(batch, frame, pose))
+    return list(map(
+        Registered, pose, _covariance(information, batch, pose), fit, distance))
 
 
-@dataclass(frozen=True, eq=False)
-class _Surface:
-    """
-    What is sampled of a model, in its object frame, metres.
-
-    - points, normals: (N, 3) evenly over the surface, with unit normals
-    - spacing: of the points
-    - edges: (E, 3) points on the edges between two faces, and edge_normals: (E, 2, 3) of both
-    - inertia: (3, 3) mean of the squared levers about the axes
-    """
-
-    points: np.ndarray
-    normals: np.ndarray
-    spacing: float
-    edges: np.ndarray
-    edge_normals: np.ndarray
-    inertia: np.ndarray
-
-    @property
-    def radius(self) -> float:
-        return float(np.sqrt(np.trace(self.inertia) / 2.0))
-
-    @property
-    def least_information(self) -> float:
-        """Return that of directions which count as determined, one per square metre."""
-        return (_LEAST_SURE * self.radius) ** -2
-
-    def facing(self, pose: np.ndarray, least: float) -> np.ndarray:
-        """Return the indices of the points whose cosine to the camera is larger than this."""
-        to_camera = _eye(pose) - self.points
-        cosine = np.einsum('ni,ni->n', self.normals, to_camera)
-        return np.flatnonzero(cosine > least * np.linalg.norm(to_camera, axis=1))
-
-    def rim(self, pose: np.ndarray) -> np.ndarray:
-        """Return the points between what faces the camera and what does not, (R, 3) optical."""
-        faces = np.einsum('efi,ei->ef', self.edge_normals, _eye(pose) - self.edges) > 0
-        return moved_points(pose, self.edges[faces[:, 0] != faces[:, 1]])
-
-
-@lru_cache(maxsize=64)
-def _surface(model: ObjectModel) -> _Surface:
-    mesh = trimesh.Trimesh(model.vertices, model.faces)  # which joins vertices at one place
-    points, face = spread(mesh.triangles, mesh.area_faces, _SAMPLES)
-    spacing = float(np.sqrt(mesh.area / _SAMPLES))
-    starts, stops = np.moveaxis(mesh.vertices[mesh.face_adjacency_edges], 1, 0)
-    pieces = np.ceil(np.linalg.norm(stops - starts, axis=1) / spacing).astype(int).clip(1)
-    edge = np.repeat(np.arange(len(pieces)), pieces)
-    place = (np.arange(len(edge)) - np.repeat(np.cumsum(pieces) - pieces, pieces) + 0.5)
-    edges = starts[edge] + (place / pieces[edge])[:, None] * (stops - starts)[edge]
-    moments = points.T @ points / _SAMPLES
-    return _Surface(
-        points, _smoothed(points, mesh.face_normals[face]), spacing, edges,
-        mesh.face_normals[mesh.face_adjacency[edge]], np.trace(moments) * np.eye(3) - moments)
-
-
-def _smoothed(points: np.ndarray, normals: np.ndarray) -> np.ndarray:
-    """Average normals with those around that differ by less than 30 degrees; edges stay sharp."""
-    around = normals[cKDTree(points).query(points, 9)[1]]
-    alike = np.einsum('nki,ni->nk', around, normals) > np.cos(np.radians(30.0))
-    mean = np.einsum('nki,nk->ni', around, alike.astype(float))
-    return mean / np.linalg.norm(mean, axis=1, keepdims=True)
-
-
-@dataclass(frozen=True, eq=False)
-class _Readings:
-    """Readings of an object, (N, 3) metres, with their deviation along and across the view."""
-
-    points: np.ndarray
-    axial: np.ndarray
-    lateral: np.ndarray
-
-
-def _readings(frame: Frame, mask: np.ndarray) -> _Readings:
-    depth = measured(frame.depth)
-    pixels = np.flatnonzero(mask & np.isfinite(depth))
-    chosen = pixels[np.linspace(0, len(pixels) - 1, min(len(pixels), _READINGS)).astype(int)]
-    z = depth.ravel()[chosen].astype(float)
-    points = frame.camera.rays.reshape(-1, 3)[chosen] * z[:, None]
-    return _Readings(points, frame.depth_std(z), _LATERAL_STD * z / frame.camera.fx)
-
-
-Equations = tuple[np.ndarray, np.ndarray]  # information (6, 6) and its vector (6,)
+Equations = tuple[np.ndarray, np.ndarray]  # information (..., 6, 6) and its vector (..., 6)
 NOTHING: Equations = (np.zeros((6, 6)), np.zeros(6))
 
 
 def equations(
     jacobian: np.ndarray, error: np.ndarray, std: np.ndarray, share: float | None = None,
+    used: np.ndarray | None = None,
 ) -> Equations:
     """
-    Return what linear equations say about the motion of the model that removes errors.
+    Return what linear equations say about the motions of models that remove errors.
 
-    :param jacobian: (N, 6), error by translation and by rotation about the object's origin
-    :param error: (N,) and std: (N,) in whatever unit
+    :param jacobian: (..., N, 6), error by translation and by rotation about the object's origin
+    :param error: (..., N) and std: (..., N) in whatever unit
     :param share: of the errors, whose size tells how much more noise there is than told
+    :param used: (..., N) bool, which equations count; None: all
     """
     off = np.abs(error / std)
-    scale = 1.0 if share is None else max(
-        1.0, np.quantile(off, share) / ndtri((1.0 + share) / 2.0))
-    weight = np.clip(1.0 - (off / (_TUKEY * scale)) ** 2, 0.0, None) ** 2
-    weighted = jacobian * (weight / (scale * std) ** 2)[:, None]
-    return weighted.T @ jacobian, weighted.T @ error
+    used = np.ones(off.shape, bool) if used is None else used
+    scale = np.ones(off.shape[:-1]) if share is None else np.maximum(
+        1.0, _quantile(off, used, share) / ndtri((1.0 + share) / 2.0))
+    scale = scale[..., None]
+    weight = np.clip(1.0 - (off / (_TUKEY * scale)) ** 2, 0.0, None) ** 2 * used
+    weighted = transposed(jacobian * (weight / (scale * std) ** 2)[..., None])
+    return weighted @ jacobian, (weighted @ error[..., None])[..., 0]
+
+
+def _quantile(values: np.ndarray, used: np.ndarray, share: float) -> np.ndarray:
+    """Return a quantile of those of the last axis that are used, 0 without any."""
+    ordered = np.sort(np.where(used, values, np.inf))
+    count = np.count_nonzero(used, axis=-1)
+    at = (share * (count - 1)).astype(int).clip(0)
+    return np.where(count > 0, np.take_along_axis(ordered, at[..., None], -1)[..., 0], 0.0)
 
 
 def along(arms: np.ndarray, directions: np.ndarray) -> np.ndarray:
-    """Return the Jacobian (N, 6) of errors along directions, at arms from the origin."""
-    x, y, z = arms.T
-    a, b, c = directions.T
-    return np.column_stack([directions, y * c - z * b, z * a - x * c, x * b - y * a])
+    """Return the Jacobian (..., N, 6) of errors along directions, at arms from the origin."""
+    x, y, z = np.moveaxis(arms, -1, 0)
+    a, b, c = np.moveaxis(directions, -1, 0)
+    return np.stack([a, b, c, y * c - z * b, z * a - x * c, x * b - y * a], axis=-1)
 
 
 def plane_equations(
-    plane: SupportPlane, up: np.ndarray, rise: float, height_std: float, tilt_std: float,
+    plane: SupportPlane, up: np.ndarray, rise: np.ndarray | float, height_std: float,
+    tilt_std: float, used: np.ndarray | bool = True,
 ) -> Equations:
     """
     Return what a plane says of the height and the tilt of what stands on it.
 
-    :param up: (3,) what should be the plane's normal
-    :param rise: metres along the normal to where it should be
+    :param up: (..., 3) what should be the plane's normal
+    :param rise: (...) metres along the normal to where it should be
     :param height_std: metres, and tilt_std: radians
+    :param used: (...) bool, what stands on it
     """
     axes = plane.axes()
     jacobian = np.zeros((3, 6))
     jacobian[0, :3], jacobian[1:, 3:] = plane.normal, axes
-    error = np.array([rise, *axes @ np.cross(up, plane.normal)])
-    return equations(jacobian, error, np.array([height_std, tilt_std, tilt_std]))
+    tilt = np.cross(up, plane.normal) @ axes.T
+    error = np.concatenate([np.asarray(rise)[..., None], tilt], axis=-1)
+    used = np.broadcast_to(np.asarray(used)[..., None], error.shape)
+    std = np.array([height_std, tilt_std, tilt_std])
+    return equations(np.broadcast_to(jacobian, (*error.shape, 6)), error, std, used=used)
 
 
 class _Depth:
@@ -240,39 +253,125 @@ class _Depth:
 
     leaves_noise = True
 
-    def __init__(self, surface: _Surface, readings: _Readings) -> None:
-        self.surface, self.readings = surface, readings
+    def __init__(self, batch: _Batch, frame: Frame, pixels: list[np.ndarray]) -> None:
+        # Few are taken several times each, for what they are worth.
+        chosen = np.stack([one[np.linspace(0, len(one) - 1, _READINGS).astype(int)]
+                           for one in pixels])
+        z = measured(frame.depth).ravel()[chosen].astype(float)
+        self.batch = batch
+        self.worth = np.array([min(1.0, len(one) / _READINGS) for one in pixels])
+        self.readings = frame.camera.rays.reshape(-1, 3)[chosen] * z[..., None]
+        self.axial, self.lateral = frame.depth_std(z), _LATERAL_STD * z / frame.camera.fx
 
     def begin(self, pose: np.ndarray, facing: float) -> None:
-        self.facing = self.surface.facing(pose, facing)
-        self.tree = cKDTree(self.surface.points[self.facing])
+        """Take a picture of the samples, in cells as wide as they are apart."""
+        batch, self.base = self.batch, pose
+        points = moved_points(pose, batch.places)
+        seen = batch.facing(pose, points, facing) & (points[..., 2] > 0.0)
+        seen |= ~seen.any(axis=1)[:, None]
+        plane = points[..., :2] / points[..., 2:]
+        low = np.where(seen[..., None], plane, np.inf).min(axis=1)
+        high = np.where(seen[..., None], plane, -np.inf).max(axis=1)
+        cell = np.maximum(batch.spacing / points[..., 2].mean(axis=1),
+                          (high - low).max(axis=1) / _WIDEST)[:, None]
+        self.low, self.cell = low - _BORDER * cell, cell
+        cells = ((plane - self.low[:, None]) / cell[:, None]).astype(int)
+        self.sizes = np.ceil((high - low) / cell).astype(int) + 2 * _BORDER
+        nearest = []
+        for index, (width, height) in enumerate(self.sizes):
+            samples = np.flatnonzero(seen[index])
+            samples = samples[np.argsort(-points[index, samples, 2])]  # the nearest one last
+            nearest.append(_nearest(cells[index, samples], samples, width, height).ravel())
+        self.starts = np.cumsum([0, *map(len, nearest)])[:-1, None]
+        self.nearest, self.seen = np.concatenate(nearest), seen
+        # What is near an edge to something unknown may lie beyond it.
+        other = batch.beyond_edge
+        self.known = batch.known & ~np.take_along_axis(seen & ~batch.known, other, 1)
 
     def equations(self, pose: np.ndarray, share: float) -> Equations:
-        distance, normals, error, std = self._matched(pose)
-        near = distance < 3.0 * np.quantile(distance, share) + 2.0 * self.surface.spacing
-        arms = self.readings.points - pose[:3, 3]
-        return equations(along(arms[near], normals[near]), error[near], std[near], share)
+        samples, local = self._matched(pose)
+        known = np.take_along_axis(self.known, samples, 1)
+        samples, apart, error = self._errors(samples, local, self.batch.places)
+        normals, std = self._directions(pose, samples)
+        distance = np.linalg.norm(apart, axis=2)
+        reach = 3.0 * _quantile(distance, known, share) + 2.0 * self.batch.spacing
+        # At arms of samples, as what is round then tells nothing of its turn.
+        arms = (local - apart) @ transposed(pose[:, :3, :3])
+        told, toward = equations(
+            along(arms, normals), error, std, share, known & (distance < reach[:, None]))
+        return told * self.worth[:, None, None], toward * self.worth[:, None]
 
     def explained(self, pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return metres of readings from the model along its normals, and which it explains."""
-        distance, _, error, std = self._matched(pose)
-        near = distance < 2.0 * self.surface.spacing + _EXPLAINED * self.readings.axial
-        return np.abs(error), near & (np.abs(error) < _EXPLAINED * std + _MODEL_STD)
+        """
+        Return how the readings lie on the mesh itself.
 
-    def _matched(self, pose: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Return distance of the nearest sample, its normal, the error along it and its std."""
-        surface, readings = self.surface, self.readings
-        local = (readings.points - pose[:3, 3]) @ pose[:3, :3]
-        distance, nearest = self.tree.query(local)
-        nearest = self.facing[nearest]
-        normals = surface.normals[nearest] @ pose[:3, :3].T
-        error = np.einsum(
-            'ni,ni->n', local - surface.points[nearest], surface.normals[nearest])
-        slope = np.einsum('ni,ni->n', normals, readings.points) / readings.points[:, 2]
+        :return: (O,) median metres along its normals, NaN where too few lie on what is known; (O,)
+            share of the readings that it explains
+        """
+        samples, local = self._matched(pose)
+        samples, apart, error = self._errors(samples, local, self.batch.mesh)
+        _, std = self._directions(pose, samples)
+        distance, error = np.linalg.norm(apart, axis=2), np.abs(error)
+        near = distance < 2.0 * self.batch.spacing[:, None] + _EXPLAINED * self.axial
+        is_explained = near & (error < _EXPLAINED * std + _MODEL_STD)
+        known = np.take_along_axis(self.batch.known, samples, 1).mean(axis=1) * self.worth
+        median = np.where(known * _READINGS < _LEAST, np.nan, np.median(error, axis=1))
+        return median, is_explained.mean(axis=1)
+
+    def _matched(self, pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the sample of each reading, (O, N), and readings in the object frame."""
+        local = (self.readings - pose[:, None, :3, 3]) @ pose[:, :3, :3]
+        there = moved_points(self.base, local)
+        cells = (there[..., :2] / there[..., 2:] - self.low[:, None]) / self.cell[:, None]
+        column, row = np.moveaxis(cells.clip(0, self.sizes[:, None] - 1).astype(int), -1, 0)
+        return self.nearest[self.starts + row * self.sizes[:, :1] + column], local
+
+    def _errors(
+        self, samples: np.ndarray, local: np.ndarray, places: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """
+        Return samples, ways from them to readings, and the parts of these along their normals.
+
+        At an edge that is seen, readings may lie beyond it: on the plane that is nearer to them.
+        """
+        def off(some: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            flat = some + len(places[0]) * np.arange(len(places))[:, None]
+            apart = local - places.reshape(-1, 3)[flat]
+            normals = self.batch.normals.reshape(-1, 3)[flat]
+            return apart, np.einsum('oni,oni->on', apart, normals)
+
+        other = np.take_along_axis(self.batch.beyond_edge, samples, 1)
+        (apart, error), (far, beyond) = off(samples), off(other)
+        is_beyond = (np.abs(beyond) < np.abs(error)) & np.take_along_axis(self.seen, other, 1)
+        return (np.where(is_beyond, other, samples),
+                np.where(is_beyond[..., None], far, apart), np.where(is_beyond, beyond, error))
+
+    def _directions(
+        self, pose: np.ndarray, samples: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the normals of samples, optical frame, and the std of readings along them."""
+        flat = samples + self.batch.normals.shape[1] * np.arange(len(samples))[:, None]
+        normals = self.batch.normals.reshape(-1, 3)[flat] @ transposed(pose[:, :3, :3])
+        slope = np.einsum('oni,oni->on', normals, self.readings) / self.readings[..., 2]
         across = np.clip(1.0 - slope ** 2, 0.0, 1.0)
-        std = np.sqrt((readings.axial * slope) ** 2 + readings.lateral ** 2 * across
-                      + _MODEL_STD ** 2)
-        return distance, normals, error, std
+        std = np.sqrt((self.axial * slope) ** 2 + self.lateral ** 2 * across + _MODEL_STD ** 2)
+        return normals, std
+
+
+def _nearest(cells: np.ndarray, samples: np.ndarray, width: int, height: int) -> np.ndarray:
+    """
+    Return which sample is nearest to each cell of a picture, (height, width).
+
+    :param cells: (N, 2) column and row of each; of several in one cell the last one counts
+    """
+    image = np.full((height, width), -1)
+    image[cells[:, 1], cells[:, 0]] = samples
+    _, labels = cv2.distanceTransformWithLabels(
+        (image < 0).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_3,
+        labelType=cv2.DIST_LABEL_PIXEL)
+    owners = np.zeros(labels.max() + 1, int)
+    owners[labels[image >= 0]] = image[image >= 0]
+    return owners[labels]
 
 
 class _Outline:
@@ -280,78 +379,85 @@ class _Outline:
 
     leaves_noise = True
 
-    def __init__(
-        self, surface: _Surface, frame: Frame, mask: np.ndarray, pose: np.ndarray,
-    ) -> None:
-        self.surface, self.focal = surface, frame.camera.fx
-        self.places, self.outward = _outline(frame, mask, pose[2, 3])
+    def __init__(self, batch: _Batch, frame: Frame, pose: np.ndarray) -> None:
+        self.batch, self.focal = batch, frame.camera.fx
+        contours = np.stack([_contour(one) for one in batch.sought])
+        self.places, self.outward, self.ends = _ends(frame, contours, pose[:, 2, 3])
 
     def begin(self, pose: np.ndarray, facing: float) -> None:
-        rim = self.surface.rim(pose)
-        self.rim = (rim - pose[:3, 3]) @ pose[:3, :3]
+        """Find the points between what faces the camera and what does not, (O, R, 3)."""
+        rims, known = [], []
+        for one, eye in zip(self.batch.sought, _eye(pose)):
+            edges = one.surface.edges
+            rim = edges.rim(eye)
+            some = rim[np.linspace(0, len(rim) - 1, _RIM).astype(int)] if len(rim) else (
+                np.zeros(_RIM, int))
+            rims.append(edges.points[some])
+            known.append(one.known[edges.samples[some]].any(axis=1) & (len(rim) > 0))
+        self.rim, self.known = np.stack(rims), np.stack(known)
 
     def equations(self, pose: np.ndarray, share: float) -> Equations:
         rim = moved_points(pose, self.rim)
-        rim = rim[rim[:, 2] > 0]
-        if not len(rim) or not len(self.places):
-            return NOTHING
-        seen = rim[:, :2] / rim[:, 2:]
-        distance, nearest = cKDTree(seen).query(self.places)
-        near = distance * self.focal < _OUTLINE_REACH
-        if not near.any():
-            return NOTHING
-        nearest, outward = nearest[near], self.outward[near]
-        apart = self.places[near] - seen[nearest]
-        error = self.focal * np.einsum('ni,ni->n', outward, apart)
+        seen = rim[..., :2] / rim[..., 2:]
+        x, y = (self.places[..., None, axis] - seen[:, None, :, axis] for axis in (0, 1))
+        square = x * x + y * y
+        nearest = square.argmin(axis=2)
+        square = np.take_along_axis(square, nearest[..., None], 2)[..., 0]
+        rim, seen = (np.take_along_axis(a, nearest[..., None], 1) for a in (rim, seen))
+        used = (self.ends & (square * self.focal ** 2 < _OUTLINE_REACH ** 2)
+                & np.take_along_axis(self.known, nearest, 1) & (rim[..., 2] > 0))
+        error = self.focal * np.einsum('oni,oni->on', self.outward, self.places - seen)
         # The derivative of (x / z, y / z) along the outward direction.
-        toward = -np.einsum('ni,ni->n', outward, seen[nearest])
-        directions = self.focal * np.column_stack([outward, toward]) / rim[nearest, 2:]
-        std = np.full(len(error), _OUTLINE_STD * np.sqrt(_OUTLINE_RUN))
-        return equations(along(rim[nearest] - pose[:3, 3], directions), error, std, share)
+        toward = -np.einsum('oni,oni->on', self.outward, seen)[..., None]
+        directions = self.focal * np.concatenate([self.outward, toward], axis=2) / rim[..., 2:]
+        std = np.full(error.shape, _OUTLINE_STD * np.sqrt(_CONTOUR / _OUTLINE_ALONE))
+        return equations(along(rim - pose[:, None, :3, 3], directions), error, std, share, used)
 
 
-def _outline(frame: Frame, mask: np.ndarray, z: float) -> tuple[np.ndarray, np.ndarray]:
-    """
-    Return where the object ends against what lies farther away.
-
-    Where it touches something, or something nearer hides it, the mask tells little of its shape.
-
-    :return: (N, 2) places at z = 1, and the unit directions outward
-    """
-    height, width = frame.shape
-    left, top, right, bottom = bbox_of(mask).astype(int)
+def _contour(one: Sought) -> np.ndarray:
+    """Return places on the outline of a mask, pixels, and unit normals outward, (C, 4)."""
     contours, _ = cv2.findContours(
-        mask[top:bottom, left:right].astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE,
-        offset=(left, top))
-    found = [_with_normals(contour[:, 0].astype(float), mask)
-             for contour in contours if len(contour) > 20]
-    if not found:
-        return np.zeros((0, 2)), np.zeros((0, 2))
-    pixels, outward = (np.concatenate(parts) for parts in zip(*found))
-    step = max(1, len(pixels) // _CONTOUR)
-    pixels, outward = pixels[::step], outward[::step]
+        one.mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE,
+        offset=(one.window[1].start, one.window[0].start))
+    found = []
+    for contour in contours:
+        if len(contour) <= 20:
+            continue
+        pixels = contour[:, 0].astype(float)
+        way = np.roll(pixels, -4, axis=0) - np.roll(pixels, 4, axis=0)
+        outward = np.column_stack([way[:, 1], -way[:, 0]])
+        if cv2.contourArea(contour, oriented=True) < 0:
+            outward = -outward
+        found.append(np.hstack([pixels, outward]))
+    every = np.concatenate(found) if found else np.zeros((1, 4))
+    some = every[np.linspace(0, len(every) - 1, _CONTOUR).astype(int)]
+    some[:, 2:] /= np.maximum(np.linalg.norm(some[:, 2:], axis=1, keepdims=True), 1e-9)
+    return some
+
+
+def _ends(
+    frame: Frame, contours: np.ndarray, z: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """
+    Tell where objects end against what lies farther away.
+
+    Where one touches something, or something nearer hides it, its mask tells little of its shape.
+
+    :param contours: (O, C, 4) pixels and directions outward
+    :param z: (O,) metres, where there is no reading
+    :return: (O, C, 2) places at z = 1, (O, C, 2) directions outward, (O, C) bool
+    """
+    pixels, outward = contours[..., :2], contours[..., 2:]
     beyond, within = (np.rint(pixels + by * outward).astype(int) for by in (3.0, -2.0))
-    inside = ((beyond >= 0) & (beyond < (width, height))).all(axis=1)
-    pixels, outward, beyond, within = (a[inside] for a in (pixels, outward, beyond, within))
-    depth = measured(frame.depth)
-    behind = depth[beyond[:, 1], beyond[:, 0]]
-    own = np.nan_to_num(depth[within[:, 1], within[:, 0]], nan=z)
+    last = np.array(frame.shape[::-1]) - 1
+    inside = ((beyond >= 0) & (beyond <= last)).all(axis=2)
+    behind, own = (measured(frame.depth)[at[..., 1], at[..., 0]]
+                   for at in (beyond.clip(0, last), within.clip(0, last)))
+    own = np.where(np.isnan(own), z[:, None], own)
     gap = np.maximum(0.01, 5.0 * frame.depth_std(own))
-    ends = np.isnan(behind) | (behind > own + gap)
+    ends = inside & (np.isnan(behind) | (behind > own + gap))
     # A contour runs through the centres of the outermost pixels, half a pixel inside the edge.
-    places = frame.camera.rays_at(pixels[ends] + 0.5 * outward[ends])[:, :2]
-    return places, outward[ends]
-
-
-def _with_normals(contour: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return a closed contour, (N, 2) pixels, with its unit normals that point out of the mask."""
-    along = np.roll(contour, -4, axis=0) - np.roll(contour, 4, axis=0)
-    normals = np.column_stack([along[:, 1], -along[:, 0]])
-    normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
-    height, width = mask.shape
-    column, row = np.rint(contour + 3.0 * normals).astype(int).T
-    is_inward = mask[row.clip(0, height - 1), column.clip(0, width - 1)].mean() > 0.5
-    return contour, -normals if is_inward else normals
+    return frame.camera.rays_at(pixels + 0.5 * outward)[..., :2], outward, ends
 
 
 class _Standing:
@@ -359,37 +465,35 @@ class _Standing:
 
     leaves_noise = False
 
-    def __init__(self, model: ObjectModel, support: SupportPlane, pose: np.ndarray) -> None:
-        self.vertices, self.support = model.vertices.astype(float), support
-        self.up = support.normal @ pose[:3, :3]  # in the object frame
-        if self.up[2] > _UPRIGHT:
-            self.up = np.array([0.0, 0.0, 1.0])
-        self.stands = abs(self._height(pose)) < _STANDING
+    def __init__(self, batch: _Batch, support: SupportPlane) -> None:
+        self.batch, self.support = batch, support
+        self.up = support.normal @ batch.pose[:, :3, :3]  # in the object frames, (O, 3)
+        self.up[self.up[:, 2] > _UPRIGHT] = (0.0, 0.0, 1.0)
+        self.stands = np.abs(self._height(batch.pose)) < _STANDING
 
     def begin(self, pose: np.ndarray, facing: float) -> None:
         pass
 
     def equations(self, pose: np.ndarray, share: float) -> Equations:
-        if not self.stands:
-            return NOTHING
+        up = np.einsum('oij,oj->oi', pose[:, :3, :3], self.up)
         return plane_equations(
-            self.support, pose[:3, :3] @ self.up, -self._height(pose), _HEIGHT_STD, _TILT_STD)
+            self.support, up, -self._height(pose), _HEIGHT_STD, _TILT_STD, self.stands)
 
-    def _height(self, pose: np.ndarray) -> float:
-        """Return metres of the lowest vertex over the support."""
-        above = self.vertices @ (self.support.normal @ pose[:3, :3])
-        return float(above.min() + self.support.height(pose[:3, 3]))
+    def _height(self, pose: np.ndarray) -> np.ndarray:
+        """Return metres of the lowest samples over the support, (O,)."""
+        above = self.batch.mesh @ (self.support.normal @ pose[:, :3, :3])[..., None]
+        return above[..., 0].min(axis=1) + self.support.height(pose[:, :3, 3])
 
 
 _Source = _Depth | _Outline | _Standing
 
 
 def _solved(
-    pose: np.ndarray, surface: _Surface, sources: list[_Source], steps: tuple[float, ...],
+    batch: _Batch, pose: np.ndarray, sources: list[_Source], steps: tuple[float, ...],
     facing: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """
-    Return the pose at which the errors are least, and the information about it, whitened.
+    Return the poses at which the errors are least, and the information about them, whitened.
 
     What a source determines well is left to it by those after it.
 
@@ -398,74 +502,79 @@ def _solved(
     for source in sources:
         source.begin(pose, facing)
     for share in steps:
-        scale = _whitening(surface, pose)
-        information, vector, unknown = np.zeros((6, 6)), np.zeros(6), np.eye(6)
+        scale = batch.whitening(pose)
+        information, vector, unknown = np.zeros(scale.shape), np.zeros(scale.shape[:2]), np.eye(6)
         for source in sources:
             told, toward = source.equations(pose, share)
-            told, toward = scale @ told @ scale, scale @ toward
+            told, toward = scale @ told @ scale, _times(scale, toward)
             if source.leaves_noise:
-                known, clear = (determined(told, unknown, s)
-                                for s in (_LEAST_SHARE, _CLEAR_SHARE))
-                told, toward, unknown = known @ told @ known, known @ toward, unknown - clear
+                known, clear = determined(told, unknown, (_LEAST_SHARE, _CLEAR_SHARE))
+                told, toward = known @ told @ known, _times(known, toward)
+                unknown = unknown - clear
             information, vector = information + told, vector + toward
         values, axes = np.linalg.eigh(information)
-        known = values > surface.least_information
-        step = axes[:, known] @ (axes[:, known].T @ vector / values[known])
-        pose = stepped(pose, scale @ step)
-        if np.linalg.norm(step) < _SMALL_STEP:
+        amount = np.where(values > batch.least_information,
+                          _times(transposed(axes), vector) / np.maximum(values, 1e-9), 0.0)
+        pose = stepped(pose, _times(scale @ axes, amount))
+        if (np.linalg.norm(amount, axis=1) < _SMALL_STEP).all():
             break
     return pose, information
 
 
-def determined(information: np.ndarray, unknown: np.ndarray, share: float) -> np.ndarray:
+def determined(
+    information: np.ndarray, unknown: np.ndarray, shares: tuple[float, ...],
+) -> list[np.ndarray]:
     """
-    Return the projection onto what information determines of the directions still unknown.
+    Return the projections onto what information determines of the directions still unknown.
 
-    :param unknown: (6, 6), the projection onto these
-    :param share: least information about a direction, of that about the best determined one
+    :param information: (..., 6, 6)
+    :param unknown: (..., 6, 6), the projection onto these
+    :param shares: least information about a direction, of that about the best determined one; a
+        projection (..., 6, 6) for each
     """
-    least = share * np.linalg.eigvalsh(information)[-1]
+    most = np.linalg.eigvalsh(information)[..., -1:]
     values, axes = np.linalg.eigh(unknown @ information @ unknown)
-    known = axes[:, values > max(least, 1e-9)]
-    return known @ known.T
+    return [(axes * (values > np.maximum(share * most, 1e-9))[..., None, :]) @ transposed(axes)
+            for share in shares]
 
 
-def _whitening(surface: _Surface, pose: np.ndarray) -> np.ndarray:
-    """Return what takes a motion of which all six parts are metres to metres and radians."""
-    values, axes = np.linalg.eigh(surface.inertia)
-    axes = pose[:3, :3] @ axes
-    scale = np.eye(6)
-    scale[3:, 3:] = axes / np.sqrt(np.maximum(values, 1e-2 * values[-1])) @ axes.T
-    return scale
-
-
-def _covariance(information: np.ndarray, scale: np.ndarray, surface: _Surface) -> np.ndarray:
-    """Return the covariance in metres and radians; of what is not known the object's radius."""
+def _covariance(information: np.ndarray, batch: _Batch, pose: np.ndarray) -> np.ndarray:
+    """Return covariances in metres and radians; of what is not known the object's radius."""
     values, axes = np.linalg.eigh(information)
-    axes = scale @ axes
-    variance = np.where(values > surface.least_information, 1.0 / np.maximum(values, 1e-9),
-                        surface.radius ** 2)
-    return axes * variance @ axes.T
+    axes = batch.whitening(pose) @ axes
+    variance = np.where(values > batch.least_information, 1.0 / np.maximum(values, 1e-9),
+                        batch.radius[:, None] ** 2)
+    return (axes * variance[:, None]) @ transposed(axes)
 
 
-def _confirmed(surface: _Surface, frame: Frame, pose: np.ndarray) -> float:
-    """Return the share of the model, as far as it is seen, that is not seen through."""
-    facing = surface.facing(pose, 0.2)
-    points = moved_points(pose, surface.points[facing])
-    inside, rows, columns = pixels_of(points, frame)
-    z = points[inside, 2]
-    behind = measured(frame.depth)[rows, columns] - z
+def _confirmed(batch: _Batch, frame: Frame, pose: np.ndarray) -> np.ndarray:
+    """Return the share of each model, as far as it is seen, that is not seen through, (O,)."""
+    points = moved_points(pose, batch.mesh)
+    faces = batch.facing(pose, points, 0.2).ravel()
+    inside, rows, columns = pixels_of(points.reshape(-1, 3), frame)
+    behind = np.full(len(faces), np.nan)
+    z = points[..., 2].ravel()
+    behind[inside] = measured(frame.depth)[rows, columns] - z[inside]
     margin = 0.003 + _EXPLAINED * frame.depth_std(z)
-    through, hidden = np.sum(behind > margin), np.sum(behind < -margin)
-    seen = np.isfinite(behind).sum() - hidden
-    return 1.0 - through / seen if seen else 0.0
+    through, seen = (np.count_nonzero((faces & one).reshape(len(points), -1), axis=1)
+                     for one in (behind > margin, behind >= -margin))
+    return 1.0 - through / np.maximum(seen, 1) * (seen > 0) - (seen == 0)
 
 
 def moved_points(pose: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Return points (N, 3) where a pose (4, 4) takes them."""
-    return points @ pose[:3, :3].T + pose[:3, 3]
+    """Return points (..., N, 3) where poses (..., 4, 4) take them."""
+    return points @ transposed(pose[..., :3, :3]) + pose[..., None, :3, 3]
+
+
+def transposed(matrices: np.ndarray) -> np.ndarray:
+    """Return matrices (..., N, M) transposed."""
+    return np.swapaxes(matrices, -1, -2)
+
+
+def _times(matrices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    return (matrices @ vectors[..., None])[..., 0]
 
 
 def _eye(pose: np.ndarray) -> np.ndarray:
-    """Return where the camera is in the object's frame, (3,)."""
-    return -pose[:3, 3] @ pose[:3, :3]
+    """Return where the camera is in the objects' frames, (O, 3)."""
+    return -np.einsum('oi,oij->oj', pose[:, :3, 3], pose[:, :3, :3])

@@ -12,17 +12,18 @@ import cv2
 import numpy as np
 
 from img2scene_ros.localization.extents import is_cut
-from img2scene_ros.scene.evidence import SurfacePoints
+from img2scene_ros.scene.evidence import Compared
 from img2scene_ros.scene.evidence import expected
+from img2scene_ros.scene.evidence import first_compared
 from img2scene_ros.scene.evidence import floats
-from img2scene_ros.scene.evidence import moved_by
 from img2scene_ros.scene.evidence import pixels_of
-from img2scene_ros.scene.evidence import sampled
 from img2scene_ros.scene.evidence import seen_points
 from img2scene_ros.scene.names import NameEvidence
 from img2scene_ros.scene.poses import PoseFilter
 from img2scene_ros.scene.registration import Registered
-from img2scene_ros.scene.registration import register
+from img2scene_ros.scene.registration import Sought
+from img2scene_ros.scene.surface import SAMPLES
+from img2scene_ros.scene.surface import sampled
 from img2scene_ros.turning import turned_covariance
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
@@ -40,13 +41,20 @@ _COVERED = 0.5  # share of what is seen of an object by which another one has ta
 _BOX_MARGIN = 0.01  # metres, or a tenth, by which its box is widened to hold its readings
 # Share of what should be seen of it that something nearer hides, by metres, when it is not whole.
 _PART, _NEARER = 0.03, 0.02
-# An object rests that was registered so often, and again after so many frames, while the readings
-# show no motion: a chi-squared of six degrees of freedom, whose readings are not independent.
-_REGISTERED, _AGAIN, _MOVED = 6, 20, 25.0
-_FIRST_SHIFT = 0.003  # metres by which the middle of sightings scatters, before it is known
+# Chi-squared of six degrees of freedom, whose readings are not independent, by which an object
+# has moved; for how many frames more it is registered then, and at most after many such frames.
+_MOVED, _LIVELY, _LIVELIEST = 40.0, 2, 12
+# Metres by which the middle of sightings scatters, before it is known, and frames for which it
+# lags behind the turn of a view.
+_FIRST_SHIFT, _TURNS = 0.003, 5.0
+_ASIDE = 0.15  # of its diagonal by which that middle is off where its mesh cannot be
 # Share of the readings that a mesh explains, below which they contradict it, for how many seconds
 # until it is stale; share of the newest difference between the middles of mesh and box.
 _LEAST_FIT, _STALE, _OFFSET_SHARE = 0.5, 0.3, 0.2
+# Readings of a part that the mesh only guesses which are averaged, and by which share of the
+# object's radius the guess may be wrong.
+_AVERAGED, _GUESSED = 10, 0.5
+_WRONG = 0.005  # metres beyond the noise by which readings contradict a mesh
 _KEPT_SHARE = 0.8  # of the colour and size so far, beside those of the newest sighting
 
 
@@ -187,6 +195,9 @@ class Track:
       the view that a mesh is made of now, None while none is made
     - score: mean of its sightings
     - bad_since: seconds, since when readings contradict the mesh
+    - places: (SAMPLES, 3) metres, where samples of the mesh are by the readings, in its own frame
+    - counts: (SAMPLES,) how many readings told so, none where the mesh is still a guess
+    - behind: (SAMPLES,) metres by which readings were behind them when it was registered, or NaN
     """
 
     proxy: ObjectModel
@@ -214,10 +225,10 @@ class Track:
 
     def __post_init__(self) -> None:
         self.size = self.placement.size
-        self.surface: SurfacePoints = sampled(self.proxy)
+        self.surface = sampled(self.proxy)
         self.offset = np.zeros(3)
-        self._behind: np.ndarray | None = None
-        self._looks, self._until_next, self._shift = 0, 0, _FIRST_SHIFT
+        self._shift, self._toward = _FIRST_SHIFT, np.zeros(3)
+        self._forget_readings()
 
     @classmethod
     def begun(cls, look: Look, now: float) -> 'Track':
@@ -248,7 +259,7 @@ class Track:
                 item.detection.label,
                 dict(item.detection.hypotheses) or {item.detection.label: 1.0}))
         if item.model.reconstructor != 'box':  # which is still to be rebuilt
-            track.model, track.modelled_quality = item.model, np.inf
+            track.model, track.modelled_quality, track._moving = item.model, np.inf, _LIVELY
         track.seen.append(now)
         return track
 
@@ -270,7 +281,7 @@ class Track:
 
     def holds(self, points: np.ndarray) -> np.ndarray:
         """Tell which points, (N, 3) metres, world, lie in the box around it, (N,) bool."""
-        pose, half = self.motion.pose, self.shown.size / 2.0
+        pose, half = self.motion.pose, self.surface.size / 2.0
         local = (points - pose[:3, 3]) @ pose[:3, :3]
         return (np.abs(local) < half + np.maximum(_BOX_MARGIN, 0.1 * half)).all(axis=1)
 
@@ -294,77 +305,113 @@ class Track:
             self.state = 'visible'
 
     def follow(
-        self, look: Look, support: SupportPlane | None, seconds: float, is_whole: bool, now: float,
+        self, look: Look, found: Registered | None, seconds: float, is_whole: bool, now: float,
     ) -> None:
         """
         Go where a look shows it: where its mesh fits the readings, else where its box is.
 
         While they contradict the mesh for long, it is stale and will be rebuilt.
 
+        :param found: where its mesh fits the readings; None without a mesh
         :param seconds: since the frame before
         :param is_whole: it shows as much of the object as was seen before
         """
-        if self._rests(look, is_whole):
-            return
-        found = self._registered(look, support, seconds)
-        if found is not None and found.fit >= _LEAST_FIT:
-            self.bad_since, self._looks = None, self._looks + 1
+        if found is not None and np.isfinite(found.residual) and self._fits(found.fit, now) and (
+                not is_whole or self._is_near(look, look.world @ found.pose)):
             error = turned_covariance(found.covariance, look.world[:3, :3])
-            if self.motion.add(look.world @ found.pose, error, seconds):
-                self._looks = 0  # it may go on
+            self.motion.add(look.world @ found.pose, error, seconds)
             self._learn_offset(look)
-            return
-        if found is not None:
-            self.bad_since = now if self.bad_since is None else self.bad_since
-            if now - self.bad_since > _STALE and not self.is_stale:
-                self.is_stale = True
-                self.modelled_quality, self.best = 0.0, None
-        if is_whole:
+        elif is_whole:
             pose = self.motion.pose.copy()  # a place tells no turn
             pose[:3, 3] = look.position - pose[:3, :3] @ self.offset
             self.motion.add(pose, look.error, seconds)
 
-    def _rests(self, look: Look, is_whole: bool) -> bool:
-        """
-        Tell whether nothing shows that it has moved since its mesh was last registered.
+    def _is_near(self, look: Look, pose: np.ndarray) -> bool:
+        """Tell whether a sighting is about where it should be of the object at a pose, (4, 4)."""
+        aside = look.position - pose[:3, :3] @ self.offset - pose[:3, 3]
+        return bool(np.linalg.norm(aside) < _ASIDE * np.linalg.norm(self.size))
 
-        Neither do readings lie elsewhere before or behind the mesh than then, nor has the middle
-        of its sightings moved. Of what rests, one in some frames is registered all the same.
+    def _fits(self, fit: float, now: float) -> bool:
+        """Tell whether readings fit the mesh; while they do not for long, it is stale."""
+        if fit >= _LEAST_FIT:
+            self.bad_since = None
+            return True
+        self.bad_since = now if self.bad_since is None else self.bad_since
+        if now - self.bad_since > _STALE and not self.is_stale:
+            self.is_stale = True
+            self.modelled_quality, self.best = 0.0, None
+        return False
+
+    def rests(self, look: Look, is_whole: bool, change: float) -> bool:
         """
-        if self.model is None or self.motion.velocity.any() or self.bad_since is not None:
-            return False
-        pose = np.linalg.inv(look.world) @ self.motion.pose
-        frame = look.sighting.frame
-        behind = expected(self.surface, pose, frame, _NEARER).behind
+        Tell whether nothing shows that it has moved since its mesh was made or registered.
+
+        Neither do readings, nor has the middle of its sightings gone farther than usual, and than
+        another view of it explains. What has moved for long may go on unnoticed for some frames.
+
+        :param change: chi-squared of the motion that readings show; NaN where they show too little
+        """
         shift = float(np.linalg.norm(look.position - self.center))
         usual, self._shift = self._shift, 0.8 * self._shift + 0.2 * min(shift, 2 * self._shift)
-        change = np.nan if self._behind is None else moved_by(
-            self.surface, pose, behind - self._behind, float(frame.depth_std(pose[2, 3])))
-        self._until_next -= 1
-        if not is_whole and not change >= _MOVED:
-            return True  # too little is seen of it to tell more
-        if (change < _MOVED and shift < 3.0 * usual
-                and self._looks >= _REGISTERED and self._until_next > 0):
+        toward, before = look.world[:3, 3] - self.center, self._toward
+        self._toward = toward / np.linalg.norm(toward)
+        turn = float(np.linalg.norm(self._toward - before)) if before.any() else 0.0
+        if change >= _MOVED or is_whole and (
+                shift > 3.0 * usual + _TURNS * turn * self.surface.radius):
+            self._moving = min(self._moving + _LIVELY, _LIVELIEST)
+            return False
+        self._moving -= 1
+        if is_whole and self._moving >= 0:
+            return False
+        self._moving = 0
+        self.motion.rest()
+        if is_whole:
             self._learn_offset(look)
-            return True
-        self._behind, self._until_next = behind, _AGAIN
-        return False
+        return True
 
     def _learn_offset(self, look: Look) -> None:
         self.offset += _OFFSET_SHARE * (self._local(look.position) - self.offset)
 
-    def _registered(
-        self, look: Look, support: SupportPlane | None, seconds: float,
-    ) -> Registered | None:
-        """Return where the mesh fits the readings; None without either."""
-        frame, mask = look.sighting.frame, look.sighting.detection.mask
-        if self.model is None or self.model.reconstructor == 'box' or (
-                frame.depth is None or mask is None):
-            return None  # a box around an object is not its shape
+    @property
+    def is_shaped(self) -> bool:
+        """Tell whether it has a mesh that readings can fit: a box around it is not its shape."""
+        return self.model is not None and self.model.reconstructor != 'box'
+
+    def sought(self, look: Look, seconds: float) -> Sought:
+        """Return where its mesh is to be looked for."""
         start = self.motion.pose.copy()
         start[:3, 3] += self.motion.predicted(seconds)
-        found = register(self.model, frame, mask, np.linalg.inv(look.world) @ start, support)
-        return found if np.isfinite(found.residual) else None
+        return Sought(self.surface, np.linalg.inv(look.world) @ start, look.window, look.mask,
+                      self.places, self.counts > 0)
+
+    def learn(self, seen: Compared, index: int, now: float, is_base: bool = False) -> None:
+        """
+        Remember what readings show of its surface, also where its mesh is but a guess.
+
+        :param seen: the samples of its mesh, at an index, where it is now
+        :param is_base: its mesh was registered to the readings; else they are remembered where
+            there were none then
+        """
+        pose, points, behind = seen.poses[index], seen.points[index], seen.behind[index]
+        if not is_base:  # else the registration tells
+            off = np.abs(behind + (self.places - self.surface.points) @ pose[2, :3])
+            off = off[np.isfinite(off)]
+            is_near = off < _WRONG + 3.0 * seen.std[index]
+            self._fits(float(is_near.mean()) if len(off) else 1.0, now)
+        elif self.bad_since is not None:
+            return
+        self.behind = np.where(np.isnan(self.behind) | is_base, behind, self.behind)
+        new = np.flatnonzero(seen.owned[index] & (self.counts < _AVERAGED) & (
+            np.abs(behind) < _GUESSED * self.surface.radius))
+        self.counts[new] += 1
+        away = behind[new] / self.counts[new]
+        self.places[new] += (points[new] * (away / points[new, 2])[:, None]) @ pose[:3, :3]
+        self.behind[new] -= away
+
+    def _forget_readings(self) -> None:
+        """Take the mesh for what it is."""
+        self.places, self.counts = self.surface.points.copy(), np.full(SAMPLES, _AVERAGED)
+        self.behind, self._moving = np.full(SAMPLES, np.nan), 0
 
     def consider(self, look: Look, better_view: float) -> None:
         """Keep its latest look for the next reconstruction when it is clearly better."""
@@ -383,6 +430,7 @@ class Track:
         self.id, self.names = before.id, before.names
         if is_at_its_place and before.model is not None:
             center, self.model, self.surface = self.center, before.model, before.surface
+            self.places, self.counts, self._moving = before.places, before.counts, _LIVELY
             self.motion, self.offset = before.motion, before.offset
             self.modelled_quality = before.modelled_quality
             pose = self.motion.pose.copy()
@@ -404,20 +452,22 @@ class Track:
         return any(mask is not None and len(rows) > 0
                    and mask[rows, columns].mean() > _COVERED for mask in masks)
 
-    def wear(self, model: ObjectModel, pose: np.ndarray, world: np.ndarray) -> None:
+    def wear(self, model: ObjectModel, pose: np.ndarray, sighting: Sighting) -> None:
         """
         Take in a mesh of a view; the object, or the world, may have moved since.
 
         :param pose: (4, 4), where the object was then
-        :param world: (4, 4) world from the optical frame of that view
         """
-        center = self.center
+        center, frame = self.center, sighting.frame
         since = self.motion.pose @ np.linalg.inv(pose)
         self.model, self.surface = model, sampled(model)
-        self.motion.restart(since @ world @ pose_of(model))
+        self.motion.restart(since @ frame.pose @ pose_of(model))
         self.offset = self._local(center)
         self.is_stale, self.bad_since = False, None
-        self._looks, self._behind = 0, None
+        self._forget_readings()
+        if frame.depth is not None:
+            self.behind, is_shown = first_compared(self.surface, pose_of(model), frame)
+            self.counts[~is_shown] = 0  # such as those of its far side
 
     def move(self, new_from_old: np.ndarray) -> None:
         """Go on in another world."""

@@ -9,11 +9,15 @@ import numpy as np
 
 from img2scene_ros.localization.extents import is_cut
 from img2scene_ros.scene.clock import StampClock
+from img2scene_ros.scene.evidence import Compared
+from img2scene_ros.scene.evidence import compared
 from img2scene_ros.scene.evidence import expected
+from img2scene_ros.scene.evidence import moved_by
 from img2scene_ros.scene.matching import is_explained
 from img2scene_ros.scene.matching import matched
 from img2scene_ros.scene.matching import returned
 from img2scene_ros.scene.matching import shows_all
+from img2scene_ros.scene.registration import registered
 from img2scene_ros.scene.track import Look
 from img2scene_ros.scene.track import Track
 from img2scene_ros.types import Frame
@@ -70,8 +74,7 @@ class Tracker:
         looks = [Look(*pair) for pair in zip(sightings, proxies)]
         present = self._shown
         pairs = matched(present, looks, seconds)
-        for index, track in pairs.items():
-            self._see(track, looks[index], seconds)
+        self._see({track: looks[index] for index, track in pairs.items()}, frame, seconds)
         seen = [track.id for track in pairs.values()]
         known = [looks[index] for index in pairs]
         for track in present:
@@ -79,7 +82,7 @@ class Tracker:
                 self._miss(track, frame, known)
         new = [look for index, look in enumerate(looks) if index not in pairs]
         floating = [False] * len(new) if is_alone else self._floating(new, known)
-        self._begin(new, floating, seconds, is_alone)
+        self._begin(new, floating, frame, seconds, is_alone)
         self._forget()
 
     def next_jobs(self, count: int) -> list[tuple[int, Sighting]]:
@@ -109,7 +112,7 @@ class Tracker:
             if track.id == id and track.work_pose is not None:
                 pose, track.work_pose, track.note = track.work_pose, None, note
                 if model is not None:
-                    track.wear(model, pose, sighting.frame.pose)
+                    track.wear(model, pose, sighting)
 
     def objects(self) -> tuple[SceneObject, ...]:
         """Return the objects that are there now, by id, in the latest frame's optical frame."""
@@ -147,13 +150,42 @@ class Tracker:
         return [track for track in self._tracks
                 if track.state in ('visible', 'hidden', 'out_of_view')]
 
-    def _see(self, track: Track, look: Look, seconds: float) -> None:
-        """Take in a sighting of a known object."""
-        is_whole = shows_all(track, look)
-        track.follow(look, self._support, seconds, is_whole, self._clock.now)
-        track.see(look, self._clock.now, is_whole)
-        if not track.is_tentative:
-            track.consider(look, self.better_view)
+    def _see(self, pairs: dict[Track, Look], frame: Frame, seconds: float) -> None:
+        """Take in sightings of known objects."""
+        wholes = {track: shows_all(track, look) for track, look in pairs.items()}
+        meshed = {track: look for track, look in pairs.items()
+                  if track.model is not None and frame.depth is not None}
+        resting = self._resting(meshed, frame, wholes)
+        moving = {track: look for track, look in pairs.items() if track not in resting}
+        shaped = {track: look for track, look in meshed.items()
+                  if track not in resting and track.is_shaped}
+        found = dict(zip(shaped, registered(frame, [
+            track.sought(look, seconds) for track, look in shaped.items()], self._support)))
+        for track, look in moving.items():
+            track.follow(look, found.get(track), seconds, wholes[track], self._clock.now)
+        if shaped:
+            seen = _compared(shaped, frame)
+            for index, track in enumerate(shaped):
+                track.learn(seen, index, self._clock.now, is_base=True)
+        for track, look in pairs.items():
+            track.see(look, self._clock.now, wholes[track])
+            if not track.is_tentative:
+                track.consider(look, self.better_view)
+
+    def _resting(
+        self, pairs: dict[Track, Look], frame: Frame, wholes: dict[Track, bool],
+    ) -> list[Track]:
+        """Return the objects that nothing shows to have moved; remember what is new of them."""
+        if not pairs:
+            return []
+        seen = _compared(pairs, frame)
+        changes = moved_by(seen, np.stack([track.behind for track in pairs]))
+        resting = []
+        for index, (track, look) in enumerate(pairs.items()):
+            if track.rests(look, wholes[track], changes[index]):
+                track.learn(seen, index, self._clock.now)
+                resting.append(track)
+        return resting
 
     def _miss(self, track: Track, frame: Frame, others: list[Look]) -> None:
         """Find out what became of an object that was not detected."""
@@ -183,7 +215,8 @@ class Tracker:
                 for look, floats in zip(looks, seeming)]
 
     def _begin(
-        self, looks: list[Look], floating: list[bool], seconds: float, is_alone: bool,
+        self, looks: list[Look], floating: list[bool], frame: Frame, seconds: float,
+        is_alone: bool,
     ) -> None:
         """
         Keep what is no known object as tentative ones, until it has been seen often enough.
@@ -206,7 +239,7 @@ class Tracker:
                 track = Track.begun(look, self._clock.now)
                 self._tracks.append(track)
             else:
-                self._see(track, look, seconds)
+                self._see({track: look}, frame, seconds)
             is_part = is_explained(shown, look)
             if is_alone and not is_part or self._is_born(track, is_part):
                 self._bear(track, look)
@@ -246,6 +279,18 @@ class Tracker:
         lost.sort(key=lambda track: track.seen[-1])
         for track in lost[:-_MAX_LOST]:
             self._tracks.remove(track)
+
+
+def _compared(pairs: dict[Track, Look], frame: Frame) -> Compared:
+    """Compare the meshes of objects with the readings."""
+    owners = np.full(frame.shape, -1, np.int16)
+    for index, look in enumerate(pairs.values()):
+        owners[look.window][look.mask] = index
+    camera_from_world = np.linalg.inv(frame.pose)
+    return compared(
+        np.stack([track.places for track in pairs]),
+        np.stack([track.surface.smooth_normals for track in pairs]),
+        camera_from_world @ np.stack([track.motion.pose for track in pairs]), frame, owners)
 
 
 def _lose(track: Track) -> None:

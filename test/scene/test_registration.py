@@ -17,7 +17,9 @@ from img2scene_ros.errors import InputError
 from img2scene_ros.learning.depth_noise import SimulatedNoise
 from img2scene_ros.learning.depth_noise import add_depth_noise
 from img2scene_ros.scene.registration import Registered
-from img2scene_ros.scene.registration import register
+from img2scene_ros.scene.registration import Sought
+from img2scene_ros.scene.registration import registered
+from img2scene_ros.scene.surface import sampled
 from img2scene_ros.types import Frame
 from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import Scene
@@ -35,6 +37,18 @@ def model_of(mesh: trimesh.Trimesh) -> ObjectModel:
     return ObjectModel(
         (mesh.vertices - center).astype(np.float32), np.asarray(mesh.faces, np.int32),
         np.full((len(mesh.vertices), 3), 128, np.uint8), np.zeros(3), np.eye(3), 'drawn')
+
+
+def register(
+    model: ObjectModel, frame: Frame, mask: np.ndarray, pose: np.ndarray,
+    support: SupportPlane | None = None,
+) -> Registered:
+    """Register one model of which all is known."""
+    surface, (height, width) = sampled(model), mask.shape
+    window = slice(0, height), slice(0, width)
+    known = np.ones(len(surface.points), bool)
+    return registered(
+        frame, [Sought(surface, pose, window, mask, surface.points, known)], support)[0]
 
 
 def placed(yaw: float, shift: np.ndarray = np.zeros(3)) -> np.ndarray:

@@ -339,6 +339,52 @@ def test_objects_stay_put_before_a_camera_that_moves_with_tf() -> None:
         np.testing.assert_allclose(places, first, atol=0.01)
 
 
+def test_a_wrong_guess_of_the_far_side_moves_no_object() -> None:
+    """Around a crate whose mesh is 12 mm too deep where the first view did not see it."""
+    tracker, table, places = Tracker(better_view=100.0), np.eye(4), []
+    for number in range(24):
+        angle = np.radians(6.0 * number)
+        table[:2, :2] = (np.cos(angle), -np.sin(angle)), (np.sin(angle), np.cos(angle))
+        pose = table @ POSE
+        seen = Scenery(crate(0.0, 0.0), seed=number, pose=pose, seconds=1.0 + 0.1 * number,
+                       has_tf=True)
+        perceive(tracker, seen)
+        for id, sighting in tracker.next_jobs(1):
+            model = mesh_of(sighting)
+            model.vertices[model.vertices[:, 0] < -0.04, 0] -= 0.012
+            tracker.finish(id, sighting, None if places else model)
+        found, = tracker.objects()
+        assert found.model.reconstructor == 'mesh'
+        places.append((pose @ found.pose)[:3, 3])
+    assert np.linalg.norm(places - places[0], axis=1).max() < 0.0003
+
+
+def test_a_turned_box_is_followed_by_each_of_several_at_once() -> None:
+    """Three boxes that turn by 4 degrees a frame, of which one is seen from its corner."""
+    tracker, sides = Tracker(better_view=100.0), ((0.0, -0.25), (0.05, 0.0), (-0.05, 0.25))
+    for number in range(10):
+        things = []
+        for index, (x, y) in enumerate(sides):
+            turn = np.radians(15.0 * index + 4.0 * max(0, number - 2))
+            things.append(box(0.1, 0.15, 0.12).apply_transform(
+                trimesh.transformations.rotation_matrix(turn, (0, 0, 1))).apply_translation(
+                    (x, y, 0)))
+        seen = Scenery(*things, seed=number, seconds=1.0 + 0.1 * number)
+        for index, sighting in enumerate(seen.sightings):  # placed as it stands
+            turn = np.radians(15.0 * index)
+            upright = trimesh.transformations.rotation_matrix(turn, (0, 0, 1))[:3, :3]
+            seen.sightings[index] = replace(sighting, placement=replace(
+                sighting.placement, rotation=sighting.placement.rotation @ upright,
+                size=np.array([0.1, 0.15, 0.12])))
+        objects = run(tracker, seen)
+        if number == 0:
+            first = [found.rotation for found in objects]
+    assert ids(objects) == [1, 2, 3]
+    for found, before in zip(objects, first):
+        turned = np.degrees(np.arccos((np.trace(before.T @ found.rotation) - 1.0) / 2.0))
+        assert turned == pytest.approx(28.0, abs=3.0)
+
+
 def test_an_object_out_of_view_is_remembered() -> None:
     """The camera turns away and back: it is shown where it is, and keeps its id and mesh."""
     tracker = Tracker()

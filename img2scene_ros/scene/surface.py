@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Samples of a model's surface, by which it is looked for in depth images."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from functools import lru_cache
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from img2scene_ros.types import ObjectModel
+
+SAMPLES = 1000  # of a model's whole surface
+_AROUND = 12  # samples that are near each other
+_RIDGE = (0.1,) * 3  # beside squared distances in spacings, where all lie in a plane
+_ALIKE = np.cos(np.radians(30.0))  # cosine between normals of one smooth surface, at least
+
+
+@dataclass(frozen=True, eq=False)
+class Surface:
+    """
+    What is sampled of a model, in its object frame, metres.
+
+    - points, normals: (SAMPLES, 3) evenly over the surface, with unit normals
+    - spacing: of the points
+    """
+
+    model: ObjectModel
+    points: np.ndarray
+    normals: np.ndarray
+    spacing: float
+
+    @cached_property
+    def smooth_normals(self) -> np.ndarray:
+        """Return normals as those around that are alike change, linearly, (SAMPLES, 3)."""
+        offsets = (self.points[self._around] - self.points[:, None]) / self.spacing
+        places = np.concatenate([np.ones((*offsets.shape[:2], 1)), offsets], axis=2)
+        normals = self.normals
+        for _ in range(2):
+            near = normals[self._around]
+            alike = np.einsum('nki,ni->nk', near, normals) > _ALIKE
+            weighted = np.swapaxes(places * alike[..., None], 1, 2)
+            normals = np.linalg.solve(
+                weighted @ places + np.diag((0.0, *_RIDGE)), weighted @ near)[:, 0]
+            normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+        return normals
+
+    @cached_property
+    def beyond_edge(self) -> np.ndarray:
+        """Return the nearest sample beyond an edge, itself where none is near, (SAMPLES,)."""
+        alike = np.einsum('nki,ni->nk', self.normals[self._around], self.normals)
+        first = np.argmax(alike < _ALIKE, axis=1)  # 0, itself, where all are alike
+        return np.take_along_axis(self._around, first[:, None], axis=1)[:, 0]
+
+    @cached_property
+    def edges(self) -> 'Edges':
+        """Return the edges between two faces."""
+        corners = self.model.vertices[self.model.faces].astype(float)
+        across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+        normals = across / np.maximum(np.linalg.norm(across, axis=1, keepdims=True), 1e-12)
+        # Vertices at one place are one, whatever their texture.
+        order = np.lexsort(self.model.vertices.T)
+        is_new = np.diff(self.model.vertices[order], axis=0).any(axis=1)
+        place = np.empty(len(order), int)
+        place[order] = np.append(0, np.cumsum(is_new))
+        ends = np.sort(place[self.model.faces[:, [[0, 1], [1, 2], [2, 0]]]].reshape(-1, 2))
+        order = np.lexsort(ends.T)
+        same = np.flatnonzero(~np.diff(ends[order], axis=0).any(axis=1))
+        one, other = order[same], order[same + 1]
+        face, corner = np.divmod(one, 3)
+        starts, stops = corners[face, corner], corners[face, (corner + 1) % 3]
+        pieces = np.ceil(np.linalg.norm(stops - starts, axis=1) / self.spacing).astype(int).clip(1)
+        edge = np.repeat(np.arange(len(pieces)), pieces)
+        part = np.arange(len(edge)) - np.repeat(np.cumsum(pieces) - pieces, pieces) + 0.5
+        points = starts[edge] + (part / pieces[edge])[:, None] * (stops - starts)[edge]
+        return Edges(points, np.column_stack([face, other // 3])[edge], normals,
+                     np.einsum('fi,fi->f', normals, corners[:, 0]),
+                     self._tree.query(points, 4)[1])
+
+    @cached_property
+    def inertia(self) -> np.ndarray:
+        """Return the mean of the squared levers about the axes, (3, 3)."""
+        moments = self.points.T @ self.points / len(self.points)
+        return np.trace(moments) * np.eye(3) - moments
+
+    @cached_property
+    def size(self) -> np.ndarray:
+        """Return the sides of the model's bounding box, (3,) metres."""
+        return self.model.size.astype(float)
+
+    @cached_property
+    def radius(self) -> float:
+        """Return the mean lever, metres."""
+        return float(np.sqrt(np.trace(self.inertia) / 2.0))
+
+    @cached_property
+    def _around(self) -> np.ndarray:
+        """Return the nearest samples of each, first itself, (SAMPLES, 12)."""
+        return self._tree.query(self.points, _AROUND)[1]
+
+    @cached_property
+    def _tree(self) -> cKDTree:
+        return cKDTree(self.points)
+
+
+@dataclass(frozen=True, eq=False)
+class Edges:
+    """
+    Edges between two faces, in the object frame.
+
+    - points: (E, 3) metres, on the edges, as far apart as the samples
+    - faces: (E, 2) which faces meet there; normals: (F, 3) of the faces, and offsets: (F,) metres
+      of their planes along these
+    - samples: (E, 4) the samples nearest to the points
+    """
+
+    points: np.ndarray
+    faces: np.ndarray
+    normals: np.ndarray
+    offsets: np.ndarray
+    samples: np.ndarray
+
+    def rim(self, eye: np.ndarray) -> np.ndarray:
+        """Return the edges between what faces a place, (3,) metres, and what does not."""
+        facing = (self.normals @ eye > self.offsets)[self.faces]
+        return np.flatnonzero(facing[:, 0] != facing[:, 1])
+
+
+@lru_cache(maxsize=64)
+def sampled(model: ObjectModel) -> Surface:
+    """Return points that are spread evenly over a model's surface."""
+    corners = model.vertices[model.faces].astype(float)
+    across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    areas = np.linalg.norm(across, axis=1)
+    # Evenly by area along the faces; within them by the R2 sequence, as even in two dimensions
+    # as the golden ratio makes it in one.
+    ends, number = np.cumsum(areas), np.arange(SAMPLES) + 0.5
+    face = np.searchsorted(ends, number / SAMPLES * ends[-1])
+    u, v = (number * 0.7548776662) % 1.0, (number * 0.5698402910) % 1.0
+    u, v = np.where(u + v > 1.0, (1.0 - u, 1.0 - v), (u, v))
+    a, b, c = np.moveaxis(corners[face], 1, 0)
+    points = a + u[:, None] * (b - a) + v[:, None] * (c - a)
+    return Surface(model, points, across[face] / np.maximum(areas[face, None], 1e-12),
+                   float(np.sqrt(ends[-1] / 2.0 / SAMPLES)))
