@@ -20,7 +20,8 @@ _LEAST_PIXELS, _LEAST_CONTACT, _LOWEST, _TOUCHING, _HIDDEN_FOOT = 12, 2, 0.01, 0
 _DEVIATIONS, _JUMP_DEVIATIONS, _JUMP = 4.0, 3.0, 0.01
 # Nothing that stands on something is larger than this [m], or wider than such a share of it.
 _LARGEST, _WIDEST = 2.5, 0.9
-_WITHIN = 0.06  # metres below something by which it is open
+# Below something it is open where readings lie so far in [m]; every n-th row and column tells.
+_WITHIN, _NTH = 0.06, 2
 _OVER = 0.5  # share of a thing that is over what it stands on
 
 
@@ -106,10 +107,11 @@ def seen_below(read: Readings, upper: SupportPlane, lower: SupportPlane) -> tupl
     :return: of the readings whose rays run in under its outline and above a lower surface, how
         many show something right there, and how many what lies farther in, or the lower surface
     """
-    rays = read.points / read.points[..., 2:]
+    points, std = read.points[::_NTH, ::_NTH], read.std[::_NTH, ::_NTH]
+    rays = points / points[..., 2:]
     down = np.minimum(rays @ lower.normal.astype(np.float32), -1e-3)
     ends = upper.is_over(rays * (-lower.offset / down)[..., None])
-    rays, down, points, std = rays[ends], down[ends], read.points[ends], read.std[ends]
+    rays, down, points, std = rays[ends], down[ends], points[ends], std[ends]
     runs_in = ~upper.is_over(rays * (-upper.offset / down)[:, None])
     points = points[runs_in]
     is_lower = lower.height(points) < np.maximum(_LOWEST, _DEVIATIONS * std[runs_in])

@@ -45,7 +45,7 @@ _SEAT = 0.6  # and what is solid and no higher than this is no table, but a seat
 # Little that stands on it, and few readings below, are none. The first was .8, of cameras of which
 # a third had any roll, which is more than real ones have.
 _WEIGHTS = np.array([1.2, 2.7, 1.5, 1.7, -2.5, 0.8])
-_LITTLE, _FEW = 10.0, 20
+_LITTLE, _FEW = 10.0, 5
 _TOP = 0.5  # the top of an object counts so much beside what is seen to touch its support
 # How cameras are held: so many are level rather than rolled anyhow, by that standard deviation
 # [degrees]; a plane seen head-on is the ground rather than a wall so often.
