@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from img2scene_ros.depth import measured
-from img2scene_ros.scene.surface import Surface
+from img2scene_ros.scene.surface import SampledSurface
 from img2scene_ros.types import Frame
 from img2scene_ros.types import Sighting
 from img2scene_ros.types import SupportPlane
@@ -27,7 +27,7 @@ _LIFTED, _CUT_LIFTED, _JUMP, _AIR = 0.03, 0.1, 0.03, 0.6
 _BELOW = np.arange(3, 25, 3)  # pixels below the lower edge, at a picture height of 480
 
 
-def seen_points(surface: Surface, pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def seen_points(surface: SampledSurface, pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     Return all points, (S, 3) metres, optical frame, and which are on the side to the camera.
 
@@ -80,7 +80,7 @@ class Expected:
         return 'hidden' if unhidden < 0.5 * count else 'visible'
 
 
-def expected(surface: Surface, pose: np.ndarray, frame: Frame, std: float) -> Expected:
+def expected(surface: SampledSurface, pose: np.ndarray, frame: Frame, std: float) -> Expected:
     """
     Look for an object where it should be.
 
@@ -146,7 +146,9 @@ def compared(
         poses, points, normals, behind, owned, frame.depth_std(poses[:, 2, 3]))
 
 
-def first_compared(surface: Surface, pose: np.ndarray, frame: Frame) -> tuple[np.ndarray, ...]:
+def first_compared(
+    surface: SampledSurface, pose: np.ndarray, frame: Frame,
+) -> tuple[np.ndarray, np.ndarray]:
     """
     Compare a mesh with the view that it was made of.
 

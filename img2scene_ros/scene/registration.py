@@ -22,7 +22,7 @@ from scipy.special import ndtri
 from img2scene_ros.depth import measured
 from img2scene_ros.scene.evidence import pixels_of
 from img2scene_ros.scene.poses import stepped
-from img2scene_ros.scene.surface import Surface
+from img2scene_ros.scene.surface import SampledSurface
 from img2scene_ros.types import Frame
 from img2scene_ros.types import SupportPlane
 
@@ -67,7 +67,7 @@ class Sought:
       told, and known: (S,) bool, of which samples they told
     """
 
-    surface: Surface
+    surface: SampledSurface
     pose: np.ndarray
     window: tuple[slice, slice]
     mask: np.ndarray

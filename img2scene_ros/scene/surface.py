@@ -17,7 +17,7 @@ _ALIKE = np.cos(np.radians(30.0))  # cosine between normals of one smooth surfac
 
 
 @dataclass(frozen=True, eq=False)
-class Surface:
+class SampledSurface:
     """
     What is sampled of a model, in its object frame, metres.
 
@@ -127,7 +127,7 @@ class Edges:
 
 
 @lru_cache(maxsize=64)
-def sampled(model: ObjectModel) -> Surface:
+def sampled(model: ObjectModel) -> SampledSurface:
     """Return points that are spread evenly over a model's surface."""
     corners = model.vertices[model.faces].astype(float)
     across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
@@ -140,5 +140,5 @@ def sampled(model: ObjectModel) -> Surface:
     u, v = np.where(u + v > 1.0, (1.0 - u, 1.0 - v), (u, v))
     a, b, c = np.moveaxis(corners[face], 1, 0)
     points = a + u[:, None] * (b - a) + v[:, None] * (c - a)
-    return Surface(model, points, across[face] / np.maximum(areas[face, None], 1e-12),
-                   float(np.sqrt(ends[-1] / 2.0 / SAMPLES)))
+    normals = across[face] / np.maximum(areas[face, None], 1e-12)
+    return SampledSurface(model, points, normals, float(np.sqrt(ends[-1] / 2.0 / SAMPLES)))
