@@ -34,7 +34,7 @@ _MIN_SEAM = 0.6  # of the smaller body's width in the image; shorter seams are n
 _MIN_PIXELS = 60  # solid pixels of a surface, at a picture width of 640
 _SOLID = 0.95  # share of solid pixels; missing readings fray surfaces with less
 # Of a cluster's pixels: seen by the network as objects at least, and as one of several objects.
-_SEEN, _OWN = 0.3, 0.2
+_SEEN, _OWN = 0.3, 0.3
 # Of an object's pixels that the network sees: in a cluster at least, for which it is one of
 # several; in clusters at most, where it is one that geometry misses.
 _WITHIN, _KNOWN = 0.5, 0.5
