@@ -43,7 +43,7 @@ _SAMPLE = 500  # readings that tell an object's size and place
 # Logistic regression of what `evidence` returns, without and with a network, on the objects found
 # in 120 rendered scenes (benchmarks/clutter.py).
 _WEIGHTS = {4: np.array([-3.06, 0.78, 0.28, 0.09]),
-            6: np.array([-7.32, 1.64, 0.52, -0.19, 3.04, 0.49])}
+            6: np.array([-7.21, 0.87, 0.43, -0.17, 3.47, 1.34])}
 _FLAT = 0.5  # deviations that most of something flat stands out at least
 # What holds a support up is seen to end so near it, where its border hides no more, and is no
 # further beside it [m].
@@ -173,10 +173,10 @@ class TabletopDetector:
         areas = np.bincount(labels.ravel())
         is_flat = np.bincount(labels[bare], minlength=len(areas)) > 0.5 * areas
         labels[bare & ~is_flat[labels]] = 0
-        for label in np.flatnonzero(is_flat[1:]) + 1:  # no higher than it: paint
+        for label in np.flatnonzero(is_flat[1:]) + 1:  # no higher than it: paint, but for the rest
             mask = labels == label
             if np.median(deviations[mask & np.isfinite(height)]) < _FLAT:
-                labels[mask] = 0
+                labels[mask & ~(deviations >= _BARE)] = 0
         return labels, probability
 
     def _in_reach(
