@@ -42,9 +42,9 @@ _LEAST_READINGS = 20  # of an object
 _SAMPLE = 500  # readings that tell an object's size and place
 # Logistic regression of what `evidence` returns, without and with a network, on the objects found
 # in 120 rendered scenes (benchmarks/clutter.py).
-_WEIGHTS = {4: np.array([-3.06, 0.78, 0.28, 0.09]),
+_WEIGHTS = {4: np.array([-2.16, 0.55, 0.2, 0.06]),
             6: np.array([-7.21, 0.87, 0.43, -0.17, 3.47, 1.34])}
-_FLAT = 0.5  # deviations that most of something flat stands out at least
+_FLAT = 1.5  # deviations that most of something flat stands out at least
 # What holds a support up is seen to end so near it, where its border hides no more, and is no
 # further beside it [m].
 _ENDS, _BESIDE = 0.12, 0.03
