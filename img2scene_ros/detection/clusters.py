@@ -179,8 +179,8 @@ def _split_at_creases(labels: np.ndarray, frame: Frame, height: np.ndarray) -> n
     least = 75 * (frame.shape[1] / 640) ** 2
     split = labels.copy()
     for label, whole in windows_of(labels).items():
-        window = widened([tuple(slice(part.start // 2, part.stop // 2 + 1) for part in whole)], 1,
-                         coarse.shape)
+        rows, columns = (slice(part.start // 2, part.stop // 2 + 1) for part in whole)
+        window = widened([(rows, columns)], 1, (coarse.shape[0], coarse.shape[1]))
         mask = coarse[window] == label
         if not cut[window][mask].any():
             continue

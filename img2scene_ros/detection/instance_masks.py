@@ -70,14 +70,14 @@ class InstanceSegmenter:
         """
         small, step = reduced(frame, PIXELS)
         part = np.s_[step // 2::step, step // 2::step]
-        number = number[part][:small.shape[0], :small.shape[1]]
-        coarse, probability = self._coarse(small, support, number)
-        masks = (coarse == number for number in range(1, int(coarse.max()) + 1))
+        coarse, probability = self._coarse(
+            small, support, number[part][:small.shape[0], :small.shape[1]])
+        masks = (coarse == label for label in range(1, int(coarse.max()) + 1))
         found = [Detection(UNNAMED, 1.0, bbox_of(mask), mask) for mask in masks]
         labels = np.zeros(frame.shape, np.int32)
-        for number, one in enumerate(enlarged(found, small, frame, step), 1):
+        for label, one in enumerate(enlarged(found, small, frame, step), 1):
             if one.mask is not None:
-                labels[one.mask] = number
+                labels[one.mask] = label
         return labels, cv2.resize(
             probability, frame.shape[::-1], interpolation=cv2.INTER_LINEAR)
 

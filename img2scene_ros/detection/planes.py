@@ -196,7 +196,7 @@ class _Facing:
             seen = _main_part(
                 seen, (height > tolerance) & (height < _ABOVE), np.isnan(read.std))
             near = seen.ravel()[self._pixels]
-        if np.count_nonzero(near) < _LEAST_PIXELS:
+        if plane is None or np.count_nonzero(near) < _LEAST_PIXELS:
             return None
         outline = outlined(plane, self.points[near])
         # Windows at its border show other surfaces, too.

@@ -51,8 +51,8 @@ def heights_above(frame: Frame, support: SupportPlane) -> tuple[np.ndarray, np.n
     low, high = np.percentile(plan, (1, 99), axis=0)
     # Both coordinates are -1 to 1 where the relief is fitted; it goes on level beyond.
     factor, shift = 2.0 / (high - low), (low + high) / (low - high)
-    terms = polyvander2d(
-        *np.clip(plan * factor + shift, -1.0, 1.0).T, [_DEGREE, _DEGREE])[:, _TERMS]
+    x, y = np.clip(plan * factor + shift, -1.0, 1.0).T
+    terms = polyvander2d(x, y, [_DEGREE, _DEGREE])[:, _TERMS]
     weights = np.ones(len(found))
     for _ in range(_ROUNDS):
         weighted = terms * weights[:, None]
@@ -132,12 +132,8 @@ def linked_surfaces(
     drawn[::2, ::2] = pixels
     for down, right, links in ((0, 1, drawn[:, 1:-1:2][::2]), (1, 0, drawn[1:-1:2, ::2])):
         one, other = np.s_[:rows - down, :columns - right], np.s_[down:, right:]
-        away = [axis[one] - axis[other] for axis in axes]
-        for axis in away:
-            axis *= axis
-        away[0] += away[1]
-        away[0] += away[2]
-        np.logical_and(away[0] < squared[one], pixels[other], out=links.view(bool))
+        x, y, z = (np.square(axis[one] - axis[other]) for axis in axes)
+        np.logical_and(x + y + z < squared[one], pixels[other], out=links.view(bool))
     count, pieces = cv2.connectedComponents(drawn, connectivity=4)
     pieces = np.ascontiguousarray(pieces[::2, ::2])
     # Further neighbours matter where pieces end.
@@ -145,12 +141,11 @@ def linked_surfaces(
     for step in steps:
         for apart, room in ((step * columns, 0), (step, step)):
             here, there = flat[:-apart], flat[apart:]
-            one = np.flatnonzero((here != there) & (here > 0) & (there > 0))
-            one = one[one % columns + room < columns]
-            other = one + apart
-            away = points.reshape(-1, 3)[one] - points.reshape(-1, 3)[other]
-            near = (away * away).sum(axis=1) < squared.ravel()[one]
-            pairs.append(np.stack([flat[one[near]], flat[other[near]]]))
+            ends = np.flatnonzero((here != there) & (here > 0) & (there > 0))
+            ends = ends[ends % columns + room < columns]
+            across = points.reshape(-1, 3)[ends] - points.reshape(-1, 3)[ends + apart]
+            ends = ends[np.square(across).sum(axis=1) < squared.ravel()[ends]]
+            pairs.append(np.stack([flat[ends], flat[ends + apart]]))
     first, second = np.concatenate(pairs, axis=1)
     graph = coo_matrix((np.ones(len(first), bool), (first, second)), (count, count))
     return connected_components(graph, directed=False)[1][pieces]

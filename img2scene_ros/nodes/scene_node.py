@@ -328,7 +328,7 @@ class SceneNode(LifecycleNode):
     def _read(self, pair: Pair) -> Frame | None:
         inputs = self._inputs
         frame = inputs.frame(pair) if inputs else None
-        if frame is None:
+        if inputs is None or frame is None:
             return None
         if self._detections and isinstance(pair, DetectedPair):
             frame = self._detections.add(frame, pair)

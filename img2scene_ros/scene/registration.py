@@ -268,7 +268,7 @@ class _Depth:
         batch, self.base = self.batch, pose
         points = moved_points(pose, batch.places)
         seen = batch.facing(pose, points, facing) & (points[..., 2] > 0.0)
-        seen |= ~seen.any(axis=1)[:, None]
+        seen |= ~seen.any(axis=1, keepdims=True)
         plane = points[..., :2] / points[..., 2:]
         low = np.where(seen[..., None], plane, np.inf).min(axis=1)
         high = np.where(seen[..., None], plane, -np.inf).max(axis=1)

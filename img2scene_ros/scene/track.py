@@ -228,6 +228,8 @@ class Track:
         self.surface = sampled(self.proxy)
         self.offset = np.zeros(3)
         self._shift, self._toward = _FIRST_SHIFT, np.zeros(3)
+        self._moving = 0
+        self.behind: np.ndarray
         self._forget_readings()
 
     @classmethod
