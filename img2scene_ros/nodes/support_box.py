@@ -47,26 +47,24 @@ def published_supports(
     """
     Return where the main support is, and all others that an object stands on, by number.
 
-    :param before: of an earlier scene; one that still holds is returned under its number
+    :param before: of an earlier scene; one that still holds keeps its number
     """
     frame = published_frame(scene.frame)
     positions = np.reshape([item.position for item in scene.objects], (-1, 3))
     under = [support_under(one[None], scene.supports) for one in positions]
     points = frame.points(positions)
+    planes = [frame.support(one) for one in scene.supports if one is scene.support or one in under]
     found: dict[int, SupportBox] = {}
-    for support in scene.supports:
-        if support is not scene.support and support not in under:
-            continue
-        plane = frame.support(support)
-        number = next(
-            (number for number, box in before.items()
-             if number not in found and box.holds(plane, points)), None)
-        box = support_box(plane, points) if number is None else before[number]
-        if number is None:
-            number = next(one for one in count() if one not in found.keys() | before.keys())
-        if box:
-            found[number] = box
-    return found
+    new = []
+    for plane in planes:
+        held = next((number for number, box in before.items()
+                     if number not in found and box.holds(plane, points)), None)
+        if held is None:
+            new.append(support_box(plane, points))
+        else:
+            found[held] = before[held]
+    free = (number for number in count() if number not in found)
+    return found | {number: box for number, box in zip(free, new) if box}
 
 
 def support_box(support: SupportPlane, points: np.ndarray) -> SupportBox | None:

@@ -221,10 +221,10 @@ def test_support_is_a_box_under_the_objects(stage: Callable[..., OutputStage]) -
     floor = replace(table, offset=1.0, hull=np.array(
         [[-2.0, 1.0, 1.0], [2.0, 1.0, 1.0], [2.0, 1.0, 3.0], [-2.0, 1.0, 3.0]]))
     on_floor = at(thing(1), 0.9, 0.9, 1.3)
-    tells(stage, moveit, ['ADD img2scene_support_2', 'ADD img2scene_egg_1'], on_floor,
+    tells(stage, moveit, ['ADD img2scene_support_2', 'ADD img2scene_mug_1'], on_floor,
           supports=(lower, floor))
     assert moveit.world['img2scene_support_2'].pose.position.y == pytest.approx(1.02)
-    tells(stage, moveit, ['REMOVE img2scene_support_2', 'REMOVE img2scene_egg_1'],
+    tells(stage, moveit, ['REMOVE img2scene_mug_1', 'REMOVE img2scene_support_2'],
           supports=(lower, floor))
     tells(stage, moveit, ['REMOVE img2scene_support'])
 
