@@ -91,7 +91,9 @@ def test_a_given_up_chooses_the_plane(recorded: Callable[[str], Frame]) -> None:
     frame = recorded('ycb_3')
     support = find_support(frame)
     same = find_support(replace(frame, up=support.normal))
-    np.testing.assert_allclose(same.normal, support.normal, atol=1e-6)
+    # It is fitted to what faces up, which differs by some pixels: far less than the noise.
+    np.testing.assert_allclose(same.normal, support.normal, atol=1e-4)
+    assert same.offset == pytest.approx(support.offset, abs=1e-4)
     assert find_support(replace(frame, up=np.array([1.0, 0.0, 0.0]))) is None
 
 
