@@ -228,7 +228,7 @@ class Track:
         self.surface = sampled(self.proxy)
         self.offset = np.zeros(3)
         self._shift, self._toward = _FIRST_SHIFT, np.zeros(3)
-        self._moving = 0
+        self._moving, self._is_recalled = 0, False
         self.behind: np.ndarray
         self._forget_readings()
 
@@ -262,6 +262,7 @@ class Track:
                 dict(item.detection.hypotheses) or {item.detection.label: 1.0}))
         if item.model.reconstructor != 'box':  # which is still to be rebuilt
             track.model, track.modelled_quality, track._moving = item.model, np.inf, _LIVELY
+            track._is_recalled = True
         track.seen.append(now)
         return track
 
@@ -343,6 +344,20 @@ class Track:
             self.is_stale = True
             self.modelled_quality, self.best = 0.0, None
         return False
+
+    def recall(self, seen: Compared, index: int, look: Look) -> None:
+        """
+        Take a remembered object that is seen again for one that rests where it lies on readings.
+
+        :param seen: the samples of its mesh, at an index, where it was
+        """
+        if not self._is_recalled:
+            return
+        self._is_recalled = False
+        off = np.abs(seen.behind[index][seen.owned[index]])
+        off = off[np.isfinite(off)]
+        if len(off) and np.mean(off < _WRONG + 3.0 * seen.std[index]) >= _LEAST_FIT:
+            self.offset, self._moving = self._local(look.position), 0
 
     def rests(self, look: Look, is_whole: bool, change: float) -> bool:
         """

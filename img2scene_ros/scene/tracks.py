@@ -182,6 +182,7 @@ class Tracker:
         changes = moved_by(seen, np.stack([track.behind for track in pairs]))
         resting = []
         for index, (track, look) in enumerate(pairs.items()):
+            track.recall(seen, index, look)
             if track.rests(look, wholes[track], changes[index]):
                 track.learn(seen, index, self._clock.now)
                 resting.append(track)
