@@ -55,9 +55,7 @@ class SampledSurface:
     @cached_property
     def edges(self) -> 'Edges':
         """Return the edges between two faces."""
-        corners = self.model.vertices[self.model.faces].astype(float)
-        across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-        normals = across / np.maximum(np.linalg.norm(across, axis=1, keepdims=True), 1e-12)
+        corners, normals, _ = _triangles(self.model)
         # Vertices at one place are one, whatever their texture.
         order = np.lexsort(self.model.vertices.T)
         is_new = np.diff(self.model.vertices[order], axis=0).any(axis=1)
@@ -129,9 +127,7 @@ class Edges:
 @lru_cache(maxsize=64)
 def sampled(model: ObjectModel) -> SampledSurface:
     """Return points that are spread evenly over a model's surface."""
-    corners = model.vertices[model.faces].astype(float)
-    across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    areas = np.linalg.norm(across, axis=1)
+    corners, normals, areas = _triangles(model)
     # Evenly by area along the faces; within them by the R2 sequence, as even in two dimensions
     # as the golden ratio makes it in one.
     ends, number = np.cumsum(areas), np.arange(SAMPLES) + 0.5
@@ -140,5 +136,12 @@ def sampled(model: ObjectModel) -> SampledSurface:
     u, v = np.where(u + v > 1.0, (1.0 - u, 1.0 - v), (u, v))
     a, b, c = np.moveaxis(corners[face], 1, 0)
     points = a + u[:, None] * (b - a) + v[:, None] * (c - a)
-    normals = across[face] / np.maximum(areas[face, None], 1e-12)
-    return SampledSurface(model, points, normals, float(np.sqrt(ends[-1] / 2.0 / SAMPLES)))
+    return SampledSurface(model, points, normals[face], float(np.sqrt(ends[-1] / SAMPLES)))
+
+
+def _triangles(model: ObjectModel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return corners (F, 3, 3) in metres, unit normals (F, 3) and areas (F,), m^2, of faces."""
+    corners = model.vertices[model.faces].astype(float)
+    across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    lengths = np.linalg.norm(across, axis=1)
+    return corners, across / np.maximum(lengths, 1e-12)[:, None], lengths / 2.0
