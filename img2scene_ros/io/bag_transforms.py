@@ -42,13 +42,14 @@ class BagTransforms:
             if connection.msgtype.lower().endswith('/tfmessage'):
                 for message in _first_messages(reader, connection):
                     for one in message.transforms:
-                        self._add(one.header.frame_id, one.child_frame_id, _matrix(one.transform))
+                        self._add(
+                            one.header.frame_id, one.child_frame_id, matrix_of(one.transform))
             elif connection.msgtype.endswith('/Transform') and stream_of(connection.topic):
                 # It takes points of the common reference to the stream (rs2_extrinsics).
                 reference = connection.topic.rpartition('/tf/')[2]
                 for message in _first_messages(reader, connection):
                     self._add(reference, stream_of(connection.topic),
-                              np.linalg.inv(_matrix(message)))
+                              np.linalg.inv(matrix_of(message)))
 
     def matrix(self, target: str, source: str) -> np.ndarray | None:
         """Return what takes points of a frame to another, (4, 4); None if nothing tells."""
@@ -85,8 +86,8 @@ def _plain(frame: str) -> str:
     return frame.removeprefix('/')
 
 
-def _matrix(transform: Any) -> np.ndarray:
-    """Read a geometry_msgs/Transform: (4, 4), points of the child to the parent."""
+def matrix_of(transform: Any) -> np.ndarray:
+    """Return a geometry_msgs/Transform as what takes points of the child to the parent, (4, 4)."""
     q, t = transform.rotation, transform.translation
     matrix = np.eye(4)
     matrix[:3, :3] = Rotation.from_quat([q.x, q.y, q.z, q.w]).as_matrix()

@@ -10,10 +10,10 @@ from geometry_msgs.msg import TransformStamped
 from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.time import Time
-from scipy.spatial.transform import Rotation
 
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
+from img2scene_ros.io.bag_transforms import matrix_of
 from img2scene_ros.types import Frame
 from img2scene_ros.types import SupportPlane
 
@@ -107,11 +107,7 @@ class Transforms:
             raise InputError(
                 f"TF does not tell where '{source}' is in '{target}' ({purpose}) at the stamp of "
                 f"the picture ({' '.join(str(error).split())}); {cure}") from error
-        q, t = found.rotation, found.translation
-        matrix = np.eye(4)
-        matrix[:3, :3] = Rotation.from_quat([q.x, q.y, q.z, q.w]).as_matrix()
-        matrix[:3, 3] = t.x, t.y, t.z
-        return matrix
+        return matrix_of(found)
 
 
 def in_world(frame: Frame, transforms: Transforms, target_frame: str) -> Frame:

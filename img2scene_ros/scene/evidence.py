@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from img2scene_ros.depth import measured
+from img2scene_ros.scene.poses import moved_points
+from img2scene_ros.scene.poses import transposed
 from img2scene_ros.scene.surface import SampledSurface
 from img2scene_ros.types import Frame
 from img2scene_ros.types import Sighting
@@ -131,8 +133,7 @@ def compared(
     :param poses: (O, 4, 4) camera from object
     :param owners: (H, W) int, which object a pixel shows, or -1
     """
-    turn = np.swapaxes(poses[:, :3, :3], 1, 2)
-    points, normals = places @ turn + poses[:, None, :3, 3], normals @ turn
+    points, normals = moved_points(poses, places), normals @ transposed(poses[:, :3, :3])
     faces = np.einsum('osi,osi->os', normals, points) < 0.0
     inside, rows, columns = pixels_of(points.reshape(-1, 3), frame)
     z = points.reshape(-1, 3)[inside, 2]

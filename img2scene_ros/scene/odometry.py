@@ -16,13 +16,13 @@ import numpy as np
 
 from img2scene_ros.depth import measured
 from img2scene_ros.detection.surfaces import surface_normals
+from img2scene_ros.scene.poses import moved_points
 from img2scene_ros.scene.poses import stepped
 from img2scene_ros.scene.registration import NOTHING
 from img2scene_ros.scene.registration import Equations
 from img2scene_ros.scene.registration import along
 from img2scene_ros.scene.registration import determined
 from img2scene_ros.scene.registration import equations
-from img2scene_ros.scene.registration import moved_points
 from img2scene_ros.scene.registration import plane_equations
 from img2scene_ros.types import Frame
 from img2scene_ros.types import SupportPlane

@@ -123,6 +123,16 @@ def difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.concatenate([one[:3, 3] - other[:3, 3], turn])
 
 
+def moved_points(pose: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Return points (..., N, 3) where poses (..., 4, 4) take them."""
+    return points @ transposed(pose[..., :3, :3]) + pose[..., None, :3, 3]
+
+
+def transposed(matrices: np.ndarray) -> np.ndarray:
+    """Return matrices (..., N, M) transposed."""
+    return np.swapaxes(matrices, -1, -2)
+
+
 def stepped(pose: np.ndarray, step: np.ndarray) -> np.ndarray:
     """Return poses moved by (..., 6): their origins translated, themselves turned about those."""
     moved = pose.copy()

@@ -21,7 +21,9 @@ from scipy.special import ndtri
 
 from img2scene_ros.depth import measured
 from img2scene_ros.scene.evidence import pixels_of
+from img2scene_ros.scene.poses import moved_points
 from img2scene_ros.scene.poses import stepped
+from img2scene_ros.scene.poses import transposed
 from img2scene_ros.scene.surface import SampledSurface
 from img2scene_ros.types import Frame
 from img2scene_ros.types import SupportPlane
@@ -559,16 +561,6 @@ def _confirmed(batch: _Batch, frame: Frame, pose: np.ndarray) -> np.ndarray:
     through, seen = (np.count_nonzero((faces & one).reshape(len(points), -1), axis=1)
                      for one in (behind > margin, behind >= -margin))
     return 1.0 - through / np.maximum(seen, 1) * (seen > 0) - (seen == 0)
-
-
-def moved_points(pose: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Return points (..., N, 3) where poses (..., 4, 4) take them."""
-    return points @ transposed(pose[..., :3, :3]) + pose[..., None, :3, 3]
-
-
-def transposed(matrices: np.ndarray) -> np.ndarray:
-    """Return matrices (..., N, M) transposed."""
-    return np.swapaxes(matrices, -1, -2)
 
 
 def _times(matrices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
