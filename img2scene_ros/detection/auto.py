@@ -12,10 +12,12 @@ one of them sees is kept:
 - A cluster and a box that cover each other are one object, one to one.
 - A box that several clusters fill, which touch each other and fill it better together, joins them:
   the armchair that came out in parts.
+- A box that has hardly any readings, and no outline by colour, is an object as a whole: what
+  clusters lie in it are glints of its glass.
 - A box whose readings belong to objects that are known already, or to the support itself, adds
   nothing. Any other is an object, and clusters that touch it in its box are parts of it.
 
-So a poor box may misname a cluster or join parts, but removes nothing.
+So a poor box may misname a cluster or join parts, but removes nothing that is read.
 """
 
 import logging
@@ -244,6 +246,8 @@ def merged(
             if added.mask is not None:
                 taken |= added.mask
                 free = [part for part in free if (_pixels(part) & ~added.mask).any()]
+            elif _is_unread(added, frame):
+                free = [part for part in free if _share_inside(_pixels(part), added) < _INSIDE]
     return found + free
 
 
@@ -379,6 +383,13 @@ def _touch(part: np.ndarray, other: np.ndarray, one: Detection, frame: Frame) ->
     reach = float(_REACH * diagonal * np.median(first[:, 2]))
     distance = cKDTree(first).query(second, distance_upper_bound=reach)[0].min()
     return bool(distance < reach)
+
+
+def _is_unread(one: Detection, frame: Frame) -> bool:
+    """Tell whether the depth image shows less than half of a box."""
+    region = _region(one, frame.shape)
+    return np.count_nonzero(np.isfinite(measured(frame.depth)[region])) < (
+        0.5 * np.count_nonzero(region))
 
 
 def _union(clusters: Sequence[Detection], frame: Frame) -> np.ndarray:

@@ -243,6 +243,18 @@ def test_a_glass_whose_stem_has_no_readings_becomes_one_object():
     assert found.label == 'glass' and iou(found.mask, cup | foot) == 1
 
 
+def test_glints_of_a_glass_are_no_objects_of_their_own():
+    """Where colour shows no outline either, its box is all that is known of it."""
+    view = table(glass=(can(0.035, 0.16), 0, 0))
+    glint = view.truth['glass'].copy()
+    glint[np.flatnonzero(glint.any(axis=1))[25]:] = False
+    clear = replace(
+        view.frame, color=np.full_like(view.frame.color, 128),
+        depth=np.where(view.truth['glass'] & ~glint, np.float32(np.nan), view.frame.depth))
+    broken = replace_clusters(View(clear, view.truth), glint)
+    assert [one.label for one in broken.merged(broken.box('glass'))] == ['glass']
+
+
 # A poor model must not spoil what depth shows.
 
 @pytest.mark.slow
