@@ -354,7 +354,7 @@ class FindsTheBottle:
     def __init__(self, options: object = None) -> None:
         self.options = options or self.Options()
 
-    def detect(self, frame, support):
+    def detect(self, frame):
         """Return the bottle."""
         mask = cv2.imread(str(FRAMES / 'table_mustard_bottle/mask.png'), cv2.IMREAD_UNCHANGED)
         mask = cv2.resize(mask, frame.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
