@@ -564,7 +564,7 @@ def test_another_scene_knows_nothing_of_the_one_before(
     pipeline.restart()
     shapes = []
     monkeypatch.setattr(
-        pipeline.detector, 'detect', lambda frame, _: shapes.append(frame.shape) or [])
+        pipeline.detector, 'detect', lambda frame: shapes.append(frame.shape) or [])
     pipeline.perceive(Frame(frame.color, frame.camera))
     assert shapes == [frame.shape]
 

@@ -109,9 +109,9 @@ def test_unexpected_fault_with_one_input_stops_no_other(
 
     original, seen = TabletopDetector.detect, []
 
-    def fails_first(self, frame, support):
+    def fails_first(self, frame):
         seen.append(frame)
-        return 1 / 0 if len(seen) == 1 else original(self, frame, support)
+        return 1 / 0 if len(seen) == 1 else original(self, frame)
 
     monkeypatch.setattr(TabletopDetector, 'detect', fails_first)
     frames = [str(table_frames / name) for name in ('table_blue_mug', 'table_mustard_bottle')]

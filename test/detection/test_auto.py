@@ -155,7 +155,7 @@ def test_masks_of_a_segmenter_match_by_their_pixels(kitchen):
 # The support, and boxes around several things.
 
 def test_the_table_that_things_stand_on_is_no_object(kitchen):
-    flat = np.abs(kitchen.support.height(kitchen.frame.points)) < 0.003
+    flat = np.abs(kitchen.frame.support.height(kitchen.frame.points)) < 0.003
     for whole in (around(flat), replace(around(flat), mask=flat)):
         found = kitchen.merged(whole, kitchen.box('can'))
         assert sorted(one.label for one in found) == ['can', 'object', 'object']
@@ -165,7 +165,7 @@ def test_the_table_that_things_stand_on_is_no_object(kitchen):
 
 def test_the_table_is_no_object_even_when_little_stands_on_it():
     view = table(can=(can(0.035, 0.1), 0, 0))
-    flat = np.abs(view.support.height(view.frame.points)) < 0.003
+    flat = np.abs(view.frame.support.height(view.frame.points)) < 0.003
     assert [one.label for one in view.merged(around(flat))] == ['object']
 
 

@@ -132,7 +132,7 @@ def test_up_is_told_by_the_picture_alone(
     label, box = RECORDED[name]
     pipeline, seen = Pipeline(), supported(recorded(name)).support
     pipeline.detector = ToldDetector()
-    pipeline.detector.detect = lambda frame, support: [
+    pipeline.detector.detect = lambda frame: [
         Detection(label, 0.9, np.array(box, float))]
     scene = pipeline.perceive(without_depth(recorded(name)))
     item, = scene.objects
@@ -147,7 +147,7 @@ def test_a_picture_that_tells_nothing_of_up_says_so() -> None:
     camera = Camera.from_field_of_view(640, 480, 60.0)
     pipeline = Pipeline()
     pipeline.detector = ToldDetector()
-    pipeline.detector.detect = lambda frame, support: [
+    pipeline.detector.detect = lambda frame: [
         Detection('object', 0.9, ToldDetector.box)]
     scene = pipeline.perceive(Frame(np.full((480, 640, 3), 128, np.uint8), camera))
     assert scene.support is None
