@@ -12,13 +12,12 @@ from synthetic import can
 from synthetic import tabletop_frame
 
 from img2scene_ros.detection import bbox_of
-from img2scene_ros.detection.supports import find_support
+from img2scene_ros.detection.supports import supported
 from img2scene_ros.localization.combine import place
 from img2scene_ros.localization.plane import PlaneDistance
 from img2scene_ros.localization.sensor import SensorDistance
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
-from img2scene_ros.types import SupportPlane
 
 SOURCES = {'sensor': SensorDistance(), 'plane': PlaneDistance()}
 # What is not read, by the position in the object's box, right and down, 0 to 1.
@@ -64,7 +63,7 @@ def test_the_outline_tells_the_size_where_readings_are_missing(
     errors = []
     for seed, (mesh, pose) in enumerate(scenes()):
         frame, truth = tabletop_frame([mesh], pose, seed)
-        mask, support = truth == 1, find_support(frame)
+        mask, support = truth == 1, supported(frame).support
         found = place(
             SOURCES, without(frame, mask, kind), Detection('object', 1.0, bbox_of(mask), mask),
             support if is_supported else None)
@@ -83,7 +82,7 @@ def test_what_is_seen_through_glass_is_not_the_glass() -> None:
     mesh, pose = can(0.035, 0.15), camera_pose(35, 0.7)
     frame, truth = tabletop_frame([mesh], pose)
     table, _ = tabletop_frame([], pose)
-    mask, support = truth == 1, find_support(frame)
+    mask, support = truth == 1, supported(frame).support
     rng = np.random.default_rng(0)
     depth = np.where(rng.random(mask.shape) < 0.2, table.depth, np.float32(np.nan))
     seen = replace(frame, depth=np.where(mask, depth, frame.depth))
@@ -95,6 +94,6 @@ def test_what_is_seen_through_glass_is_not_the_glass() -> None:
 def test_a_detection_that_depth_does_not_show_is_skipped() -> None:
     """Where the table is read all over a box and nothing stands on it, nothing is placed."""
     frame, _ = tabletop_frame([], camera_pose(35, 0.7))
-    support: SupportPlane | None = find_support(frame)
+    support = supported(frame).support
     ghost = Detection('cup', 0.5, np.array([300.0, 200.0, 360.0, 280.0]))
     assert place(SOURCES, frame, ghost, support) is None
