@@ -20,7 +20,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from img2scene_ros.depth import measured
-from img2scene_ros.scene.evidence import pixels_of
+from img2scene_ros.scene.evidence import compared
 from img2scene_ros.scene.poses import moved_points
 from img2scene_ros.scene.poses import stepped
 from img2scene_ros.scene.poses import transposed
@@ -180,7 +180,7 @@ def _all_registered(
     sources.append(_Outline(batch, frame, pose))
     pose, information = _solved(batch, pose, sources, _LAST_STEPS, _LAST_FACING)
     distance, share = depth.explained(pose)
-    fit = np.minimum(share, _confirmed(batch, frame, pose))
+    fit = np.minimum(share, compared(batch.mesh, batch.normals, pose, frame).confirmed)
     return list(map(
         Registered, pose, _covariance(information, batch, pose), fit, distance))
 
@@ -545,20 +545,6 @@ def _covariance(information: np.ndarray, batch: _Batch, pose: np.ndarray) -> np.
     variance = np.where(values > batch.least_information, 1.0 / np.maximum(values, 1e-9),
                         batch.radius[:, None] ** 2)
     return (axes * variance[:, None]) @ transposed(axes)
-
-
-def _confirmed(batch: _Batch, frame: Frame, pose: np.ndarray) -> np.ndarray:
-    """Return the share of each model, as far as it is seen, that is not seen through, (O,)."""
-    points = moved_points(pose, batch.mesh)
-    faces = batch.facing(pose, points, 0.2).ravel()
-    inside, rows, columns = pixels_of(points.reshape(-1, 3), frame)
-    behind = np.full(len(faces), np.nan)
-    z = points[..., 2].ravel()
-    behind[inside] = measured(frame.depth)[rows, columns] - z[inside]
-    margin = 0.003 + _EXPLAINED * frame.depth_std(z)
-    through, seen = (np.count_nonzero((faces & one).reshape(len(points), -1), axis=1)
-                     for one in (behind > margin, behind >= -margin))
-    return 1.0 - through / np.maximum(seen, 1) * (seen > 0) - (seen == 0)
 
 
 def _times(matrices: np.ndarray, vectors: np.ndarray) -> np.ndarray:

@@ -6,18 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
-from functools import cached_property
 
 import cv2
 import numpy as np
 
 from img2scene_ros.localization.extents import is_cut
-from img2scene_ros.scene.evidence import Compared
-from img2scene_ros.scene.evidence import expected
-from img2scene_ros.scene.evidence import first_compared
-from img2scene_ros.scene.evidence import floats
-from img2scene_ros.scene.evidence import pixels_of
-from img2scene_ros.scene.evidence import seen_points
+from img2scene_ros.scene.evidence import Seen
+from img2scene_ros.scene.evidence import compared
+from img2scene_ros.scene.look import Look
 from img2scene_ros.scene.names import NameEvidence
 from img2scene_ros.scene.poses import PoseFilter
 from img2scene_ros.scene.registration import Registered
@@ -26,21 +22,15 @@ from img2scene_ros.scene.surface import SAMPLES
 from img2scene_ros.scene.surface import sampled
 from img2scene_ros.turning import turned_covariance
 from img2scene_ros.types import Detection
-from img2scene_ros.types import Frame
 from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import Placement
 from img2scene_ros.types import SceneObject
 from img2scene_ros.types import Sighting
-from img2scene_ros.types import SupportPlane
 
-_READINGS = 200  # of a sighting that are looked at
-_WITHOUT_READING = 0.1  # what a pixel without a reading is worth beside one that has one
-_ROTATION_STD = 0.1  # radians, of axes that a box around readings has
-_TOUCHING = 0.02  # metres of depth between neighbouring pixels of things that touch
-_COVERED = 0.5  # share of what is seen of an object by which another one has taken its place
+# Shares of what is seen of an object: by which another one has taken its place, and by which it
+# is a part of what a look shows.
+_COVERED, _WITHIN = 0.5, 0.8
 _BOX_MARGIN = 0.01  # metres, or a tenth, by which its box is widened to hold its readings
-# Share of what should be seen of it that something nearer hides, by metres, when it is not whole.
-_PART, _NEARER = 0.03, 0.02
 # Chi-squared of six degrees of freedom, whose readings are not independent, by which an object
 # has moved; for how many frames more it is registered then, and at most after many such frames.
 _MOVED, _LIVELY, _LIVELIEST = 40.0, 2, 12
@@ -48,132 +38,17 @@ _MOVED, _LIVELY, _LIVELIEST = 40.0, 2, 12
 # lags behind the turn of a view.
 _FIRST_SHIFT, _TURNS = 0.003, 5.0
 _ASIDE = 0.15  # of its diagonal by which that middle is off where its mesh cannot be
-# Share of the readings that a mesh explains, below which they contradict it, for how many seconds
-# until it is stale; share of the newest difference between the middles of mesh and box.
-_LEAST_FIT, _STALE, _OFFSET_SHARE = 0.5, 0.3, 0.2
+_OFFSET_SHARE = 0.2  # of the newest difference between the middles of mesh and box
+# Readings contradict a mesh that lies on less than this share of them, or is seen through where
+# they once told it, or leaves more of them outside, or reaches so far into what carries it [m].
+_LEAST_FIT, _MOST_THROUGH, _MOST_OUTSIDE, _MOST_SUNK = 0.5, 0.15, 0.2, 0.01
+# Seconds of that until it is stale, and in which the quality that a new mesh needs halves.
+_STALE, _HALVING = 0.3, 1.0
 # Readings of a part that the mesh only guesses which are averaged, and by which share of the
 # object's radius the guess may be wrong.
 _AVERAGED, _GUESSED = 10, 0.5
-_WRONG = 0.005  # metres beyond the noise by which readings contradict a mesh
+_FEWEST = 10  # samples that tell anything
 _KEPT_SHARE = 0.8  # of the colour and size so far, beside those of the newest sighting
-
-
-@dataclass(frozen=True, eq=False)
-class Look:
-    """
-    A sighting in the world.
-
-    - proxy: a box for it
-    """
-
-    sighting: Sighting
-    proxy: ObjectModel
-
-    @property
-    def world(self) -> np.ndarray:
-        """Return the world from the optical frame of its frame, (4, 4)."""
-        return self.sighting.frame.pose
-
-    @property
-    def position(self) -> np.ndarray:
-        """Return the middle of the object in the world, (3,) metres."""
-        return self.world[:3, :3] @ self.sighting.placement.position + self.world[:3, 3]
-
-    @property
-    def error(self) -> np.ndarray:
-        """Return the covariance of the place that the sighting tells, (6, 6), world."""
-        stds = np.append(self.sighting.placement.position_std, np.full(3, _ROTATION_STD))
-        return turned_covariance(np.diag(stds ** 2), self.world[:3, :3])
-
-    @cached_property
-    def window(self) -> tuple[slice, slice]:
-        """Return the part of the picture that shows it."""
-        height, width = self.sighting.frame.shape
-        xmin, ymin = np.floor(self.sighting.detection.bbox[:2]).astype(int)
-        xmax, ymax = np.ceil(self.sighting.detection.bbox[2:]).astype(int)
-        return slice(max(ymin, 0), min(ymax, height)), slice(max(xmin, 0), min(xmax, width))
-
-    @cached_property
-    def mask(self) -> np.ndarray:
-        """Return its pixels in the window, (h, w) bool; all of them where there is no mask."""
-        mask = self.sighting.detection.mask
-        if mask is None:
-            rows, columns = self.window
-            return np.ones((rows.stop - rows.start, columns.stop - columns.start), bool)
-        return mask[self.window]
-
-    @cached_property
-    def depth(self) -> np.ndarray:
-        """Return the depth in the window where it is read on the object, else NaN, (h, w)."""
-        depth = self.sighting.frame.depth
-        if depth is None:
-            return np.full(self.mask.shape, np.nan, np.float32)
-        return np.where(self.mask, depth[self.window], np.float32(np.nan))
-
-    @cached_property
-    def points(self) -> np.ndarray:
-        """Return some of its readings in the world, (N, 3) metres; its middle without any."""
-        rows, columns = np.nonzero(np.isfinite(self.depth))
-        if not len(rows):
-            return self.position[None]
-        some = np.s_[::len(rows) // _READINGS + 1]
-        return self.at(rows[some], columns[some])
-
-    def at(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """Return what is read at pixels of the window, (N, 3) metres, world."""
-        rays = self.sighting.frame.camera.rays[self.window][rows, columns]
-        points = (rays * self.depth[rows, columns, None]).astype(float)
-        return points @ self.world[:3, :3].T + self.world[:3, 3]
-
-    @cached_property
-    def color(self) -> np.ndarray:
-        """Return its mean colour, (3,) CIELAB."""
-        pixels = self.sighting.frame.color[self.window][self.mask]
-        mean = pixels.mean(axis=0, dtype=np.float32) / np.float32(255.0)
-        return cv2.cvtColor(mean.reshape(1, 1, 3), cv2.COLOR_RGB2LAB).ravel()
-
-    @property
-    def quality(self) -> float:
-        """Tell how well it is seen: its readings, half of them when the border cuts it."""
-        seen = float(np.count_nonzero(self.mask))
-        if self.sighting.detection.mask is not None and self.sighting.frame.depth is not None:
-            read = np.count_nonzero(np.isfinite(self.depth))
-            seen = read + _WITHOUT_READING * (seen - read)
-        return max(seen, 1.0) * (0.5 if is_cut(self.sighting) else 1.0)
-
-    def floats(self, support: SupportPlane | None, known: Sequence['Track'] = ()) -> bool:
-        """
-        Tell whether it is in the air: an arm, a hand, what they hold.
-
-        :param known: objects of which it may show parts: they are not what floats, nor what it
-            stands on
-        """
-        rows, columns = np.nonzero(np.isfinite(self.depth))
-        points, own = self.at(rows, columns), self.depth.copy()
-        for track in known:
-            inside = track.holds(points)
-            own[rows[inside], columns[inside]] = np.nan
-        if known:  # what is left of their rims is no evidence
-            solid = cv2.morphologyEx(
-                np.isfinite(own).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-            own[solid == 0] = np.nan
-        return floats(self.sighting, own, self.window, support)
-
-    def touches(self, other: 'Look') -> bool:
-        """Tell whether readings of both are side by side, in the picture and in depth."""
-        frame = self.sighting.frame
-        margin = _TOUCHING + 3.0 * float(frame.depth_std(self.sighting.placement.position[2]))
-        near = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in self.window)
-
-        def seen(look: 'Look') -> np.ndarray:
-            whole = np.full(frame.shape, np.nan, np.float32)
-            whole[look.window] = look.depth
-            return whole[near]
-
-        one, two = seen(self), seen(other)
-        beside = ((one[1:], two[:-1]), (one[:-1], two[1:]),
-                  (one[:, 1:], two[:, :-1]), (one[:, :-1], two[:, 1:]))
-        return any(bool((np.abs(a - b) < margin).any()) for a, b in beside)
 
 
 @dataclass(eq=False)
@@ -299,27 +174,25 @@ class Track:
         self.detection = replace(
             look.sighting.detection, label=self.names.label, hypotheses=self.names.hypotheses)
         if is_whole:
-            size = look.sighting.placement.size
-            self.size = _KEPT_SHARE * self.size + (1.0 - _KEPT_SHARE) * size
-            self.color = _KEPT_SHARE * self.color + (1.0 - _KEPT_SHARE) * look.color
+            kept = 0.0 if self.is_stale else _KEPT_SHARE
+            self.size = kept * self.size + (1.0 - kept) * look.sighting.placement.size
+            self.color = kept * self.color + (1.0 - kept) * look.color
         self.seen.append(now)
         self.score += (look.sighting.detection.score - self.score) / len(self.seen)
         if not self.is_tentative:
             self.state = 'visible'
 
     def follow(
-        self, look: Look, found: Registered | None, seconds: float, is_whole: bool, now: float,
+        self, look: Look, found: Registered | None, seconds: float, is_whole: bool,
     ) -> None:
         """
         Go where a look shows it: where its mesh fits the readings, else where its box is.
-
-        While they contradict the mesh for long, it is stale and will be rebuilt.
 
         :param found: where its mesh fits the readings; None without a mesh
         :param seconds: since the frame before
         :param is_whole: it shows as much of the object as was seen before
         """
-        if found is not None and np.isfinite(found.residual) and self._fits(found.fit, now) and (
+        if found is not None and np.isfinite(found.residual) and found.fit >= _LEAST_FIT and (
                 not is_whole or self._is_near(look, look.world @ found.pose)):
             error = turned_covariance(found.covariance, look.world[:3, :3])
             self.motion.add(look.world @ found.pose, error, seconds)
@@ -334,30 +207,51 @@ class Track:
         aside = look.position - pose[:3, :3] @ self.offset - pose[:3, 3]
         return bool(np.linalg.norm(aside) < _ASIDE * np.linalg.norm(self.size))
 
-    def _fits(self, fit: float, now: float) -> bool:
-        """Tell whether readings fit the mesh; while they do not for long, it is stale."""
-        if fit >= _LEAST_FIT:
-            self.bad_since = None
-            return True
+    def judge(self, seen: Seen, index: int, look: Look, fit: float, now: float) -> None:
+        """
+        Tell whether readings contradict the mesh; while they do so for long, it is stale.
+
+        :param seen: its samples, at an index, where it is now
+        :param fit: share of the readings that it explains
+        """
+        behind = seen.behind[index][(self.counts > 0) & np.isfinite(seen.behind[index])]
+        margin = float(seen.margin[index, 0])
+        through = float((behind > margin).mean()) if len(behind) >= _FEWEST else 0.0
+        outside = float(1.0 - self.holds(look.points).mean())
+        support = look.sighting.placement.support
+        is_sunk = support is not None and bool(
+            support.height(seen.points[index]).min() < -_MOST_SUNK - margin)
+        if fit >= _LEAST_FIT and through < _MOST_THROUGH and outside < _MOST_OUTSIDE and (
+                not is_sunk):
+            self.bad_since, self.is_stale = None, False
+            return
         self.bad_since = now if self.bad_since is None else self.bad_since
         if now - self.bad_since > _STALE and not self.is_stale:
-            self.is_stale = True
-            self.modelled_quality, self.best = 0.0, None
-        return False
+            self.is_stale, self.best = True, None
+            if np.isinf(self.modelled_quality):  # of a remembered one
+                self.modelled_quality = look.quality
 
-    def recall(self, seen: Compared, index: int, look: Look) -> None:
+    def fit(self, seen: Seen, index: int, is_owned: bool = False) -> float:
+        """
+        Return the share of the readings where its mesh should be that lie on it, 1 without any.
+
+        :param is_owned: only of those that show it
+        """
+        pose = seen.poses[index]
+        off = np.abs(seen.behind[index] + (self.places - self.surface.points) @ pose[2, :3])
+        off = off[np.isfinite(off) & (seen.owned[index] | (not is_owned))]
+        return float((off < seen.margin[index]).mean()) if len(off) else 1.0
+
+    def recall(self, seen: Seen, index: int, look: Look) -> None:
         """
         Take a remembered object that is seen again for one that rests where it lies on readings.
 
         :param seen: the samples of its mesh, at an index, where it was
         """
-        if not self._is_recalled:
-            return
-        self._is_recalled = False
-        off = np.abs(seen.behind[index][seen.owned[index]])
-        off = off[np.isfinite(off)]
-        if len(off) and np.mean(off < _WRONG + 3.0 * seen.std[index]) >= _LEAST_FIT:
+        if self._is_recalled and seen.owned[index].any() and (
+                self.fit(seen, index, is_owned=True) >= _LEAST_FIT):
             self.offset, self._moving = self._local(look.position), 0
+        self._is_recalled = False
 
     def rests(self, look: Look, is_whole: bool, change: float) -> bool:
         """
@@ -401,7 +295,7 @@ class Track:
         return Sought(self.surface, np.linalg.inv(look.world) @ start, look.window, look.mask,
                       self.places, self.counts > 0)
 
-    def learn(self, seen: Compared, index: int, now: float, is_base: bool = False) -> None:
+    def learn(self, seen: Seen, index: int, is_base: bool = False) -> None:
         """
         Remember what readings show of its surface, also where its mesh is but a guess.
 
@@ -409,14 +303,9 @@ class Track:
         :param is_base: its mesh was registered to the readings; else they are remembered where
             there were none then
         """
-        pose, points, behind = seen.poses[index], seen.points[index], seen.behind[index]
-        if not is_base:  # else the registration tells
-            off = np.abs(behind + (self.places - self.surface.points) @ pose[2, :3])
-            off = off[np.isfinite(off)]
-            is_near = off < _WRONG + 3.0 * seen.std[index]
-            self._fits(float(is_near.mean()) if len(off) else 1.0, now)
-        elif self.bad_since is not None:
+        if is_base and self.bad_since is not None:
             return
+        pose, points, behind = seen.poses[index], seen.points[index], seen.behind[index]
         self.behind = np.where(np.isnan(self.behind) | is_base, behind, self.behind)
         new = np.flatnonzero(seen.owned[index] & (self.counts < _AVERAGED) & (
             np.abs(behind) < _GUESSED * self.surface.radius))
@@ -430,12 +319,22 @@ class Track:
         self.places, self.counts = self.surface.points.copy(), np.full(SAMPLES, _AVERAGED)
         self.behind, self._moving = np.full(SAMPLES, np.nan), 0
 
-    def consider(self, look: Look, better_view: float) -> None:
-        """Keep its latest look for the next reconstruction when it is clearly better."""
-        quality = look.quality
-        known = max(self.modelled_quality, self.best_quality if self.best else 0.0)
-        if quality > better_view * known:
-            self.best, self.best_quality = look.sighting, quality
+    def consider(self, look: Look, better_view: float, now: float) -> None:
+        """
+        Keep its latest look for the next reconstruction when it is clearly better.
+
+        A mesh that readings contradict is made again of a look about as good as the best one so
+        far; the longer they do, the less is asked for.
+        """
+        if self.model is not None and (not self.is_whole or is_cut(look.sighting)):
+            return
+        needed = better_view * self.modelled_quality
+        if self.is_stale and self.bad_since is not None:
+            needed = self.modelled_quality * 0.5 ** ((now - self.bad_since) / _HALVING)
+        if self.best is not None:
+            needed = max(needed, better_view * self.best_quality)
+        if look.quality > needed:
+            self.best, self.best_quality = look.sighting, look.quality
             self.best_pose = self.motion.pose
 
     def take_over(self, before: 'Track', is_at_its_place: bool) -> None:
@@ -454,20 +353,29 @@ class Track:
             pose[:3, 3] += center - self.center
             self.motion.restart(pose)
 
-    def is_hidden_in(self, look: Look) -> bool:
-        """Tell whether something nearer hides a part of it."""
-        seen = expected(self.surface, np.linalg.inv(look.world) @ self.motion.pose,
-                        look.sighting.frame, _NEARER)
-        return bool(seen.nearer.mean() > _PART)
+    def is_covered(self, seen: Seen, index: int, others: Sequence[Look]) -> bool:
+        """
+        Tell whether most of what should be seen of it now belongs to another object.
 
-    def is_covered(
-        self, frame: Frame, camera_from_world: np.ndarray, others: Sequence[Look],
-    ) -> bool:
-        """Tell whether most of what should be seen of it now belongs to another object."""
-        rows, columns = self._pixels(frame, camera_from_world)
+        :param seen: its samples, at an index, where it should be
+        """
+        pixels = seen.pixels(index)
         masks = [look.sighting.detection.mask for look in others]
-        return any(mask is not None and len(rows) > 0
-                   and mask[rows, columns].mean() > _COVERED for mask in masks)
+        return any(mask is not None and len(pixels[0]) > 0
+                   and mask[pixels].mean() > _COVERED for mask in masks)
+
+    def is_part_of(self, look: Look, seen: Seen, index: int) -> bool:
+        """
+        Tell whether a look shows all that is seen of it, and more, where it is.
+
+        :param seen: its samples, at an index, where it should be
+        """
+        mask, behind = look.sighting.detection.mask, seen.behind[index]
+        lies = np.abs(behind) < seen.margin[index]
+        count = np.count_nonzero(lies)
+        return (mask is not None and count >= _FEWEST
+                and count > _WITHIN * np.count_nonzero(np.isfinite(behind))
+                and bool(mask[seen.rows[index][lies], seen.columns[index][lies]].mean() > _WITHIN))
 
     def wear(self, model: ObjectModel, pose: np.ndarray, sighting: Sighting) -> None:
         """
@@ -483,8 +391,10 @@ class Track:
         self.is_stale, self.bad_since = False, None
         self._forget_readings()
         if frame.depth is not None:
-            self.behind, is_shown = first_compared(self.surface, pose_of(model), frame)
-            self.counts[~is_shown] = 0  # such as those of its far side
+            seen = compared(self.surface.points[None], self.surface.smooth_normals[None],
+                            pose_of(model)[None], frame)
+            self.behind = seen.behind[0]
+            self.counts[~(np.abs(self.behind) < seen.margin[0])] = 0  # such as of its far side
 
     def move(self, new_from_old: np.ndarray) -> None:
         """Go on in another world."""
@@ -493,19 +403,12 @@ class Track:
         self.motion.velocity = turn @ self.motion.velocity
         self.motion.error = turned_covariance(self.motion.error, turn)
 
-    def unseen(self, frame: Frame, camera_from_world: np.ndarray) -> Detection:
-        """Return the detection of an object that was not detected: a box where it should be."""
-        rows, columns = self._pixels(frame, camera_from_world)
+    def miss(self, seen: Seen, index: int) -> None:
+        """Take in that it was not detected; its samples, at an index, tell where it should be."""
+        rows, columns = seen.pixels(index)
         bbox = np.zeros(4) if not len(rows) else np.array(
             [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], float)
-        return replace(self.detection, bbox=bbox, mask=None)
-
-    def _pixels(
-        self, frame: Frame, camera_from_world: np.ndarray,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return rows and columns where points on it should be seen."""
-        points, faces = seen_points(self.surface, camera_from_world @ self.motion.pose)
-        return pixels_of(points[faces], frame)[1:]
+        self.detection, self.is_whole = replace(self.detection, bbox=bbox, mask=None), False
 
     def scene_object(self, world: np.ndarray, now: float) -> SceneObject:
         """

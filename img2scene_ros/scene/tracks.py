@@ -9,16 +9,15 @@ import numpy as np
 
 from img2scene_ros.localization.extents import is_cut
 from img2scene_ros.scene.clock import StampClock
-from img2scene_ros.scene.evidence import Compared
+from img2scene_ros.scene.evidence import Seen
 from img2scene_ros.scene.evidence import compared
-from img2scene_ros.scene.evidence import expected
 from img2scene_ros.scene.evidence import moved_by
+from img2scene_ros.scene.look import Look
 from img2scene_ros.scene.matching import is_explained
 from img2scene_ros.scene.matching import matched
 from img2scene_ros.scene.matching import returned
 from img2scene_ros.scene.matching import shows_all
 from img2scene_ros.scene.registration import registered
-from img2scene_ros.scene.track import Look
 from img2scene_ros.scene.track import Track
 from img2scene_ros.types import Frame
 from img2scene_ros.types import ObjectModel
@@ -73,12 +72,17 @@ class Tracker:
         looks = [Look(*pair) for pair in zip(sightings, proxies)]
         present = self._shown
         pairs = matched(present, looks, seconds)
+        missing = [track for track in present if track not in pairs.values()]
+        if missing:
+            seen = _compared(missing, frame)
+            pairs |= _parts(missing, seen, {
+                index: look for index, look in enumerate(looks) if index not in pairs})
         self._see({track: looks[index] for index, track in pairs.items()}, frame, seconds)
-        seen = [track.id for track in pairs.values()]
         known = [looks[index] for index in pairs]
-        for track in present:
-            if track.id not in seen:
-                self._miss(track, frame, known)
+        wholes = [looks[index] for index, track in pairs.items() if track.is_whole]
+        for index, track in enumerate(missing):
+            if track not in pairs.values():
+                self._miss(track, seen, index, frame, wholes)
         new = [look for index, look in enumerate(looks) if index not in pairs]
         floating = [False] * len(new) if is_alone else self._floating(new, known, frame.support)
         self._begin(new, floating, frame, seconds, is_alone)
@@ -96,7 +100,7 @@ class Tracker:
         jobs = []
         for track in waiting[:count]:
             track.work_pose = track.best_pose
-            track.modelled_quality = track.best_quality
+            track.modelled_quality = max(track.modelled_quality, track.best_quality)
             assert track.best is not None  # see above
             jobs.append((track.id, track.best))
             track.best = None
@@ -151,54 +155,54 @@ class Tracker:
 
     def _see(self, pairs: dict[Track, Look], frame: Frame, seconds: float) -> None:
         """Take in sightings of known objects."""
-        wholes = {track: shows_all(track, look) for track, look in pairs.items()}
-        meshed = {track: look for track, look in pairs.items()
-                  if track.model is not None and frame.depth is not None}
-        resting = self._resting(meshed, frame, wholes)
-        moving = {track: look for track, look in pairs.items() if track not in resting}
-        shaped = {track: look for track, look in meshed.items()
-                  if track not in resting and track.is_shaped}
-        found = dict(zip(shaped, registered(frame, [
-            track.sought(look, seconds) for track, look in shaped.items()])))
-        for track, look in moving.items():
-            track.follow(look, found.get(track), seconds, wholes[track], self._clock.now)
-        if shaped:
-            seen = _compared(shaped, frame)
-            for index, track in enumerate(shaped):
-                track.learn(seen, index, self._clock.now, is_base=True)
-        for track, look in pairs.items():
-            track.see(look, self._clock.now, wholes[track])
-            if not track.is_tentative:
-                track.consider(look, self.better_view)
-
-    def _resting(
-        self, pairs: dict[Track, Look], frame: Frame, wholes: dict[Track, bool],
-    ) -> list[Track]:
-        """Return the objects that nothing shows to have moved; remember what is new of them."""
         if not pairs:
-            return []
-        seen = _compared(pairs, frame)
+            return
+        seen, now = _compared(list(pairs), frame, list(pairs.values())), self._clock.now
         changes = moved_by(seen, np.stack([track.behind for track in pairs]))
-        resting = []
+        wholes, shaped = {}, {}
         for index, (track, look) in enumerate(pairs.items()):
-            track.recall(seen, index, look)
-            if track.rests(look, wholes[track], changes[index]):
-                track.learn(seen, index, self._clock.now)
-                resting.append(track)
-        return resting
+            wholes[track] = shows_all(track, look, seen.hidden_share(index))
+            is_meshed = track.model is not None and frame.depth is not None
+            if is_meshed:
+                track.recall(seen, index, look)
+            if is_meshed and track.rests(look, wholes[track], changes[index]):
+                track.judge(seen, index, look, track.fit(seen, index), now)
+                track.learn(seen, index)
+            elif is_meshed and track.is_shaped:
+                shaped[track] = look
+            else:
+                track.follow(look, None, seconds, wholes[track])
+        self._register(shaped, wholes, frame, seconds)
+        for track, look in pairs.items():
+            track.see(look, now, wholes[track])
+            if not track.is_tentative:
+                track.consider(look, self.better_view, now)
 
-    def _miss(self, track: Track, frame: Frame, others: list[Look]) -> None:
+    def _register(
+        self, pairs: dict[Track, Look], wholes: dict[Track, bool], frame: Frame, seconds: float,
+    ) -> None:
+        """Follow objects that may have moved by their meshes."""
+        if not pairs:
+            return
+        found = registered(frame, [track.sought(look, seconds) for track, look in pairs.items()])
+        for (track, look), one in zip(pairs.items(), found):
+            track.follow(look, one, seconds, wholes[track])
+        seen = _compared(list(pairs), frame, list(pairs.values()))
+        for index, (track, look) in enumerate(pairs.items()):
+            track.judge(seen, index, look, found[index].fit, self._clock.now)
+            track.learn(seen, index, is_base=True)
+
+    def _miss(
+        self, track: Track, seen: Seen, index: int, frame: Frame, others: list[Look],
+    ) -> None:
         """Find out what became of an object that was not detected."""
-        camera_from_world = np.linalg.inv(self._world)
-        track.is_whole = False
-        track.detection = track.unseen(frame, camera_from_world)
+        track.miss(seen, index)
         since = self._clock.now - track.seen[-1]
         variance = track.motion.covariance(since).diagonal()[:3].max()
-        track.state = expected(track.surface, camera_from_world @ track.motion.pose, frame,
-                               min(np.sqrt(variance), _MOST_OFF)).state
+        track.state = seen.state(index, min(np.sqrt(variance), _MOST_OFF))
         is_measured = frame.depth is not None and 'sensor' in track.placement.depth_source
         if (track.state == 'lost' or since > self.forget_after
-                or track.state == 'visible' and track.is_covered(frame, camera_from_world, others)
+                or track.state == 'visible' and track.is_covered(seen, index, others)
                 or not is_measured and track.state != 'out_of_view' and since > _UNSEEN):
             _lose(track)
 
@@ -211,7 +215,7 @@ class Tracker:
         What touches something that stands, stands on it or leans against it; but hands and arms,
         which come in over the border of the picture, touch things, too.
         """
-        seeming = [look.floats(support, self._shown) for look in looks]
+        seeming = [look.floats(support, [track.holds for track in self._shown]) for look in looks]
         standing = known + [look for look, floats in zip(looks, seeming) if not floats]
         return [floats and (is_cut(look.sighting) or not any(map(look.touches, standing)))
                 for look, floats in zip(looks, seeming)]
@@ -270,7 +274,7 @@ class Tracker:
         else:
             track.take_over(before, is_at_its_place)
             self._tracks.remove(before)
-        track.consider(look, self.better_view)
+        track.consider(look, self.better_view, self._clock.now)
 
     def _forget(self) -> None:
         """Drop tentative objects that turned out to be nothing, and the oldest lost ones."""
@@ -283,16 +287,37 @@ class Tracker:
             self._tracks.remove(track)
 
 
-def _compared(pairs: dict[Track, Look], frame: Frame) -> Compared:
-    """Compare the meshes of objects with the readings."""
-    owners = np.full(frame.shape, -1, np.int16)
-    for index, look in enumerate(pairs.values()):
-        owners[look.window][look.mask] = index
+def _parts(
+    missing: Sequence[Track], seen: Seen, looks: dict[int, Look],
+) -> dict[int, Track]:
+    """
+    Return which look, by index, shows what object, and more than was known of it.
+
+    One that shows several objects shows none.
+    """
+    parts = {}
+    for number, look in looks.items():
+        held = [track for index, track in enumerate(missing)
+                if track.is_part_of(look, seen, index)]
+        if len(held) == 1 and held[0] not in parts.values():
+            parts[number] = held[0]
+    return parts
+
+
+def _compared(
+    tracks: Sequence[Track], frame: Frame, looks: Sequence[Look] | None = None,
+) -> Seen:
+    """Compare objects, as far as readings told their surfaces, with a frame."""
+    owners = None
+    if looks is not None:
+        owners = np.full(frame.shape, -1, np.int16)
+        for index, look in enumerate(looks):
+            owners[look.window][look.mask] = index
     camera_from_world = np.linalg.inv(frame.pose)
     return compared(
-        np.stack([track.places for track in pairs]),
-        np.stack([track.surface.smooth_normals for track in pairs]),
-        camera_from_world @ np.stack([track.motion.pose for track in pairs]), frame, owners)
+        np.stack([track.places for track in tracks]),
+        np.stack([track.surface.smooth_normals for track in tracks]),
+        camera_from_world @ np.stack([track.motion.pose for track in tracks]), frame, owners)
 
 
 def _lose(track: Track) -> None:
