@@ -84,7 +84,8 @@ class Seen:
 
     def hidden_share(self, index: int) -> float:
         """Return the share of what should be seen of an object that something nearer hides."""
-        return float(self.nearer[index].sum() / max(1, self.inside[index].sum()))
+        hidden = np.count_nonzero(self.nearer[index] & ~self.owned[index])
+        return hidden / max(1, np.count_nonzero(self.inside[index]))
 
 
 def pixels_of(points: np.ndarray, frame: Frame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

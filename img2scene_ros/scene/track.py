@@ -220,7 +220,7 @@ class Track:
         outside = float(1.0 - self.holds(look.points).mean())
         support = look.sighting.placement.support
         is_sunk = support is not None and bool(
-            support.height(seen.points[index]).min() < -_MOST_SUNK - margin)
+            support.height(seen.points[index]).min() < -_MOST_SUNK - 3.0 * seen.std[index])
         if fit >= _LEAST_FIT and through < _MOST_THROUGH and outside < _MOST_OUTSIDE and (
                 not is_sunk):
             self.bad_since, self.is_stale = None, False

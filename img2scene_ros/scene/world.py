@@ -13,6 +13,7 @@ from img2scene_ros.types import SupportPlane
 # Change of tilt and height over the support by which a camera has moved that nothing else tells.
 _TILT, _HEIGHT = np.cos(np.radians(3.0)), 0.03
 _RESTING = 0.002  # metres, and radians, from frame to frame by which it rests
+_FOLLOWED = 5  # frames for which a camera that got lost has to be followed again
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,12 +47,16 @@ class World:
         self._odometry: Odometry | None = None
         self._origin = np.eye(4)  # of the odometry
         self._is_moving = False
+        self._again: Odometry | None = None  # since the camera got lost
+        self._followed = 0  # frames by that one
 
     def locate(self, frame: Frame) -> Located:
         """
         Find out where a frame was taken.
 
-        A camera that rested goes on to rest while something before it hides what could tell.
+        A camera that rested goes on to rest while something before it hides what could tell. One
+        that got lost is where it was when it sees that again, or in a new world, once it is
+        followed there.
         """
         before, has_moved = self._pose, _has_moved(self._support, frame.support)
         self._support = frame.support or self._support
@@ -63,12 +68,24 @@ class World:
         motion = self._odometry.update(frame)
         self._pose, note = before, ''
         if motion.is_known:
-            self._pose = self._origin @ motion.world_from_camera
+            self._pose, self._again = self._origin @ motion.world_from_camera, None
             self._is_moving = not np.allclose(self._pose, before, atol=_RESTING)
-        elif has_moved or self._is_moving and frame.has_depth:
-            note = motion.why
+        elif self._again is not None or has_moved or self._is_moving and frame.has_depth:
+            note = '' if self._is_followed_again(frame) else motion.why
         located = replace(frame, world_from_camera=self._pose, world_id=self._id)
         return Located(located, note=note)
+
+    def _is_followed_again(self, frame: Frame) -> bool:
+        """Follow a camera that got lost; tell whether another world begins with this frame."""
+        if self._again is None or not self._again.update(frame).is_known:
+            self._again, self._followed = Odometry(), 0
+            self._again.update(frame)
+        self._followed += 1
+        if self._followed <= _FOLLOWED:
+            return False
+        self._odometry, self._again = self._again, None
+        self._pose = self._origin @ self._odometry.update(frame).world_from_camera
+        return True
 
     def _told(self, frame: Frame, pose: np.ndarray, before: np.ndarray | None) -> Located:
         """Take the pose that TF tells; a world of another name is where the camera rested."""
