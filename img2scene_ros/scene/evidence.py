@@ -82,6 +82,15 @@ class Seen:
         """Return the rows and columns of the samples of an object in the picture."""
         return self.rows[index][self.inside[index]], self.columns[index][self.inside[index]]
 
+    def lies(self, index: int) -> np.ndarray:
+        """Tell which samples of an object lie on readings, (S,) bool."""
+        return np.abs(self.behind[index]) < self.margin[index]
+
+    def missed_share(self, index: int) -> float:
+        """Return the share of what is read of an object where it was that its pixels leave out."""
+        missed = ~self.owned[index][self.lies(index)]
+        return float(missed.mean()) if len(missed) >= _FEWEST else 0.0
+
     def hidden_share(self, index: int) -> float:
         """Return the share of what should be seen of an object that something nearer hides."""
         hidden = np.count_nonzero(self.nearer[index] & ~self.owned[index])

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from img2scene_ros.scene.evidence import Seen
 from img2scene_ros.scene.look import Look
 from img2scene_ros.scene.track import Track
 from img2scene_ros.types import UNNAMED
@@ -18,7 +19,8 @@ _BACK = (0.2, 1.3, 12.5)
 _ELSEWHERE = (np.inf, 1.2, 8.0)
 _RENAMED = 0.3  # cost of another name, beside up to 1 each for place, size and colour
 _SAME = 1.05  # factor of a size up to which all of an object is seen, whatever is before it
-_HIDDEN = 0.03  # share of an object up to which something nearer may hide it, and all is seen
+# Shares of an object that something nearer may hide, or a mask miss, and all of it is seen.
+_HIDDEN, _MISSED = 0.03, 0.2
 _INSIDE = 0.8  # share of its readings by which a sighting lies within objects that are known
 _REACH = 0.6  # of their diagonals together, farther than which two boxes do not overlap
 _NO_MATCH = 1e6
@@ -58,15 +60,17 @@ def _tracked_cost(track: Track, look: Look, apart: float) -> float:
     return cost
 
 
-def shows_all(track: Track, look: Look, hidden: float) -> bool:
+def shows_all(track: Track, look: Look, seen: Seen, index: int) -> bool:
     """
     Tell whether a look shows as much of an object as others did: its box tells its place.
 
-    :param hidden: share of what should be seen of it that something nearer hides
+    :param seen: samples of the object, at an index, where it was
     """
     growth = _growth(track.size, look.sighting.placement.size)
-    return growth < np.log(_SAME) or hidden <= _HIDDEN and (
-        growth < np.log(_TRACKED[1]) or track.is_stale)
+    if growth < np.log(_SAME):
+        return True
+    return (growth < np.log(_TRACKED[1]) or track.is_stale) and (
+        seen.hidden_share(index) < _HIDDEN and seen.missed_share(index) < _MISSED)
 
 
 def returned(lost: Sequence[Track], look: Look) -> tuple[Track | None, bool]:

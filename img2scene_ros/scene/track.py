@@ -28,8 +28,8 @@ from img2scene_ros.types import SceneObject
 from img2scene_ros.types import Sighting
 
 # Shares of what is seen of an object: by which another one has taken its place, and by which it
-# is a part of what a look shows.
-_COVERED, _WITHIN = 0.5, 0.8
+# is a part of what a look shows, and how much of it then lies on readings at least.
+_COVERED, _WITHIN, _SHOWN = 0.5, 0.8, 0.3
 _BOX_MARGIN = 0.01  # metres, or a tenth, by which its box is widened to hold its readings
 # Chi-squared of six degrees of freedom, whose readings are not independent, by which an object
 # has moved; for how many frames more it is registered then, and at most after many such frames.
@@ -65,7 +65,7 @@ class Track:
     - motion: the pose of what is shown of it
     - offset: (3,) metres, from there to the middle of its sightings, in its own axes
     - first_seen, seen: seconds, of its sightings; seen_always: in every frame since the first
-    - best: the best view that no mesh was made of yet
+    - best: the best view that no mesh was made of yet; best_since: seconds
     - best_pose: (4, 4), where the object was then, in the world of then; work_pose: the same of
       the view that a mesh is made of now, None while none is made
     - score: mean of its sightings
@@ -89,6 +89,7 @@ class Track:
     model: ObjectModel | None = None
     best: Sighting | None = None
     best_quality: float = 0.0
+    best_since: float = 0.0
     best_pose: np.ndarray = field(default_factory=lambda: np.eye(4))
     modelled_quality: float = 0.0
     work_pose: np.ndarray | None = None
@@ -140,6 +141,15 @@ class Track:
             track._is_recalled = True
         track.seen.append(now)
         return track
+
+    def needs_mesh(self, now: float, settles: float) -> bool:
+        """
+        Tell whether a mesh is to be made of its best view.
+
+        One that has a mesh waits for so many seconds whether the view gets better still.
+        """
+        return self.best is not None and self.work_pose is None and (
+            self.model is None or self.is_stale or now - self.best_since >= settles)
 
     @property
     def is_tentative(self) -> bool:
@@ -332,9 +342,9 @@ class Track:
         if self.is_stale and self.bad_since is not None:
             needed = self.modelled_quality * 0.5 ** ((now - self.bad_since) / _HALVING)
         if self.best is not None:
-            needed = max(needed, better_view * self.best_quality)
+            needed = max(needed, self.best_quality)
         if look.quality > needed:
-            self.best, self.best_quality = look.sighting, look.quality
+            self.best, self.best_quality, self.best_since = look.sighting, look.quality, now
             self.best_pose = self.motion.pose
 
     def take_over(self, before: 'Track', is_at_its_place: bool) -> None:
@@ -371,10 +381,11 @@ class Track:
         :param seen: its samples, at an index, where it should be
         """
         mask, behind = look.sighting.detection.mask, seen.behind[index]
-        lies = np.abs(behind) < seen.margin[index]
+        lies = seen.lies(index)
         count = np.count_nonzero(lies)
         return (mask is not None and count >= _FEWEST
                 and count > _WITHIN * np.count_nonzero(np.isfinite(behind))
+                and count > _SHOWN * np.count_nonzero(seen.inside[index])
                 and bool(mask[seen.rows[index][lies], seen.columns[index][lies]].mean() > _WITHIN))
 
     def wear(self, model: ObjectModel, pose: np.ndarray, sighting: Sighting) -> None:
@@ -394,7 +405,7 @@ class Track:
             seen = compared(self.surface.points[None], self.surface.smooth_normals[None],
                             pose_of(model)[None], frame)
             self.behind = seen.behind[0]
-            self.counts[~(np.abs(self.behind) < seen.margin[0])] = 0  # such as of its far side
+            self.counts[~seen.lies(0)] = 0  # such as of its far side
 
     def move(self, new_from_old: np.ndarray) -> None:
         """Go on in another world."""

@@ -29,6 +29,7 @@ _MAX_LOST = 100  # objects that may still come back
 # Seconds after which what lies within a known object is an object of its own, and after which one
 # that should be in view is lost where no depth can tell.
 _PERSISTENT, _UNSEEN = 2.0, 2.0
+_SETTLES = 1.0  # seconds for which a view is the best one before a better mesh is made of it
 _MOST_OFF = 0.02  # metres by which the place of an object is in doubt at most, when looked for
 
 
@@ -55,6 +56,7 @@ class Tracker:
         self._ids = count(1)
         self._clock = StampClock()
         self._world = np.eye(4)  # from the optical frame of the latest frame
+        self._is_alone = True
 
     def update(
         self, frame: Frame, sightings: list[Sighting], proxies: list[ObjectModel],
@@ -68,7 +70,7 @@ class Tracker:
             seems to be in the air, as things at the edge of what carries them do
         """
         seconds = self._clock.advance(frame.stamp_ns)
-        self._world = frame.pose
+        self._world, self._is_alone = frame.pose, is_alone
         looks = [Look(*pair) for pair in zip(sightings, proxies)]
         present = self._shown
         pairs = matched(present, looks, seconds)
@@ -95,7 +97,7 @@ class Tracker:
         :param count: greatest number of jobs
         """
         waiting = [track for track in self._shown
-                   if track.best is not None and track.work_pose is None]
+                   if track.needs_mesh(self._clock.now, 0.0 if self._is_alone else _SETTLES)]
         waiting.sort(key=lambda track: (track.model is None, track.best_quality), reverse=True)
         jobs = []
         for track in waiting[:count]:
@@ -161,7 +163,7 @@ class Tracker:
         changes = moved_by(seen, np.stack([track.behind for track in pairs]))
         wholes, shaped = {}, {}
         for index, (track, look) in enumerate(pairs.items()):
-            wholes[track] = shows_all(track, look, seen.hidden_share(index))
+            wholes[track] = shows_all(track, look, seen, index)
             is_meshed = track.model is not None and frame.depth is not None
             if is_meshed:
                 track.recall(seen, index, look)
