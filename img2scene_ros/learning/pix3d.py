@@ -72,16 +72,11 @@ class Pix3dPicture:
     slightly_occluded: bool  # as published
 
     @property
-    def model_to_camera(self) -> np.ndarray:
-        """Return the rotation and translation as one (4, 4) matrix."""
-        pose = np.eye(4)
-        pose[:3, :3], pose[:3, 3] = self.rotation, self.translation
-        return pose
-
-    @property
     def grid_to_camera(self) -> np.ndarray:
         """Return what takes a cell's index (i, j, k, 1) to the optical frame, (4, 4)."""
-        return self.model_to_camera @ self.grid_to_model
+        pose = np.eye(4)
+        pose[:3, :3], pose[:3, 3] = self.rotation, self.translation
+        return pose @ self.grid_to_model
 
     def read_image(self) -> np.ndarray:
         """Read the picture: (size, size, 3) uint8, RGB."""
