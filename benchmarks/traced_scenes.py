@@ -24,9 +24,9 @@ from arranged_scenes import stock_of
 from img2scene_ros.learning import live
 from img2scene_ros.learning import students
 from img2scene_ros.learning.arrangements import arrange
+from img2scene_ros.learning.household import HOUSEHOLD
 from img2scene_ros.learning.packed_shapes import packed_shape
 from img2scene_ros.learning.packed_shapes import write_packed
-from img2scene_ros.learning.shapes import HOUSEHOLD
 from img2scene_ros.learning.shapes import household_object
 from img2scene_ros.learning.shapes import open_library
 from img2scene_ros.rendering import traced
