@@ -104,8 +104,9 @@ def write_packed(
         name: [getattr(shape, field) for shape in shapes] for name, field in TEXTS.items()}
     about |= {'format': FORMAT, 'colors': [shape.colors.tolist() for shape in shapes],
               'skipped': list(skipped)}
-    numbers = {name: np.array([getattr(shape, field) for shape in shapes])
-               for name, field in NUMBERS.items()}
+    numbers: dict[str, Any] = {
+        name: np.array([getattr(shape, field) for shape in shapes])
+        for name, field in NUMBERS.items()}
     write_whole(out, lambda file: np.savez_compressed(
         file, about=np.frombuffer(json.dumps(about).encode(), np.uint8), **numbers,
         bits=np.frombuffer(b''.join(shape.bits for shape in shapes), np.uint8),

@@ -301,7 +301,7 @@ def _parse(index: int, entry: Any, raw: Path) -> _Annotation:
     has_model = isinstance(model, str) and model and (raw / model).is_file()
     return _Annotation(
         index, (texts['img'], texts['mask']),
-        (texts['voxel'], model) if has_model else (texts['voxel'],), texts['category'].strip(),
+        (texts['voxel'], str(model)) if has_model else (texts['voxel'],), texts['category'].strip(),
         focal_length, rotation, _numbers(entry, 'trans_mat', (3,)),
         {flag: entry.get(flag) is True for flag in FLAGS})
 
@@ -378,9 +378,9 @@ def _described(
 ) -> dict[str, Any]:
     """Return an annotation's entry in metadata.json."""
     xmin, ymin, xmax, ymax = picture['crop_xyxy_px']
+    width, height = picture['photo_size_px']
     photo, rotation, translation = pix3d_camera(
-        *picture['photo_size_px'], annotation.focal_length, annotation.rotation,
-        annotation.translation)
+        width, height, annotation.focal_length, annotation.rotation, annotation.translation)
     camera = photo.cropped(xmin, ymin, xmax - xmin, ymax - ymin).resized(size, size)
     image, mask = picture['files']
     return {
@@ -389,7 +389,7 @@ def _described(
         'model': annotation.shape[1] if len(annotation.shape) > 1 else None,
         'K': camera.matrix.tolist(), 'R': rotation.tolist(), 't': translation.tolist(),
         'grid_to_model': shape['grid_to_model'], 'placed_by': shape['placed_by'],
-        'crop_xyxy_px': [xmin, ymin, xmax, ymax], 'photo_size_px': picture['photo_size_px'],
+        'crop_xyxy_px': [xmin, ymin, xmax, ymax], 'photo_size_px': [width, height],
         **annotation.flags,
     }
 

@@ -25,11 +25,11 @@ class SolidTexture:
 
     def at(self, points: np.ndarray) -> np.ndarray:
         """Return the colours of points: (N, 3) metres to (N, 3) RGB, 0 to 255."""
-        points, *parts = (torch.tensor(part, dtype=torch.float32) for part in (
+        place, *parts = (torch.tensor(part, dtype=torch.float32) for part in (
             points, self.colors, self.axes, self.period, self.phases))
-        pattern = torch.full(points.shape[:1], PATTERNS.index(self.pattern))
+        pattern = torch.full(place.shape[:1], PATTERNS.index(self.pattern))
         return pattern_colors(
-            pattern, *(part.expand(len(points), *part.shape) for part in parts), points).numpy()
+            place, pattern, *(part.expand(len(place), *part.shape) for part in parts)).numpy()
 
 
 def random_texture(random: np.random.Generator, extent: float, vivid: float = 0.6) -> SolidTexture:

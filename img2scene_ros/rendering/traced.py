@@ -204,9 +204,9 @@ def _colors(
         fields, scenes, ids.unflatten(1, (height, ids.shape[1] // height)), depth, directions,
         generator)
     materials = scenes.materials
-    albedo = pattern_colors(*(part[scene, surface] for part in (
+    albedo = pattern_colors(place, *(part[scene, surface] for part in (
         materials.pattern, materials.colors, materials.axes, materials.period,
-        materials.phases)), place)
+        materials.phases)))
     light, gleam = _shading(scenes, scene, surface, normal, direction, lit[scene, pixel])
     shaded = (albedo * light[:, None] + gleam[:, None]) * scenes.light.tint[scene]
     picture = scenes.light.tint.mul(0.7)[:, None].repeat(1, ids.shape[1], 1)
@@ -279,13 +279,13 @@ def _shading(
 
 
 def pattern_colors(
-    pattern: Tensor, colors: Tensor, axes: Tensor, period: Tensor, phases: Tensor, place: Tensor,
+    place: Tensor, pattern: Tensor, colors: Tensor, axes: Tensor, period: Tensor, phases: Tensor,
 ) -> Tensor:
     """
     Return the colours of P points of surfaces, (P, 3) in the range of `colors`.
 
-    :param pattern: (P,); this and what follows are as in `Materials`, of each point's surface
     :param place: (P, 3) metres on the surface
+    :param pattern: (P,); this and what follows are as in `Materials`, of each point's surface
     """
     ground, figure, printed = colors.unbind(1)
     a, b, c = ((axes @ place[..., None])[..., 0] / period[:, None]).unbind(-1)
