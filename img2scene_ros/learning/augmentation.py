@@ -62,9 +62,10 @@ class AugmentationOptions(Options):
 
 def mirrored(crops: Examples, which: Tensor) -> Examples:
     """Mirror some crops left to right, their solids too."""
-    flipped = {name: torch.where(which.view(-1, *[1] * (crops[name].ndim - 1)),
-                                 crops[name].flip(-1), crops[name])
-               for name in ('color', 'depth', 'mask', 'occupancy') if name in crops}
+    flipped: Examples = {
+        name: torch.where(which.view(-1, *[1] * (crops[name].ndim - 1)), crops[name].flip(-1),
+                          crops[name])
+        for name in ('color', 'depth', 'mask', 'occupancy') if name in crops}
     if 'to_local' in crops:
         sign = torch.where(which, -1.0, 1.0)
         flipped['to_local'] = crops['to_local'].clone()
