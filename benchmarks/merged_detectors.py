@@ -19,7 +19,7 @@ from scenes import noisy_depth
 
 from img2scene_ros.detection import mask_iou
 from img2scene_ros.detection.auto import merged
-from img2scene_ros.detection.supports import find_support
+from img2scene_ros.detection.supports import supported
 from img2scene_ros.detection.tabletop import TabletopDetector
 from img2scene_ros.learning.metrics import found_share
 from img2scene_ros.learning.samples import SceneSample
@@ -47,14 +47,14 @@ def main(folder: str, count: str = '150') -> None:
     samples = SceneSamples(Path(folder))
     for number in range(int(count)):
         sample, random = samples[number], np.random.default_rng((7, number))
-        frame = Frame(sample.frame.color, sample.frame.camera, noisy_depth(sample, random))
-        support = find_support(frame)
-        clusters = TabletopDetector().detect(frame, support)
+        frame = supported(Frame(
+            sample.frame.color, sample.frame.camera, noisy_depth(sample, random)))
+        clusters = TabletopDetector().detect(frame)
         kind = 'floor' if FURNITURE & {truth.label for truth in sample.objects} else 'table'
         for model, errors in MODELS.items():
             named = [] if errors is None else stand_in(
                 sample, np.random.default_rng((9, number)), *errors)
-            totals[kind, model] += counted(merged(clusters, named, frame, support), sample)
+            totals[kind, model] += counted(merged(clusters, named, frame), sample)
     print(markdown_table(
         ['scenes', 'detector', *COUNTS],
         [[*setup, *(total[name] for name in COUNTS)] for setup, total in totals.items()]))

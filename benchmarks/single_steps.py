@@ -16,7 +16,7 @@ import xatlas
 
 from img2scene_ros.detection.masks import mask_from_color
 from img2scene_ros.detection.masks import mask_from_depth
-from img2scene_ros.detection.supports import find_support
+from img2scene_ros.detection.supports import supported
 from img2scene_ros.io.frames import load_frame
 from img2scene_ros.mesh.gltf import Node
 from img2scene_ros.mesh.gltf import glb
@@ -31,8 +31,8 @@ FRAME = Path(__file__).parents[1] / 'data/frames/table_blue_mug'
 BBOX = np.array([267.0, 163.0, 422.0, 327.0])  # of the mug
 
 if __name__ == '__main__':
-    frame = load_frame(FRAME)
-    points, support = frame.points, find_support(frame)  # points are computed once
+    frame = supported(load_frame(FRAME))
+    points = frame.points  # computed once
     mug, = Pipeline().run(frame).objects
     model, sighting = mug.model, Sighting(frame, mug.detection, None)
     nodes = [
@@ -40,7 +40,7 @@ if __name__ == '__main__':
             model.texture.image.copy(), model.texture.uv)), np.eye(4), {})
         for number in range(50)]
     steps = {
-        '`mask_from_depth`: a bbox on a table': lambda: mask_from_depth(frame, BBOX, support),
+        '`mask_from_depth`: a bbox on a table': lambda: mask_from_depth(frame, BBOX),
         '`mask_from_color`: the same without depth': lambda: mask_from_color(frame, BBOX),
         f'`measured_fit`: a mesh of {len(model.faces):,} triangles':
             lambda: measured_fit(model, sighting),

@@ -63,7 +63,6 @@ from img2scene_ros.turning import quarters_to_upright
 from img2scene_ros.turning import turn
 from img2scene_ros.turning import turned_back
 from img2scene_ros.turning import turned_frame
-from img2scene_ros.turning import turned_planes
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 from img2scene_ros.types import ObjectModel
@@ -207,29 +206,27 @@ class Pipeline:
         """
         start = perf_counter()
         as_it_came, held = frame, self._held
-        frame, supports = self._supported(frame, held)
-        located = held.world.locate(frame, next(iter(supports), None))
+        located = held.world.locate(self._supported(frame, held))
         notes = [located.note] if located.note else []
-        frame, supports, quarters = _upright(located.frame, supports, held.quarters)
-        support = next(iter(supports), None)
-        found = self._detected(frame, support)
+        frame, quarters = _upright(located.frame, held.quarters)
+        found = self._detected(frame)
         is_free = self.options.distance == 'auto'  # distances may come from anything
-        is_photo = is_free and support is None and not frame.has_depth
+        is_photo = is_free and not frame.supports and not frame.has_depth
         if not found and frame.depth is not None:
-            notes.append(why_nothing(frame, support))
+            notes.append(why_nothing(frame))
         if found and is_photo:
             sizes = cast(SizePriorDistance, self.distances['size_prior']).sizes
             guess = self.distances.get('fixed', FixedDistance()).options.distance
             support, said = held.plane.find(frame, found, sizes, guess)
-            supports = () if support is None else (support,)
+            frame = replace(frame, supports=() if support is None else (support,))
             notes.append(said)
         workspace = Workspace(self.options.workspace, frame, turn(quarters), as_it_came)
         detections = self._each(workspace.part_inside, self._each(
-            lambda detection: _with_mask(frame, detection, support),
+            lambda detection: _with_mask(frame, detection),
             self._segmented(frame, found)))
         detected = perf_counter()
         seen = self._each(
-            lambda detection: self._placed(frame, detection, supports, notes), detections)
+            lambda detection: self._placed(frame, detection, notes), detections)
         seen = [one for one in seen if workspace.holds(one[0].placement.position)]
         if is_photo:
             reasons = reasons_to_skip(
@@ -243,9 +240,10 @@ class Pipeline:
                 self._tracker.move(located.new_from_old)
             if not located.is_followed:
                 self._tracker.lose_all()
-            self._tracker.update(frame, support, sightings, proxies, not is_streamed)
+            self._tracker.update(frame, sightings, proxies, not is_streamed)
             held.quarters = quarters
-            self._frame, self._supports, self._notes = as_it_came, supports, tuple(notes)
+            self._frame, self._supports = as_it_came, frame.supports
+            self._notes = tuple(notes)
             self._timing.update(detect=detected - start, localize=localized - detected)
             return self._scene(as_it_came)
 
@@ -256,15 +254,13 @@ class Pipeline:
         :raises Img2SceneError: the frame lacks what the detector needs
         """
         held, shape = self._held, frame.shape
-        frame, supports = self._supported(frame, held)
-        frame, supports, held.quarters = _upright(frame, supports, held.quarters)
-        support = next(iter(supports), None)
+        frame, held.quarters = _upright(self._supported(frame, held), held.quarters)
         return [detection_turned_back(one, shape, held.quarters)
-                for one in self._segmented(frame, self._detected(frame, support))]
+                for one in self._segmented(frame, self._detected(frame))]
 
-    def _detected(self, frame: Frame, support: SupportPlane | None) -> list[Detection]:
+    def _detected(self, frame: Frame) -> list[Detection]:
         return [one for one in map(
-            partial(_beside_robot, frame), self.detector.detect(frame, support)) if one]
+            partial(_beside_robot, frame), self.detector.detect(frame)) if one]
 
     def reconstruct_next(self) -> Scene | None:
         """
@@ -294,19 +290,16 @@ class Pipeline:
             self._timing['reconstruct'] = perf_counter() - start
             return None if self._frame is None else self._scene(self._frame)
 
-    def _supported(
-        self, frame: Frame, held: '_Held',
-    ) -> tuple[Frame, tuple[SupportPlane, ...]]:
-        """Return a frame that knows its sensor's noise, and the planes that are seen or told."""
+    def _supported(self, frame: Frame, held: '_Held') -> Frame:
+        """Return a frame that knows its sensor's noise, and the supports that are seen or told."""
         told = frame.support or self._told_support()
         known = () if told is None else (told,)
         if frame.depth is None:
-            return frame, known
+            return replace(frame, supports=known)
         frame = replace(
             frame, up=frame.up if told is None or frame.up is not None else told.normal,
             depth_noise=held.noise.of(frame.depth_noise, frame.depth, frame.camera.fx))
-        supports = held.support.find(frame) or known
-        return replace(frame, others=supports[1:]), supports
+        return replace(frame, supports=held.support.find(frame) or known)
 
     def _each(
         self, step: Callable[[Detection], Result | None], detections: Sequence[Detection],
@@ -326,13 +319,12 @@ class Pipeline:
                 if result is not None and not isinstance(result, Img2SceneError)]
 
     def _placed(
-        self, frame: Frame, detection: Detection, supports: Sequence[SupportPlane],
-        notes: list[str],
+        self, frame: Frame, detection: Detection, notes: list[str],
     ) -> tuple[Sighting, ObjectModel] | None:
         """Return an object at its place, and its proxy; None where no source can tell."""
-        support = next(iter(supports), None)
+        support = frame.support
         if frame.depth is not None and detection.mask is not None:
-            support = support_under(frame.readings_at(detection.pixels(_SOME)), supports)
+            support = support_under(frame.readings_at(detection.pixels(_SOME)), frame.supports)
         placement = place(self.distances, frame, detection, support)
         if placement is None:
             if frame.has_depth:
@@ -594,13 +586,11 @@ def _check_mesh(model: ObjectModel, reconstructor: str) -> None:
             'are not finite, or faces and colours that do not fit its vertices')
 
 
-def _upright(
-    frame: Frame, supports: Sequence[SupportPlane], quarters: int,
-) -> tuple[Frame, tuple[SupportPlane, ...], int]:
-    """Turn frame and planes until up is up; return them, and by how many quarters that is now."""
-    up = supports[0].normal if supports else frame.up
+def _upright(frame: Frame, quarters: int) -> tuple[Frame, int]:
+    """Turn a frame until up is up; return it, and by how many quarters that is now."""
+    up = frame.support.normal if frame.support else frame.up
     quarters = quarters if up is None else quarters_to_upright(up, quarters)
-    return turned_frame(frame, quarters), turned_planes(supports, turn(quarters)), quarters
+    return turned_frame(frame, quarters), quarters
 
 
 def _beside_robot(frame: Frame, detection: Detection) -> Detection | None:
@@ -619,18 +609,17 @@ def _beside_robot(frame: Frame, detection: Detection) -> Detection | None:
 
 
 def _guessed(sighting: Sighting) -> str:
-    """Say how much of an object no reading shows, where that is much and readings placed it."""
-    mask, share = sighting.detection.mask, depth_coverage(sighting.frame, sighting.detection)
-    if mask is None or share is None or share >= _COVERED or 'sensor' not in (
-            sighting.placement.depth_source):
+    """Say how much of an object no reading of the depth image shows, where that is much."""
+    share = depth_coverage(sighting.frame, sighting.detection) or 0.0
+    if not sighting.frame.has_depth or share >= _COVERED:
         return ''
+    if 'sensor' not in sighting.placement.depth_source:
+        return 'the depth image does not show it; place, size and mesh are guessed by its box'
     return (f'only {share:.0%} of its pixels have depth readings; its mesh is a guess where they '
             'are missing')
 
 
-def _with_mask(
-    frame: Frame, detection: Detection, support: SupportPlane | None,
-) -> Detection:
+def _with_mask(frame: Frame, detection: Detection) -> Detection:
     if detection.mask is not None and detection.mask.any():
         return detection
-    return replace(detection, mask=held_mask(frame, detection, support))
+    return replace(detection, mask=held_mask(frame, detection))

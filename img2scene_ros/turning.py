@@ -56,8 +56,7 @@ def turned_frame(frame: Frame, quarters: int) -> Frame:
     return replace(
         frame, color=_turned(frame.color, quarters), camera=_turned_camera(frame.camera, quarters),
         depth=None if frame.depth is None else _turned(frame.depth, quarters),
-        support=turned_plane(frame.support, rotation),
-        others=turned_planes(frame.others, rotation),
+        supports=turned_planes(frame.supports, rotation),
         up=None if frame.up is None else rotation @ frame.up,
         world_from_camera=_camera_turned(frame.world_from_camera, rotation),
         robot=None if frame.robot is None else _turned(frame.robot, quarters),
@@ -78,11 +77,6 @@ def _camera_turned(pose: np.ndarray | None, rotation: np.ndarray) -> np.ndarray 
     turned = np.eye(4)
     turned[:3, :3] = rotation.T
     return pose @ turned
-
-
-def turned_plane(plane: SupportPlane | None, rotation: np.ndarray) -> SupportPlane | None:
-    """Return a plane in axes that a (3, 3) rotation takes points to."""
-    return None if plane is None else turned_planes((plane,), rotation)[0]
 
 
 def turned_planes(

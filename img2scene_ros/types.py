@@ -47,12 +47,9 @@ class SupportPlane:
         """Return how far points lie above the plane: (..., 3) metres to (...), same precision."""
         return points @ self.normal.astype(points.dtype) + self.offset
 
+    @cached_property
     def axes(self) -> np.ndarray:
         """Return two orthonormal directions in the plane, (2, 3)."""
-        return self._axes
-
-    @cached_property
-    def _axes(self) -> np.ndarray:
         x = np.cross(self.normal, (0.0, 0.0, 1.0))
         if np.linalg.norm(x) < 1e-3:
             x = np.cross(self.normal, (0.0, 1.0, 0.0))
@@ -69,7 +66,7 @@ class SupportPlane:
         """
         if self.hull is None:
             return np.isfinite(points).all(axis=-1)
-        x, y = (points @ axis for axis in self.axes().astype(points.dtype))
+        x, y = (points @ axis for axis in self.axes.astype(points.dtype))
         is_over = np.ones(points.shape[:-1], bool)
         for across, along, offset in self._edges.astype(points.dtype):
             is_over &= across * x + along * y <= margin - offset
@@ -79,7 +76,7 @@ class SupportPlane:
     def _edges(self) -> np.ndarray:
         """Return the lines along the outline, (K, 3): a x + b y + c <= 0 inside, in `axes`."""
         assert self.hull is not None  # see above
-        return ConvexHull(self.hull @ self.axes().T).equations
+        return ConvexHull(self.hull @ self.axes.T).equations
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,9 +90,8 @@ class Frame:
       what the lens model does not reach counts as not read
     - stamp_ns: nanoseconds, the image header's
     - frame_id: the camera's optical frame
-    - support: the plane that objects stand on, where something else than the depth image tells it
-    - others: further planes that things stand on, about parallel to that which is handed on with
-      the frame
+    - supports: the planes that things stand on, about parallel to each other, that of most things
+      first: those that the depth image shows, before that what something else tells
     - up: (3,) unit vector, optical frame, where something tells it; None is a camera held level,
       unless what stands on what says otherwise
     - depth_noise: how far off readings of the depth sensor may be
@@ -113,8 +109,7 @@ class Frame:
     depth: np.ndarray | None = None
     stamp_ns: int = 0
     frame_id: str = 'camera_color_optical_frame'
-    support: SupportPlane | None = None
-    others: tuple[SupportPlane, ...] = ()
+    supports: tuple[SupportPlane, ...] = ()
     up: np.ndarray | None = None
     depth_noise: DepthNoise = DepthNoise()
     world_from_camera: np.ndarray | None = None
@@ -179,6 +174,11 @@ class Frame:
         """Tell whether the depth image holds at least one reading."""
         return self.depth is not None and any(
             bool(np.isfinite(self.depth[::step, ::step]).any()) for step in (16, 1))
+
+    @property
+    def support(self) -> SupportPlane | None:
+        """Return the plane that most things stand on; None when none is known."""
+        return next(iter(self.supports), None)
 
     @property
     def pose(self) -> np.ndarray:

@@ -34,7 +34,6 @@ from img2scene_ros.types import Frame
 from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import Scene
 from img2scene_ros.types import Sighting
-from img2scene_ros.types import SupportPlane
 
 
 class MiddleDetector:
@@ -43,7 +42,7 @@ class MiddleDetector:
     def __init__(self, box: tuple[float, float, float, float]) -> None:
         self.box = np.array(box)
 
-    def detect(self, frame: Frame, support: SupportPlane | None) -> list[Detection]:
+    def detect(self, frame: Frame) -> list[Detection]:
         """Return the box."""
         return [Detection('cup', 0.8, self.box)]
 
@@ -364,8 +363,8 @@ def test_a_warning_that_differs_in_numbers_is_said_once(
 def test_an_empty_mask_is_no_mask(recorded: Callable[[str], Frame]) -> None:
     """A detector that cuts out nothing is helped as one that has no masks."""
     class Empty(MiddleDetector):
-        def detect(self, frame: Frame, support: SupportPlane | None) -> list[Detection]:
-            found, = super().detect(frame, support)
+        def detect(self, frame: Frame) -> list[Detection]:
+            found, = super().detect(frame)
             return [replace(found, mask=np.zeros(frame.shape, bool))]
 
     pipeline = Pipeline(*parse_settings(GEOMETRIC))
@@ -479,8 +478,8 @@ def test_a_fault_with_one_detection_costs_that_detection(
 ) -> None:
     """The other is there; where all fail the frame does."""
     class Two(MiddleDetector):
-        def detect(self, frame: Frame, support: SupportPlane | None) -> list[Detection]:
-            found, = super().detect(frame, support)
+        def detect(self, frame: Frame) -> list[Detection]:
+            found, = super().detect(frame)
             return [found, replace(found, bbox=found.bbox + 3.0)]
 
     import img2scene_ros.pipeline as module
@@ -565,7 +564,7 @@ def test_another_scene_knows_nothing_of_the_one_before(
     pipeline.restart()
     shapes = []
     monkeypatch.setattr(
-        pipeline.detector, 'detect', lambda frame, _: shapes.append(frame.shape) or [])
+        pipeline.detector, 'detect', lambda frame: shapes.append(frame.shape) or [])
     pipeline.perceive(Frame(frame.color, frame.camera))
     assert shapes == [frame.shape]
 

@@ -9,7 +9,7 @@ import pytest
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.detection import mask_iou
-from img2scene_ros.detection.supports import find_support
+from img2scene_ros.detection.supports import supported
 from img2scene_ros.errors import InputError
 from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.pipeline import PipelineOptions
@@ -89,12 +89,12 @@ def test_a_rolled_camera_sees_the_same_objects(
 
 def test_a_given_up_chooses_the_plane(recorded: Callable[[str], Frame]) -> None:
     frame = recorded('ycb_3')
-    support = find_support(frame)
-    same = find_support(replace(frame, up=support.normal))
+    support = supported(frame).support
+    same = supported(replace(frame, up=support.normal)).support
     # It is fitted to what faces up, which differs by some pixels: far less than the noise.
     np.testing.assert_allclose(same.normal, support.normal, atol=1e-4)
     assert same.offset == pytest.approx(support.offset, abs=1e-4)
-    assert find_support(replace(frame, up=np.array([1.0, 0.0, 0.0]))) is None
+    assert supported(replace(frame, up=np.array([1.0, 0.0, 0.0]))).support is None
 
 
 def test_a_camera_that_is_rolled_meanwhile_keeps_its_objects(

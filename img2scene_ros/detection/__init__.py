@@ -12,17 +12,15 @@ from img2scene_ros.errors import OptionError
 from img2scene_ros.options import Configurable
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
-from img2scene_ros.types import SupportPlane
 
 
 class Detector(Configurable, Protocol):
     """Finds objects."""
 
-    def detect(self, frame: Frame, support: SupportPlane | None) -> list[Detection]:
+    def detect(self, frame: Frame) -> list[Detection]:
         """
         Find the objects in a frame.
 
-        :param support: the plane that objects stand on, when the depth image shows one
         :raises Img2SceneError: the frame lacks what this detector needs
         """
 

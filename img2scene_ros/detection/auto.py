@@ -12,10 +12,12 @@ one of them sees is kept:
 - A cluster and a box that cover each other are one object, one to one.
 - A box that several clusters fill, which touch each other and fill it better together, joins them:
   the armchair that came out in parts.
+- A box that has hardly any readings, and no outline by colour, is an object as a whole: what
+  clusters lie in it are glints of its glass.
 - A box whose readings belong to objects that are known already, or to the support itself, adds
   nothing. Any other is an object, and clusters that touch it in its box are parts of it.
 
-So a poor box may misname a cluster or join parts, but removes nothing.
+So a poor box may misname a cluster or join parts, but removes nothing that is read.
 """
 
 import logging
@@ -56,7 +58,6 @@ from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
-from img2scene_ros.types import SupportPlane
 
 _LOGGER = logging.getLogger(__name__)
 # IoU from which a cluster and a box are the same object, and from which clusters fill a box; the
@@ -119,7 +120,7 @@ class AutoDetector:
         if 'detr' not in network and detr.checkpoint != _USUAL or not network:
             _LOGGER.warning("the detector 'auto' takes %s", self.status)
 
-    def detect(self, frame: Frame, support: SupportPlane | None) -> list[Detection]:
+    def detect(self, frame: Frame) -> list[Detection]:
         """
         Find the objects in a frame, with masks wherever depth or the network shows them.
 
@@ -130,25 +131,23 @@ class AutoDetector:
             raise InputError("without a depth image the detector 'auto' needs a network, but has "
                              f'{self.status}')
         small, step = reduced(frame)
-        named = self._named(network, frame, support, small) if network else []
+        named = self._named(network, frame, small) if network else []
         if not frame.has_depth:
             return named
-        clusters = self.parts['tabletop'].detect(small, support)
+        clusters = self.parts['tabletop'].detect(small)
         seen = clusters, named, frame.shape  # the very ones, while both hold
         if seen != self._merged[0]:
-            found = merged(clusters, named, small, support)
+            found = merged(clusters, named, small)
             self._merged = seen, enlarged(found, small, frame, step)
         return list(self._merged[1])
 
-    def _named(
-        self, network: Detector, frame: Frame, support: SupportPlane | None, reduced_frame: Frame,
-    ) -> list[Detection]:
+    def _named(self, network: Detector, frame: Frame, reduced_frame: Frame) -> list[Detection]:
         """Ask the network, unless it saw this picture lately; in pixels of the reduced frame."""
         seen = self._seen
         if seen is None or not seen.holds(reduced_frame, self.options.network_every):
-            named = network.detect(frame, support)
+            named = network.detect(frame)
             if not named and not frame.has_depth and self._of_rendered_scenes:
-                named = self._of_rendered_scenes.detect(frame, support)
+                named = self._of_rendered_scenes.detect(frame)
             if reduced_frame is not frame:
                 named = [reduced_detection(one, frame, reduced_frame) for one in named]
             keep_masks(named, seen.found if seen else ())
@@ -168,9 +167,7 @@ class AutoDetector:
             return None
 
 
-def _network(
-    coco: CocoOptions, detr: DetrOptions,
-) -> tuple[dict[str, Detector], str]:
+def _network(coco: CocoOptions, detr: DetrOptions) -> tuple[dict[str, Detector], str]:
     """Return the network that finds names by its name, where there is one; and which and why."""
     reason = _why_not(detr)
     if not reason:
@@ -218,7 +215,6 @@ def expected(
 
 def merged(
     clusters: Sequence[Detection], named: Sequence[Detection], frame: Frame,
-    support: SupportPlane | None,
 ) -> list[Detection]:
     """
     Merge two views of one scene.
@@ -231,25 +227,26 @@ def merged(
     :param named: of a detector of pictures, best first, with or without masks
     :param frame: with depth
     """
-    groups = _groups(clusters, named, frame, support)
+    groups = _groups(clusters, named, frame)
     grouped = {index for members in groups.values() for index in members}
     found = [_joined([clusters[index] for index in members], named[number])
              for number, members in groups.items()]
     free = [one for index, one in enumerate(clusters) if index not in grouped]
     taken = _union(clusters, frame)
     for number, one in enumerate(named):
-        added = None if number in groups else _addition(one, taken, free, frame, support)
+        added = None if number in groups else _addition(one, taken, free, frame)
         if added is not None:
             found.append(added)
             if added.mask is not None:
                 taken |= added.mask
                 free = [part for part in free if (_pixels(part) & ~added.mask).any()]
+            elif _is_unread(added, frame):
+                free = [part for part in free if _share_inside(_pixels(part), added) < _INSIDE]
     return found + free
 
 
 def _groups(
     clusters: Sequence[Detection], named: Sequence[Detection], frame: Frame,
-    support: SupportPlane | None,
 ) -> dict[int, list[int]]:
     """Return the clusters that each named detection consists of, by the detection's number."""
     if not clusters or not named:
@@ -262,15 +259,15 @@ def _groups(
     free = set(range(len(clusters))) - {members[0] for members in groups.values()}
     for number, one in enumerate(named):
         members = groups.get(number, [])
-        if not members and _is_support(one, known, frame, support):
+        if not members and _is_support(one, known, frame):
             continue
         inside = {index for index in free
                   if _share_inside(_pixels(clusters[index]), one) >= _INSIDE}
-        grown = _grown(members, inside, one, clusters, frame, support)
+        grown = _grown(members, inside, one, clusters, frame)
         others = [cluster for index, cluster in enumerate(clusters)
                   if index not in inside and index not in members]
         if len(grown) > len(members) and _are_all_of(
-                one, [clusters[index] for index in grown], others, frame, support):
+                one, [clusters[index] for index in grown], others, frame):
             groups[number] = grown
             free -= set(grown)
     return groups
@@ -278,7 +275,7 @@ def _groups(
 
 def _grown(
     members: list[int], inside: set[int], one: Detection, clusters: Sequence[Detection],
-    frame: Frame, support: SupportPlane | None,
+    frame: Frame,
 ) -> list[int]:
     """Add clusters that belong to the members, as long as they fill the detection better."""
     members, left = list(members), set(inside)
@@ -290,7 +287,7 @@ def _grown(
             index for index in sorted(left, key=gains.__getitem__, reverse=True)
             if gains[index] >= _GAIN and (not members or any(
                 _touch(_pixels(clusters[index]), _pixels(clusters[member]), one, frame)
-                or _are_concentric([clusters[index], clusters[member]], frame, support)
+                or _are_concentric([clusters[index], clusters[member]], frame)
                 for member in members))), None)
         if best is None:
             return members
@@ -300,7 +297,6 @@ def _grown(
 
 def _are_all_of(
     one: Detection, parts: Sequence[Detection], others: Sequence[Detection], frame: Frame,
-    support: SupportPlane | None,
 ) -> bool:
     """
     Tell whether some clusters are the whole of what a detection shows.
@@ -311,9 +307,9 @@ def _are_all_of(
     overlap = _overlap(parts, one)
     if overlap >= _FULL:
         return True
-    if overlap < _LEAST or not _are_concentric(parts, frame, support):
+    if overlap < _LEAST or not _are_concentric(parts, frame):
         return False
-    mask = _mask(one, frame, support)
+    mask = _mask(one, frame)
     if mask is None:
         return False
     for other in others:
@@ -322,13 +318,11 @@ def _are_all_of(
     return np.count_nonzero(shown) > _MOST * np.count_nonzero(mask)
 
 
-def _are_concentric(
-    parts: Sequence[Detection], frame: Frame, support: SupportPlane | None,
-) -> bool:
+def _are_concentric(parts: Sequence[Detection], frame: Frame) -> bool:
     """Tell whether parts have about the same middle, seen from above."""
-    if support is None:  # nor is it known where above is
+    if frame.support is None:  # nor is it known where above is
         return False
-    plans = [frame.readings(_pixels(part), _POINTS) @ support.axes().T for part in parts]
+    plans = [frame.readings(_pixels(part), _POINTS) @ frame.support.axes.T for part in parts]
     low, high = (np.array([end(plan, axis=0) for plan in plans]) for end in (np.min, np.max))
     away = np.linalg.norm(np.ptp((low + high) / 2.0, axis=0))
     return bool(away < _OFF_CENTER * np.linalg.norm(high - low, axis=1).max())
@@ -354,9 +348,9 @@ def _share_inside(mask: np.ndarray, one: Detection) -> float:
     return np.count_nonzero(mask & _region(one, mask.shape)) / np.count_nonzero(mask)
 
 
-def _mask(one: Detection, frame: Frame, support: SupportPlane | None) -> np.ndarray | None:
+def _mask(one: Detection, frame: Frame) -> np.ndarray | None:
     """Return the detection's mask, without one what depth or colour shows in its box."""
-    return held_mask(frame, one, support) if one.mask is None else one.mask
+    return held_mask(frame, one) if one.mask is None else one.mask
 
 
 def _region(one: Detection, shape: tuple[int, int]) -> np.ndarray:
@@ -381,6 +375,13 @@ def _touch(part: np.ndarray, other: np.ndarray, one: Detection, frame: Frame) ->
     return bool(distance < reach)
 
 
+def _is_unread(one: Detection, frame: Frame) -> bool:
+    """Tell whether the depth image shows less than half of a box."""
+    region = _region(one, frame.shape)
+    return np.count_nonzero(np.isfinite(measured(frame.depth)[region])) < (
+        0.5 * np.count_nonzero(region))
+
+
 def _union(clusters: Sequence[Detection], frame: Frame) -> np.ndarray:
     """Return the pixels of some clusters or none, (H, W) bool."""
     return np.any([np.zeros(frame.shape, bool), *(_pixels(one) for one in clusters)], axis=0)
@@ -395,7 +396,6 @@ def _joined(members: Sequence[Detection], one: Detection) -> Detection:
 
 def _addition(
     one: Detection, taken: np.ndarray, free: Sequence[Detection], frame: Frame,
-    support: SupportPlane | None,
 ) -> Detection | None:
     """
     Return what a detection adds to the objects; None if nothing.
@@ -406,9 +406,9 @@ def _addition(
     :param taken: (H, W) bool, pixels of known objects and of all clusters
     :param free: clusters without a name
     """
-    if _is_support(one, taken, frame, support):
+    if _is_support(one, taken, frame):
         return None
-    mask = _mask(one, frame, support)
+    mask = _mask(one, frame)
     covered = _region(one, frame.shape) if mask is None else mask
     new = covered & ~taken
     if mask is not None:
@@ -422,9 +422,7 @@ def _addition(
     return one if mask is None else replace(one, mask=new)
 
 
-def _is_support(
-    one: Detection, taken: np.ndarray, frame: Frame, support: SupportPlane | None,
-) -> bool:
+def _is_support(one: Detection, taken: np.ndarray, frame: Frame) -> bool:
     """
     Tell whether a detection is the support itself, the table that things stand on.
 
@@ -433,19 +431,19 @@ def _is_support(
 
     :param taken: (H, W) bool, pixels of known objects
     """
-    if support is None:
+    if frame.support is None:
         return False
     part = np.s_[::max(1, frame.shape[0] // _ROWS), ::max(1, frame.shape[0] // _ROWS)]
     points, depth = measured(frame.points)[part], measured(frame.depth)[part]
     known = _region(one, frame.shape)[part] & np.isfinite(depth)
-    height, reach = support.height(points), 3.0 * frame.depth_std(depth)
+    height, reach = frame.support.height(points), 3.0 * frame.depth_std(depth)
     if np.count_nonzero(known & (height <= reach)) <= 0.5 * np.count_nonzero(known):
         return False
     above, on_plane = height > reach, np.abs(height) <= reach
     if np.count_nonzero(on_plane & known) <= 0.5 * np.count_nonzero(on_plane):
         return False
     new = known & above & ~taken[part]
-    new[new] = support.is_over(points[new])
+    new[new] = frame.support.is_over(points[new])
     return np.count_nonzero(new) < _UNKNOWN * np.count_nonzero(known)
 
 

@@ -133,6 +133,6 @@ def _stands_on(points: np.ndarray, plane: SupportPlane, highest: float) -> bool:
     size = np.ptp(np.percentile(points, (2, 98), axis=0), axis=0)
     if np.linalg.norm(size) > _LARGEST:
         return False
-    axes = plane.axes()
+    axes = plane.axes
     wide = np.ptp(np.percentile(points @ axes.T, (5, 95), axis=0), axis=0).max()
     return bool(wide < _WIDEST * np.ptp(plane.hull @ axes.T, axis=0).max())

@@ -23,7 +23,6 @@ from img2scene_ros.detection.surfaces import Window
 from img2scene_ros.detection.surfaces import linked_surfaces
 from img2scene_ros.detection.surfaces import surface_normals
 from img2scene_ros.types import Frame
-from img2scene_ros.types import SupportPlane
 
 # Set by hand; tests hold them to the recorded frames and to rendered bodies that touch.
 _LINK_STEPS = (2, 4, 8)  # pixels over which holes are bridged
@@ -43,12 +42,11 @@ _OF_EACH = 1000  # pixels of a cluster, about, that tell how large and high it i
 _STANDING_HEIGHT = 0.025  # metres above the support; what comes nearer stands on it
 
 
-def clusters(
-    frame: Frame, support: SupportPlane, above: np.ndarray, height: np.ndarray, gap: float,
-) -> np.ndarray:
+def clusters(frame: Frame, above: np.ndarray, height: np.ndarray, gap: float) -> np.ndarray:
     """
     Label the pixels of single objects.
 
+    :param frame: with a support
     :param above: (H, W) bool, pixels clearly above the support
     :param height: (H, W) metres above the support, NaN = no reading
     :param gap: metres between two objects
@@ -64,7 +62,7 @@ def clusters(
     labels[window] = linked_surfaces(frame, linked[window], gap, _LINK_STEPS, window)
     labels = _without_fringes(labels, solid, frame)
     labels = _split_at_creases(labels, frame, height)
-    return _floating_joined(labels, frame, support, height)
+    return _floating_joined(labels, frame, height)
 
 
 def agreed(labels: np.ndarray, instances: np.ndarray) -> np.ndarray:
@@ -270,9 +268,7 @@ def _seam_sharpness(
     return float(np.median(sharpness[seam])) if both_stand and not is_neck else 0.0
 
 
-def _floating_joined(
-    labels: np.ndarray, frame: Frame, support: SupportPlane, height: np.ndarray,
-) -> np.ndarray:
+def _floating_joined(labels: np.ndarray, frame: Frame, height: np.ndarray) -> np.ndarray:
     """
     Join parts that cannot stand alone to the object they belong to.
 
@@ -281,7 +277,7 @@ def _floating_joined(
     the support (or is but a sliver beside it). Seen from above it hardly widens the other one when
     it is as high; else it lies within its outline: what stands on something belongs to it.
     """
-    labels, axes = labels.copy(), support.axes()
+    labels, axes = labels.copy(), frame.supports[0].axes
     gap = len(square(frame, 15))
     windows = windows_of(labels)
     masks = {label: labels[window] == label for label, window in windows.items()}

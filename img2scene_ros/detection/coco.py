@@ -25,7 +25,6 @@ from img2scene_ros.options import option
 from img2scene_ros.packages import require_packages
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
-from img2scene_ros.types import SupportPlane
 from img2scene_ros.weights import weights_folder
 
 # Measured on the first 128 photos of COCO val2017 (docs/benchmarks.md): the IoU above which boxes
@@ -100,11 +99,10 @@ class CocoDetector:
         check_labels(options.labels, self.names, "the detector 'coco'")
         self._options = options
 
-    def detect(self, frame: Frame, support: SupportPlane | None) -> list[Detection]:
+    def detect(self, frame: Frame) -> list[Detection]:
         """
         Find the objects in a frame, best first, without masks.
 
-        :param support: not used
         :raises InputError: the machine lacks the memory
         """
         options = self.options

@@ -36,7 +36,6 @@ from img2scene_ros.packages import TRANSFORMERS
 from img2scene_ros.packages import require_packages
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
-from img2scene_ros.types import SupportPlane
 from img2scene_ros.weights import bundled
 
 _LOGGER = logging.getLogger(__name__)
@@ -108,11 +107,10 @@ class DetrDetector:
             options.labels, self._names.values(), f"the checkpoint '{options.checkpoint}'")
         self._options = options
 
-    def detect(self, frame: Frame, support: SupportPlane | None) -> list[Detection]:
+    def detect(self, frame: Frame) -> list[Detection]:
         """
         Find the objects in a frame, best first.
 
-        :param support: not used
         :raises InputError: the model cannot take the picture, for its size or lack of memory
         """
         options = self.options

@@ -24,7 +24,6 @@ from img2scene_ros.packages import require_packages
 from img2scene_ros.types import UNNAMED
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
-from img2scene_ros.types import SupportPlane
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,20 +57,18 @@ class InstanceSegmenter:
         with torch.inference_mode():  # what is made at the first use, for no frame to wait
             self._network(torch.zeros(1, CHANNELS, 240, 320, device=self._device))
 
-    def labels(
-        self, frame: Frame, support: SupportPlane, number: np.ndarray,
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def labels(self, frame: Frame, number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """
         Label the pixels of a frame by object.
 
-        :param number: (H, W) of the support under each pixel: 0, or 1, 2 ... of `Frame.others`
+        :param number: (H, W) of the support under each pixel in `Frame.supports`
         :return: (H, W) int32, 0 = no object, 1, 2, ...; and how probably each pixel is one of an
             object, (H, W) float32
         """
         small, step = reduced(frame, PIXELS)
         part = np.s_[step // 2::step, step // 2::step]
         coarse, probability = self._coarse(
-            small, support, number[part][:small.shape[0], :small.shape[1]])
+            small, number[part][:small.shape[0], :small.shape[1]])
         masks = (coarse == label for label in range(1, int(coarse.max()) + 1))
         found = [Detection(UNNAMED, 1.0, bbox_of(mask), mask) for mask in masks]
         labels = np.zeros(frame.shape, np.int32)
@@ -81,9 +78,7 @@ class InstanceSegmenter:
         return labels, cv2.resize(
             probability, frame.shape[::-1], interpolation=cv2.INTER_LINEAR)
 
-    def _coarse(
-        self, frame: Frame, support: SupportPlane, number: np.ndarray,
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _coarse(self, frame: Frame, number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return labels of a frame of about `PIXELS`, and the probabilities of an object."""
         import torch
 
@@ -92,12 +87,13 @@ class InstanceSegmenter:
 
         height, width = frame.shape
         rays = np.nan_to_num(frame.camera.rays)  # where no ray is
-        offsets = np.full(frame.shape, support.offset)
-        for this, other in enumerate(frame.others, 1):
+        main, *others = frame.supports
+        offsets = np.full(frame.shape, main.offset)
+        for this, other in enumerate(others, 1):
             points = measured(frame.points)[number == this]
-            offsets[number == this] = other.height(points) - points @ support.normal
+            offsets[number == this] = other.height(points) - points @ main.normal
         parts = (frame.color.transpose(2, 0, 1), measured(frame.depth), rays.transpose(2, 0, 1),
-                 support.normal, offsets)
+                 main.normal, offsets)
         colors, depths, directions, up, offset = (
             torch.from_numpy(np.ascontiguousarray(part, dtype))[None].to(self._device)
             for part, dtype in zip(parts, (np.uint8, *4 * [np.float32])))

@@ -21,7 +21,6 @@ from img2scene_ros.types import UNNAMED
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 from img2scene_ros.types import Sighting
-from img2scene_ros.types import SupportPlane
 
 # From depth; set by hand, tests hold them to the recorded frames.
 _AROUND = 0.5  # surroundings of a box that are compared with it, in its sides
@@ -37,6 +36,7 @@ _SPECK = 0.02  # of the object; surfaces that are a smaller share are specks
 # Unread pixels of the box per reading of the mask, times the share of the box that the mask does
 # not span, from which colour tells more than depth; at most 0.2 in the recorded frames.
 _MOST_UNREAD = 0.5
+_LEAST_SPAN = 0.3  # of the box, by the box around a mask; what spans less is a part of the object
 
 # From colour; set by hand, tests hold them to the recorded frames.
 _SURROUNDINGS = 0.25  # of a box that GrabCut compares with it, in its sides
@@ -53,13 +53,11 @@ _HELD: WeakKeyDictionary[Detection, Held[np.ndarray | None]] = WeakKeyDictionary
 _SAME_BOX = 0.9
 
 
-def held_mask(
-    frame: Frame, detection: Detection, support: SupportPlane | None,
-) -> np.ndarray | None:
+def held_mask(frame: Frame, detection: Detection) -> np.ndarray | None:
     """Return the `object_mask` of a detection's box, anew only where the picture changes there."""
     held = _HELD.get(detection)
     if held is None or not held.looks_same(frame, detection.bbox):
-        mask = object_mask(frame, detection.bbox, support)
+        mask = object_mask(frame, detection.bbox)
         _HELD[detection] = held = Held(frame, mask)
     return held.found
 
@@ -75,9 +73,7 @@ def keep_masks(detections: Sequence[Detection], before: Sequence[Detection]) -> 
             _HELD[one] = _HELD[before[int(row.argmax())]]
 
 
-def object_mask(
-    frame: Frame, bbox: np.ndarray, support: SupportPlane | None,
-) -> np.ndarray | None:
+def object_mask(frame: Frame, bbox: np.ndarray) -> np.ndarray | None:
     """
     Segment the object in its box: by depth, or by colour where depth shows too little of it.
 
@@ -89,22 +85,20 @@ def object_mask(
     small, step = reduced(frame)
     if step > 1:
         there = reduced_detection(Detection(UNNAMED, 0.0, bbox), frame, small)
-        there = replace(there, mask=object_mask(small, there.bbox, support))
+        there = replace(there, mask=object_mask(small, there.bbox))
         return enlarged([there], small, frame, step)[0].mask
-    mask, box = mask_from_depth(frame, bbox, support), _window(bbox, frame.shape)
+    mask, box, span = mask_from_depth(frame, bbox), _window(bbox, frame.shape), 0.0
     if mask is not None and mask.any():
         unread, inside = np.isnan(measured(frame.depth)[box]), mask[box]
-        spanned = np.prod(np.ptp(np.nonzero(inside), axis=1) + 1) / inside.size
-        missed = np.count_nonzero(unread & ~inside) * (1.0 - spanned)
+        span = np.prod(np.ptp(np.nonzero(inside), axis=1) + 1) / inside.size
+        missed = np.count_nonzero(unread & ~inside) * (1.0 - span)
         if missed <= _MOST_UNREAD * np.count_nonzero(inside & ~unread):
-            return mask
+            return mask if span >= _LEAST_SPAN else None
     colored = mask_from_color(frame, bbox)
-    return mask if colored is None else colored
+    return mask if colored is None and span >= _LEAST_SPAN else colored
 
 
-def mask_from_depth(
-    frame: Frame, bbox: np.ndarray, support: SupportPlane | None,
-) -> np.ndarray | None:
+def mask_from_depth(frame: Frame, bbox: np.ndarray) -> np.ndarray | None:
     """
     Segment the object in its box: what is off the support, at the depth of the box's middle.
 
@@ -124,8 +118,8 @@ def mask_from_depth(
     inner = _relative(box, around)
     depth = measured(frame.depth)[around]
     solid = np.isfinite(depth)
-    if support is not None:
-        height = support.height(measured(frame.points)[around])
+    if frame.support is not None:
+        height = frame.support.height(measured(frame.points)[around])
         solid &= height > 3.0 * frame.depth_std(depth)
     count = np.count_nonzero(solid[inner])
     if count < _LEAST_READINGS:
@@ -144,9 +138,7 @@ def mask_from_depth(
     return mask
 
 
-def _window(
-    bbox: np.ndarray, shape: tuple[int, int], margin: float = 0.0,
-) -> tuple[slice, slice]:
+def _window(bbox: np.ndarray, shape: tuple[int, int], margin: float = 0.0) -> tuple[slice, slice]:
     """Return the pixels of a box that is widened at every edge by a share of its sides."""
     sides = margin * (bbox[2:] - bbox[:2])
     xmin, ymin = np.clip(np.floor(bbox[:2] - sides).astype(int), 0, shape[::-1])

@@ -233,7 +233,7 @@ def least_squares(points: np.ndarray, deviation: np.ndarray) -> tuple[np.ndarray
 
 def outlined(plane: SupportPlane, points: np.ndarray) -> SupportPlane:
     """Return a plane with the outline of points on it, (N, 3) metres."""
-    plan = np.column_stack([points @ axis for axis in plane.axes().astype(np.float32)])
+    plan = np.column_stack([points @ axis for axis in plane.axes.astype(np.float32)])
     corners = points[cv2.convexHull(plan, returnPoints=False)[:, 0]].astype(float)
     return replace(plane, hull=corners - plane.height(corners)[:, None] * plane.normal)
 

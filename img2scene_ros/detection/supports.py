@@ -106,13 +106,9 @@ class HeldSupport:
         return tuple(one.plane for one in self._held)
 
 
-def find_support(frame: Frame) -> SupportPlane | None:
-    """
-    Find the plane that most objects stand on.
-
-    :return: None when the depth image shows no plane that may be horizontal
-    """
-    return next(iter(HeldSupport().find(frame)), None)
+def supported(frame: Frame) -> Frame:
+    """Return a frame with the supports that its depth image shows."""
+    return replace(frame, supports=HeldSupport().find(frame))
 
 
 def support_under(
@@ -188,7 +184,7 @@ def _every_nth(frame: Frame) -> tuple[slice, slice]:
     return np.s_[:height:step, :width:step]
 
 
-def why_nothing(frame: Frame, support: SupportPlane | None) -> str:
+def why_nothing(frame: Frame) -> str:
     """Tell in one sentence why a depth image shows no objects, and what to do about it."""
     depth = measured(frame.depth)
     read = depth[np.isfinite(depth)]
@@ -196,6 +192,7 @@ def why_nothing(frame: Frame, support: SupportPlane | None) -> str:
         return (f'no object: only {len(read) / depth.size:.0%} of the depth image has readings; '
                 "check the camera's range and that nothing covers it")
     distance = f'the median distance is {np.median(read):.2f} m'
+    support = frame.support
     if support is None:
         return ('no object: the depth image shows no plane that things may stand on '
                 f'({distance}); point the camera at a table or floor, and check the unit of the '
@@ -210,7 +207,7 @@ def _coarse(frame: Frame) -> Frame:
     """Return every n-th pixel of a frame."""
     part = _every_nth(frame)
     depth = np.ascontiguousarray(measured(frame.depth)[part])
-    return replace(frame, color=frame.color[part], depth=depth, support=None, robot=None,
+    return replace(frame, color=frame.color[part], depth=depth, robot=None,
                    camera=frame.camera.binned(part[0].step, part[1].step))
 
 
@@ -259,12 +256,12 @@ def _base(
 def _area(plane: SupportPlane) -> float:
     """Return the area within the outline of a plane, square metres."""
     return float(cv2.contourArea(
-        (measured(plane.hull) @ plane.axes().T).astype(np.float32).reshape(-1, 1, 2)))
+        (measured(plane.hull) @ plane.axes.T).astype(np.float32).reshape(-1, 1, 2)))
 
 
 def _extent(plane: SupportPlane) -> float:
     """Return the greatest width of the outline of a plane, metres."""
-    return float(np.ptp(measured(plane.hull) @ plane.axes().T, axis=0).max())
+    return float(np.ptp(measured(plane.hull) @ plane.axes.T, axis=0).max())
 
 
 def _odds(group: Sequence[_Candidate], up: np.ndarray | None) -> np.ndarray:

@@ -47,7 +47,7 @@ def heights_above(frame: Frame, support: SupportPlane) -> tuple[np.ndarray, np.n
     near, bare = near[is_over], bare[is_over]
     if len(near) < _FITTED // 10:
         return height, std
-    found, plan = height.ravel()[near], bare @ support.axes().T
+    found, plan = height.ravel()[near], bare @ support.axes.T
     low, high = np.percentile(plan, (1, 99), axis=0)
     # Both coordinates are -1 to 1 where the relief is fitted; it goes on level beyond.
     factor, shift = 2.0 / (high - low), (low + high) / (low - high)
@@ -64,7 +64,7 @@ def heights_above(frame: Frame, support: SupportPlane) -> tuple[np.ndarray, np.n
     ratio = float(np.clip(spread / np.median(std.ravel()[near]), *_NOISE_RANGE))
     relief = np.zeros(len(_TERMS))
     relief[_TERMS] = factors
-    scaling = np.column_stack([support.axes() * factor[:, None], shift])
+    scaling = np.column_stack([support.axes * factor[:, None], shift])
     x, y = (np.clip(cv2.transform(points, row[None]), -1.0, 1.0) for row in scaling)
     return height - _polynomial(x, y, relief.reshape(_DEGREE + 1, _DEGREE + 1)), ratio * std
 
@@ -79,10 +79,10 @@ def _polynomial(x: np.ndarray, y: np.ndarray, factors: np.ndarray) -> np.ndarray
 @dataclass(frozen=True, eq=False)
 class Heights:
     """
-    How far readings lie above the support under each, that handed on with a frame or another.
+    How far readings lie above the support under each.
 
     - height, noise: (H, W) metres, as `heights_above`
-    - number: (H, W) of the support: 0, or 1, 2 ... of `Frame.others`
+    - number: (H, W) of the support in `Frame.supports`
     """
 
     height: np.ndarray
@@ -90,15 +90,16 @@ class Heights:
     number: np.ndarray
 
 
-def heights_above_supports(frame: Frame, support: SupportPlane) -> Heights:
+def heights_above_supports(frame: Frame) -> Heights:
     """Measure heights above the highest support under each reading; where none is, the first."""
-    height, noise = heights_above(frame, support)
+    main, *others = frame.supports
+    height, noise = heights_above(frame, main)
     number = np.zeros(frame.shape, np.uint8)
-    if not frame.others:
+    if not others:
         return Heights(height, noise, number)
     points = measured(frame.points)
-    is_under = support.is_over(points) & (height > -_NEAR_DEVIATIONS * noise)
-    for this, other in enumerate(frame.others, 1):
+    is_under = main.is_over(points) & (height > -_NEAR_DEVIATIONS * noise)
+    for this, other in enumerate(others, 1):
         above, its_noise = heights_above(frame, other)
         is_it = other.is_over(points) & (above > -_NEAR_DEVIATIONS * its_noise) & (
             ~is_under | (above < height))

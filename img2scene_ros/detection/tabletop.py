@@ -29,7 +29,6 @@ from img2scene_ros.options import option
 from img2scene_ros.types import UNNAMED
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
-from img2scene_ros.types import SupportPlane
 from img2scene_ros.weights import weights_folder
 
 _LOGGER = logging.getLogger(__name__)
@@ -81,18 +80,16 @@ class TabletopOptions(Options):
 class _HeldOnSupport(Held[list[Detection]]):
     """What was found on a support: readings and the support have to stay the same, too."""
 
-    def __init__(
-        self, frame: Frame, support: SupportPlane, options: TabletopOptions,
-        found: list[Detection],
-    ) -> None:
+    def __init__(self, frame: Frame, options: TabletopOptions, found: list[Detection]) -> None:
         super().__init__(frame, found)
         self._depth = measured(frame.depth)[_EIGHTH].copy()
-        self._support, self._options = support, options
+        self._support, self._options = frame.supports[0], options
 
-    def holds_on(self, frame: Frame, support: SupportPlane, options: TabletopOptions) -> bool:
+    def holds_on(self, frame: Frame, options: TabletopOptions) -> bool:
         """Tell whether it holds for one more frame, as `holds`."""
         if options is not self._options or not self.holds(frame, _HELD, _HELD_SECONDS):
             return False
+        support = frame.supports[0]
         off = np.abs(measured(frame.depth)[_EIGHTH] - self._depth)
         known = off[np.isfinite(off)]
         moved = np.count_nonzero(off > _MOVED * frame.depth_std(self._depth))
@@ -118,56 +115,53 @@ class TabletopDetector:
         self.network = _network(options)
         self._held: _HeldOnSupport | None = None
 
-    def detect(self, frame: Frame, support: SupportPlane | None) -> list[Detection]:
+    def detect(self, frame: Frame) -> list[Detection]:
         """
-        Find the objects on the support plane, with masks, all labelled 'object'.
+        Find the objects on the supports, with masks, all labelled 'object'.
 
         :raises InputError: the frame has no depth
         """
         if frame.depth is None:
             raise InputError(
                 "the detector 'tabletop' needs a depth image; give one or use the detector 'detr'")
-        if support is None:
+        if not frame.supports:
             return []
         small, step = reduced(frame)
         if step > 1:
-            return enlarged(self.detect(small, support), small, frame, step)
+            return enlarged(self.detect(small), small, frame, step)
         held = self._held
-        if held is None or not held.holds_on(frame, support, self.options):
-            self._held = held = _HeldOnSupport(
-                frame, support, self.options, self._found(frame, support))
+        if held is None or not held.holds_on(frame, self.options):
+            self._held = held = _HeldOnSupport(frame, self.options, self._found(frame))
         return list(held.found)
 
-    def _found(self, frame: Frame, support: SupportPlane) -> list[Detection]:
-        heights = heights_above_supports(frame, support)
+    def _found(self, frame: Frame) -> list[Detection]:
+        heights = heights_above_supports(frame)
         height, noise = heights.height, heights.noise
         deviations = height / noise
         least = np.maximum(self.options.min_height, _DEVIATIONS * noise)
-        above = self._in_reach(frame, support, heights, height > least)
-        labels = clusters(frame, support, above, height, self.options.gap)
+        above = self._in_reach(frame, heights, height > least)
+        labels = clusters(frame, above, height, self.options.gap)
         instances, probability = None, None
         if self.network is not None:
-            instances, probability = self._instances(frame, support, heights)
+            instances, probability = self._instances(frame, heights)
             labels = agreed(labels, instances)
         found = [_filled(labels, label, window, frame, height, least)
                  for label, window in windows_of(labels).items()]
-        found = [one for one in found if self._is_object(*one, frame, support, heights)
-                 and not _holds_up(*one, frame, support, heights.number)]
+        found = [one for one in found if self._is_object(*one, frame, heights)
+                 and not _holds_up(*one, frame, heights.number)]
         found.sort(key=lambda one: np.count_nonzero(one[0]), reverse=True)
         detections = [
             _detection(*one, frame, evidence(*one, deviations, instances, probability))
             for one in found[:self.options.max_detections]]
         return [one for one in detections if one.score >= self.options.min_score]
 
-    def _instances(
-        self, frame: Frame, support: SupportPlane, heights: Heights,
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _instances(self, frame: Frame, heights: Heights) -> tuple[np.ndarray, np.ndarray]:
         """Return what the network takes for objects, (H, W) int, 0 = none, and how probably."""
         assert self.network is not None
-        labels, probability = self.network.labels(frame, support, heights.number)
+        labels, probability = self.network.labels(frame, heights.number)
         height, deviations = heights.height, heights.height / heights.noise
         read = np.isfinite(height) & (labels > 0)
-        labels[read & ~self._in_reach(frame, support, heights, read)] = 0
+        labels[read & ~self._in_reach(frame, heights, read)] = 0
         # The support beside a foot is none of the object; what is flat is bare all over.
         bare = np.abs(deviations) < _BARE
         areas = np.bincount(labels.ravel())
@@ -179,21 +173,18 @@ class TabletopDetector:
                 labels[mask & ~(deviations >= _BARE)] = 0
         return labels, probability
 
-    def _in_reach(
-        self, frame: Frame, support: SupportPlane, heights: Heights, pixels: np.ndarray,
-    ) -> np.ndarray:
+    def _in_reach(self, frame: Frame, heights: Heights, pixels: np.ndarray) -> np.ndarray:
         """Return those of the pixels that are near enough, and over a support, (H, W) bool."""
         in_reach = (pixels & (heights.height < self.options.max_height)
                     & (measured(frame.depth) < self.options.max_distance))
         first = np.flatnonzero(in_reach & (heights.number == 0))  # all others are over theirs
         points = measured(frame.points).reshape(-1, 3).take(first, axis=0)
         in_reach.ravel()[first] = _is_over(
-            frame, support, points, heights.height.ravel()[first], margin=0.08)
+            frame, points, heights.height.ravel()[first], margin=0.08)
         return in_reach
 
     def _is_object(
-        self, mask: np.ndarray, window: Window, frame: Frame, support: SupportPlane,
-        heights: Heights,
+        self, mask: np.ndarray, window: Window, frame: Frame, heights: Heights,
     ) -> bool:
         if not cv2.erode(mask.astype(np.uint8), square(frame, 5)).any():
             return False
@@ -205,8 +196,7 @@ class TabletopDetector:
         low, high = np.percentile(points, (1, 99), axis=0)
         if not self.options.min_size <= np.linalg.norm(high - low) <= self.options.max_size:
             return False
-        is_over = _is_over(
-            frame, support, points, heights.height[window][some], margin=-0.005)
+        is_over = _is_over(frame, points, heights.height[window][some], margin=-0.005)
         return bool((is_over | (heights.number[window][some] > 0)).mean() > 0.4)
 
 
@@ -221,11 +211,9 @@ def _network(options: TabletopOptions) -> InstanceSegmenter | None:
         return None
 
 
-def _is_over(
-    frame: Frame, support: SupportPlane, points: np.ndarray, height: np.ndarray, margin: float,
-) -> np.ndarray:
+def _is_over(frame: Frame, points: np.ndarray, height: np.ndarray, margin: float) -> np.ndarray:
     """
-    Tell which points stand over the support, as far as it is seen or goes on unseen.
+    Tell which points stand over the main support, as far as it is seen or goes on unseen.
 
     The picture's lower border cuts the support off, not the objects that stand nearer: a foot
     below it counts where the support is seen at the border above it.
@@ -233,6 +221,7 @@ def _is_over(
     :param points: (N, 3) metres
     :param height: (N,) metres, of the points
     """
+    support = frame.supports[0]
     is_over = support.is_over(points, margin)
     beside = np.flatnonzero(~is_over)
     seen = frame.camera.project(points[beside] - height[beside, None] * support.normal)
@@ -246,15 +235,13 @@ def _is_over(
     return is_over
 
 
-def _holds_up(
-    mask: np.ndarray, window: Window, frame: Frame, support: SupportPlane, number: np.ndarray,
-) -> bool:
+def _holds_up(mask: np.ndarray, window: Window, frame: Frame, number: np.ndarray) -> bool:
     """Tell whether what stands on one support ends below another, as a table's legs do."""
-    if not frame.others:
+    if len(frame.supports) < 2:
         return False
     points = measured(frame.points)[window][mask]
     stands_on = np.bincount(number[window][mask]).argmax()
-    for this, other in enumerate((support, *frame.others)):
+    for this, other in enumerate(frame.supports):
         top = float(np.nanpercentile(other.height(points), 99))
         if this != stands_on and abs(top) < _ENDS and other.is_over(points, _BESIDE).mean() > 0.5:
             return True

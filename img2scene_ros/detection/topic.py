@@ -8,7 +8,6 @@ from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
-from img2scene_ros.types import SupportPlane
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class TopicDetector:
     def __init__(self, options: TopicOptions = TopicOptions()) -> None:
         self.options = options
 
-    def detect(self, frame: Frame, support: SupportPlane | None) -> list[Detection]:
+    def detect(self, frame: Frame) -> list[Detection]:
         """
         Return the detections that came with the frame.
 

@@ -81,10 +81,10 @@ class Watched:
     sample: SceneSample = field(init=False)
     found: list[Detection] = field(default_factory=list)
 
-    def detect(self, frame: Frame, support: SupportPlane | None) -> list[Detection]:
+    def detect(self, frame: Frame) -> list[Detection]:
         """Find the objects in a frame."""
         self.found = true_detections(self.sample) if self.inner is None else \
-            self.inner.detect(frame, support)
+            self.inner.detect(frame)
         return self.found
 
 
@@ -166,8 +166,8 @@ def _frame(sample: SceneSample, with_depth: bool, options: SceneOptions, number:
     if with_depth:
         random = np.random.default_rng((options.seed, number))
         depth = add_depth_noise(measured(frame.depth), frame.camera, random, color=frame.color)
-    support = SupportPlane(sample.up, sample.support) if options.known_plane else None
-    return Frame(frame.color, frame.camera, depth, support=support)
+    known = (SupportPlane(sample.up, sample.support),) if options.known_plane else ()
+    return Frame(frame.color, frame.camera, depth, supports=known)
 
 
 def boxes_of(found: Sequence[Detection]) -> Boxes:

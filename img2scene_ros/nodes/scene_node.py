@@ -356,7 +356,8 @@ class SceneNode(LifecycleNode):
         if not options.support_frame:
             return frame
         try:
-            frame = replace(frame, support=support_at(frame, transforms, options.support_frame))
+            told = support_at(frame, transforms, options.support_frame)
+            frame = replace(frame, supports=(told,))
             self._problems.solved('support_frame')
         except Img2SceneError as error:
             self._problems.report('support_frame', str(error))

@@ -78,7 +78,7 @@ def support_box(support: SupportPlane, points: np.ndarray) -> SupportBox | None:
     outline = points if support.hull is None else support.hull
     if not len(outline):
         return None
-    axes = support.axes()
+    axes = support.axes
     center, size, angle = cv2.minAreaRect((outline @ axes.T).astype(np.float32))
     c, s = np.cos(np.radians(angle)), np.sin(np.radians(angle))
     pose = np.eye(4)

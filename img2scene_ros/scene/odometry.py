@@ -80,15 +80,15 @@ class Odometry:
         self._pose = self._step = np.eye(4)
         self._resting: _Thumbnail | None = None
 
-    def update(self, frame: Frame, support: SupportPlane | None = None) -> CameraMotion:
+    def update(self, frame: Frame) -> CameraMotion:
         """
         Tell where the camera is when a frame is taken.
 
         A camera that rests gets the very pose it had before.
 
         :param frame: what its `robot` covers moves by itself
-        :param support: the plane that things stand on, where it is found in this frame
         """
+        support = frame.support
         if not frame.has_depth:
             return self._unknown('the frame has no depth image')
         if min(frame.shape) < _LEAST_SIDE * _reduction(frame):
@@ -189,8 +189,7 @@ def _small(frame: Frame) -> Frame:
     part = np.s_[:camera.height * n:n, :camera.width * n:n]
     color = cv2.boxFilter(frame.color, -1, (n, n))[part]
     return replace(
-        frame, color=color, depth=np.ascontiguousarray(depth[part]), camera=camera, support=None,
-        robot=None)
+        frame, color=color, depth=np.ascontiguousarray(depth[part]), camera=camera, robot=None)
 
 
 def _thumbnail(small: Frame) -> _Thumbnail:

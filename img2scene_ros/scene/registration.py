@@ -97,14 +97,12 @@ class Registered:
     residual: float
 
 
-def registered(
-    frame: Frame, sought: Sequence[Sought], support: SupportPlane | None = None,
-) -> list[Registered]:
+def registered(frame: Frame, sought: Sequence[Sought]) -> list[Registered]:
     """
     Find the poses at which models fit the readings of a frame, near poses where they may be.
 
-    :param support: the plane they may stand on: one that stands upright stays so while readings
-        do not contradict
+    One that stands upright on the frame's support stays so while readings do not contradict.
+
     :raises InputError: the frame has no depth image
     """
     if not sought:
@@ -116,7 +114,7 @@ def registered(
     if enough:
         batch = _Batch([sought[index] for index in enough])
         for index, one in zip(enough, _all_registered(
-                batch, frame, [pixels[index] for index in enough], support)):
+                batch, frame, [pixels[index] for index in enough])):
             found[index] = one
     return found
 
@@ -172,12 +170,12 @@ class _Batch:
 
 
 def _all_registered(
-    batch: _Batch, frame: Frame, pixels: list[np.ndarray], support: SupportPlane | None,
+    batch: _Batch, frame: Frame, pixels: list[np.ndarray],
 ) -> list[Registered]:
     depth = _Depth(batch, frame, pixels)
     sources: list[_Source] = [depth]
-    if support is not None:
-        sources.append(_Standing(batch, support))
+    if frame.support is not None:
+        sources.append(_Standing(batch, frame.support))
     pose, _ = _solved(batch, batch.pose, sources, _FIRST_STEPS, _FIRST_FACING)
     sources.append(_Outline(batch, frame, pose))
     pose, information = _solved(batch, pose, sources, _LAST_STEPS, _LAST_FACING)
@@ -240,7 +238,7 @@ def plane_equations(
     :param height_std: metres, and tilt_std: radians
     :param used: (...) bool, what stands on it
     """
-    axes = plane.axes()
+    axes = plane.axes
     jacobian = np.zeros((3, 6))
     jacobian[0, :3], jacobian[1:, 3:] = plane.normal, axes
     tilt = np.cross(up, plane.normal) @ axes.T

@@ -56,11 +56,10 @@ class Tracker:
         self._ids = count(1)
         self._clock = StampClock()
         self._world = np.eye(4)  # from the optical frame of the latest frame
-        self._support: SupportPlane | None = None
 
     def update(
-        self, frame: Frame, support: SupportPlane | None, sightings: list[Sighting],
-        proxies: list[ObjectModel], is_alone: bool = True,
+        self, frame: Frame, sightings: list[Sighting], proxies: list[ObjectModel],
+        is_alone: bool = True,
     ) -> None:
         """
         Take in all sightings of a frame, with a proxy for each that turns out to be new.
@@ -69,7 +68,7 @@ class Tracker:
         :param is_alone: the frame is not one of a stream: all that it shows is there, also what
             seems to be in the air, as things at the edge of what carries them do
         """
-        seconds, self._support = self._clock.advance(frame.stamp_ns), support
+        seconds = self._clock.advance(frame.stamp_ns)
         self._world = frame.pose
         looks = [Look(*pair) for pair in zip(sightings, proxies)]
         present = self._shown
@@ -81,7 +80,7 @@ class Tracker:
             if track.id not in seen:
                 self._miss(track, frame, known)
         new = [look for index, look in enumerate(looks) if index not in pairs]
-        floating = [False] * len(new) if is_alone else self._floating(new, known)
+        floating = [False] * len(new) if is_alone else self._floating(new, known, frame.support)
         self._begin(new, floating, frame, seconds, is_alone)
         self._forget()
 
@@ -160,7 +159,7 @@ class Tracker:
         shaped = {track: look for track, look in meshed.items()
                   if track not in resting and track.is_shaped}
         found = dict(zip(shaped, registered(frame, [
-            track.sought(look, seconds) for track, look in shaped.items()], self._support)))
+            track.sought(look, seconds) for track, look in shaped.items()])))
         for track, look in moving.items():
             track.follow(look, found.get(track), seconds, wholes[track], self._clock.now)
         if shaped:
@@ -203,14 +202,16 @@ class Tracker:
                 or not is_measured and track.state != 'out_of_view' and since > _UNSEEN):
             _lose(track)
 
-    def _floating(self, looks: list[Look], known: list[Look]) -> list[bool]:
+    def _floating(
+        self, looks: list[Look], known: list[Look], support: SupportPlane | None,
+    ) -> list[bool]:
         """
         Tell which looks show something in the air.
 
         What touches something that stands, stands on it or leans against it; but hands and arms,
         which come in over the border of the picture, touch things, too.
         """
-        seeming = [look.floats(self._support, self._shown) for look in looks]
+        seeming = [look.floats(support, self._shown) for look in looks]
         standing = known + [look for look, floats in zip(looks, seeming) if not floats]
         return [floats and (is_cut(look.sighting) or not any(map(look.touches, standing)))
                 for look, floats in zip(looks, seeming)]

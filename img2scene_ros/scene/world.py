@@ -47,22 +47,20 @@ class World:
         self._origin = np.eye(4)  # of the odometry
         self._is_moving = False
 
-    def locate(self, frame: Frame, support: SupportPlane | None) -> Located:
+    def locate(self, frame: Frame) -> Located:
         """
         Find out where a frame was taken.
 
         A camera that rested goes on to rest while something before it hides what could tell.
-
-        :param support: in the frame's optical frame
         """
-        before, has_moved = self._pose, _has_moved(self._support, support)
-        self._support = support or self._support
+        before, has_moved = self._pose, _has_moved(self._support, frame.support)
+        self._support = frame.support or self._support
         if frame.world_from_camera is not None:
             return self._told(frame, frame.world_from_camera, before)
         if self._odometry is None or before is None:
             self._odometry = Odometry()
             self._origin = before = np.eye(4) if before is None else before
-        motion = self._odometry.update(frame, support)
+        motion = self._odometry.update(frame)
         self._pose, note = before, ''
         if motion.is_known:
             self._pose = self._origin @ motion.world_from_camera

@@ -109,9 +109,9 @@ def test_unexpected_fault_with_one_input_stops_no_other(
 
     original, seen = TabletopDetector.detect, []
 
-    def fails_first(self, frame, support):
+    def fails_first(self, frame):
         seen.append(frame)
-        return 1 / 0 if len(seen) == 1 else original(self, frame, support)
+        return 1 / 0 if len(seen) == 1 else original(self, frame)
 
     monkeypatch.setattr(TabletopDetector, 'detect', fails_first)
     frames = [str(table_frames / name) for name in ('table_blue_mug', 'table_mustard_bottle')]
@@ -354,7 +354,7 @@ class FindsTheBottle:
     def __init__(self, options: object = None) -> None:
         self.options = options or self.Options()
 
-    def detect(self, frame, support):
+    def detect(self, frame):
         """Return the bottle."""
         mask = cv2.imread(str(FRAMES / 'table_mustard_bottle/mask.png'), cv2.IMREAD_UNCHANGED)
         mask = cv2.resize(mask, frame.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0

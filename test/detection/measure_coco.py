@@ -35,7 +35,7 @@ def main(photos: str, labels: str, *tiles: str) -> None:
         for path in sorted(Path(photos).glob('*.[jp][pn]g')):
             frame = read(path)
             truth = annotated(Path(labels) / f'{path.stem}.txt', frame, detector.names)
-            looks.append((detector.detect(frame, None), truth))
+            looks.append((detector.detect(frame), truth))
         things = sum(len(truth) for _, truth in looks)
         for threshold in THRESHOLDS:
             found, false = np.sum(

@@ -40,7 +40,7 @@ from img2scene_ros.detection.auto import AutoDetector
 from img2scene_ros.detection.auto import AutoOptions
 from img2scene_ros.detection.auto import merged
 from img2scene_ros.detection.detr import DetrOptions
-from img2scene_ros.detection.supports import find_support
+from img2scene_ros.detection.supports import supported
 from img2scene_ros.detection.tabletop import TabletopDetector
 from img2scene_ros.detection.tabletop import TabletopOptions
 from img2scene_ros.errors import InputError
@@ -49,18 +49,16 @@ from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.pipeline import parse_settings
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
-from img2scene_ros.types import SupportPlane
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 class View:
-    """A frame, its support, what `tabletop` sees in it, and the truth."""
+    """A frame with its supports, what `tabletop` sees in it, and the truth."""
 
     def __init__(self, frame: Frame, truth: dict[str, np.ndarray]) -> None:
-        self.frame = frame
-        self.support: SupportPlane = find_support(frame)
-        self.clusters = TabletopDetector().detect(frame, self.support)
+        self.frame = supported(frame)
+        self.clusters = TabletopDetector().detect(self.frame)
         self.truth = truth
 
     def box(self, name: str, score: float = 0.9) -> Detection:
@@ -69,7 +67,7 @@ class View:
 
     def merged(self, *named: Detection) -> list[Detection]:
         """Merge what `tabletop` found with what a model found."""
-        return merged(self.clusters, named, self.frame, self.support)
+        return merged(self.clusters, named, self.frame)
 
 
 def table(**objects: tuple) -> View:
@@ -157,7 +155,7 @@ def test_masks_of_a_segmenter_match_by_their_pixels(kitchen):
 # The support, and boxes around several things.
 
 def test_the_table_that_things_stand_on_is_no_object(kitchen):
-    flat = np.abs(kitchen.support.height(kitchen.frame.points)) < 0.003
+    flat = np.abs(kitchen.frame.support.height(kitchen.frame.points)) < 0.003
     for whole in (around(flat), replace(around(flat), mask=flat)):
         found = kitchen.merged(whole, kitchen.box('can'))
         assert sorted(one.label for one in found) == ['can', 'object', 'object']
@@ -167,7 +165,7 @@ def test_the_table_that_things_stand_on_is_no_object(kitchen):
 
 def test_the_table_is_no_object_even_when_little_stands_on_it():
     view = table(can=(can(0.035, 0.1), 0, 0))
-    flat = np.abs(view.support.height(view.frame.points)) < 0.003
+    flat = np.abs(view.frame.support.height(view.frame.points)) < 0.003
     assert [one.label for one in view.merged(around(flat))] == ['object']
 
 
@@ -241,6 +239,18 @@ def test_a_glass_whose_stem_has_no_readings_becomes_one_object():
     broken = replace_clusters(View(replace(view.frame, depth=depth), view.truth), cup, foot)
     found, = broken.merged(broken.box('glass'))
     assert found.label == 'glass' and iou(found.mask, cup | foot) == 1
+
+
+def test_glints_of_a_glass_are_no_objects_of_their_own():
+    """Where colour shows no outline either, its box is all that is known of it."""
+    view = table(glass=(can(0.035, 0.16), 0, 0))
+    glint = view.truth['glass'].copy()
+    glint[np.flatnonzero(glint.any(axis=1))[25]:] = False
+    clear = replace(
+        view.frame, color=np.full_like(view.frame.color, 128),
+        depth=np.where(view.truth['glass'] & ~glint, np.float32(np.nan), view.frame.depth))
+    broken = replace_clusters(View(clear, view.truth), glint)
+    assert [one.label for one in broken.merged(broken.box('glass'))] == ['glass']
 
 
 # A poor model must not spoil what depth shows.
@@ -322,7 +332,7 @@ def test_takes_the_bundled_network_when_nothing_was_chosen(offline, recorded, ca
     detector = AutoDetector()
     assert set(detector.parts) == {'tabletop', 'coco'} and caplog.messages == []
     assert "'coco'" in detector.status and DetrOptions().checkpoint in detector.status
-    names = {one.label for one in detector.detect(recorded('table_green_bowl'), None)}
+    names = {one.label for one in detector.detect(recorded('table_green_bowl'))}
     assert 'bowl' in names
 
 
@@ -372,13 +382,12 @@ def test_a_network_that_swallows_everything_is_not_waited_for(tmp_path, monkeypa
 
 def assert_depth_alone(detector: AutoDetector, frame: Frame, *words: str) -> None:
     """Check that objects come from depth, and that a picture alone is refused in a sentence."""
-    support = find_support(frame)
-    expected = TabletopDetector().detect(frame, support)
-    found = detector.detect(frame, support)
+    frame = supported(frame)
+    expected, found = TabletopDetector().detect(frame), detector.detect(frame)
     assert [(one.label, one.score) for one in found] == [
         (one.label, one.score) for one in expected]
     with pytest.raises(InputError) as caught:
-        detector.detect(Frame(frame.color, frame.camera), None)
+        detector.detect(Frame(frame.color, frame.camera))
     for word in ('without a depth image', *words):
         assert word in str(caught.value)
     assert '\n' not in str(caught.value)
@@ -410,8 +419,8 @@ def test_a_checkpoint_that_is_wrong_is_refused_and_not_replaced(tmp_path):
 def test_a_picture_without_depth_is_left_to_the_model(weights, recorded):
     detector = AutoDetector(detr=DetrOptions(checkpoint=str(weights)))
     frame = Frame(recorded('ycb_1').color, recorded('ycb_1').camera)
-    found = detector.detect(frame, None)
-    by_model = detector.parts['detr'].detect(frame, None)
+    found = detector.detect(frame)
+    by_model = detector.parts['detr'].detect(frame)
     assert [(one.label, one.score) for one in found] == [
         (one.label, one.score) for one in by_model] != []
 
@@ -423,21 +432,21 @@ def test_a_simulators_picture_is_shown_to_the_network_of_rendered_scenes(
     frame = recorded('ycb_1')
     picture = Frame(frame.color, frame.camera)
     expected = detr.DetrDetector(DetrOptions(
-        checkpoint='bundled', score_threshold=0.55)).detect(picture, None)
+        checkpoint='bundled', score_threshold=0.55)).detect(picture)
     detector = AutoDetector()
-    assert detector.detect(picture, None) != []  # what the network of photos knows
+    assert detector.detect(picture) != []  # what the network of photos knows
     monkeypatch.setattr(detector.parts['coco'], 'detect', lambda *_: [])
     detector.options = AutoOptions(network_every=1)
-    assert [(one.label, one.score) for one in detector.detect(picture, None)] == [
+    assert [(one.label, one.score) for one in detector.detect(picture)] == [
         (one.label, one.score) for one in expected] != []
-    support = find_support(frame)
-    assert len(detector.detect(frame, support)) == len(TabletopDetector().detect(frame, support))
+    frame = supported(frame)
+    assert len(detector.detect(frame)) == len(TabletopDetector().detect(frame))
 
 
 def test_a_name_below_the_threshold_renames_nothing(weights, recorded):
     frame = recorded('ycb_1')
     options = DetrOptions(checkpoint=str(weights), score_threshold=0.999)
-    found = AutoDetector(detr=options).detect(frame, find_support(frame))
+    found = AutoDetector(detr=options).detect(supported(frame))
     assert [one.label for one in found] == ['object'] * 5
 
 
@@ -459,7 +468,7 @@ class Counting:
     def __init__(self) -> None:
         self.asked = 0
 
-    def detect(self, frame: Frame, support: SupportPlane | None) -> list[Detection]:
+    def detect(self, frame: Frame) -> list[Detection]:
         self.asked += 1
         return [Detection('cup', 0.9, np.array([10.0, 10.0, 60.0, 60.0]))]
 
@@ -479,7 +488,7 @@ def noisy(frame: Frame, seed: int) -> Frame:
 def test_a_model_is_not_asked_again_while_nothing_moves(counting, kitchen):
     detector, model = counting
     for number in range(10):
-        found, = detector.detect(noisy(kitchen.frame, number), None)
+        found, = detector.detect(noisy(kitchen.frame, number))
         assert found.label == 'cup'
     assert model.asked == 2
 
@@ -488,7 +497,7 @@ def test_a_model_is_asked_at_once_when_something_moves(counting, kitchen):
     detector, model = counting
     moved = np.roll(kitchen.frame.color, 12, axis=1)
     for color in (kitchen.frame.color, moved, moved, kitchen.frame.color):
-        detector.detect(Frame(color, kitchen.frame.camera), None)
+        detector.detect(Frame(color, kitchen.frame.camera))
     assert model.asked == 3
 
 
@@ -502,7 +511,7 @@ def test_sureness_that_something_is_there_makes_no_name_surer(kitchen):
 def test_a_checkpoint_may_recommend_its_threshold_and_overlap(weights, recorded, tmp_path):
     def scores(**named: float) -> list[float]:
         options = DetrOptions(checkpoint=str(folder), **named)
-        return [one.score for one in detr.DetrDetector(options).detect(recorded('ycb_1'), None)]
+        return [one.score for one in detr.DetrDetector(options).detect(recorded('ycb_1'))]
 
     folder = shutil.copytree(weights, tmp_path / 'other')
     everything = scores(score_threshold=0.0, nms_iou=1.0)

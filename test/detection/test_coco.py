@@ -53,7 +53,7 @@ def mug_box(frames_folder):
 
 
 def test_mug_is_a_cup(detector, recorded, frames_folder):
-    detections = detector.detect(recorded('table_blue_mug'), None)
+    detections = detector.detect(recorded('table_blue_mug'))
     assert found(detections, 'cup', mug_box(frames_folder), 0.8) == 1
     scores = [one.score for one in detections]
     assert scores == sorted(scores, reverse=True) and scores[-1] >= 0.25
@@ -67,16 +67,16 @@ def test_boxes_are_where_the_things_are_in_pictures_of_any_shape(
     part = cv2.resize(frame.color[100:], None, fx=2, fy=2)
     left, top, right, bottom = mug_box(frames_folder)
     box = 2.0 * np.array([left, top - 100, right, bottom - 100])
-    assert found(detector.detect(frame_of(part), None), 'cup', box, 0.8) == 1
+    assert found(detector.detect(frame_of(part)), 'cup', box, 0.8) == 1
 
 
 def test_tiles_find_the_banana_and_the_mug_once(detector, recorded, frames_folder):
     banana = 137, 345, 269, 476  # annotated by hand
     detector.options = CocoOptions(score_threshold=0.5)
-    assert not found(detector.detect(recorded('ycb_1'), None), 'banana', banana)
+    assert not found(detector.detect(recorded('ycb_1')), 'banana', banana)
     detector.options = CocoOptions(score_threshold=0.5, tiles=5)
-    assert found(detector.detect(recorded('ycb_1'), None), 'banana', banana) == 1
-    mugs = detector.detect(recorded('table_blue_mug'), None)
+    assert found(detector.detect(recorded('ycb_1')), 'banana', banana) == 1
+    mugs = detector.detect(recorded('table_blue_mug'))
     assert found(mugs, 'cup', mug_box(frames_folder), 0.2) == 1
 
 
@@ -95,7 +95,7 @@ def test_boxes_of_tiles_count_where_they_are_whole_things(detector, monkeypatch,
 
     monkeypatch.setattr(detector._network, 'forward', seeing)
     detector.options = CocoOptions(tiles=5)
-    found = detector.detect(frame_of(np.zeros((400, 600, 3), np.uint8)), None)
+    found = detector.detect(frame_of(np.zeros((400, 600, 3), np.uint8)))
     assert {one.label for one in found} == {'cup'}
     all_windows = tile_windows((400, 600), 5)
     corners = np.array([all_windows[index] for index in windows], float)
@@ -124,7 +124,7 @@ def test_more_tiles_are_smaller():
 
 def test_hypotheses_are_the_names_of_the_box_best_first(detector, recorded):
     detector.options = CocoOptions(score_threshold=0.05)
-    detections = detector.detect(recorded('ycb_1'), None)
+    detections = detector.detect(recorded('ycb_1'))
     for one in detections:
         names, scores = zip(*one.hypotheses)
         assert (names[0], scores[0]) == (one.label, one.score)
@@ -136,22 +136,22 @@ def test_hypotheses_are_the_names_of_the_box_best_first(detector, recorded):
 def test_options_count_at_the_next_frame(detector, recorded):
     frame = recorded('ycb_1')
     detector.options = CocoOptions(score_threshold=0.05)
-    many = detector.detect(frame, None)
+    many = detector.detect(frame)
     detector.options = CocoOptions(score_threshold=0.05, max_detections=2)
-    assert [one.label for one in detector.detect(frame, None)] == [one.label for one in many[:2]]
+    assert [one.label for one in detector.detect(frame)] == [one.label for one in many[:2]]
     detector.options = CocoOptions(score_threshold=0.05, labels=('bottle', 'banana'))
-    few = detector.detect(frame, None)
+    few = detector.detect(frame)
     assert {one.label for one in few} == {'bottle', 'banana'}
     assert {name for one in few for name, _ in one.hypotheses} <= {'bottle', 'banana'}
     detector.options = CocoOptions(score_threshold=1.0)
-    assert detector.detect(frame, None) == []
+    assert detector.detect(frame) == []
 
 
 @pytest.mark.parametrize('shape', ((1, 1, 3), (3, 700, 3)))
 def test_tiny_pictures_are_no_trouble(detector, shape):
     detector.options = CocoOptions(score_threshold=0.0, tiles=26)
     height, width = shape[:2]
-    for one in detector.detect(frame_of(np.zeros(shape, np.uint8)), None):
+    for one in detector.detect(frame_of(np.zeros(shape, np.uint8))):
         assert (one.bbox >= 0).all() and (one.bbox[2:] <= (width, height)).all()
 
 
@@ -213,4 +213,4 @@ def test_lack_of_memory_is_an_input_error(detector, recorded, monkeypatch):
 
     monkeypatch.setattr(detector._network, 'forward', failing)
     with pytest.raises(InputError, match='out of memory.*tiles'):
-        detector.detect(recorded('ycb_1'), None)
+        detector.detect(recorded('ycb_1'))

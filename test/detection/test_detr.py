@@ -77,7 +77,7 @@ def changed(found: DetrDetector, **named) -> DetrDetector:
 
 @pytest.mark.parametrize('family', FAMILIES)
 def test_finds_objects_inside_the_picture_best_first(family, checkpoint, frame):
-    found = detector(checkpoint(family), score_threshold=0.02).detect(frame, None)
+    found = detector(checkpoint(family), score_threshold=0.02).detect(frame)
     assert found
     scores = [one.score for one in found]
     assert scores == sorted(scores, reverse=True)
@@ -92,17 +92,17 @@ def test_finds_objects_inside_the_picture_best_first(family, checkpoint, frame):
 @pytest.mark.parametrize('family', FAMILIES)
 def test_looks_at_the_picture_and_only_at_the_picture(family, checkpoint, frame, recorded):
     found = detector(checkpoint(family))
-    scores = [one.score for one in found.detect(frame, None)]
+    scores = [one.score for one in found.detect(frame)]
     blind = Frame(frame.color, frame.camera)
-    assert [one.score for one in found.detect(blind, None)] == scores
-    assert [one.score for one in found.detect(recorded('ycb_2'), None)] != scores
+    assert [one.score for one in found.detect(blind)] == scores
+    assert [one.score for one in found.detect(recorded('ycb_2'))] != scores
 
 
 @pytest.mark.parametrize('family', FAMILIES)
 @pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])
 def test_half_precision_changes_scores_only_a_little(family, dtype, checkpoint, frame):
-    full = detector(checkpoint(family)).detect(frame, None)
-    half = detector(checkpoint(family), dtype=dtype).detect(frame, None)
+    full = detector(checkpoint(family)).detect(frame)
+    half = detector(checkpoint(family), dtype=dtype).detect(frame)
     assert len(half) == len(full)
     difference = np.subtract([one.score for one in half], [one.score for one in full])
     assert 0 < np.abs(difference).max()
@@ -113,8 +113,8 @@ def test_half_precision_changes_scores_only_a_little(family, dtype, checkpoint, 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
 @pytest.mark.parametrize('family', FAMILIES)
 def test_runs_in_half_precision_on_the_gpu_when_there_is_one(family, checkpoint, frame):
-    cpu = detector(checkpoint(family), device='cpu').detect(frame, None)
-    gpu = detector(checkpoint(family)).detect(frame, None)
+    cpu = detector(checkpoint(family), device='cpu').detect(frame)
+    gpu = detector(checkpoint(family)).detect(frame)
     difference = np.subtract([one.score for one in gpu], [one.score for one in cpu])
     assert 0 < np.median(np.abs(difference)) < 0.05
 
@@ -125,7 +125,7 @@ def test_takes_pictures_of_any_size(family, shape, checkpoint, recorded):
     height, width = shape
     color = cv2.resize(recorded('ycb_1').color, (width, height))
     frame = Frame(color, Camera.from_field_of_view(width, height, 60))
-    for one in detector(checkpoint(family)).detect(frame, None):
+    for one in detector(checkpoint(family)).detect(frame):
         assert (one.bbox[2:] <= (width, height)).all()
         assert one.mask is None or one.mask.shape == shape
 
@@ -133,10 +133,10 @@ def test_takes_pictures_of_any_size(family, shape, checkpoint, recorded):
 @pytest.mark.parametrize('family', FAMILIES)
 def test_takes_pictures_that_are_views_of_other_memory(family, checkpoint, frame):
     found = detector(checkpoint(family))
-    expected = [one.score for one in found.detect(frame, None)]
+    expected = [one.score for one in found.detect(frame)]
     view = np.ascontiguousarray(frame.color[..., ::-1])[..., ::-1]
     view.flags.writeable = False
-    assert [one.score for one in found.detect(Frame(view, frame.camera), None)] == expected
+    assert [one.score for one in found.detect(Frame(view, frame.camera))] == expected
 
 
 # The same as transformers used by hand.
@@ -165,7 +165,7 @@ def test_agrees_with_the_model_and_its_processor(family, checkpoint, frame):
     outputs, processor = by_hand(folder, transformers.AutoModelForObjectDetection, frame)
     expected = processor.post_process_object_detection(
         outputs, threshold=0.1, target_sizes=[(480, 640)])[0]
-    found = detector(folder, score_threshold=0.1).detect(frame, None)
+    found = detector(folder, score_threshold=0.1).detect(frame)
     assert len(found) > 3
     assert_same(found, *(expected[name].numpy() for name in ('scores', 'labels', 'boxes')))
 
@@ -195,7 +195,7 @@ def test_agrees_with_rf_detr_by_hand(checkpoint, frame):
         x, y, width, height = outputs.pred_boxes[0, query].numpy() * (640, 480, 640, 480)
         boxes.append([x - width / 2, y - height / 2, x + width / 2, y + height / 2])
     scores, _, labels = map(np.array, zip(*best))
-    assert_same(detector(folder).detect(frame, None), scores, labels, np.array(boxes))
+    assert_same(detector(folder).detect(frame), scores, labels, np.array(boxes))
 
 
 def test_the_processor_that_early_rf_detr_checkpoints_name_makes_no_difference(
@@ -203,15 +203,15 @@ def test_the_processor_that_early_rf_detr_checkpoints_name_makes_no_difference(
     folder = shutil.copytree(checkpoint('rf_detr'), tmp_path / 'early')
     values = {**RF_DETR_PROCESSOR, 'image_processor_type': 'DetrImageProcessor'}
     (folder / 'preprocessor_config.json').write_text(json.dumps(values))
-    early = detector(folder).detect(frame, None)
-    usual = detector(checkpoint('rf_detr')).detect(frame, None)
+    early = detector(folder).detect(frame)
+    usual = detector(checkpoint('rf_detr')).detect(frame)
     assert [one.score for one in early] == [one.score for one in usual]
 
 
 def test_rf_detr_seg_masks_are_those_of_the_model_inside_the_box(checkpoint, frame):
     folder = checkpoint('rf_detr_seg')
     outputs = rf_detr_by_hand(folder, transformers.AutoModelForInstanceSegmentation, frame)
-    found = detector(folder).detect(frame, None)
+    found = detector(folder).detect(frame)
     masked = 0
     for one in found:
         query = next(
@@ -237,7 +237,7 @@ def test_maskformer_boxes_are_those_of_its_masks(checkpoint, frame):
     outputs, processor = by_hand(folder, transformers.AutoModelForInstanceSegmentation, frame)
     expected = processor.post_process_instance_segmentation(
         outputs, threshold=0.1, target_sizes=[(480, 640)], return_binary_maps=True)[0]
-    found = detector(folder, score_threshold=0.1).detect(frame, None)
+    found = detector(folder, score_threshold=0.1).detect(frame)
     assert len(found) > 3
     segments = zip(expected['segments_info'], expected['segmentation'].numpy() > 0)
     for one, (segment, mask) in zip(found, sorted(segments, key=lambda pair: -pair[0]['score'])):
@@ -247,7 +247,7 @@ def test_maskformer_boxes_are_those_of_its_masks(checkpoint, frame):
 
 
 def test_maskformer_may_find_nothing(checkpoint, frame):
-    assert detector(checkpoint('maskformer'), score_threshold=1.0).detect(frame, None) == []
+    assert detector(checkpoint('maskformer'), score_threshold=1.0).detect(frame) == []
 
 
 # Closed forms: a DETR whose heads answer the same whatever they see.
@@ -269,7 +269,7 @@ def sure(tmp_path) -> Callable[..., DetrDetector]:
 
 
 def test_gives_the_box_in_pixels_with_its_label_and_score(sure, frame):
-    found = sure(0.5, 0.25, 0.1, 0.2).detect(frame, None)
+    found = sure(0.5, 0.25, 0.1, 0.2).detect(frame)
     assert len(found) == 20
     for one in found:
         assert one.label == 'bowl'
@@ -279,32 +279,32 @@ def test_gives_the_box_in_pixels_with_its_label_and_score(sure, frame):
 
 
 def test_cuts_boxes_at_the_border_of_the_picture(sure, frame):
-    for one in sure(0.02, 0.9, 0.2, 0.4).detect(frame, None):
+    for one in sure(0.02, 0.9, 0.2, 0.4).detect(frame):
         np.testing.assert_allclose(one.bbox, (0, 336, 76.8, 480), atol=1e-3)
 
 
 @pytest.mark.parametrize('box', [(0.5, 0.5, 0.0005, 0.5), (0.5, 0.5, 0.5, 0.0005)])
 def test_drops_boxes_thinner_than_a_pixel(box, sure, frame):
-    assert sure(*box).detect(frame, None) == []
+    assert sure(*box).detect(frame) == []
 
 
 def test_the_score_threshold_may_change_while_running(sure, frame):
     found = sure(0.5, 0.5, 0.5, 0.5, score_threshold=0.69)
-    assert len(found.detect(frame, None)) == 20
-    assert changed(found, score_threshold=0.71).detect(frame, None) == []
+    assert len(found.detect(frame)) == 20
+    assert changed(found, score_threshold=0.71).detect(frame) == []
 
 
 def test_drops_all_but_one_of_boxes_that_are_the_same(sure, frame):
     found = sure(0.5, 0.5, 0.5, 0.5, nms_iou=0.9)
-    assert len(found.detect(frame, None)) == 1
+    assert len(found.detect(frame)) == 1
 
 
 # Options.
 
 def test_keeps_the_labels_that_are_asked_for(checkpoint, frame):
     found = detector(checkpoint('rt_detr_v2'))
-    everything = found.detect(frame, None)
-    some = changed(found, labels=('mug', 'can')).detect(frame, None)
+    everything = found.detect(frame)
+    some = changed(found, labels=('mug', 'can')).detect(frame)
     expected = [one for one in everything if one.label in ('mug', 'can')]
     assert 0 < len(some) < len(everything)
     assert [(one.label, one.score) for one in some] == [
@@ -322,8 +322,8 @@ def test_refuses_a_label_that_the_checkpoint_does_not_know(checkpoint):
 
 def test_keeps_the_best_when_there_are_too_many(checkpoint, frame):
     found = detector(checkpoint('d_fine'))
-    everything = found.detect(frame, None)
-    best = changed(found, max_detections=3).detect(frame, None)
+    everything = found.detect(frame)
+    best = changed(found, max_detections=3).detect(frame)
     assert [one.score for one in best] == [one.score for one in everything[:3]]
 
 
@@ -335,8 +335,8 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
 
 def test_keeps_one_of_boxes_that_overlap(checkpoint, frame):
     found = detector(checkpoint('rt_detr_v2'))
-    everything = found.detect(frame, None)
-    kept = changed(found, nms_iou=0.3).detect(frame, None)
+    everything = found.detect(frame)
+    kept = changed(found, nms_iou=0.3).detect(frame)
     assert 1 < len(kept) < len(everything)
     scores = [one.score for one in kept]
     for one in everything:
@@ -378,8 +378,8 @@ def rewrite_config(folder: Path, **values) -> None:
 
 def test_reads_checkpoints_saved_in_half_precision(checkpoint, frame, tmp_path):
     folder = save('detr', tmp_path / 'half', lambda model: model.half())
-    half = detector(folder).detect(frame, None)
-    full = detector(checkpoint('detr')).detect(frame, None)
+    half = detector(folder).detect(frame)
+    full = detector(checkpoint('detr')).detect(frame)
     np.testing.assert_allclose(
         [one.score for one in half], [one.score for one in full], atol=0.01)
 
@@ -446,7 +446,7 @@ def test_says_when_the_model_cannot_take_the_size_that_its_processor_makes(
     odd.save_pretrained(folder)
     found = detector(folder)
     with pytest.raises(InputError, match='odd.*150x100.*preprocessor_config.json'):
-        found.detect(frame, None)
+        found.detect(frame)
 
 
 def test_refuses_a_checkpoint_for_another_task(tmp_path):
@@ -467,7 +467,7 @@ def test_refuses_a_detector_without_its_head(architecture, damaged):
 
 def test_a_config_that_names_no_class_means_the_usual_one(damaged, frame):
     rewrite_config(damaged, architectures=None)
-    assert detector(damaged).detect(frame, None)
+    assert detector(damaged).detect(frame)
 
 
 def test_says_what_to_do_about_a_checkpoint_that_needs_timm(damaged, monkeypatch):
@@ -511,13 +511,13 @@ def attempts(tmp_path, monkeypatch) -> list[str]:
 
 def test_a_cached_checkpoint_needs_no_network(checkpoint, frame, tmp_path, attempts):
     put_into_cache(checkpoint('rf_detr_seg'), tmp_path / 'hub')
-    assert detector(NAME).detect(frame, None)
+    assert detector(NAME).detect(frame)
     assert attempts == []
 
 
 def test_a_cached_revision_is_used_by_its_name_only(checkpoint, frame, tmp_path, attempts):
     put_into_cache(checkpoint('detr'), tmp_path / 'hub', 'no_timm')
-    assert detector(NAME, revision='no_timm').detect(frame, None)
+    assert detector(NAME, revision='no_timm').detect(frame)
     assert attempts == []
     with pytest.raises(MissingDependencyError, match="revision 'main'"):
         detector(NAME)
@@ -570,7 +570,7 @@ def test_says_nothing_of_its_own_on_the_terminal(checkpoint, frames_folder, tmp_
 from img2scene_ros.detection.detr import DetrDetector, DetrOptions
 from img2scene_ros.io.frames import load_frame
 detector = DetrDetector(DetrOptions(checkpoint='{NAME}', score_threshold=0.0))
-print(len(detector.detect(load_frame({str(frames_folder / 'ycb_1')!r}), None)))
+print(len(detector.detect(load_frame({str(frames_folder / 'ycb_1')!r}))))
 '''
     done = run(code, HF_HOME=str(tmp_path), HF_HUB_CACHE=str(tmp_path / 'hub'))
     assert (done.stdout, done.stderr) == ('20\n', '')

@@ -23,7 +23,7 @@ from img2scene_ros.detection.masks import mask_from_color
 from img2scene_ros.detection.masks import mask_from_depth
 from img2scene_ros.detection.masks import object_mask
 from img2scene_ros.detection.masks import without_background
-from img2scene_ros.detection.supports import find_support
+from img2scene_ros.detection.supports import supported
 from img2scene_ros.detection.tabletop import TabletopDetector
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
@@ -116,7 +116,7 @@ def test_what_leaves_the_box_is_no_part_of_the_object(side):
     truth = ids == 1
     crossing = _inside(bbox_of(truth), ids.shape) & (ids > 1)
     assert np.count_nonzero(crossing) > 0.15 * np.count_nonzero(truth)
-    mask = mask_from_depth(frame, bbox_of(truth), find_support(frame))
+    mask = mask_from_depth(supported(frame), bbox_of(truth))
     assert iou(mask, truth) > 0.9 and (mask & crossing).sum() < 0.05 * truth.sum()
 
 
@@ -136,7 +136,7 @@ def test_black_parts_without_readings_belong_to_the_object(grey, is_filled):
     wall = truth & (np.arange(480)[:, None] > bbox[1] + 0.4 * (bbox[3] - bbox[1]))
     frame = Frame(np.where(wall[..., None], np.uint8(grey), frame.color), frame.camera,
                   np.where(wall, np.nan, frame.depth).astype(np.float32))
-    found = iou(mask_from_depth(frame, bbox, find_support(frame)), truth)
+    found = iou(mask_from_depth(supported(frame), bbox), truth)
     assert found > 0.9 if is_filled else found < 0.6
 
 
@@ -151,7 +151,7 @@ def test_thin_parts_belong_to_the_object_and_holes_do_not():
     truth = ids == 1
     color = np.where(np.isnan(frame.depth)[..., None], np.uint8(200), frame.color)
     mask = mask_from_depth(
-        Frame(color, camera, frame.depth), bbox_of(truth), find_support(frame))
+        supported(Frame(color, camera, frame.depth)), bbox_of(truth))
     is_leg = truth & (np.arange(240)[:, None] > bbox_of(truth)[1] + 30)
     assert (mask & is_leg).sum() > 0.7 * is_leg.sum()
     assert iou(mask, truth) > 0.8
@@ -162,8 +162,9 @@ def test_thin_parts_belong_to_the_object_and_holes_do_not():
     (300.2, 200.1, 301.3, 201.4)])
 def test_boxes_that_hold_no_pixels_give_no_mask(bbox):
     frame, _ = tabletop_frame([can(0.06, 0.16)], camera_pose(30.0, 0.8))
-    assert mask_from_depth(frame, np.array(bbox, float), find_support(frame)) is None
-    assert object_mask(frame, np.array(bbox, float), find_support(frame)) is None
+    frame = supported(frame)
+    assert mask_from_depth(frame, np.array(bbox, float)) is None
+    assert object_mask(frame, np.array(bbox, float)) is None
 
 
 @pytest.mark.parametrize('unread', ['box', 'object', 'lower part', 'right half'])
@@ -172,32 +173,30 @@ def test_boxes_that_hold_no_pixels_give_no_mask(bbox):
     'table_pepper_can'])
 def test_recorded_objects_without_readings_are_cut_out_all_the_same(name, unread, recorded):
     """As glass and black plastic: readings are taken away that the frame's own mask has."""
-    frame = recorded(name)
-    support = find_support(frame)
-    truth = max((one.mask for one in TabletopDetector().detect(frame, support)),
-                key=np.count_nonzero)
+    frame = supported(recorded(name))
+    truth = max((one.mask for one in TabletopDetector().detect(frame)), key=np.count_nonzero)
     rows, columns = np.indices(frame.shape)
     xmin, ymin, xmax, ymax = bbox = bbox_of(truth)
     gone = {'box': _inside(bbox, frame.shape), 'object': truth,
             'lower part': truth & (rows > ymin + 0.4 * (ymax - ymin)),
             'right half': truth & (columns > (xmin + xmax) / 2.0)}[unread]
-    without = replace(frame, depth=np.where(gone, np.float32(np.nan), frame.depth))
-    assert iou(object_mask(without, bbox, find_support(without)), truth) > (
+    without = supported(replace(frame, depth=np.where(gone, np.float32(np.nan), frame.depth)))
+    assert iou(object_mask(without, bbox), truth) > (
         0.6 if unread in ('lower part', 'right half') else 0.8)
-    whole = object_mask(frame, bbox, support)
-    np.testing.assert_array_equal(whole, mask_from_depth(frame, bbox, support))
+    whole = object_mask(frame, bbox)
+    np.testing.assert_array_equal(whole, mask_from_depth(frame, bbox))
 
 
 def test_a_mask_is_kept_while_its_box_looks_the_same(recorded: Callable[[str], Frame]) -> None:
     """What moves elsewhere costs nothing; what moves in the box gets another mask."""
-    frame = recorded('table_mustard_bottle')
-    support, bbox = find_support(frame), np.array([345.0, 80.0, 494.0, 350.0])
+    frame = supported(recorded('table_mustard_bottle'))
+    bbox = np.array([345.0, 80.0, 494.0, 350.0])
     first, again = (Detection('bottle', 0.9, bbox + shift) for shift in (0.0, 1.0))
-    mask = held_mask(frame, first, support)
+    mask = held_mask(frame, first)
     keep_masks([again], [first])
     color = frame.color.copy()
     color[400:, :200] = 255 - color[400:, :200]
-    assert held_mask(replace(frame, color=color), again, support) is mask
+    assert held_mask(replace(frame, color=color), again) is mask
     moved = replace(frame, color=np.roll(frame.color, 30, axis=1),
                     depth=np.roll(frame.depth, 30, axis=1))
-    assert held_mask(moved, again, support) is not mask
+    assert held_mask(moved, again) is not mask

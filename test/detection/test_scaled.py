@@ -15,13 +15,12 @@ from img2scene_ros.detection import mask_iou
 from img2scene_ros.detection.scaled import enlarged
 from img2scene_ros.detection.scaled import reduced
 from img2scene_ros.detection.scaled import reduced_detection
-from img2scene_ros.detection.supports import find_support
+from img2scene_ros.detection.supports import supported
 from img2scene_ros.detection.tabletop import TabletopDetector
 from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.pipeline import PipelineOptions
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
-from img2scene_ros.types import SupportPlane
 
 BENT = np.array([-0.2, 0.05, 0.001, -0.002, 0.0])
 
@@ -55,7 +54,7 @@ def test_masks_end_at_the_edges_of_the_full_picture(size: tuple[int, int]) -> No
     shapes = [can(0.04, 0.12).apply_translation((0.0, -0.1, 0.06)),
               box(0.08, 0.06, 0.1).apply_translation((0.05, 0.1, 0.05))]
     frame, ids = tabletop_frame(shapes, camera_pose(35, 0.9), camera=camera)
-    found = TabletopDetector().detect(frame, find_support(frame))
+    found = TabletopDetector().detect(supported(frame))
     assert len(found) == 2
     small, step = reduced(frame)
     for index in (2, 3):
@@ -100,5 +99,5 @@ class _Boxes:
     def __init__(self, *found: Detection) -> None:
         self.found = list(found)
 
-    def detect(self, frame: Frame, support: SupportPlane | None) -> list[Detection]:
+    def detect(self, frame: Frame) -> list[Detection]:
         return self.found

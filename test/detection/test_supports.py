@@ -19,8 +19,8 @@ from synthetic import tabletop_frame
 from img2scene_ros.camera import Camera
 from img2scene_ros.depth import measured
 from img2scene_ros.detection.supports import HeldSupport
-from img2scene_ros.detection.supports import find_support
 from img2scene_ros.detection.supports import support_under
+from img2scene_ros.detection.supports import supported
 from img2scene_ros.learning.depth_noise import add_depth_noise
 from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.pipeline import PipelineOptions
@@ -42,7 +42,7 @@ def test_table_from_any_elevation(elevation: float) -> None:
     """The plane is found from nearly level to nearly straight above."""
     pose = camera_pose(elevation, 0.9)
     frame, _ = tabletop_frame([box(0.08, 0.06, 0.1)], pose)
-    assert_is_plane(find_support(frame), pose, 0.0)
+    assert_is_plane(supported(frame).support, pose, 0.0)
 
 
 def test_table_before_a_larger_floor() -> None:
@@ -51,7 +51,7 @@ def test_table_before_a_larger_floor() -> None:
     floor = box(6.0, 6.0, 0.1).apply_translation((0, 0, -0.8))
     things = [box(0.1, 0.1, 0.12), box(0.06, 0.2, 0.2).apply_translation((0.1, 0.25, 0))]
     frame, _ = tabletop_frame([*things, floor], pose)
-    assert_is_plane(find_support(frame), pose, 0.0)
+    assert_is_plane(supported(frame).support, pose, 0.0)
 
 
 def test_floor_under_a_box() -> None:
@@ -59,7 +59,7 @@ def test_floor_under_a_box() -> None:
     pose = camera_pose(35, 1.2)
     crate = box(0.4, 0.5, 0.35)
     frame, _ = tabletop_frame([crate], pose)
-    assert_is_plane(find_support(frame), pose, 0.0)
+    assert_is_plane(supported(frame).support, pose, 0.0)
 
 
 def test_floor_before_a_bed_that_fills_the_picture() -> None:
@@ -69,7 +69,7 @@ def test_floor_before_a_bed_that_fills_the_picture() -> None:
     frame, truth = tabletop_frame([box(2.0, 1.6, 0.45), floor], pose)
     assert (truth == 1).sum() > (truth != 1).sum()
     point = np.linalg.inv(pose)[:3, 3]
-    assert find_support(frame).height(point) == pytest.approx(0.0, abs=0.02)
+    assert supported(frame).support.height(point) == pytest.approx(0.0, abs=0.02)
 
 
 def test_floor_below_bare_tops_of_two_heights() -> None:
@@ -80,7 +80,7 @@ def test_floor_below_bare_tops_of_two_heights() -> None:
     frame, truth = tabletop_frame([high, low, floor], pose)
     assert (truth == 1).sum() > (truth == 2).sum() > (truth == 3).sum()
     point = np.linalg.inv(pose)[:3, 3]
-    assert find_support(frame).height(point) == pytest.approx(0.0, abs=0.02)
+    assert supported(frame).support.height(point) == pytest.approx(0.0, abs=0.02)
 
 
 def test_floor_in_noise_from_afar() -> None:
@@ -90,7 +90,7 @@ def test_floor_in_noise_from_afar() -> None:
     things = [box(0.5, 0.5, 0.4), box(9.0, 9.0, 0.1).apply_translation((0, 0, -0.1))]
     frame, _ = tabletop_frame(things, pose, None, camera)
     depth = add_depth_noise(frame.depth, camera, np.random.default_rng(0))
-    support = find_support(Frame(frame.color, camera, depth))
+    support = supported(Frame(frame.color, camera, depth)).support
     point = np.linalg.inv(pose)[:3, 3]
     assert support.height(point) == pytest.approx(0.0, abs=0.05)
 
@@ -101,7 +101,7 @@ def test_table_before_a_larger_wall() -> None:
     wall = box(0.02, 4.0, 3.0).apply_translation((-0.25, 0, -0.5))
     frame, truth = tabletop_frame([box(0.1, 0.1, 0.12), wall], pose)
     assert (truth == 2).sum() > (truth == 0).sum()
-    assert_is_plane(find_support(frame), pose, 0.0)
+    assert_is_plane(supported(frame).support, pose, 0.0)
 
 
 @pytest.mark.parametrize('name', (
@@ -113,7 +113,7 @@ def test_recorded_tables(
     """The plane is the one that was measured by other means."""
     measured = json.loads((frames_folder / name / 'measured.json').read_text())
     *normal, offset = measured['table_plane_camera']
-    support = find_support(recorded(name))
+    support = supported(recorded(name)).support
     assert support.normal @ normal > np.cos(np.radians(0.2))
     assert support.offset == pytest.approx(offset, abs=0.001)
 
@@ -122,7 +122,7 @@ def test_outline_covers_the_table_and_not_the_room() -> None:
     """Points over the seen table count as over it, points beside it do not."""
     pose = camera_pose(45, 1.5)
     frame, _ = tabletop_frame([box(0.1, 0.1, 0.12)], pose)
-    support = find_support(frame)
+    support = supported(frame).support
     to_camera = np.linalg.inv(pose)
     points = np.array([(0, 0, 0.1), (0.4, 0.4, 0.2), (0.8, 0, 0.1), (np.nan, 0, 0)])
     over = support.is_over(points @ to_camera[:3, :3].T + to_camera[:3, 3])
@@ -134,8 +134,8 @@ def test_no_plane_no_support() -> None:
     frame, _ = tabletop_frame([], camera_pose(45, 1.0))
     rng = np.random.default_rng(0)
     depth = rng.uniform(0.5, 3.0, frame.shape).astype(np.float32)
-    assert find_support(Frame(frame.color, frame.camera, depth)) is None
-    assert find_support(Frame(frame.color, frame.camera)) is None
+    assert supported(Frame(frame.color, frame.camera, depth)).support is None
+    assert supported(Frame(frame.color, frame.camera)).support is None
 
 
 @pytest.mark.parametrize('kind, words', [
@@ -164,7 +164,7 @@ def test_a_cup_on_a_book_stands_on_the_table_too() -> None:
     book, cup = box(0.3, 0.35, 0.06), box(0.06, 0.06, 0.1).apply_translation((0, 0, 0.06))
     pose = camera_pose(40, 1.1)
     frame, _ = tabletop_frame([book, cup], pose)
-    assert_is_plane(find_support(frame), pose, 0.0)
+    assert_is_plane(supported(frame).support, pose, 0.0)
 
 
 @pytest.mark.parametrize('roll', [90, 180, 250])
@@ -175,7 +175,7 @@ def test_table_for_a_rolled_camera(roll: float) -> None:
     turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
     pose = camera_pose(35, 0.9) @ turn
     frame, _ = tabletop_frame([box(0.1, 0.08, 0.12)], pose)
-    assert_is_plane(find_support(frame), pose, 0.0)
+    assert_is_plane(supported(frame).support, pose, 0.0)
 
 
 def test_a_held_table_stays_where_it_is() -> None:
@@ -240,7 +240,7 @@ def test_the_bottom_of_a_bin_over_a_larger_floor() -> None:
     floor = box(6.0, 6.0, 0.1).apply_translation((0, 0, -0.1))
     frame, truth = tabletop_frame([*stand, stool, floor], pose)
     assert (truth == 0).sum() + (truth == len(stand) + 2).sum() > 5 * (truth == 1).sum()
-    assert_is_plane(find_support(frame), pose, 0.704)
+    assert_is_plane(supported(frame).support, pose, 0.704)
 
 
 def test_a_small_dark_table_over_a_larger_floor() -> None:
@@ -254,7 +254,7 @@ def test_a_small_dark_table_over_a_larger_floor() -> None:
     depth = measured(frame.depth).copy()
     stripes = np.arange(depth.shape[1]) // 20 % 2 == 0
     depth[(truth == 1) & stripes] = np.nan
-    assert_is_plane(find_support(replace(frame, depth=depth)), pose, 0.7)
+    assert_is_plane(supported(replace(frame, depth=depth)).support, pose, 0.7)
 
 
 @pytest.mark.parametrize('roll', [0, 130])
@@ -267,7 +267,7 @@ def test_a_book_that_the_border_cuts_is_no_table(roll: float) -> None:
     cup = can(0.035, 0.09).apply_translation((0.05, -0.1, 0.04))
     frame, truth = tabletop_frame([book, cup], pose)
     assert (truth == 1)[[0, -1]].any() or (truth == 1)[:, [0, -1]].any()
-    assert_is_plane(find_support(frame), pose, 0.0)
+    assert_is_plane(supported(frame).support, pose, 0.0)
 
 
 @pytest.mark.parametrize('roll', [0, 77])
@@ -280,7 +280,7 @@ def test_a_camera_that_looks_straight_down(roll: float) -> None:
     things = [box(0.1, 0.1, 0.12).apply_translation((0.2, 0.1, 0)),
               box(0.06, 0.2, 0.2).apply_translation((-0.1, 0.25, 0))]
     frame, _ = tabletop_frame([*things, floor], pose)
-    assert_is_plane(find_support(frame), pose, 0.0)
+    assert_is_plane(supported(frame).support, pose, 0.0)
 
 
 def test_a_shelf_board_before_the_wall_and_over_the_floor() -> None:
@@ -292,7 +292,7 @@ def test_a_shelf_board_before_the_wall_and_over_the_floor() -> None:
     floor = box(6.0, 6.0, 0.1).apply_translation((0, 0, -0.1))
     pose[2, 3] += 0.55
     frame, _ = tabletop_frame([board, *things, wall, floor], pose)
-    assert_is_plane(find_support(frame), pose, 0.6)
+    assert_is_plane(supported(frame).support, pose, 0.6)
 
 
 def test_a_table_and_the_floor_beside_it_both_carry() -> None:

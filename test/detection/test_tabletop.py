@@ -18,8 +18,7 @@ from trimesh.transformations import rotation_matrix
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.detection import bbox_of
-from img2scene_ros.detection.supports import HeldSupport
-from img2scene_ros.detection.supports import find_support
+from img2scene_ros.detection.supports import supported
 from img2scene_ros.detection.tabletop import TabletopDetector
 from img2scene_ros.detection.tabletop import TabletopOptions
 from img2scene_ros.errors import InputError
@@ -47,7 +46,7 @@ MARKED = {
 
 def detect(frame: Frame, **options: float) -> list[Detection]:
     """Run the detector on the frame's own support."""
-    return TabletopDetector(TabletopOptions(**options)).detect(frame, find_support(frame))
+    return TabletopDetector(TabletopOptions(**options)).detect(supported(frame))
 
 
 def bbox_iou(one: np.ndarray, other: np.ndarray) -> float:
@@ -195,7 +194,7 @@ def test_no_depth_is_one_clear_sentence(recorded: Callable[[str], Frame]) -> Non
     """The error names the detector and the way out."""
     frame = recorded('ycb_1')
     with pytest.raises(InputError, match="'tabletop'.*depth"):
-        TabletopDetector().detect(Frame(frame.color, frame.camera), None)
+        TabletopDetector().detect(Frame(frame.color, frame.camera))
 
 
 @pytest.mark.parametrize('value', (0.0, np.nan))
@@ -212,7 +211,7 @@ def test_recorded_heights(recorded: Callable[[str], Frame], frames_folder: Path)
     for name in TABLE_FRAMES:
         frame = recorded(name)
         measured = json.loads((frames_folder / name / 'measured.json').read_text())
-        support = find_support(frame)
+        support = supported(frame).support
         mask = detect(frame)[0].mask & np.isfinite(frame.depth)
         height = np.percentile(support.height(frame.points[mask]), 99.5)
         assert height == pytest.approx(measured['height_above_table_m'], abs=0.003)
@@ -220,18 +219,18 @@ def test_recorded_heights(recorded: Callable[[str], Frame], frames_folder: Path)
 
 def test_what_moves_is_found_again(recorded: Callable[[str], Frame]) -> None:
     """A mask follows an object that moves over the table, and new objects are seen at once."""
-    detector, frame = TabletopDetector(TabletopOptions(network='none')), recorded('ycb_3')
-    support = find_support(frame)
-    before = detector.detect(frame, support)
+    detector = TabletopDetector(TabletopOptions(network='none'))
+    frame = supported(recorded('ycb_3'))
+    before = detector.detect(frame)
     for step in (2, 12):
         moved = replace(frame, color=np.roll(frame.color, step, axis=1),
                         depth=np.roll(frame.depth, step, axis=1))
-        after = detector.detect(moved, support)
+        after = detector.detect(moved)
         assert len(after) == len(before)
         shifted = [np.roll(one.mask, step, axis=1) for one in before]
         assert all(max(iou(mask, one.mask) for one in after) > 0.9 for mask in shifted)
     without = replace(frame, depth=np.where(before[0].mask, np.nan, frame.depth))
-    assert len(detector.detect(without, support)) < len(before)
+    assert len(detector.detect(without)) < len(before)
 
 
 @pytest.mark.parametrize('network', ['bundled', 'none'])
@@ -252,10 +251,9 @@ def test_things_on_every_support_are_found(level: str, network: str) -> None:
                    for x, y in ((-0.41, -0.2), (-0.5, 0.2))]
         furniture = [box(0.25, 1.1, 0.02).apply_translation((-0.45, 0, 0.4))]
     frame, truth = tabletop_frame([*things, *furniture], pose)
-    support, *others = HeldSupport().find(frame)
-    assert len(others) == 1
-    found = TabletopDetector(TabletopOptions(network=network)).detect(
-        replace(frame, others=tuple(others)), support)
+    frame = supported(frame)
+    assert len(frame.supports) == 2
+    found = TabletopDetector(TabletopOptions(network=network)).detect(frame)
     assert sorted(one for mask in found for one in range(1, len(things) + 1)
                   if iou(mask.mask, truth == one) > 0.8) == list(range(1, len(things) + 1))
     assert len(found) == len(things), 'legs are no objects'

@@ -129,7 +129,7 @@ def test_learns_a_handful_of_scenes_and_the_detector_finds_them(tmp_path, pictur
             color = cv2.resize(scene.frame.color, None, fx=factor, fy=factor)
             height, width = color.shape[:2]
             found = detector.detect(
-                Frame(color, Camera.from_field_of_view(width, height, 60.0), None), None)
+                Frame(color, Camera.from_field_of_view(width, height, 60.0)))
             for truth_ in scene.objects:  # best first
                 best = next(item for item in found if item.label == truth_.label)
                 assert box_iou(best.bbox[None], factor * truth_.visible_box[None]) > 0.7
@@ -141,7 +141,7 @@ def test_saved_folder_finds_what_the_average_finds(tmp_path, pictures, scenes):
     detector = DetrDetector(DetrOptions(
         checkpoint=str(tmp_path), device='cpu', score_threshold=0.0))
     color = cv2.resize(scenes[0].frame.color, (96, 64))  # the size of the last stage
-    found = detector.detect(Frame(color, Camera.from_field_of_view(96, 64, 60.0), None), None)
+    found = detector.detect(Frame(color, Camera.from_field_of_view(96, 64, 60.0)))
     with torch.inference_mode():
         outputs = run.average(normalized(torch.from_numpy(color)[None]))
     scores, best = outputs.logits[0].sigmoid().flatten().topk(8)

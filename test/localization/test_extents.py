@@ -13,7 +13,7 @@ from synthetic import can
 from synthetic import tabletop_frame
 
 from img2scene_ros.detection import bbox_of
-from img2scene_ros.detection.supports import find_support
+from img2scene_ros.detection.supports import supported
 from img2scene_ros.localization.extents import Extents
 from img2scene_ros.localization.extents import measured_extents
 from img2scene_ros.localization.extents import size_ratio
@@ -42,7 +42,7 @@ def sighting_of(mesh: trimesh.Trimesh, elevation: float = 35, distance: float = 
     frame, ids = tabletop_frame([mesh], camera_pose(elevation, distance), camera=SMALL)
     detection = Detection('object', 1.0, bbox_of(ids == 1), ids == 1)
     return Sighting(frame, detection, SensorDistance().place(
-        frame, detection, find_support(frame)))
+        frame, detection, supported(frame).support))
 
 
 def turned(mesh: trimesh.Trimesh, degrees: float) -> trimesh.Trimesh:

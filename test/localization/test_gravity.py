@@ -10,7 +10,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from img2scene_ros.camera import Camera
-from img2scene_ros.detection.supports import find_support
+from img2scene_ros.detection.supports import supported
 from img2scene_ros.localization.gravity import find_gravity
 from img2scene_ros.localization.gravity import up_of
 from img2scene_ros.types import Frame
@@ -74,4 +74,4 @@ def test_up_is_that_of_the_plane_that_depth_shows(
     frame = recorded(name)
     best = find_gravity(Frame(frame.color, frame.camera))[0]
     assert best.is_sure
-    assert degrees_off(best.up, find_support(frame).normal) < 5.0
+    assert degrees_off(best.up, supported(frame).support.normal) < 5.0

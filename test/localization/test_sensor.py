@@ -12,7 +12,7 @@ from synthetic import tabletop_frame
 
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection.masks import mask_from_depth
-from img2scene_ros.detection.supports import find_support
+from img2scene_ros.detection.supports import supported
 from img2scene_ros.localization.sensor import SensorDistance
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
@@ -22,7 +22,7 @@ from img2scene_ros.types import Placement
 def place(frame: Frame, mask: np.ndarray) -> Placement | None:
     """Place what a mask shows."""
     detection = Detection('object', 1.0, bbox_of(mask), mask)
-    return SensorDistance().place(frame, detection, find_support(frame))
+    return SensorDistance().place(frame, detection, supported(frame).support)
 
 
 def center_in_camera(mesh: trimesh.Trimesh, pose: np.ndarray) -> np.ndarray:
@@ -82,7 +82,7 @@ def test_background_and_holes_in_the_mask_do_not_move_it() -> None:
     depth[rng.random(depth.shape) < 0.33] = np.nan
     dirty = SensorDistance().place(
         Frame(frame.color, frame.camera, depth),
-        Detection('object', 1.0, bbox_of(truth == 1), mask), find_support(frame)).position
+        Detection('object', 1.0, bbox_of(truth == 1), mask), supported(frame).support).position
     assert np.linalg.norm(dirty - clean) < 0.01
 
 
@@ -91,7 +91,7 @@ def test_a_box_without_mask_is_enough() -> None:
     mesh, pose = can(0.04, 0.12), camera_pose(25, 0.8)
     wall = box(0.02, 3.0, 2.0).apply_translation((-0.5, 0, 0))
     frame, truth = tabletop_frame([mesh, wall], pose)
-    mask = mask_from_depth(frame, bbox_of(truth == 1) + (-8, -8, 8, 8), find_support(frame))
+    mask = mask_from_depth(supported(frame), bbox_of(truth == 1) + (-8, -8, 8, 8))
     assert (mask & (truth == 1)).sum() / (mask | (truth == 1)).sum() > 0.85
     position = place(frame, mask).position
     assert np.linalg.norm(position - center_in_camera(mesh, pose)) < 0.015

@@ -14,7 +14,7 @@ from synthetic import GEOMETRIC
 from img2scene_ros.camera import Camera
 from img2scene_ros.cli import main
 from img2scene_ros.detection import tabletop
-from img2scene_ros.detection.supports import find_support
+from img2scene_ros.detection.supports import supported
 from img2scene_ros.detection.tabletop import TabletopOptions
 from img2scene_ros.localization.combine import place
 from img2scene_ros.localization.plane import PlaneDistance
@@ -46,21 +46,21 @@ class ToldDetector:
     def __init__(self, options: TabletopOptions = TabletopOptions()) -> None:
         self.options = options
 
-    def detect(self, frame: Frame, support: SupportPlane | None) -> list[Detection]:
+    def detect(self, frame: Frame) -> list[Detection]:
         """Return the box, without mask."""
         return [Detection('bottle', 0.9, self.box)]
 
 
 def without_depth(frame: Frame, support: SupportPlane | None = None) -> Frame:
     """Return the picture alone."""
-    return Frame(frame.color, frame.camera, support=support)
+    return Frame(frame.color, frame.camera, supports=(support,) if support else ())
 
 
 def measured(frame: Frame, detection: Detection, mask_file: Path) -> Placement:
     """Return what the depth sensor says."""
     mask = cv2.imread(str(mask_file), cv2.IMREAD_GRAYSCALE) > 0
     return SensorDistance().place(
-        frame, Detection(detection.label, 1.0, detection.bbox, mask), find_support(frame))
+        frame, Detection(detection.label, 1.0, detection.bbox, mask), supported(frame).support)
 
 
 @pytest.mark.parametrize('name', RECORDED)
@@ -70,7 +70,7 @@ def test_recorded_objects_are_where_the_sensor_sees_them(
     """Plane and usual size, from the picture and a told plane, agree with measured depth."""
     frame, (label, box) = recorded(name), RECORDED[name]
     detection = Detection(label, 1.0, np.array(box, float))
-    seen = find_support(frame)
+    seen = supported(frame).support
     told = SupportPlane(seen.normal, seen.offset)
     truth = measured(frame, detection, frames_folder / name / 'mask.png')
     true = np.linalg.norm(truth.position)
@@ -101,14 +101,14 @@ def test_a_told_plane_counts_where_depth_shows_none(recorded: Callable[[str], Fr
     assert by_options.offset == 0.5 and by_options.normal[2] == pytest.approx(-np.sin(0.698), 1e-3)
     by_frame = pipeline.perceive(without_depth(frame, SupportPlane(up, 0.4))).support
     assert by_frame.offset == 0.4
-    both = Frame(frame.color, frame.camera, frame.depth, support=SupportPlane(up, 0.4))
+    both = Frame(frame.color, frame.camera, frame.depth, supports=(SupportPlane(up, 0.4),))
     assert pipeline.perceive(both).support.offset == pytest.approx(
-        find_support(frame).offset, abs=1e-6)
+        supported(frame).support.offset, abs=1e-6)
 
 
 def test_where_the_plane_is_may_change_while_running(recorded: Callable[[str], Frame]) -> None:
     """A camera twice as high sees everything twice as far and large."""
-    seen = find_support(recorded('table_mustard_bottle'))
+    seen = supported(recorded('table_mustard_bottle')).support
     tilt = float(np.degrees(np.arcsin(-seen.normal[2])))
     places = []
     for height in (0.3, 0.6):
@@ -130,9 +130,9 @@ def test_up_is_told_by_the_picture_alone(
 ) -> None:
     """Neither depth nor a told plane: what it stands on is that of the depth image."""
     label, box = RECORDED[name]
-    pipeline, seen = Pipeline(), find_support(recorded(name))
+    pipeline, seen = Pipeline(), supported(recorded(name)).support
     pipeline.detector = ToldDetector()
-    pipeline.detector.detect = lambda frame, support: [
+    pipeline.detector.detect = lambda frame: [
         Detection(label, 0.9, np.array(box, float))]
     scene = pipeline.perceive(without_depth(recorded(name)))
     item, = scene.objects
@@ -147,7 +147,7 @@ def test_a_picture_that_tells_nothing_of_up_says_so() -> None:
     camera = Camera.from_field_of_view(640, 480, 60.0)
     pipeline = Pipeline()
     pipeline.detector = ToldDetector()
-    pipeline.detector.detect = lambda frame, support: [
+    pipeline.detector.detect = lambda frame: [
         Detection('object', 0.9, ToldDetector.box)]
     scene = pipeline.perceive(Frame(np.full((480, 640, 3), 128, np.uint8), camera))
     assert scene.support is None

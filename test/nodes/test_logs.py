@@ -35,7 +35,7 @@ class Acme:
         self.options = options
         LOG.info('loading %s', 'weights')
 
-    def detect(self, frame, support):
+    def detect(self, frame):
         LOG.debug('a detail')
         LOG.warning('the weights are old')
         LOG.error('the weights are wrong')

@@ -50,7 +50,7 @@ class Loading:
         self.options = options
         work('loading')
 
-    def detect(self, frame, support):
+    def detect(self, frame):
         return []
 
 

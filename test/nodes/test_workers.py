@@ -91,7 +91,7 @@ class BusyPipeline(Pipeline):
             detector='tabletop', distance='fixed', reconstructor='box'))
         self.detector = self
 
-    def detect(self, frame: Frame, support: None) -> list[Detection]:
+    def detect(self, frame: Frame) -> list[Detection]:
         mask = np.zeros(frame.shape, bool)
         mask[40:70, 60:90] = True
         return [Detection('cup', 1.0, np.array([60.0, 40, 90, 70]), mask)]

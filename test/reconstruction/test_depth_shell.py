@@ -18,7 +18,7 @@ from synthetic import can
 from synthetic import tabletop_frame
 
 from img2scene_ros.detection import bbox_of
-from img2scene_ros.detection.supports import find_support
+from img2scene_ros.detection.supports import supported
 from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.localization.sensor import SensorDistance
 from img2scene_ros.reconstruction.depth_shell import DepthShellOptions
@@ -38,7 +38,7 @@ TABLE_FRAMES = ('table_blue_mug', 'table_cracker_box', 'table_green_bowl',
 def rebuild(frame: Frame, mask: np.ndarray, **options: int) -> ObjectModel:
     """Rebuild what a mask shows."""
     detection = Detection('object', 1.0, bbox_of(mask), mask)
-    placement = SensorDistance().place(frame, detection, find_support(frame))
+    placement = SensorDistance().place(frame, detection, supported(frame).support)
     return DepthShellReconstructor(DepthShellOptions(**options)).reconstruct(
         Sighting(frame, detection, placement))
 
@@ -178,7 +178,7 @@ def test_too_little_is_one_clear_sentence() -> None:
     frame, truth = tabletop_frame([can(0.04, 0.12)], camera_pose(35, 0.8))
     mask = truth == 1
     detection = Detection('object', 1.0, bbox_of(mask), mask)
-    placement = SensorDistance().place(frame, detection, find_support(frame))
+    placement = SensorDistance().place(frame, detection, supported(frame).support)
     few = mask & (np.cumsum(mask).reshape(mask.shape) < 20)
     for sighting in (
             Sighting(frame, Detection('object', 1.0, bbox_of(mask)), placement),

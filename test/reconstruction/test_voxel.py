@@ -21,7 +21,7 @@ from synthetic import tabletop_frame
 from torch import Tensor
 
 from img2scene_ros.detection import bbox_of
-from img2scene_ros.detection.supports import find_support
+from img2scene_ros.detection.supports import supported
 from img2scene_ros.detection.tabletop import TabletopDetector
 from img2scene_ros.detection.tabletop import TabletopOptions
 from img2scene_ros.errors import InputError
@@ -120,7 +120,7 @@ def sighting_of_bars(
     detection = Detection('object', 1.0, bbox_of(mask), mask)
     if with_depth:
         return Sighting(frame, detection, SensorDistance().place(
-            frame, detection, find_support(frame)))
+            frame, detection, supported(frame).support))
     to_camera = np.linalg.inv(POSE)
     corners = bars.vertices @ to_camera[:3, :3].T + to_camera[:3, 3]
     up, center = to_camera[:3, 2], corners.mean(axis=0)
@@ -338,10 +338,9 @@ def bundled_reconstructor() -> VoxelReconstructor:
 @pytest.fixture(scope='module')
 def sightings(recorded: Callable[[str], Frame]) -> list[Sighting]:
     """Return what stands on a recorded table."""
-    frame = recorded('ycb_3')
-    support = find_support(frame)
-    return [Sighting(frame, found, SensorDistance().place(frame, found, support))
-            for found in TabletopDetector().detect(frame, support)]
+    frame = supported(recorded('ycb_3'))
+    return [Sighting(frame, found, SensorDistance().place(frame, found, frame.support))
+            for found in TabletopDetector().detect(frame)]
 
 
 def test_several_at_once_are_as_each_alone(

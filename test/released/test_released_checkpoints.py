@@ -52,7 +52,7 @@ def scene_of(frame: Frame, settings: dict[str, object]) -> Scene:
     'detr-resnet-50', 'rtdetr_v2_r18vd', 'dfine-small-coco', 'rf-detr-seg-small'])
 def test_detector_finds_two_cats_and_two_remotes(name: str) -> None:
     pipeline = Pipeline(*parse_settings({'detector': 'detr', 'detr.checkpoint': folder(name)}))
-    found = pipeline.detector.detect(picture(), None)
+    found = pipeline.detector.detect(picture())
     for label, annotated in (('cat', CATS), ('remote', REMOTES)):
         boxes = np.array([one.bbox for one in found if one.label == label])
         assert len(boxes) == 2, f'{len(boxes)} x {label}'
@@ -63,7 +63,7 @@ def test_detector_finds_two_cats_and_two_remotes(name: str) -> None:
 def test_masks_of_the_detector_keep_to_one_cat() -> None:
     pipeline = Pipeline(*parse_settings(
         {'detector': 'detr', 'detr.checkpoint': folder('rf-detr-seg-small')}))
-    cats = [one for one in pipeline.detector.detect(picture(), None) if one.label == 'cat']
+    cats = [one for one in pipeline.detector.detect(picture()) if one.label == 'cat']
     assert len(cats) == 2 and not (cats[0].mask & cats[1].mask).any()
     for cat in cats:
         left, top, right, bottom = cat.bbox

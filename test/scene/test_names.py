@@ -12,7 +12,7 @@ from synthetic import can
 from synthetic import tabletop_frame
 
 from img2scene_ros.detection import bbox_of
-from img2scene_ros.detection.supports import find_support
+from img2scene_ros.detection.supports import supported
 from img2scene_ros.localization.sensor import SensorDistance
 from img2scene_ros.scene.names import NameEvidence
 from img2scene_ros.scene.names import names_of
@@ -30,7 +30,7 @@ def seen(mesh: trimesh.Trimesh) -> Sighting:
     frame, ids = tabletop_frame([mesh], camera_pose(35, 0.8), camera=SMALL)
     detection = Detection('object', 0.9, bbox_of(ids == 1), ids == 1)
     return Sighting(frame, detection, SensorDistance().place(
-        frame, detection, find_support(frame)))
+        frame, detection, supported(frame).support))
 
 
 @pytest.fixture(scope='module')

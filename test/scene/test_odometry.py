@@ -77,8 +77,8 @@ def follow(
     for number, pose in enumerate(poses):
         if moving:
             stage = Stage([*surfaces, moving(number)], LIGHTS)
-        support = SupportPlane(pose[2, :3], float(pose[2, 3])) if has_support else None
-        motions.append(odometry.update(seen(stage, pose, number), support))
+        supports = (SupportPlane(pose[2, :3], float(pose[2, 3])),) if has_support else ()
+        motions.append(odometry.update(replace(seen(stage, pose, number), supports=supports)))
     return motions
 
 

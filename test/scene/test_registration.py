@@ -47,8 +47,8 @@ def register(
     surface, (height, width) = sampled(model), mask.shape
     window = slice(0, height), slice(0, width)
     known = np.ones(len(surface.points), bool)
-    return registered(
-        frame, [Sought(surface, pose, window, mask, surface.points, known)], support)[0]
+    frame = replace(frame, supports=(support,) if support else ())
+    return registered(frame, [Sought(surface, pose, window, mask, surface.points, known)])[0]
 
 
 def placed(yaw: float, shift: np.ndarray = np.zeros(3)) -> np.ndarray:

@@ -46,10 +46,11 @@ class Scenery:
         seconds: float = 0.0, has_tf: bool = False,
     ) -> None:
         frame, owners = tabletop_frame(list(objects), pose, seed, SMALL)
-        self.frame = replace(frame, stamp_ns=round(seconds * 1e9),
-                             world_from_camera=pose if has_tf else None)
+        support = SupportPlane(pose[2, :3], float(pose[2, 3]))
+        self.frame = replace(
+            frame, stamp_ns=round(seconds * 1e9), supports=(support,),
+            world_from_camera=pose if has_tf else None)
         to_camera = np.linalg.inv(pose)
-        self.support = SupportPlane(pose[2, :3], float(pose[2, 3]))
         random = np.random.default_rng(seed)
         self.sightings = []
         for number, mesh in enumerate(objects, 1):
@@ -60,7 +61,7 @@ class Scenery:
                 self.sightings.append(Sighting(self.frame, detection, Placement(
                     middle + random.normal(0.0, 0.001, 3), to_camera[:3, :3],
                     mesh.extents * random.normal(1.0, 0.02, 3), np.full(3, 0.002), 'sensor',
-                    self.support)))
+                    support)))
 
 
 def mesh_of(sighting: Sighting) -> ObjectModel:
@@ -78,7 +79,7 @@ def perceive(
 ) -> tuple[SceneObject, ...]:
     """Show a scenery to a tracker; return the objects."""
     proxies = [BoxReconstructor().reconstruct(sighting) for sighting in seen.sightings]
-    tracker.update(seen.frame, seen.support, seen.sightings, proxies, is_alone)
+    tracker.update(seen.frame, seen.sightings, proxies, is_alone)
     return tracker.objects()
 
 
@@ -231,7 +232,7 @@ def test_a_moved_camera_rebuilds_what_it_sees(pose: np.ndarray) -> None:
     """After the camera was moved, far or a little, meshes are rebuilt in the new frame."""
     tracker, world = Tracker(), World()
     for seen in (Scenery(mug(), crate()), Scenery(mug(), crate(), pose=pose)):
-        located = world.locate(seen.frame, seen.support)
+        located = world.locate(seen.frame)
         if not located.is_followed:
             assert 'target_frame' in located.note
             tracker.lose_all()
@@ -457,7 +458,7 @@ def located(tracker: Tracker, world: World, pose: np.ndarray | None, name: str) 
     """Return a mug and a crate where a camera at rest is told to be; the tracker goes along."""
     seen = Scenery(mug(), crate())
     frame = replace(seen.frame, world_from_camera=pose, world_id=name)
-    found = world.locate(frame, seen.support)
+    found = world.locate(frame)
     if found.new_from_old is not None:
         tracker.move(found.new_from_old)
     seen.frame = found.frame
