@@ -91,9 +91,10 @@ def crop_inputs(
     without = torch.full_like(half_field, not with_depth, dtype=torch.bool)
     strength = torch.ones_like(half_field)
     if changes:
-        color, true, mask = occluded(color, true, mask, generator, changes.occluder)
-        painted = chance.uniform(count) < changes.background
-        color = torch.where(_each(painted) & ~mask[:, None], textures(color, generator), color)
+        paint = textures(color, generator)
+        color, true, mask = occluded(color, true, mask, paint, generator, changes.occluder)
+        around = (chance.uniform(count) < changes.background)[:, None, None] & ~mask
+        color = torch.where(around[:, None], paint.flip(0), color)
         without = without | (chance.uniform(count) < changes.drop_depth)
         strength = changes.depth_noise * chance.uniform(count)
     depth = sensed_depth(true, color, mask.shape[-1] / (2 * half_field), generator,
@@ -115,10 +116,10 @@ def crop_inputs(
 
 
 def occluded(
-    color: Tensor, depth: Tensor, mask: Tensor, generator: Generator, share: float,
+    color: Tensor, depth: Tensor, mask: Tensor, paint: Tensor, generator: Generator, share: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """
-    Paste patches before a share of the crops.
+    Paste patches of paint, (B, 3, S, S), before a share of the crops.
 
     Skipped where they would hide most of the object, or change the box around what is visible: the
     crop would be another one then.
@@ -132,7 +133,7 @@ def occluded(
     hides = hides & fits[:, None, None]
     nearest = torch.where(mask, depth, torch.inf).flatten(1).amin(dim=1)
     before = chance.uniform(count, low=0.6) * nearest
-    return (torch.where(hides[:, None], textures(color, generator), color),
+    return (torch.where(hides[:, None], paint, color),
             torch.where(hides, before[:, None, None], depth), mask & ~hides)
 
 
@@ -148,10 +149,6 @@ def textures(like: Tensor, generator: Generator) -> Tensor:
     patches = smooth_noise(like.shape, CLOUD * like.shape[-1], generator)
     patches = patches * chance.uniform(count, 1, 1, 1, high=60.0)
     return (chance.uniform(count, 3, 1, 1, high=255.0) + patches).clamp(0, 255).byte()
-
-
-def _each(values: Tensor) -> Tensor:
-    return values[:, None, None, None]
 
 
 def median_depth(depth: Tensor, mask: Tensor) -> Tensor:

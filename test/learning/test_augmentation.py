@@ -146,7 +146,8 @@ def test_occluder_hides_a_part_and_keeps_the_box():
     crops, changed = crops_of(4), 0
     for seed in range(20):
         _, depth, mask = occluded(
-            crops['color'], crops['depth'], crops['mask'], seeded(seed), 0.8)
+            crops['color'], crops['depth'], crops['mask'], crops['color'].flip(0), seeded(seed),
+            0.8)
         for number in range(4):
             before, after = crops['mask'][number].numpy(), mask[number].numpy()
             assert not (after & ~before).any() and after.sum() > 0.5 * before.sum()
