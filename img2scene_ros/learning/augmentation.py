@@ -129,7 +129,7 @@ def occluded(
     hides = lowest(cloud, torch.full((count, 1, 1), OCCLUDED, device=mask.device))
     left = mask & ~hides
     fits = (left.flatten(1).sum(dim=1) > LEAST_LEFT * mask.flatten(1).sum(dim=1)) \
-        & (_ends(left) == _ends(mask)).all(dim=1) & (chance.uniform(count) < share)
+        & (mask_boxes(left) == mask_boxes(mask)).all(dim=1) & (chance.uniform(count) < share)
     hides = hides & fits[:, None, None]
     nearest = torch.where(mask, depth, torch.inf).flatten(1).amin(dim=1)
     before = chance.uniform(count, low=0.6) * nearest
@@ -137,10 +137,12 @@ def occluded(
             torch.where(hides, before[:, None, None], depth), mask & ~hides)
 
 
-def _ends(mask: Tensor) -> Tensor:
-    """Return the first and last row and column that masks reach, as they are counted, (B, 4)."""
-    sides = (mask.any(dim=2).byte(), mask.any(dim=1).byte())
-    return torch.stack([one.argmax(dim=1) for side in sides for one in (side, side.flip(1))], 1)
+def mask_boxes(masks: Tensor) -> Tensor:
+    """Return xmin, ymin, xmax, ymax of masks (..., H, W), pixels between edges: (..., 4)."""
+    columns, rows = (masks.any(dim=side).float() for side in (-2, -1))
+    first = [along.argmax(dim=-1) for along in (columns, rows)]
+    end = [along.shape[-1] - along.flip(-1).argmax(dim=-1) for along in (columns, rows)]
+    return torch.stack([*first, *end], dim=-1)
 
 
 def textures(like: Tensor, generator: Generator) -> Tensor:

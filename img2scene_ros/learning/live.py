@@ -19,6 +19,7 @@ from img2scene_ros.learning.arrangements import Chance
 from img2scene_ros.learning.arrangements import Stock
 from img2scene_ros.learning.arrangements import arrange
 from img2scene_ros.learning.augmentation import Examples
+from img2scene_ros.learning.augmentation import mask_boxes
 from img2scene_ros.learning.dataset import SENSOR_WIDTH
 from img2scene_ros.learning.samples import MIN_PIXELS
 from img2scene_ros.learning.samples import MIN_SHOWN
@@ -99,12 +100,7 @@ def visible_boxes(fields: DistanceFields, scenes: Scenes) -> tuple[Tensor, Tenso
     ids = draw(fields, coarse, width, height).ids
     numbers = torch.arange(1, scenes.shape.shape[1] + 1, device=ids.device)
     mine = ids[:, None] == numbers[:, None, None]  # (B, K, H, W)
-    limits = []
-    for along in (mine.any(dim=2), mine.any(dim=3)):
-        first = along.float().argmax(dim=-1)
-        limits.append((first, along.shape[-1] - along.flip(-1).float().argmax(dim=-1)))
-    (x0, x1), (y0, y1) = limits
-    boxes = COARSE * torch.stack([x0, y0, x1, y1], dim=-1).float()
+    boxes = COARSE * mask_boxes(mine).float()
     full = _full_boxes(fields, scenes)
     sides, full_sides = boxes[..., 2:] - boxes[..., :2], full[..., 2:] - full[..., :2]
     shown = sides.prod(dim=-1) / full_sides.prod(dim=-1)
