@@ -21,6 +21,7 @@ from img2scene_ros.rendering.raycast import Surface
 from img2scene_ros.rendering.raycast import look_at
 from img2scene_ros.scene.odometry import CameraMotion
 from img2scene_ros.scene.odometry import Odometry
+from img2scene_ros.scene.world import World
 from img2scene_ros.types import Frame
 from img2scene_ros.types import SupportPlane
 
@@ -156,3 +157,18 @@ def test_frames_without_readings_are_said() -> None:
         assert 'target_frame' in motion.why
     covered = Odometry().update(replace(frame, robot=np.ones(frame.shape, bool)))
     assert not covered.is_known
+
+
+def test_a_camera_that_was_carried_elsewhere_is_followed_there() -> None:
+    """What it sees on the way is not known; then another world begins, in which it rests."""
+    stage, world = Stage([table(80.0), *THINGS], LIGHTS), World()
+    poses = [around(0.0)] * 2 + [around(60.0, 60.0), around(110.0, 25.0)] + [around(170.0)] * 9
+    found = []
+    for number, pose in enumerate(poses):
+        frame = seen(stage, pose, number)
+        plane = SupportPlane(pose[2, :3], float(pose[2, 3]))
+        found.append(world.locate(replace(frame, supports=(plane,), stamp_ns=number + 1)))
+    assert all(one.is_followed for one in found[:2])
+    assert 'target_frame' in found[2].note and not found[5].is_followed
+    assert all(one.is_followed for one in found[-2:])
+    np.testing.assert_allclose(found[-1].frame.pose, found[-2].frame.pose, atol=0.005)

@@ -489,3 +489,57 @@ def test_a_mesh_that_was_begun_in_another_world_is_where_its_object_is() -> None
     for found, old in zip(tracker.objects(), before):
         assert found.model.reconstructor == 'mesh'
         np.testing.assert_allclose(found.pose, old.pose, atol=0.01)
+
+
+def test_a_mesh_of_which_a_part_was_taken_off_is_made_again() -> None:
+    """Readings see through what they once told: the lid is gone."""
+    tracker = Tracker()
+    before = run(tracker, Scenery(box(0.1, 0.12, 0.12)))
+    for number in range(1, 9):
+        after = run(tracker, Scenery(box(0.1, 0.12, 0.09), seed=number, seconds=0.1 * number))
+    assert ids(after) == ids(before)
+    assert after[0].model.size[2] == pytest.approx(0.09, abs=0.006)
+
+
+def test_a_thing_on_which_another_is_put_keeps_its_id() -> None:
+    """Where detection shows both as one it is one, of the size of both."""
+    tracker = Tracker()
+    below, above = box(0.1, 0.12, 0.07), can(0.03, 0.1).apply_translation((0, 0, 0.07))
+    before = run(tracker, Scenery(below))
+    for number in range(1, 9):
+        both = trimesh.util.concatenate([below, above])
+        after = run(tracker, Scenery(both, seed=number, seconds=0.1 * number))
+    assert ids(after) == ids(before)
+    assert after[0].model.size[2] == pytest.approx(0.17, abs=0.01)
+
+
+def test_half_a_mask_moves_no_object() -> None:
+    """Its other half lies on readings, too."""
+    tracker = Tracker()
+    before = run(tracker, Scenery(mug()))
+    seen = Scenery(mug(), seed=1, seconds=0.1)
+    whole, = seen.sightings
+    mask, placement = whole.detection.mask.copy(), whole.placement
+    rows = np.flatnonzero(mask.any(axis=1))
+    mask[:round(rows.mean() - 0.1 * len(rows))] = False
+    up = placement.rotation[:, 2]
+    seen.sightings = [replace(
+        whole, detection=replace(whole.detection, mask=mask, bbox=bbox_of(mask)),
+        placement=replace(placement, position=placement.position - 0.02 * up,
+                          size=placement.size * (1.0, 1.0, 0.65)))]
+    after = run(tracker, seen)
+    assert ids(after) == ids(before)
+    np.testing.assert_allclose(after[0].position, before[0].position, atol=0.002)
+
+
+def test_a_view_that_gets_better_and_better_makes_one_mesh() -> None:
+    """A mesh is made again when the camera is near, not on the way there."""
+    tracker, made = Tracker(), 0
+    for number in range(36):
+        pose = camera_pose(35, 1.3 - 0.03 * min(number, 20))
+        perceive(tracker, Scenery(mug(), seed=number, seconds=0.1 * number, pose=pose,
+                                  has_tf=True), is_alone=False)
+        for id, sighting in tracker.next_jobs(1):
+            tracker.finish(id, sighting, mesh_of(sighting))
+            made += 1
+    assert made == 2
