@@ -224,15 +224,12 @@ class Track:
         :param seen: its samples, at an index, where it is now
         :param fit: share of the readings that it explains
         """
-        behind = seen.behind[index][(self.counts > 0) & np.isfinite(seen.behind[index])]
-        margin = float(seen.margin[index, 0])
-        through = float((behind > margin).mean()) if len(behind) >= _FEWEST else 0.0
         outside = float(1.0 - self.holds(look.points).mean())
         support = look.sighting.placement.support
         is_sunk = support is not None and bool(
             support.height(seen.points[index]).min() < -_MOST_SUNK - 3.0 * seen.std[index])
-        if fit >= _LEAST_FIT and through < _MOST_THROUGH and outside < _MOST_OUTSIDE and (
-                not is_sunk):
+        if fit >= _LEAST_FIT and not self.is_seen_through(seen, index) and (
+                outside < _MOST_OUTSIDE and not is_sunk):
             self.bad_since, self.is_stale = None, False
             return
         self.bad_since = now if self.bad_since is None else self.bad_since
@@ -240,6 +237,12 @@ class Track:
             self.is_stale, self.best = True, None
             if np.isinf(self.modelled_quality):  # of a remembered one
                 self.modelled_quality = look.quality
+
+    def is_seen_through(self, seen: Seen, index: int) -> bool:
+        """Tell whether readings see through what they once told of it, at an index."""
+        behind = seen.behind[index][(self.counts > 0) & np.isfinite(seen.behind[index])]
+        return len(behind) >= _FEWEST and bool(
+            (behind > seen.margin[index]).mean() >= _MOST_THROUGH)
 
     def fit(self, seen: Seen, index: int, is_owned: bool = False) -> float:
         """
@@ -263,13 +266,14 @@ class Track:
             self.offset, self._moving = self._local(look.position), 0
         self._is_recalled = False
 
-    def rests(self, look: Look, is_whole: bool, change: float) -> bool:
+    def rests(self, look: Look, is_whole: bool, seen: Seen, index: int, change: float) -> bool:
         """
         Tell whether nothing shows that it has moved since its mesh was made or registered.
 
         Neither do readings, nor has the middle of its sightings gone farther than usual, and than
         another view of it explains. What has moved for long may go on unnoticed for some frames.
 
+        :param seen: samples of its mesh, at an index, where it was
         :param change: chi-squared of the motion that readings show; NaN where they show too little
         """
         shift = float(np.linalg.norm(look.position - self.center))
@@ -277,7 +281,7 @@ class Track:
         toward, before = look.world[:3, 3] - self.center, self._toward
         self._toward = toward / np.linalg.norm(toward)
         turn = float(np.linalg.norm(self._toward - before)) if before.any() else 0.0
-        if change >= _MOVED or is_whole and (
+        if change >= _MOVED or self.is_seen_through(seen, index) or is_whole and (
                 shift > 3.0 * usual + _TURNS * turn * self.surface.radius):
             self._moving = min(self._moving + _LIVELY, _LIVELIEST)
             return False

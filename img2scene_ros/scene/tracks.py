@@ -167,7 +167,8 @@ class Tracker:
             is_meshed = track.model is not None and frame.depth is not None
             if is_meshed:
                 track.recall(seen, index, look)
-            if is_meshed and track.rests(look, wholes[track], changes[index]):
+            if is_meshed and track.rests(
+                    look, wholes[track], seen, index, changes[index]):
                 track.judge(seen, index, look, track.fit(seen, index), now)
                 track.learn(seen, index)
             elif is_meshed and track.is_shaped:
