@@ -20,8 +20,8 @@ from img2scene_ros.nodes.diagnostics import Problems
 from img2scene_ros.nodes.inputs import InputOptions
 from img2scene_ros.nodes.inputs import Inputs
 from img2scene_ros.nodes.logs import forward_logging
-from img2scene_ros.nodes.messages import header_of
 from img2scene_ros.nodes.messages import image_from_labels
+from img2scene_ros.nodes.messages import picture_header
 from img2scene_ros.nodes.pairing import Pairing
 from img2scene_ros.nodes.parameters import ParameterGroup
 from img2scene_ros.nodes.parameters import declare_or_refuse
@@ -136,7 +136,7 @@ class DetectorNode(Node):
 
     def _publish(self, frame: Frame, detections: list[Detection]) -> None:
         """Publish pixels first: who waits for both has them when the names come."""
-        header = header_of(frame.frame_id, frame.stamp_ns)
+        header = picture_header(frame)
         self._labels.publish(image_from_labels(header, label_pixels(detections, frame.shape)))
         if self._detections:
             from img2scene_ros.nodes.vision_messages import detections_message
