@@ -3,7 +3,6 @@
 
 import re
 import socket
-from array import array
 from collections.abc import Callable
 from collections.abc import Iterator
 from dataclasses import replace
@@ -263,7 +262,7 @@ def test_every_change_of_a_scene_is_shown_right(stage: Callable[..., Stage]) -> 
 
 def test_messages_stay_small_however_many_objects_have_gone() -> None:
     viewed, viewer, stays = Viewed(), Viewer(), textured_model(1, 0)
-    texture = CompressedImage(format='png', data=array('B', stays.texture.png))
+    texture = CompressedImage(format='png', data=list(stays.texture.png))
     for id in range(2, 300):
         markers = {
             ('egg', 1): textured_marker(stays.vertices, stays.faces, stays.texture.uv),
