@@ -30,6 +30,7 @@ from img2scene_ros.nodes.topics import publisher
 from img2scene_ros.nodes.transforms import Transforms
 from img2scene_ros.nodes.workers import IDLE
 from img2scene_ros.nodes.workers import Meter
+from img2scene_ros.nodes.workers import begin
 from img2scene_ros.options import option
 from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.pipeline import PipelineOptions
@@ -88,8 +89,7 @@ class DetectorNode(Node):
         self._inputs = Inputs(
             self, self._pairing, options, Transforms(self, TF_TIMEOUT), noise.read(self))
         self._meter, self._stopping = Meter(), Event()
-        self._worker = Thread(target=self._run, daemon=True)
-        self._worker.start()
+        begin([Thread(target=self._run, daemon=True)], self._stopping)
         self.create_timer(TICK, self._on_tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
         status = self._pipeline.detector_status
         self.get_logger().info(
