@@ -5,6 +5,7 @@ import json
 import re
 import runpy
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,17 @@ from harness import NodeProcess
 from harness import Robot
 from rcl_interfaces.srv import GetParameters
 from rcl_interfaces.srv import ListParameters
+from rclpy.parameter import Parameter
 from rclpy.parameter import parameter_value_to_python
 from synthetic import GEOMETRIC
 
 from img2scene_ros.nodes.demo_nodes import free_domain
+from img2scene_ros.nodes.parameters import ParameterGroup
+from img2scene_ros.nodes.parameters import on_change
 from img2scene_ros.nodes.replay_node import OPTICAL
 from img2scene_ros.nodes.replay_node import ReplayOptions
+from img2scene_ros.options import Options
+from img2scene_ros.options import option
 from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.pipeline import parse_settings
 from img2scene_ros.types import Frame
@@ -201,3 +207,20 @@ def test_rviz_looks_at_the_scene_with_z_up(
     for item in Pipeline(*parse_settings(GEOMETRIC)).perceive(recorded(name)).objects:
         x, y, z = ((item.points @ OPTICAL[:3, :3].T - eye) @ axes.T).T
         assert (z > 0).all() and (np.abs(y / z) < half).all() and (np.abs(x / z) < half).all()
+
+
+def test_a_list_of_texts_can_be_emptied_at_run_time(tmp_path: Path) -> None:
+    """`ros2 param set` has no empty list of texts, but one with an empty text."""
+    @dataclass(frozen=True)
+    class Listed(Options):
+        labels: tuple[str, ...] = option((), 'Names')
+
+    robot, group = Robot(free_domain()), ParameterGroup(Listed, 'listed.')
+    group.declare(robot.node)
+    changes: list[dict[str, Any]] = []
+    on_change(robot.node, changes.append)
+    for value, labels in ((['cup', 'can'], ('cup', 'can')), ([''], ())):
+        robot.node.set_parameters([Parameter('listed.labels', value=value)])
+        assert group.read(robot.node).labels == labels
+        assert changes[-1] == {'listed.labels': list(labels)}
+    robot.close()
