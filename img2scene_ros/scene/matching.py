@@ -19,7 +19,7 @@ _BACK = (0.2, 1.3, 12.5)
 _ELSEWHERE = (np.inf, 1.2, 8.0)
 _RENAMED = 0.3  # cost of another name, beside up to 1 each for place, size and colour
 _SAME = 1.05  # factor of a size up to which all of an object is seen, whatever is before it
-# Shares of an object that something nearer may hide, or a mask miss, and all of it is seen.
+# Shares of an object that the border or something nearer hides, or a mask misses, at most.
 # Meshes that readings contradict tell less of what is hidden.
 _HIDDEN, _HIDDEN_OF_STALE, _MISSED = 0.03, 0.3, 0.2
 _INSIDE = 0.8  # share of its readings by which a sighting lies within objects that are known
@@ -72,7 +72,8 @@ def shows_all(track: Track, look: Look, seen: Seen, index: int) -> bool:
         return True
     most = _HIDDEN_OF_STALE if track.is_stale else _HIDDEN
     return (growth < np.log(_TRACKED[1]) or track.is_stale) and (
-        seen.hidden_share(index) < most and seen.missed_share(index) < _MISSED)
+        seen.in_view[index] > 1.0 - most and seen.hidden_share(index) < most
+        and seen.missed_share(index) < _MISSED)
 
 
 def returned(lost: Sequence[Track], look: Look) -> tuple[Track | None, bool]:

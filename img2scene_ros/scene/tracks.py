@@ -298,7 +298,7 @@ def _parts(
 
     One that shows several objects shows none.
     """
-    parts = {}
+    parts: dict[int, Track] = {}
     for number, look in looks.items():
         held = [track for index, track in enumerate(missing)
                 if track.is_part_of(look, seen, index)]
