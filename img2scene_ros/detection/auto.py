@@ -75,6 +75,7 @@ _REACH = 0.05
 _OFF_CENTER = 0.25
 # The support is a box where less than this share is something unknown that stands on it.
 _UNKNOWN = 0.2
+_RIM = 0.05  # metres to both sides of the support's outline that walls take
 _ROWS = 120  # of the picture, about, that tell shares of it
 _POINTS = 2000  # of a cluster, about, that tell whether another is near
 # A box adds an object when at least this share of its readings belongs to no other.
@@ -424,10 +425,10 @@ def _addition(
 
 def _is_support(one: Detection, taken: np.ndarray, frame: Frame) -> bool:
     """
-    Tell whether a detection is the support itself, the table that things stand on.
+    Tell whether a detection is the support itself: a table, a tote and its walls.
 
-    Most of what it shows is no higher than the support, it shows most of the support, and what
-    stands there is known: a desk on the floor is not the floor.
+    It shows most of the support, and of what else it shows most is known or stands along the
+    support's rim: a desk on the floor is not the floor, nor is a couch behind a table the table.
 
     :param taken: (H, W) bool, pixels of known objects
     """
@@ -437,14 +438,13 @@ def _is_support(one: Detection, taken: np.ndarray, frame: Frame) -> bool:
     points, depth = measured(frame.points)[part], measured(frame.depth)[part]
     known = _region(one, frame.shape)[part] & np.isfinite(depth)
     height, reach = frame.support.height(points), 3.0 * frame.depth_std(depth)
-    if np.count_nonzero(known & (height <= reach)) <= 0.5 * np.count_nonzero(known):
-        return False
-    above, on_plane = height > reach, np.abs(height) <= reach
+    on_plane = (np.abs(height) <= reach) & frame.support.is_over(points, _RIM)
     if np.count_nonzero(on_plane & known) <= 0.5 * np.count_nonzero(on_plane):
         return False
-    new = known & above & ~taken[part]
-    new[new] = frame.support.is_over(points[new])
-    return np.count_nonzero(new) < _UNKNOWN * np.count_nonzero(known)
+    new = points[known & (height > reach) & ~taken[part]]
+    is_rim = frame.support.is_over(new, _RIM) & ~frame.support.is_over(new, -_RIM)
+    return bool(np.count_nonzero(~is_rim) < max(
+        np.count_nonzero(is_rim), _UNKNOWN * np.count_nonzero(known)))
 
 
 BACKEND = AutoDetector
