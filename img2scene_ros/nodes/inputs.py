@@ -244,14 +244,14 @@ class Inputs:
         self._last['color'] = monotonic()
         self._first_color = self._first_color or self._last['color']
         self._headers.see(message.header, self._node.get_clock().now().nanoseconds)
+        self._take_others(self._calibration, self._depth, self._mask)
         self._pairing.add_color(seconds(message.header.stamp), message, self._partners())
-        self._take_others(self._depth, self._mask)
 
     def _on_depth(self, message: Image | CompressedImage) -> None:
         if self._depth is not None:
             self._depth.prepare(message.header, self._headers.frame_id or '')
+        self._take_others(self._calibration, self._color)
         self._on('depth', message)
-        self._take_others(self._color)
 
     def _on(self, kind: str, message: Image | CompressedImage) -> None:
         self._last[kind] = monotonic()

@@ -306,6 +306,8 @@ def test_what_has_come_while_the_node_was_busy_is_paired(robot: Robot) -> None:
     inputs.destroy()
     executor.remove_node(node)
     node.destroy_node()
+    for publisher in (image, depth):
+        robot.node.destroy_publisher(publisher)
 
 
 def test_two_publishers_of_pictures_are_said(
