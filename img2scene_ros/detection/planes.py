@@ -247,8 +247,8 @@ class _Facing:
                 seen.view(np.uint8), np.ones(2 * (read.window,), np.uint8)).view(bool)
             height = own.height(read.points)
             reach = tolerance(own, height, read.points[..., 2], read.std)
-            yield Level(outlined(own, read.points, seen),
-                        seen | beside & (np.abs(height) < reach))
+            seen |= beside & (np.abs(height) < reach)
+            yield Level(outlined(own, read.points, seen), seen)
 
     def _is_on(self, plane: SupportPlane) -> np.ndarray:
         return self.is_near(plane) & (self._normals @ plane.normal.astype(np.float32) > ALIGNED)
