@@ -36,7 +36,7 @@ _MOST_DIRECTIONS, _MOST_LEVELS, _LEAST_PIXELS = 6, 6, 30
 _ROUNDS, _SETTLED, ENOUGH = 6, 0.01, 1000
 # Pixels are on a plane that are nearer than so many standard deviations, and whose normals are
 # nearer than this. Real surfaces are as flat as this [m].
-_NEAR, ALIGNED, _FLAT = 3.0, np.cos(np.radians(25.0)), 0.002
+_NEAR, ALIGNED, _FLAT = 3.0, np.cos(np.radians(25.0)), 0.003
 _ROUNDED = 0.005  # share of its size by which corners of an outline are cut off
 _TURNED = np.cos(np.radians(12.0))  # a surface is no further off its direction
 _EXPECTED = 0.03  # metres off its place that a surface may be that is expected there
