@@ -248,7 +248,9 @@ class _Facing:
             height = own.height(read.points)
             reach = tolerance(own, height, read.points[..., 2], read.std)
             seen |= beside & (np.abs(height) < reach)
-            yield Level(outlined(own, read.points, seen), seen)
+            flat = seen & (np.abs(height) < _NEAR * read.std)  # it ends where its border bends up
+            if flat.any():
+                yield Level(outlined(own, read.points, flat), seen)
 
     def _is_on(self, plane: SupportPlane) -> np.ndarray:
         return self.is_near(plane) & (self._normals @ plane.normal.astype(np.float32) > ALIGNED)
