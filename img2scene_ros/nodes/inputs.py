@@ -76,6 +76,7 @@ class Inputs:
         self._pairing = pairing
         self._since = monotonic()
         self._first_color: float | None = None
+        self._is_taking = False
         self._last: dict[str, float] = {}  # when the latest message of a kind came
         if options.image_transport == 'compressed':
             # Like image_transport: the picture's remapped name with the suffix.
@@ -243,13 +244,25 @@ class Inputs:
         self._last['color'] = monotonic()
         self._first_color = self._first_color or self._last['color']
         self._headers.see(message.header, self._node.get_clock().now().nanoseconds)
+        self._take_others(self._calibration, self._depth, self._mask)
         self._pairing.add_color(seconds(message.header.stamp), message, self._partners())
 
     def _on_depth(self, message: Image | CompressedImage) -> None:
         if self._depth is not None:
             self._depth.prepare(message.header, self._headers.frame_id or '')
+        self._take_others(self._calibration, self._color)
         self._on('depth', message)
 
     def _on(self, kind: str, message: Image | CompressedImage) -> None:
         self._last[kind] = monotonic()
         self._pairing.add(kind, seconds(message.header.stamp), message)
+
+    def _take_others(self, *others: FollowingSubscription | None) -> None:
+        """Take what has come with a message: on a busy machine it would be replaced meanwhile."""
+        if self._is_taking:
+            return
+        self._is_taking = True
+        for one in others:
+            if one is not None:
+                one.poll()
+        self._is_taking = False

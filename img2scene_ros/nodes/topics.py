@@ -27,6 +27,7 @@ except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
 HISTORY = 10  # messages kept for subscribers that are still being connected
+RECENT = 5  # messages kept until a subscription's turn comes
 MOST_NAMED = 3  # topics that a sentence names
 
 
@@ -113,6 +114,13 @@ class FollowingSubscription:
         self._subscription = self._subscribe()
         return True
 
+    def poll(self) -> None:
+        """Take all that has come, before its turn; for callbacks of the executor's thread."""
+        one = self._subscription
+        with one.handle:
+            while found := one.handle.take_message(one.msg_type, one.raw):
+                self._callback(found[0])
+
     def destroy(self) -> None:
         """Unsubscribe."""
         self._node.destroy_subscription(self._subscription)
@@ -139,7 +147,7 @@ class FollowingSubscription:
         reliability, durability = self._policies
         return self._node.create_subscription(
             self.kind, self.topic, self._callback,
-            QoSProfile(depth=1, reliability=reliability, durability=durability),
+            QoSProfile(depth=RECENT, reliability=reliability, durability=durability),
             event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible))
 
     def _on_incompatible(self, _event: Any) -> None:

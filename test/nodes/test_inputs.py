@@ -25,6 +25,7 @@ from harness import Robot
 from harness import half_size
 from harness import meshes
 from harness import stamp_of
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile
 from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo
@@ -32,8 +33,13 @@ from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
+from img2scene_ros.depth import DepthNoise
+from img2scene_ros.nodes.inputs import InputOptions
+from img2scene_ros.nodes.inputs import Inputs
 from img2scene_ros.nodes.messages import header_of
 from img2scene_ros.nodes.messages import info_from_camera
+from img2scene_ros.nodes.pairing import Pairing
+from img2scene_ros.nodes.transforms import Transforms
 from img2scene_ros.types import Frame
 
 Change = Callable[[Image, CameraInfo, Image], None]
@@ -275,6 +281,33 @@ def test_a_topic_of_another_type_is_said(
         'the mask is said', camera.send)
     works(robot, camera)
     robot.node.destroy_publisher(others[1])
+
+
+def test_what_has_come_while_the_node_was_busy_is_paired(robot: Robot) -> None:
+    """A depth image counts although the next one has come before anybody looked."""
+    node = rclpy.create_node('node', namespace='/busy', context=robot.node.context)
+    executor = SingleThreadedExecutor(context=robot.node.context)
+    executor.add_node(node)
+    pairing = Pairing()
+    inputs = Inputs(node, pairing, InputOptions(), Transforms(node, 0.1), DepthNoise())
+    image, depth = (robot.node.create_publisher(Image, f'/busy/{topic}', 5)
+                    for topic in ('image', 'depth'))
+    robot.spin_until(
+        lambda: image.get_subscription_count() and depth.get_subscription_count()
+        and node.count_publishers('/busy/depth'), 'they know each other')
+    for second, publisher in ((1, depth), (1, image), (2, depth)):
+        publisher.publish(Image(header=header_of('lens', second * 10**9)))
+    robot.spin(0.5)
+    pairs = []
+    for _ in range(20):
+        executor.spin_once(0.05)
+        pairs += filter(None, [pairing.take(0.0)])
+    assert [(one.color.header.stamp.sec, one.depth.header.stamp.sec) for one in pairs] == [(1, 1)]
+    inputs.destroy()
+    executor.remove_node(node)
+    node.destroy_node()
+    for publisher in (image, depth):
+        robot.node.destroy_publisher(publisher)
 
 
 def test_two_publishers_of_pictures_are_said(
