@@ -9,13 +9,13 @@ import numpy as np
 
 from img2scene_ros.depth import measured
 from img2scene_ros.detection import bbox_of
-from img2scene_ros.detection.clusters import agreed
 from img2scene_ros.detection.clusters import clusters
 from img2scene_ros.detection.clusters import square
 from img2scene_ros.detection.clusters import widened
 from img2scene_ros.detection.clusters import windows_of
 from img2scene_ros.detection.held import Held
 from img2scene_ros.detection.instance_masks import InstanceSegmenter
+from img2scene_ros.detection.instance_masks import Seen
 from img2scene_ros.detection.scaled import enlarged
 from img2scene_ros.detection.scaled import reduced
 from img2scene_ros.detection.surfaces import Heights
@@ -136,42 +136,22 @@ class TabletopDetector:
 
     def _found(self, frame: Frame) -> list[Detection]:
         heights = heights_above_supports(frame)
-        height, noise = heights.height, heights.noise
-        deviations = height / noise
-        least = np.maximum(self.options.min_height, _DEVIATIONS * noise)
-        above = self._in_reach(frame, heights, height > least)
-        labels = clusters(frame, above, height, self.options.gap)
-        instances, probability = None, None
-        if self.network is not None:
-            instances, probability = self._instances(frame, heights)
-            labels = agreed(labels, instances)
-        found = [_filled(labels, label, window, frame, height, least)
+        seen = None if self.network is None else self.network.see(frame, heights.number)
+        least = np.maximum(self.options.min_height, _DEVIATIONS * heights.noise)
+        pixels = heights.height > least
+        if seen is not None:
+            pixels |= seen.probability > 0.5
+        pixels = self._in_reach(frame, heights, pixels)
+        labels = clusters(frame, pixels, self.options.gap, seen)
+        _without_bare(labels, heights)
+        found = [_filled(labels, label, window, frame, heights.height, least)
                  for label, window in windows_of(labels).items()]
         found = [one for one in found if self._is_object(*one, frame, heights)
                  and not _holds_up(*one, frame, heights.number)]
         found.sort(key=lambda one: np.count_nonzero(one[0]), reverse=True)
-        detections = [
-            _detection(*one, frame, evidence(*one, deviations, instances, probability))
-            for one in found[:self.options.max_detections]]
+        detections = [_detection(*one, frame, evidence(*one, heights, seen))
+                      for one in found[:self.options.max_detections]]
         return [one for one in detections if one.score >= self.options.min_score]
-
-    def _instances(self, frame: Frame, heights: Heights) -> tuple[np.ndarray, np.ndarray]:
-        """Return what the network takes for objects, (H, W) int, 0 = none, and how probably."""
-        assert self.network is not None
-        labels, probability = self.network.labels(frame, heights.number)
-        height, deviations = heights.height, heights.height / heights.noise
-        read = np.isfinite(height) & (labels > 0)
-        labels[read & ~self._in_reach(frame, heights, read)] = 0
-        # The support beside a foot is none of the object; what is flat is bare all over.
-        bare = np.abs(deviations) < _BARE
-        areas = np.bincount(labels.ravel())
-        is_flat = np.bincount(labels[bare], minlength=len(areas)) > 0.5 * areas
-        labels[bare & ~is_flat[labels]] = 0
-        for label in np.flatnonzero(is_flat[1:]) + 1:  # no higher than it: paint, but for the rest
-            mask = labels == label
-            if np.median(deviations[mask & np.isfinite(height)]) < _FLAT:
-                labels[mask & ~(deviations >= _BARE)] = 0
-        return labels, probability
 
     def _in_reach(self, frame: Frame, heights: Heights, pixels: np.ndarray) -> np.ndarray:
         """Return those of the pixels that are near enough, and over a support, (H, W) bool."""
@@ -198,6 +178,23 @@ class TabletopDetector:
             return False
         is_over = _is_over(frame, points, heights.height[window][some], margin=-0.005)
         return bool((is_over | (heights.number[window][some] > 0)).mean() > 0.4)
+
+
+def _without_bare(labels: np.ndarray, heights: Heights) -> None:
+    """
+    Take from objects the support beside their feet, and those that are all support.
+
+    What is flat is as low as its support all over, but most of it higher; paint is not.
+    """
+    deviations = heights.height / heights.noise
+    bare = np.abs(deviations) < _BARE
+    areas = np.bincount(labels.ravel())
+    is_flat = np.bincount(labels[bare], minlength=len(areas)) > 0.5 * areas
+    labels[bare & ~is_flat[labels]] = 0
+    for label in np.flatnonzero(is_flat[1:]) + 1:
+        mask = labels == label
+        if np.nanmedian(deviations[mask]) < _FLAT:
+            labels[mask & ~(deviations >= _BARE)] = 0
 
 
 def _network(options: TabletopOptions) -> InstanceSegmenter | None:
@@ -298,28 +295,26 @@ def _closed(mask: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 
 
 def evidence(
-    mask: np.ndarray, window: Window, height: np.ndarray, instances: np.ndarray | None,
-    probability: np.ndarray | None,
+    mask: np.ndarray, window: Window, heights: Heights, seen: Seen | None,
 ) -> np.ndarray:
     """
     Return what tells whether a mask is one object, for its score.
 
     :param mask: bool, in the window
-    :param height: (H, W) above the support, in standard deviations, NaN = no reading
-    :param instances, probability: of the network, (H, W); None without one
+    :param seen: by a network; None without one
     :return: 1, share of pixels with readings, logarithms of their number and of how many
         deviations the upper ones stand out; with a network its mean probability, and the share of
         the pixels that it takes for one object
     """
-    readings = height[window][mask]
+    readings = (heights.height[window] / heights.noise[window])[mask]
     readings = readings[np.isfinite(readings)]
     upper = float(np.percentile(readings, 90)) if len(readings) else 0.0
     values = [1.0, len(readings) / np.count_nonzero(mask), np.log(len(readings) + 1.0),
               np.log(max(upper, 1.0))]
-    if instances is not None and probability is not None:
-        seen = instances[window][mask]
-        values += [float(probability[window][mask].mean()),
-                   np.bincount(seen)[1:].max(initial=0) / len(seen)]
+    if seen is not None:
+        instances = seen.instances[window][mask]
+        values += [float(seen.probability[window][mask].mean()),
+                   np.bincount(instances)[1:].max(initial=0) / len(instances)]
     return np.array(values)
 
 
