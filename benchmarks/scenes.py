@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from img2scene_ros.learning.depth_noise import add_depth_noise
 from img2scene_ros.learning.samples import SceneSample
+from img2scene_ros.learning.sensors import read_depth
 
 WHOLE = 0.9  # share of its full box that an object shows that counts as whole
 
@@ -16,7 +16,7 @@ WHOLE = 0.9  # share of its full box that an object shows that counts as whole
 def noisy_depth(sample: SceneSample, random: np.random.Generator) -> np.ndarray:
     """Return a scene's depth as a usual depth camera reads it, (H, W) metres."""
     frame = sample.frame
-    return add_depth_noise(frame.depth, frame.camera, random, color=frame.color)
+    return read_depth(frame.depth, frame.camera, random, frame.color)
 
 
 def error_rows(

@@ -6,7 +6,7 @@ How well objects keep their ids, places and meshes over sequences of frames.
 
 Recorded frames of `data/frames` with noise of 2 mm that differs from frame to frame, and rendered
 tables of boxes, cans, bottles and bowls whose poses are known, with the noise, holes and shadows
-of `learning/depth_noise.py`. Frames go through the pipeline at 10 Hz, as in the node.
+of `learning/sensors.py`. Frames go through the pipeline at 10 Hz, as in the node.
 
 - ids: that were shown at all, of how many objects; ghosts: of those, what is no object
 - switches: how often an object got another id
@@ -36,8 +36,7 @@ from scipy.spatial.transform import Rotation
 from img2scene_ros.camera import Camera
 from img2scene_ros.io.frames import load_frame
 from img2scene_ros.io.layouts import find_frames
-from img2scene_ros.learning.depth_noise import SimulatedNoise
-from img2scene_ros.learning.depth_noise import add_depth_noise
+from img2scene_ros.learning.sensors import read_depth
 from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.pipeline import parse_settings
 from img2scene_ros.rendering.raycast import Surface
@@ -53,8 +52,6 @@ from img2scene_ros.types import Texture
 
 FRAMES = Path(__file__).parents[1] / 'data/frames'
 CAMERA = Camera(320, 240, 300.0, 300.0, 159.5, 119.5)
-# Errors that all frames share are left out; steps are as at twice the width.
-NOISE = SimulatedNoise(scale=0.0, shift=0.0, blobs=0.3, disparity_step=0.04)
 PERIOD = 0.1  # seconds
 NEAR = 0.07  # metres from an object's middle within which what is shown is that object
 SETTINGS = {'detector': 'tabletop', 'reconstructor': 'depth_shell', 'texture': 'none'}
@@ -197,7 +194,8 @@ def drawn(
             np.broadcast_to(color, (len(mesh.vertices), 3)), index + 1))
     seen = render(surfaces, CAMERA, camera)
     random = np.random.default_rng(number + 1000 * DRAWS.seed)
-    depth = add_depth_noise(seen.depth, CAMERA, random, NOISE, seen.color).astype(np.float32)
+    depth = read_depth(  # by a sensor twice as fine, without errors that all frames share
+        seen.depth, CAMERA, random, seen.color, magnification=0.5, is_calibrated=True)
     frame = Frame(seen.color, CAMERA, depth, round((1000.0 + PERIOD * number) * 1e9),
                   world_from_camera=camera if has_tf else None,
                   world_id='table' if has_tf else '')

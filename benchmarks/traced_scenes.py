@@ -24,10 +24,9 @@ from arranged_scenes import stock_of
 from img2scene_ros.learning import live
 from img2scene_ros.learning import students
 from img2scene_ros.learning.arrangements import arrange
-from img2scene_ros.learning.packed_shapes import packed_of
-from img2scene_ros.learning.packed_shapes import record_of
+from img2scene_ros.learning.household import HOUSEHOLD
+from img2scene_ros.learning.packed_shapes import packed_shape
 from img2scene_ros.learning.packed_shapes import write_packed
-from img2scene_ros.learning.shapes import HOUSEHOLD
 from img2scene_ros.learning.shapes import household_object
 from img2scene_ros.learning.shapes import open_library
 from img2scene_ros.rendering import traced
@@ -83,8 +82,8 @@ def learn(out: Path, settings: list[str]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     groups = {split: [household_object(kind, n) for kind in HOUSEHOLD for n in numbers]
               for split, numbers in (('train', TRAIN), ('test', TEST))}
-    write_packed(out / 'shapes.npz', packed_of([
-        record_of(shape, split, 'table') for split, group in groups.items() for shape in group]))
+    write_packed(out / 'shapes.npz', [packed_shape(shape, split, 'table')
+                                      for split, group in groups.items() for shape in group])
     options = students.read_student_options('shape', [*SETTINGS, *settings])
     for name, draw in (('traced', traced.draw), ('cast', _casting(groups))):
         live.draw = draw

@@ -609,11 +609,12 @@ def _beside_robot(frame: Frame, detection: Detection) -> Detection | None:
 
 
 def _guessed(sighting: Sighting) -> str:
-    """Say how much of an object no reading shows, where that is much and readings placed it."""
-    mask, share = sighting.detection.mask, depth_coverage(sighting.frame, sighting.detection)
-    if mask is None or share is None or share >= _COVERED or 'sensor' not in (
-            sighting.placement.depth_source):
+    """Say how much of an object no reading of the depth image shows, where that is much."""
+    share = depth_coverage(sighting.frame, sighting.detection) or 0.0
+    if not sighting.frame.has_depth or share >= _COVERED:
         return ''
+    if 'sensor' not in sighting.placement.depth_source:
+        return 'the depth image does not show it; place, size and mesh are guessed by its box'
     return (f'only {share:.0%} of its pixels have depth readings; its mesh is a guess where they '
             'are missing')
 

@@ -33,10 +33,12 @@ def _run(chosen: argparse.Namespace) -> int:
 
     console = open_console()
     with progress_bar(console, 'packing') as progress:
-        packed = pack_shapes(chosen.out, chosen.shapes, chosen.meshes, progress, chosen.jobs)
-    for reason in packed.skipped:
+        packed, skipped = pack_shapes(
+            chosen.out, chosen.shapes, chosen.meshes, progress, chosen.jobs)
+    for reason in skipped:
         console.print(f'skipped: {reason}')
+    trained = sum(shape.split == 'train' for shape in packed)
     console.print(
-        f"written: {chosen.out}, {packed.splits.count('train')} shapes for training, "
-        f"{packed.splits.count('test')} for testing, {chosen.out.stat().st_size / 1e6:.1f} MB")
+        f'written: {chosen.out}, {trained} shapes for training, {len(packed) - trained} for '
+        f'testing, {chosen.out.stat().st_size / 1e6:.1f} MB')
     return 0

@@ -12,10 +12,12 @@ one of them sees is kept:
 - A cluster and a box that cover each other are one object, one to one.
 - A box that several clusters fill, which touch each other and fill it better together, joins them:
   the armchair that came out in parts.
+- A box that has hardly any readings, and no outline by colour, is an object as a whole: what
+  clusters lie in it are glints of its glass.
 - A box whose readings belong to objects that are known already, or to the support itself, adds
   nothing. Any other is an object, and clusters that touch it in its box are parts of it.
 
-So a poor box may misname a cluster or join parts, but removes nothing.
+So a poor box may misname a cluster or join parts, but removes nothing that is read.
 """
 
 import logging
@@ -73,6 +75,7 @@ _REACH = 0.05
 _OFF_CENTER = 0.25
 # The support is a box where less than this share is something unknown that stands on it.
 _UNKNOWN = 0.2
+_RIM = 0.05  # metres to both sides of the support's outline that walls take
 _ROWS = 120  # of the picture, about, that tell shares of it
 _POINTS = 2000  # of a cluster, about, that tell whether another is near
 # A box adds an object when at least this share of its readings belongs to no other.
@@ -238,6 +241,8 @@ def merged(
             if added.mask is not None:
                 taken |= added.mask
                 free = [part for part in free if (_pixels(part) & ~added.mask).any()]
+            elif _is_unread(added, frame):
+                free = [part for part in free if _share_inside(_pixels(part), added) < _INSIDE]
     return found + free
 
 
@@ -371,6 +376,13 @@ def _touch(part: np.ndarray, other: np.ndarray, one: Detection, frame: Frame) ->
     return bool(distance < reach)
 
 
+def _is_unread(one: Detection, frame: Frame) -> bool:
+    """Tell whether the depth image shows less than half of a box."""
+    region = _region(one, frame.shape)
+    return np.count_nonzero(np.isfinite(measured(frame.depth)[region])) < (
+        0.5 * np.count_nonzero(region))
+
+
 def _union(clusters: Sequence[Detection], frame: Frame) -> np.ndarray:
     """Return the pixels of some clusters or none, (H, W) bool."""
     return np.any([np.zeros(frame.shape, bool), *(_pixels(one) for one in clusters)], axis=0)
@@ -413,10 +425,10 @@ def _addition(
 
 def _is_support(one: Detection, taken: np.ndarray, frame: Frame) -> bool:
     """
-    Tell whether a detection is the support itself, the table that things stand on.
+    Tell whether a detection is the support itself: a table, a tote and its walls.
 
-    Most of what it shows is no higher than the support, it shows most of the support, and what
-    stands there is known: a desk on the floor is not the floor.
+    It shows most of the support, and of what else it shows most is known or stands along the
+    support's rim: a desk on the floor is not the floor, nor is a couch behind a table the table.
 
     :param taken: (H, W) bool, pixels of known objects
     """
@@ -426,14 +438,13 @@ def _is_support(one: Detection, taken: np.ndarray, frame: Frame) -> bool:
     points, depth = measured(frame.points)[part], measured(frame.depth)[part]
     known = _region(one, frame.shape)[part] & np.isfinite(depth)
     height, reach = frame.support.height(points), 3.0 * frame.depth_std(depth)
-    if np.count_nonzero(known & (height <= reach)) <= 0.5 * np.count_nonzero(known):
-        return False
-    above, on_plane = height > reach, np.abs(height) <= reach
+    on_plane = (np.abs(height) <= reach) & frame.support.is_over(points, _RIM)
     if np.count_nonzero(on_plane & known) <= 0.5 * np.count_nonzero(on_plane):
         return False
-    new = known & above & ~taken[part]
-    new[new] = frame.support.is_over(points[new])
-    return np.count_nonzero(new) < _UNKNOWN * np.count_nonzero(known)
+    new = points[known & (height > reach) & ~taken[part]]
+    is_rim = frame.support.is_over(new, _RIM) & ~frame.support.is_over(new, -_RIM)
+    return bool(np.count_nonzero(~is_rim) < max(
+        np.count_nonzero(is_rim), _UNKNOWN * np.count_nonzero(known)))
 
 
 BACKEND = AutoDetector

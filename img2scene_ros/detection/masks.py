@@ -36,6 +36,7 @@ _SPECK = 0.02  # of the object; surfaces that are a smaller share are specks
 # Unread pixels of the box per reading of the mask, times the share of the box that the mask does
 # not span, from which colour tells more than depth; at most 0.2 in the recorded frames.
 _MOST_UNREAD = 0.5
+_LEAST_SPAN = 0.3  # of the box, by the box around a mask; what spans less is a part of the object
 
 # From colour; set by hand, tests hold them to the recorded frames.
 _SURROUNDINGS = 0.25  # of a box that GrabCut compares with it, in its sides
@@ -86,15 +87,15 @@ def object_mask(frame: Frame, bbox: np.ndarray) -> np.ndarray | None:
         there = reduced_detection(Detection(UNNAMED, 0.0, bbox), frame, small)
         there = replace(there, mask=object_mask(small, there.bbox))
         return enlarged([there], small, frame, step)[0].mask
-    mask, box = mask_from_depth(frame, bbox), _window(bbox, frame.shape)
+    mask, box, span = mask_from_depth(frame, bbox), _window(bbox, frame.shape), 0.0
     if mask is not None and mask.any():
         unread, inside = np.isnan(measured(frame.depth)[box]), mask[box]
-        spanned = np.prod(np.ptp(np.nonzero(inside), axis=1) + 1) / inside.size
-        missed = np.count_nonzero(unread & ~inside) * (1.0 - spanned)
+        span = np.prod(np.ptp(np.nonzero(inside), axis=1) + 1) / inside.size
+        missed = np.count_nonzero(unread & ~inside) * (1.0 - span)
         if missed <= _MOST_UNREAD * np.count_nonzero(inside & ~unread):
-            return mask
+            return mask if span >= _LEAST_SPAN else None
     colored = mask_from_color(frame, bbox)
-    return mask if colored is None else colored
+    return mask if colored is None and span >= _LEAST_SPAN else colored
 
 
 def mask_from_depth(frame: Frame, bbox: np.ndarray) -> np.ndarray | None:

@@ -8,6 +8,7 @@ shelf, and a camera looks at them.
 Scene coordinates: metres, z up, what the things stand on is z = 0.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log
 
@@ -15,7 +16,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from img2scene_ros.learning.packed_shapes import PackedShapes
+from img2scene_ros.learning.packed_shapes import PackedShape
 from img2scene_ros.rendering.fields import DistanceFields
 from img2scene_ros.rendering.traced import PATTERNS
 from img2scene_ros.rendering.traced import Light
@@ -56,26 +57,28 @@ class Stock:
     labels: tuple[str, ...]  # their class names
 
 
-def open_stock(shapes: PackedShapes, split: str, device: torch.device | str) -> Stock:
+def open_stock(
+    shapes: Sequence[PackedShape], split: str, device: torch.device | str,
+) -> Stock:
     """Compute the fields of the shapes of a split, 'train' or 'test'."""
-    chosen = [i for i, part in enumerate(shapes.splits) if part == split]
+    chosen = [shape for shape in shapes if shape.split == split]
     fields = DistanceFields(
-        (shapes.solid(i) for i in chosen), [float(shapes.cells[i]) for i in chosen], device,
-        [shapes.swell(i) for i in chosen])
-    groups = [(shapes.labels[i], shapes.places[i]) for i in chosen]
+        (shape.solid for shape in chosen), [shape.cell for shape in chosen], device,
+        [shape.swell for shape in chosen])
+    groups = [(shape.label, shape.place) for shape in chosen]
     often = {group: min(MOST_DRAWN, groups.count(group)) ** 0.5 / groups.count(group)
              for group in set(groups)}
     small, large = ([often[group] * (group[1] == place) for group in groups]
                     for place in ('table', 'floor'))
     colors = torch.full((len(chosen), 4, 3), torch.nan)
-    for row, i in zip(colors, chosen):
-        base = torch.as_tensor(shapes.colors[i]) / 255.0
+    for row, shape in zip(colors, chosen):
+        base = torch.as_tensor(shape.colors) / 255.0
         row[:len(base)] = base
         if len(base):
             row[len(base):] = base[0]
     return Stock(fields, torch.tensor(small, device=device), torch.tensor(large, device=device),
-                 torch.tensor(shapes.sizes[chosen], dtype=torch.float32, device=device),
-                 colors.to(device), tuple(shapes.labels[i] for i in chosen))
+                 torch.tensor([shape.sizes for shape in chosen], device=device),
+                 colors.to(device), tuple(shape.label for shape in chosen))
 
 
 class Chance:

@@ -14,16 +14,15 @@ import cv2
 import numpy as np
 
 from img2scene_ros.depth import measured
-from img2scene_ros.learning.depth_noise import SimulatedNoise
-from img2scene_ros.learning.depth_noise import add_depth_noise
 from img2scene_ros.learning.samples import CropSample
+from img2scene_ros.learning.sensors import read_depth
 from img2scene_ros.models.crop import Crop
 from img2scene_ros.models.crop import Cube
 from img2scene_ros.models.crop import anchor_depth
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
 
-SENSOR_WIDTH = 640  # pixels of the depth camera whose disparities get quantised
+SENSOR_WIDTH = 640  # pixels of the depth camera
 LEAST_LEFT = 0.5  # an occluder that leaves less than this share of the object is left away
 
 
@@ -74,7 +73,7 @@ def plain_example(sample: CropSample, with_depth: bool) -> Example:
 
 
 def noisy_example(sample: CropSample, random: np.random.Generator) -> Example:
-    """Return a sample with the depth that a usual depth camera would have read."""
+    """Return a sample with the depth that a usual depth camera, of any kind, would have read."""
     depth = sensed_depth(sample, sample.crop, random, 1.0)
     return _anchored(sample, sample.crop.color, sample.crop.mask, depth, sample.anchor)
 
@@ -233,7 +232,7 @@ def sensed_depth(
     sample: CropSample, crop: Crop, random: np.random.Generator, strength: float,
 ) -> np.ndarray:
     """
-    Return what a depth camera reads instead of a crop's true depth.
+    Return what a depth camera of any kind reads instead of a crop's true depth.
 
     An error that all readings have in common (a scale, a shift) moves the object as a whole, and
     the cube with it; the network sees depth in relation to the anchor, so it is skipped here.
@@ -242,17 +241,9 @@ def sensed_depth(
     :return: (S, S) float32 metres, NaN = no reading
     """
     camera = crop.view.camera(len(crop.mask))
-    usual = SimulatedNoise()
-    # A step of the sensor's disparity is larger in a crop that magnifies.
-    step = usual.disparity_step * camera.fx / sample.camera.fx * sample.camera.width / SENSOR_WIDTH
-    noise = SimulatedNoise(
-        axial=strength * usual.axial, lateral=strength * usual.lateral,
-        edge_holes=min(1.0, strength * usual.edge_holes),
-        baseline=usual.baseline * random.choice((-1.0, 1.0)) if strength > 0.2 else 0.0,
-        grazing=strength * usual.grazing, dull=strength * usual.dull,
-        shiny=255.0 - strength * (255.0 - usual.shiny), disparity_step=strength * step,
-        blobs=strength * usual.blobs, scale=0.0, shift=0.0)
-    return add_depth_noise(measured(crop.depth), camera, random, noise, crop.color)
+    magnification = camera.fx / sample.camera.fx * sample.camera.width / SENSOR_WIDTH
+    return read_depth(measured(crop.depth), camera, random, crop.color, None, strength,
+                      magnification, is_calibrated=True)
 
 
 def with_gaps(depth: np.ndarray, random: np.random.Generator) -> np.ndarray:

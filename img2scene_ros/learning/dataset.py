@@ -6,10 +6,13 @@ Position p of a training run is sample p % N of a shuffled epoch, augmented with
 So a run that stops and goes on sees what it would have seen, whatever the number of processes.
 """
 
+from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -87,26 +90,11 @@ def positions_of(
     return range(first_step * batch + rank, last_step * batch, processes)
 
 
-@dataclass(eq=False)
-class ValidationExamples(Dataset):
-    """Samples as they are, with usual depth noise or without depth; always the same."""
-
-    samples: Sequence[CropSample]
-    numbers: Sequence[int]
-    with_depth: bool
-    resolution: int
-    size: int = 0
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, str]:
-        """Return picture, half field, occupancy and category."""
-        number = self.numbers[index]
-        sample = resized(self.samples[number], self.size)
-        example = noisy_example(sample, np.random.default_rng((2, number))) \
-            if self.with_depth else plain_example(sample, with_depth=False)
-        return *as_tensors(example, self.resolution), sample.truth.label
+def validation_example(sample: CropSample, number: int, with_depth: bool) -> Example:
+    """Return a sample as it is, with usual depth noise that its number seeds or without depth."""
+    if not with_depth:
+        return plain_example(sample, with_depth=False)
+    return noisy_example(sample, np.random.default_rng((2, number)))
 
 
 def resized(sample: CropSample, size: int) -> CropSample:
@@ -151,3 +139,13 @@ def as_tensors(
         example.color, example.mask, example.depth, example.anchor, example.half_field)
     return (torch.from_numpy(picture), torch.tensor(example.half_field, dtype=torch.float32),
             torch.from_numpy(coarser(example.occupancy, resolution)))
+
+
+def batches_of(
+    examples: Iterable[Example], resolution: int, batch: int,
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Yield what `as_tensors` returns of so many examples at once."""
+    tensors = (as_tensors(example, resolution) for example in examples)
+    while some := list(islice(tensors, batch)):
+        pictures, half_fields, occupancies = (torch.stack(part) for part in zip(*some))
+        yield pictures, half_fields, occupancies

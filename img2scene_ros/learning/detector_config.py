@@ -15,6 +15,9 @@ from img2scene_ros.options import Options
 from img2scene_ros.options import option
 
 STRIDE = 32  # the picture's sides are multiples of it
+# Where the training differs from `RunOptions`; 'start_from' takes the same shape and classes only.
+DEFAULTS = {'steps': 40000, 'batch': 16, 'learning_rate': 0.0007, 'weight_decay': 0.0001,
+            'clip': 1.0, 'validation_samples': 250}
 
 
 @dataclass(frozen=True)
@@ -57,28 +60,18 @@ class DetectorAugmentationOptions(Options):
 class DetectorTrainingOptions(RunOptions):
     """How a detector is trained."""
 
-    start_from: str = option(
-        '', "Folder of a trained detector of the same shape and classes to start from, 'bundled' "
-        'is the one that the package holds; empty is none')
-    steps: int = option(
-        40000, 'Number of steps of the whole training, unless its time is given', low=1)
-    batch: int = option(16, 'Pictures per step', low=1)
     sizes: str = option(
         '192x160:0.3 256x192:0.5 320x256:0.2',
         'WIDTHxHEIGHT:SHARE of the training, one after another; the last is the size that the '
         'detector works with')
-    learning_rate: float = option(0.0007, 'Greatest learning rate', low=0.0)
-    weight_decay: float = option(0.0001, 'Weight decay, not of biases and norms', low=0.0)
     warm_up: int = option(200, 'Steps in which the learning rate rises', low=0)
     hold: float = option(
         0.45, 'Share of the training after which it falls to 0, as a cosine', low=0.0, high=1.0)
-    clip: float = option(1.0, 'Greatest norm of the gradient; 0 is no limit', low=0.0)
     dense: float = option(
         1.0, "Weight of the one-to-many loss of the encoder's proposals", low=0.0)
     candidates: int = option(8, 'Proposals that learn one object in it', low=1)
     least_shown: float = option(
         0.2, 'Objects of whose box less is visible are ignored', low=0.0, high=1.0)
-    validation_samples: int = option(250, 'Pictures of a validation', low=1)
 
     @property
     def stages(self) -> list['TrainingStage']:
@@ -104,7 +97,7 @@ def read_detector_config(path: Path | None, assignments: Sequence[str] = ()) -> 
     """Read the options of a detector's training; all else as `read_sections`."""
     config = read_sections(
         path, assignments, DetectorTrainingOptions, lambda _: DetectorModelOptions,
-        DetectorAugmentationOptions)
+        DetectorAugmentationOptions, DEFAULTS)
     read_stages(config.training.sizes)
     if config.model.width % 32:
         raise OptionError(f"option 'model.width' is {config.model.width}; it must be a multiple "

@@ -8,13 +8,16 @@ sides of the cube, so neither depends on how far the object is away.
 
 import json
 from collections import Counter
+from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from dataclasses import field
 from functools import cached_property
+from itertools import count
 from operator import methodcaller
 from pathlib import Path
 from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +25,7 @@ from scipy import ndimage
 
 from img2scene_ros.files import write_whole
 from img2scene_ros.learning.augmentation import Example
-from img2scene_ros.learning.dataset import as_tensors
+from img2scene_ros.learning.dataset import batches_of
 from img2scene_ros.learning.dataset import resized_example
 from img2scene_ros.learning.metrics import THRESHOLDS
 from img2scene_ros.learning.metrics import chamfer_and_f_score
@@ -43,6 +46,8 @@ POINTS = 2048  # of each surface
 TAU = 1 / RESOLUTION  # of the F-score, in sides: one cell
 BATCH = 16
 COLOR, MASK = 'colour', 'colour + mask'  # inputs
+HULL, THICK = 'visual hull of the mask', 'depth + constant thickness'  # baselines
+SLICES = np.arange(RESOLUTION)[:, None, None]
 ROWS = 12  # of a sheet of networks' answers
 COLUMNS = {'iou': 'IoU', 'best_iou': 'IoU, best threshold', 'chamfer': 'Chamfer',
            'f_score': 'F-score'}
@@ -79,14 +84,13 @@ def load_candidates(folders: Sequence[Path]) -> list[Candidate]:
             for folder, name in zip(folders, names)]
 
 
-@torch.inference_mode()
-def predict(candidate: Candidate, examples: Sequence[Example]) -> np.ndarray:
-    """Return the probability of every cell, (N, R, R, R)."""
-    size = picture_size(candidate.config)
-    examples = [resized_example(example, size) for example in examples]
-    pictures, half_fields, _ = zip(*(as_tensors(example, RESOLUTION) for example in examples))
-    logits = candidate.network.reached(torch.stack(pictures), torch.stack(half_fields), RESOLUTION)
-    return logits.sigmoid().numpy()
+class Answers(NamedTuple):
+    """What one method answers to one kind of input."""
+
+    method: str
+    threshold: float | None  # the one that users get; None for baselines, which get the best
+    constant: str  # what was chosen for a baseline, for people
+    volumes: Sequence[np.ndarray]  # (R, R, R) each, probabilities, or bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,9 +98,8 @@ class Case:
     """What baselines and scores need of one object and one kind of input."""
 
     truth: np.ndarray  # the solid, (R, R, R) bool
-    # the cells that are seen through the mask, (R, R, R) bool; None without a mask
-    hull: np.ndarray | None = None
-    layer: np.ndarray | None = None  # (R, R, R) int8, see `layers_behind`; None without depth
+    # by the baselines that the input allows, what they are made of: (R, R, R) int, -1 = none
+    layers: dict[str, np.ndarray]
 
     @cached_property
     def surface(self) -> np.ndarray:
@@ -106,57 +109,92 @@ class Case:
 
 def case_of(example: Example) -> Case:
     """Keep what is needed of an example."""
-    return Case(
-        coarser(example.occupancy, RESOLUTION),
-        None if example.mask is None else hull_of(example.mask, example.half_field),
-        None if example.mask is None or example.depth is None else layers_behind(example))
+    layers = {}
+    if example.mask is not None:
+        layers[HULL] = np.where(hull_of(example.mask, example.half_field), SLICES, -1)
+        if example.depth is not None:
+            layers[THICK] = layers_behind(example)
+    return Case(coarser(example.occupancy, RESOLUTION), layers)
 
 
-@dataclass(eq=False)
-class Scores:
-    """How one method does on one kind of input, object by object."""
+def counted(progress: Callable[[int, int], None], total: int) -> Callable[[], None]:
+    """Return what tells the progress of one more of all steps."""
+    steps = count(1)
+    return lambda: progress(min(next(steps), total), total)
 
-    method: str
-    input: str
-    threshold: float | None  # the one that users get; None for baselines, which get the best
-    constant: str = ''  # what was chosen for a baseline, for people
-    # per object the IoUs at THRESHOLDS, then IoU, Chamfer distance and F-score of what lies above
-    # the threshold
-    values: list[np.ndarray] = field(default_factory=list)
 
-    def add(self, volumes: Sequence[np.ndarray], cases: Sequence[Case]) -> None:
-        """
-        Score answers.
+@torch.inference_mode()
+def predict(
+    candidate: Candidate, examples: Sequence[Example], step: Callable[[], None] = lambda: None,
+) -> np.ndarray:
+    """
+    Return the probability of every cell, (N, R, R, R).
 
-        :param volumes: (R, R, R) each, probabilities, or bool
-        """
-        level = 0.5 if self.threshold is None else self.threshold
-        for volume, case in zip(volumes, cases):
-            self.values.append(np.append(
-                voxel_iou(volume, case.truth, np.append(THRESHOLDS, level)),
-                chamfer_and_f_score(surface_of(volume, level), case.surface, TAU)))
+    :param step: is called after every example
+    """
+    size = picture_size(candidate.config)
+    volumes = []
+    scaled = (resized_example(example, size) for example in examples)
+    for pictures, half_fields, _ in batches_of(scaled, RESOLUTION, BATCH):
+        logits = candidate.network.reached(pictures, half_fields, RESOLUTION)
+        volumes.append(logits.sigmoid().numpy())
+        for _ in pictures:
+            step()
+    return np.concatenate(volumes)
 
-    def summary(self, categories: Sequence[str]) -> dict[str, Any]:
-        """Return the means over all objects and over each category, as JSON values."""
-        values = np.array(self.values)
-        *per_threshold, iou, chamfer, f_score = values.T
-        means = values[:, :len(THRESHOLDS)].mean(axis=0)
-        best = int(means.argmax())
-        columns = dict(zip(COLUMNS, (iou, per_threshold[best], chamfer, f_score)))
-        of_category = np.array(categories)
-        found = {
-            'method': self.method, 'input': self.input,
-            **{name: float(values.mean()) for name, values in columns.items()},
-            'per_category': {
-                category: {name: float(values[of_category == category].mean())
-                           for name, values in columns.items()}
-                for category in sorted(set(categories))}}
-        if self.threshold is None:
-            return {**found, 'constant': self.constant}
-        return {
-            **found, 'threshold': self.threshold, 'best_threshold': float(THRESHOLDS[best]),
-            'per_threshold': {f'{threshold:.2f}': float(mean)
-                              for threshold, mean in zip(THRESHOLDS, means)}}
+
+def answers(
+    candidates: Sequence[Candidate], examples: Sequence[Example], cases: Sequence[Case],
+    means: Sequence[np.ndarray] | None, step: Callable[[], None],
+) -> Iterator[Answers]:
+    """Yield what networks and then baselines answer; the parameters are theirs."""
+    with_depth = any(example.depth is not None for example in examples)
+    for candidate in candidates:
+        yield Answers(candidate.title, candidate.threshold(with_depth), '',
+                      predict(candidate, examples, step))
+    yield from baselines(cases, means)
+
+
+def scores_of(answers: Answers, cases: Sequence[Case]) -> np.ndarray:
+    """
+    Score answers object by object.
+
+    :return: (N, T + 3) the IoUs at THRESHOLDS, then IoU, Chamfer distance and F-score of what lies
+        above the threshold
+    """
+    level = 0.5 if answers.threshold is None else answers.threshold
+    return np.array([np.append(
+        voxel_iou(volume, case.truth, np.append(THRESHOLDS, level)),
+        chamfer_and_f_score(surface_of(volume, level), case.surface, TAU))
+        for volume, case in zip(answers.volumes, cases)])
+
+
+def summary(
+    name: str, answers: Answers, scores: np.ndarray, categories: Sequence[str],
+) -> dict[str, Any]:
+    """
+    Return the means over all objects and over each category, as JSON values.
+
+    :param name: of the input
+    :param scores: as `scores_of`
+    """
+    means = scores[:, :len(THRESHOLDS)].mean(axis=0)
+    best = int(means.argmax())
+    columns = dict(zip(COLUMNS, scores[:, [-3, best, -2, -1]].T))
+    of_category = np.array(categories)
+    found = {
+        'method': answers.method, 'input': name,
+        **{name: float(values.mean()) for name, values in columns.items()},
+        'per_category': {
+            category: {name: float(values[of_category == category].mean())
+                       for name, values in columns.items()}
+            for category in sorted(set(categories))}}
+    if answers.threshold is None:
+        return {**found, 'constant': answers.constant}
+    return {
+        **found, 'threshold': answers.threshold, 'best_threshold': float(THRESHOLDS[best]),
+        'per_threshold': {f'{threshold:.2f}': float(mean)
+                          for threshold, mean in zip(THRESHOLDS, means)}}
 
 
 def surface_of(volume: np.ndarray, level: float = 0.5) -> np.ndarray:
@@ -194,100 +232,65 @@ def layers_behind(example: Example) -> np.ndarray:
     Pixels of the mask without a reading take the nearest one of the mask.
 
     :param example: with mask and depth
-    :return: (R, R, R) int8, from 0 (at most half a cell before it); -1 outside of the hull and
+    :return: (R, R, R) int, from 0 (at most half a cell before it); -1 outside of the hull and
         in front of the surface
     """
-    mask, depth = _given(example.mask), _given(example.depth)
+    mask, depth = example.mask, example.depth
+    assert mask is not None and depth is not None
     read = mask & np.isfinite(depth)
     _, (rows, columns) = ndimage.distance_transform_edt(~read, return_indices=True)
     cube = CropView(np.eye(3), example.half_field).cube(example.anchor)
     v, u, _ = _pixels(example.half_field, len(mask))
     measured = depth[rows, columns][v, u]
     cells = (cube.centers(RESOLUTION)[..., 2] - measured) / cube.side * RESOLUTION
-    layer = np.maximum(np.ceil(cells), 0).clip(0, 127)
     seen = hull_of(mask, example.half_field) & (cells >= -0.5)
-    return np.where(seen, layer, -1).astype(np.int8)
+    return np.where(seen, np.ceil(cells).clip(0, 127), -1).astype(int)
 
 
-def _given(part: np.ndarray | None) -> np.ndarray:
-    """Return what this kind of input always has."""
-    assert part is not None
-    return part
-
-
-def best_extrusion(cases: Sequence[Case]) -> tuple[int, int]:
+def best_layers(
+    layers: Sequence[np.ndarray], truths: Sequence[np.ndarray], most: int = RESOLUTION,
+) -> tuple[int, int]:
     """
-    Return the first and the last slice between which hulls fit the truths best.
+    Return the first and the last layer between which layers fit the truths best.
 
-    The visual hull of one mask has no depth: the best constant one is the one with the greatest
-    mean IoU over these very cases, which flatters the baseline.
+    The best are those with the greatest mean IoU over these very truths, which flatters whatever
+    is made of them.
+
+    :param layers: (R, R, R) int each, -1 = none
+    :param truths: (R, R, R) bool each
+    :param most: the first layer is less than this
     """
-    hulls = np.stack([_given(case.hull) for case in cases])
-    truths = np.stack([case.truth for case in cases])
-    filled = _sums(hulls.sum(axis=(2, 3)))
-    shared = _sums((hulls & truths).sum(axis=(2, 3)))
+    counts = [[np.bincount(some[some >= 0], minlength=RESOLUTION + 1)[:RESOLUTION + 1]
+               for some in (layer.ravel(), layer[truth])] for layer, truth in zip(layers, truths)]
+    below = np.pad(np.cumsum(counts, axis=2), [(0, 0), (0, 0), (1, 0)])
     # [n, first, after the last]
-    shared = shared[:, None, :] - shared[:, :, None]
-    union = (filled[:, None, :] - filled[:, :, None]
-             + truths.sum(axis=(1, 2, 3))[:, None, None] - shared)
-    ious = (shared / np.maximum(union, 1)).mean(axis=0)
+    filled, shared = np.moveaxis(below[:, :, None, :] - below[:, :, :most, None], 1, 0)
+    volumes = np.array([np.count_nonzero(truth) for truth in truths])[:, None, None]
+    ious = (shared / np.maximum(filled + volumes - shared, 1)).mean(axis=0)
     first, end = np.unravel_index(ious.argmax(), ious.shape)
     return int(first), int(end) - 1
 
 
-def _sums(counts: np.ndarray) -> np.ndarray:
-    return np.pad(np.cumsum(counts, axis=1), [(0, 0), (1, 0)])
-
-
-def extruded(case: Case, first: int, last: int) -> np.ndarray:
-    """Return the slices of a hull from the first to the last, (R, R, R) bool."""
-    between = np.zeros((RESOLUTION, 1, 1), bool)
-    between[first:last + 1] = True
-    return _given(case.hull) & between
-
-
-def best_thickness(cases: Sequence[Case]) -> int:
-    """Return how many layers behind the measured surfaces fit the truths best."""
-    ious = []
-    for case in cases:
-        layer, truth = _given(case.layer).ravel(), case.truth.ravel()
-        filled, shared = (np.cumsum(np.bincount(some[some >= 0], minlength=RESOLUTION + 1)[
-            :RESOLUTION + 1]) for some in (layer, layer[truth]))
-        ious.append(shared / np.maximum(filled + truth.sum() - shared, 1))
-    return int(np.mean(ious, axis=0).argmax())
-
-
-def thickened(case: Case, thickness: int) -> np.ndarray:
-    """Return the measured surface, so many layers thick, (R, R, R) bool."""
-    layer = _given(case.layer)
-    return (layer >= 0) & (layer <= thickness)
-
-
-def baselines(
-    cases: Sequence[Case], means: Sequence[np.ndarray] | None,
-) -> dict[str, tuple[str, list[np.ndarray]]]:
+def baselines(cases: Sequence[Case], means: Sequence[np.ndarray] | None) -> Iterator[Answers]:
     """
-    Build what a network must be better than, each at its best constant for these very cases.
+    Yield what a network must be better than, each at its best constant for these very cases.
 
     :param means: per object the mean shape, (R, R, R) shares; None without
-    :return: those that the cases' channels allow; by name the constant, for people, and the
-        volumes, (R, R, R) bool
+    :return: those that the cases' channels allow
     """
-    volumes = {}
+    truths = [case.truth for case in cases]
     if means is not None:
-        ious = [voxel_iou(mean, case.truth, THRESHOLDS) for mean, case in zip(means, cases)]
+        ious = [voxel_iou(mean, truth, THRESHOLDS) for mean, truth in zip(means, truths)]
         level = THRESHOLDS[np.mean(ious, axis=0).argmax()]
-        volumes['mean shape'] = f'above {level:.2f}', [mean > level for mean in means]
-    if all(case.hull is not None for case in cases):
-        first, last = best_extrusion(cases)
-        volumes['visual hull of the mask'] = (
-            f'slices {first} to {last} of {RESOLUTION}',
-            [extruded(case, first, last) for case in cases])
-    if all(case.layer is not None for case in cases):
-        thick = best_thickness(cases)
-        volumes['depth + constant thickness'] = (
-            f'{thick / RESOLUTION:.2f} sides', [thickened(case, thick) for case in cases])
-    return volumes
+        yield Answers('mean shape', None, f'above {level:.2f}', [mean > level for mean in means])
+    for name, most in ((HULL, RESOLUTION), (THICK, 1)):
+        if all(name in case.layers for case in cases):
+            layers = [case.layers[name] for case in cases]
+            first, last = best_layers(layers, truths, most)
+            constant = f'slices {first} to {last} of {RESOLUTION}' if name == HULL else \
+                f'{last / RESOLUTION:.2f} sides'
+            yield Answers(name, None, constant, [
+                (layer >= first) & (layer <= last) for layer in layers])
 
 
 def means_of_others(
@@ -345,7 +348,7 @@ def write_report(
 
 
 def score_tables(summaries: Sequence[dict[str, Any]]) -> str:
-    """Return the tables of `Scores.summary`: the means, per category, per threshold."""
+    """Return the tables of `summary`: the means, per category, per threshold."""
     means = [[one['input'], one['method'], *(one[name] for name in COLUMNS), _remark(one)]
              for one in summaries]
     categories = sorted(summaries[0]['per_category'])

@@ -9,12 +9,9 @@ orientation, distance and scale come from the truth, and what is compared is the
 """
 
 from collections.abc import Callable
-from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
-from itertools import count
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +21,20 @@ from scipy import ndimage
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.errors import InputError
 from img2scene_ros.learning.augmentation import Example
-from img2scene_ros.learning.evaluation import BATCH
 from img2scene_ros.learning.evaluation import COLOR
 from img2scene_ros.learning.evaluation import MASK
 from img2scene_ros.learning.evaluation import RESOLUTION
 from img2scene_ros.learning.evaluation import ROWS
+from img2scene_ros.learning.evaluation import Answers
 from img2scene_ros.learning.evaluation import Candidate
 from img2scene_ros.learning.evaluation import Report
-from img2scene_ros.learning.evaluation import Scores
-from img2scene_ros.learning.evaluation import baselines
+from img2scene_ros.learning.evaluation import answers
 from img2scene_ros.learning.evaluation import case_of
+from img2scene_ros.learning.evaluation import counted
 from img2scene_ros.learning.evaluation import means_of_others
-from img2scene_ros.learning.evaluation import predict
 from img2scene_ros.learning.evaluation import score_tables
+from img2scene_ros.learning.evaluation import scores_of
+from img2scene_ros.learning.evaluation import summary
 from img2scene_ros.learning.metrics import pix3d_scores
 from img2scene_ros.learning.metrics import surface_mesh
 from img2scene_ros.learning.pix3d import Pix3dPicture
@@ -61,7 +59,6 @@ FINE = 64  # cells of the true volume before it is pooled to 32
 # was predicted beyond it. The protocol would pool more than 100 cells a side.
 STEP, MARGIN, CELLS = 2, 18, 100
 CEILING = f'truth in {RESOLUTION}^3 cells'  # what no answer of that resolution can beat
-BASELINES = 5  # of both inputs together, the ceiling among them
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +96,7 @@ def evaluate_pix3d(
     Score networks on prepared photos of Pix3D by its own protocol, category by category.
 
     :param prepared: what `img2scene prepare-pix3d` wrote
-    :param progress: is called with the numbers of finished and of all pictures
+    :param progress: is called with the numbers of finished and of all pictures and answers
     :param every: also pictures that are truncated or occluded, which the protocol skips
     :raises InputError: no prepared data, or no picture to score
     """
@@ -111,33 +108,32 @@ def evaluate_pix3d(
         raise InputError(
             f"'{prepared}' holds no picture to score: {len(pictures)} are prepared, all truncated "
             'or occluded; --all takes them, too')
-    chosen = sorted(chosen, key=lambda picture: picture.category)
-    drawn = set(evenly(len(chosen), ROWS))
-    scores: dict[tuple[str, str], Scores] = {}
-    official, categories, rows, skipped = [], [], [], []
-    steps = count(1)
-    total = len(chosen) * (1 + 2 * len(candidates) + BASELINES)
-    numbered = enumerate(chosen)
-    for category, group in groupby(numbered, lambda item: item[1].category):
-        views = []
-        for number, picture in group:
-            progress(next(steps), total)
-            view = view_of_picture(picture)
-            if view is None:
-                skipped.append(f'{picture.id}: the mask does not show the model')
-                continue
-            views.append(view)
-            if number in drawn:
-                rows.append(_drawn(view, candidates))
-        if views:
-            categories += [category] * len(views)
-            official += _score(
-                category, views, candidates, scores, lambda: progress(next(steps), total))
-    if not categories:
+    total = len(chosen) * (1 + 2 * len(candidates))
+    step = counted(progress, total)
+    views: dict[str, list[PictureView]] = {}
+    skipped = []
+    for picture in sorted(chosen, key=lambda picture: picture.category):
+        view = view_of_picture(picture)
+        if view is None:
+            skipped.append(f'{picture.id}: the mask does not show the model')
+        else:
+            views.setdefault(picture.category, []).append(view)
+        step()
+    if not views:
         raise InputError(f"no picture in '{prepared}' can be scored: {skipped[0]}")
+    categories = [category for category, some in views.items() for _ in some]
+    scores: dict[tuple[str, str], tuple[Answers, list[np.ndarray]]] = {}
+    official, rows = [], []
+    drawn = set(evenly(len(categories), ROWS))
+    for category, some in views.items():
+        found, answered = _score(category, some, candidates, scores, step)
+        official += found
+        first = categories.index(category)
+        rows += [draw_predictions(category, view.crop, view.cube, answered[number])
+                 for number, view in enumerate(some) if first + number in drawn]
     progress(total, total)
-    summaries = [score.summary(categories) for name in (COLOR, MASK)
-                 for score in scores.values() if score.input == name]
+    summaries = [summary(name, one, np.concatenate(values), categories) for wanted in (COLOR, MASK)
+                 for (name, _), (one, values) in scores.items() if name == wanted]
     about = {
         'pictures': len(categories), 'of': len(pictures), 'truncated_and_occluded': every,
         'weights': {candidate.title: candidate.config.get('step') for candidate in candidates}}
@@ -185,56 +181,40 @@ def in_model_axes(volume: np.ndarray, view: PictureView) -> np.ndarray:
 
 def _score(
     category: str, views: Sequence[PictureView], candidates: Sequence[Candidate],
-    scores: dict[tuple[str, str], Scores], step: Callable[[], None],
-) -> list[dict[str, Any]]:
-    """Score a category: adds to `scores`, returns the official ones; `step` is called often."""
+    scores: dict[tuple[str, str], tuple[Answers, list[np.ndarray]]], step: Callable[[], None],
+) -> tuple[list[dict[str, Any]], list[dict[str, np.ndarray]]]:
+    """
+    Score a category.
+
+    :param scores: by input and method those in the view frame, which are added to
+    :return: the official scores, and per view the truth and what is answered to colour and mask
+    """
     official = []
     whole = [view.example() for view in views]
+    truths = [example.occupancy for example in whole]
+    drawn = [{'truth': truth} for truth in truths]
+    means = means_of_others(
+        truths, [category] * len(views), [str(view.picture.voxels) for view in views])
     for name in (COLOR, MASK):
         examples = whole if name == MASK else [replace(one, mask=None) for one in whole]
         cases = [case_of(example) for example in examples]
-        truths = [case.truth for case in cases]
-        means = means_of_others(
-            truths, [category] * len(cases), [str(view.picture.voxels) for view in views])
-        methods: dict[str, tuple[float | None, str, list[np.ndarray]]] = {
-            candidate.title: (candidate.threshold(with_depth=False), '', [
-                volume.astype(np.float16) for first in range(0, len(examples), BATCH)
-                for volume in predict(candidate, examples[first:first + BATCH])])
-            for candidate in candidates}
-        for method, (constant, volumes) in baselines(cases, means).items():
-            methods[method] = None, constant, volumes
-        methods[CEILING] = None, '', truths
-        for method, (threshold, constant, volumes) in methods.items():
-            if method != CEILING:
-                scores.setdefault(
-                    (method, name), Scores(method, name, threshold, 'best per category'),
-                ).add(volumes, cases)
+        given = list(answers(candidates, examples, cases, means, step))
+        for one in given:
+            some = one if one.threshold else one._replace(constant='best per category')
+            scores.setdefault((name, one.method), (some, []))[1].append(scores_of(one, cases))
+        for one in [*given, Answers(CEILING, None, '', truths)]:
             found = pix3d_scores(
-                _carried(volumes, views, step),
+                map(in_model_axes, one.volumes, views),
                 (view.picture.read_voxels() for view in views))
             official.append({
-                'category': category, 'pictures': len(views), 'input': name, 'method': method,
-                'constant': constant, 'iou': float(found.iou.mean()),
+                'category': category, 'pictures': len(views), 'input': name,
+                'method': one.method, 'constant': one.constant, 'iou': float(found.iou.mean()),
                 'threshold': found.threshold, 'chamfer': float(found.chamfer.mean()),
                 'emd': float(found.emd.mean())})
-    return official
-
-
-def _carried(
-    volumes: Sequence[np.ndarray], views: Sequence[PictureView], step: Callable[[], None],
-) -> Iterator[np.ndarray]:
-    for volume, view in zip(volumes, views):
-        step()
-        yield in_model_axes(volume, view)
-
-
-def _drawn(view: PictureView, candidates: Sequence[Candidate]) -> np.ndarray:
-    example = view.example()
-    return draw_predictions(view.picture.category, view.crop, view.cube, {
-        'truth': example.occupancy, **{
-            f'{candidate.name}: {MASK}':
-                predict(candidate, [example])[0] > candidate.threshold(with_depth=False)
-            for candidate in candidates}})
+    for candidate, one in zip(candidates, given):
+        for row, volume in zip(drawn, one.volumes):
+            row[f'{candidate.name}: {MASK}'] = volume > one.threshold
+    return official, drawn
 
 
 def _markdown(

@@ -23,13 +23,13 @@ from img2scene_ros.detection import box_iou
 from img2scene_ros.detection import mask_iou
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.learning.data_config import SceneOptions
-from img2scene_ros.learning.depth_noise import add_depth_noise
 from img2scene_ros.learning.evaluation import Report
 from img2scene_ros.learning.metrics import Boxes
 from img2scene_ros.learning.metrics import average_precisions
 from img2scene_ros.learning.samples import ObjectTruth
 from img2scene_ros.learning.samples import SceneSample
 from img2scene_ros.learning.samples import evenly
+from img2scene_ros.learning.sensors import read_depth
 from img2scene_ros.learning.shapes import SMALL
 from img2scene_ros.learning.shapes import Library
 from img2scene_ros.learning.shapes import Shape
@@ -165,7 +165,7 @@ def _frame(sample: SceneSample, with_depth: bool, options: SceneOptions, number:
     depth = None
     if with_depth:
         random = np.random.default_rng((options.seed, number))
-        depth = add_depth_noise(measured(frame.depth), frame.camera, random, color=frame.color)
+        depth = read_depth(measured(frame.depth), frame.camera, random, frame.color)
     known = (SupportPlane(sample.up, sample.support),) if options.known_plane else ()
     return Frame(frame.color, frame.camera, depth, supports=known)
 

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -28,20 +27,19 @@ from img2scene_ros.learning.augmentation import resized_mask
 from img2scene_ros.learning.data_config import SPLITS
 from img2scene_ros.learning.data_config import RenderOptions
 from img2scene_ros.learning.data_config import ShapeOptions
-from img2scene_ros.learning.evaluation import BATCH
 from img2scene_ros.learning.evaluation import COLOR
 from img2scene_ros.learning.evaluation import MASK
 from img2scene_ros.learning.evaluation import RESOLUTION
 from img2scene_ros.learning.evaluation import ROWS
 from img2scene_ros.learning.evaluation import Candidate
-from img2scene_ros.learning.evaluation import Case
 from img2scene_ros.learning.evaluation import Report
-from img2scene_ros.learning.evaluation import Scores
-from img2scene_ros.learning.evaluation import baselines
+from img2scene_ros.learning.evaluation import answers
 from img2scene_ros.learning.evaluation import case_of
+from img2scene_ros.learning.evaluation import counted
 from img2scene_ros.learning.evaluation import means_of_others
-from img2scene_ros.learning.evaluation import predict
 from img2scene_ros.learning.evaluation import score_tables
+from img2scene_ros.learning.evaluation import scores_of
+from img2scene_ros.learning.evaluation import summary
 from img2scene_ros.learning.samples import CropSample
 from img2scene_ros.learning.samples import evenly
 from img2scene_ros.learning.shapes import Library
@@ -72,46 +70,39 @@ def evaluate_shapes(
     Score networks on rendered views of shapes.
 
     :param folder: CATEGORY/SHAPE/voxel.mat and model.ply, as in Pix3D
-    :param progress: is called with the numbers of finished and of all views
+    :param progress: is called with the numbers of finished and of all views and answers
     :raises InputError: no shapes, or none of a category that is asked for
     :raises OptionError: networks that were trained on different splits
     """
     split = split_of(candidates)
     names, skipped = _chosen(folder, options.split, split, options.categories)
     library = Library(Path(folder), None, {})
-    cases: dict[str, list[Case]] = {name: [] for name in INPUTS}
-    scores = {
-        (candidate.name, name): Scores(
-            candidate.title, name, candidate.threshold(with_depth=name in (NOISY, TRUE)))
-        for name in INPUTS for candidate in candidates}
-    categories: list[str] = []
-    shapes: list[str] = []
-    rows: list[np.ndarray] = []
-    total = len(names) * options.views
-    drawn = set(evenly(total, ROWS))
-    samples = views(library, names, options, skipped)
-    while batch := list(islice(samples, BATCH)):
-        examples = [inputs_of(sample) for sample in batch]
-        predictions = _score(candidates, examples, cases, scores)
-        for number, sample in enumerate(batch, len(shapes)):
-            categories.append(sample.truth.shape.split('/')[1])
-            shapes.append(sample.truth.shape)
-            if number in drawn:
-                rows.append(draw_predictions(categories[-1], sample.crop, sample.cube, {
-                    'truth': sample.occupancy_at(RESOLUTION), **{
-                        f'{who}: {name}': volumes[number % BATCH] > scores[who, name].threshold
-                        for (who, name), volumes in predictions.items() if name in SHOWN}}))
-        progress(len(shapes), total)
-    if not shapes:
+    total = len(names) * options.views * (1 + len(INPUTS) * len(candidates))
+    step = counted(progress, total)
+    samples = []
+    for sample in views(library, names, options, skipped):
+        samples.append(sample)
+        step()
+    if not samples:
         raise InputError(f"no shape in '{folder}' can be used: {skipped[0]}")
-    means, mean_of = _means(library, folder, split, options, cases[MASK], categories, shapes)
+    shapes = [sample.truth.shape for sample in samples]
+    categories = [shape.split('/')[1] for shape in shapes]
+    solids = [sample.occupancy_at(RESOLUTION) for sample in samples]
+    means, mean_of = _means(library, folder, split, options, solids, categories, shapes)
+    drawn = {number: {'truth': solids[number]} for number in evenly(len(samples), ROWS)}
     summaries = []
-    for name, some in cases.items():
-        found = [scores[candidate.name, name] for candidate in candidates]
-        for method, (constant, volumes) in baselines(some, means).items():
-            found.append(Scores(method, name, None, constant))
-            found[-1].add(volumes, some)
-        summaries += [score.summary(categories) for score in found]
+    for name in INPUTS:
+        examples = [input_of(sample, name) for sample in samples]
+        cases = [case_of(example) for example in examples]
+        given = list(answers(candidates, examples, cases, means, step))
+        summaries += [summary(name, one, scores_of(one, cases), categories) for one in given]
+        for candidate, one in zip(candidates, given):
+            for number, row in drawn.items():
+                if name in SHOWN:
+                    row[f'{candidate.name}: {name}'] = one.volumes[number] > one.threshold
+    progress(total, total)
+    rows = [draw_predictions(categories[number], samples[number].crop, samples[number].cube, row)
+            for number, row in drawn.items()]
     used = sorted(set(shapes))
     about = {
         'shapes': used, 'views': len(shapes), 'seed': options.seed,
@@ -197,50 +188,30 @@ def view_of(shape: Shape, number: int, options: ShapeOptions) -> CropSample | No
     return None
 
 
-def inputs_of(sample: CropSample) -> dict[str, Example]:
+def input_of(sample: CropSample, name: str) -> Example:
     """Return what networks get of a view, by the name of the input."""
-    plain = plain_example(sample, with_depth=False)
-    random = np.random.default_rng(crc32(sample.scene.encode()))
-    return {
-        COLOR: replace(plain, mask=None),
-        MASK: plain,
-        ERODED: replace(plain, mask=resized_mask(sample.crop.mask, -MASK_ERROR)),
-        DILATED: replace(plain, mask=resized_mask(sample.crop.mask, MASK_ERROR)),
-        NOISY: noisy_example(sample, random),
-        TRUE: plain_example(sample, with_depth=True)}
-
-
-def _score(
-    candidates: Sequence[Candidate], examples: Sequence[dict[str, Example]],
-    cases: dict[str, list[Case]], scores: dict[tuple[str, str], Scores],
-) -> dict[tuple[str, str], np.ndarray]:
-    """Add some views to cases and scores; return the predictions by network and input."""
-    predictions = {}
-    for name in INPUTS:
-        batch = [example[name] for example in examples]
-        added = [case_of(example) for example in batch]
-        cases[name] += added
-        for candidate in candidates:
-            predictions[candidate.name, name] = volumes = predict(candidate, batch)
-            scores[candidate.name, name].add(volumes, added)
-    return predictions
+    if name == NOISY:
+        return noisy_example(sample, np.random.default_rng(crc32(sample.scene.encode())))
+    error = {ERODED: -MASK_ERROR, DILATED: MASK_ERROR}.get(name, 0)
+    mask = None if name == COLOR else resized_mask(sample.crop.mask, error)
+    return replace(plain_example(sample, with_depth=name == TRUE), mask=mask)
 
 
 def _means(
     library: Library, folder: Path, split: dict[str, float], options: ShapeOptions,
-    cases: Sequence[Case], categories: Sequence[str], shapes: Sequence[str],
+    solids: Sequence[np.ndarray], categories: Sequence[str], shapes: Sequence[str],
 ) -> tuple[list[np.ndarray] | None, str]:
     """Return the mean shape for every view, and what it is of."""
     if options.split != 'test':
-        means = means_of_others([case.truth for case in cases], categories, shapes)
+        means = means_of_others(solids, categories, shapes)
         return means, 'none, a category has only one shape' if means is None else \
             'of the views of the other shapes of the category'
     names, _ = _chosen(folder, 'train', split, ())
     names = np.random.default_rng(0).permutation(names)[:REFERENCES].tolist()
     one_each = replace(options, views=1, categories=())
-    solids = [sample.occupancy_at(RESOLUTION) for sample in views(library, names, one_each, [])]
-    mean = np.asarray(np.mean(solids, axis=0, dtype=np.float32))
-    return [mean] * len(cases), f'of {len(solids)} views of shapes of the training split'
+    others = [sample.occupancy_at(RESOLUTION) for sample in views(library, names, one_each, [])]
+    mean = np.asarray(np.mean(others, axis=0, dtype=np.float32))
+    return [mean] * len(solids), f'of {len(others)} views of shapes of the training split'
 
 
 def _split_text(options: ShapeOptions, split: dict[str, float]) -> str:

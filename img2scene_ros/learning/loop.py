@@ -35,8 +35,8 @@ from img2scene_ros.errors import OptionError
 from img2scene_ros.learning.muon import Muon
 from img2scene_ros.learning.runs import open_log
 from img2scene_ros.learning.runs import open_run
+from img2scene_ros.learning.runs import progress_logger
 from img2scene_ros.learning.runs import save_state
-from img2scene_ros.learning.runs import show_progress
 from img2scene_ros.learning.training_config import RunOptions
 
 OPTIMIZERS = {'muon': Muon, 'adamw': torch.optim.AdamW, 'adam': torch.optim.Adam}
@@ -178,8 +178,8 @@ def carry_out(
         open_run(run, task.about(), out, resume)
         count, unit = (task.options.steps, 'step') if task.seconds is None else \
             (round(task.seconds), 'second')
-        with open_log(out, run.step, processes.leads) as log, show_progress(
-                count, round(task.done(run) * count), processes.leads, unit) as show:
+        show = progress_logger(count, round(task.done(run) * count), processes.leads, unit)
+        with open_log(out, run.step, processes.leads) as log:
             for values, is_last in steps(task, run, processes, began, minutes):
                 log(run.step, values)
                 show(round(task.done(run) * count), values['loss'])

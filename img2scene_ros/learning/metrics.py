@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 from scipy.interpolate import interpn
 from scipy.optimize import linear_sum_assignment
@@ -272,54 +271,6 @@ def found_share(
         objects=len(areas), found=int((overlap[matched] > iou).sum()),
         pieces=int((pieces - 1).clip(min=0).sum()), merged=int(merged.sum()),
         false=int(false.sum()))
-
-
-def overlap_and_boundary(predicted: np.ndarray, truth: np.ndarray) -> Counter[str]:
-    """
-    Compare one picture's instances with the true ones as is done on OSD and OCID.
-
-    Instances are matched so that the sum of their F-measures is greatest; then precision and
-    recall are shares of pixels, or of pixels of boundaries that lie within 0.003 of the picture's
-    diagonal from each other: Dave et al., "Towards segmenting anything that moves", 2019, and Xie
-    et al. (UOIS-Net-3D), T-RO 2021, section VI. The counts of several pictures can be added;
-    `f_measure` turns them into F.
-
-    :param predicted: (H, W) int, 0 = no object
-    :param truth: (H, W) int, 0 = no object
-    """
-    found, true = ([ids == one for one in np.unique(ids[ids > 0])] for ids in (predicted, truth))
-    reach = int(np.ceil(0.003 * np.hypot(*truth.shape)))
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1,) * 2)
-    lines, true_lines = ([_boundary(mask) for mask in masks] for masks in (found, true))
-    total = Counter(
-        overlap_found=int(np.count_nonzero(predicted)), overlap_true=int(np.count_nonzero(truth)),
-        boundary_found=sum(map(np.count_nonzero, lines)),
-        boundary_true=sum(map(np.count_nonzero, true_lines)))
-    if not found or not true:
-        return total
-    shared = np.array([[np.count_nonzero(one & other) for other in true] for one in found])
-    sizes = np.array([[np.count_nonzero(one) + np.count_nonzero(other) for other in true]
-                      for one in found])
-    for i, j in zip(*linear_sum_assignment(2 * shared / sizes, maximize=True)):
-        near, near_true = (cv2.dilate(line.astype(np.uint8), disc) > 0
-                           for line in (lines[i], true_lines[j]))
-        total += Counter(
-            overlap_right=int(shared[i, j]), overlap_seen=int(shared[i, j]),
-            boundary_right=np.count_nonzero(lines[i] & near_true),
-            boundary_seen=np.count_nonzero(true_lines[j] & near))
-    return total
-
-
-def _boundary(mask: np.ndarray) -> np.ndarray:
-    """Return the pixels of a mask beside others, (H, W) bool."""
-    return mask & (cv2.erode(mask.astype(np.uint8), np.ones((3, 3)), borderValue=0) == 0)
-
-
-def f_measure(counts: Counter[str], kind: str) -> float:
-    """Return F, 0 to 1, of the counts of `overlap_and_boundary`; `kind` is overlap or boundary."""
-    precision = counts[f'{kind}_right'] / max(counts[f'{kind}_found'], 1)
-    recall = counts[f'{kind}_seen'] / max(counts[f'{kind}_true'], 1)
-    return 2 * precision * recall / max(precision + recall, 1e-12)
 
 
 @dataclass(frozen=True, eq=False)

@@ -32,48 +32,41 @@ FORMAT = 1
 # that sheets of one cell remain.
 PIX3D_SWELL = 0.45
 MOST_COLORS, LEAST_SHARE = 4, 0.03  # base colours of a shape, and their least share of its area
-TEXTS = ('names', 'labels', 'authors', 'splits', 'places')
-NUMBERS = ('grids', 'cells', 'sizes')
+# What the file holds, one entry for each shape, and the field of `PackedShape` that it is.
+TEXTS = {'names': 'name', 'labels': 'label', 'authors': 'author', 'splits': 'split',
+         'places': 'place'}
+NUMBERS = {'grids': 'grid', 'cells': 'cell', 'sizes': 'sizes'}
 
 
 @dataclass(frozen=True, eq=False)
-class PackedShapes:
-    """Many shapes' solids; every field holds one entry for each shape."""
+class PackedShape:
+    """A shape's solid, and what scenes need to know of it."""
 
-    names: tuple[str, ...]  # source/class/number or the like, unique
-    labels: tuple[str, ...]  # class names
-    authors: tuple[str, ...]  # '' = unknown
-    splits: tuple[str, ...]  # 'train' or 'test'; no label by one known author is in both
-    places: tuple[str, ...]  # where they stand, 'table' or 'floor'
-    grids: np.ndarray  # (N, 3), number of cells along x, y, z
-    cells: np.ndarray  # (N,) metres before `sizes`, the side of a cell
-    # (N, 2), least and greatest factor that makes a size that such things come in
-    sizes: np.ndarray
-    # (k, 3) uint8 each, RGB, the widest first; none where materials are drawn at random
-    colors: tuple[np.ndarray, ...]
-    # (B,) uint8, the solids, packed by `np.packbits` and deflated, one after the other
-    bits: np.ndarray
-    ends: np.ndarray  # (N,), where each ends in `bits`
-    skipped: tuple[str, ...]  # reasons, for shapes that are not in the file
+    name: str  # source/class/number or the like, unique
+    label: str  # class name
+    author: str  # '' = unknown
+    split: str  # 'train' or 'test'; no label by one known author is in both
+    place: str  # where it stands, 'table' or 'floor'
+    grid: tuple[int, int, int]  # number of cells along x, y, z
+    cell: float  # metres before `sizes`, the side of a cell
+    sizes: tuple[float, float]  # least and greatest factor that makes a size such things come in
+    # (k, 3) uint8, RGB, the widest first; none where materials are drawn at random
+    colors: np.ndarray
+    bits: bytes  # the solid, packed by `np.packbits` and deflated
 
-    def __len__(self) -> int:
-        """Return the number of shapes."""
-        return len(self.names)
-
-    def swell(self, index: int) -> float:
+    @property
+    def swell(self) -> float:
         """Return how far the solid reaches beyond the true surface, in cells."""
-        return PIX3D_SWELL if self.names[index].startswith('pix3d/') else 0.0
+        return PIX3D_SWELL if self.name.startswith('pix3d/') else 0.0
 
-    def solid(self, index: int) -> np.ndarray:
+    @property
+    def solid(self) -> np.ndarray:
         """Return the full cells, (X, Y, Z) bool, z up; the grid's middle is the origin."""
-        start = self.ends[index - 1] if index else 0
-        bits = zlib.decompress(self.bits[start:self.ends[index]].tobytes())
-        grid = self.grids[index]
-        return np.unpackbits(
-            np.frombuffer(bits, np.uint8), count=grid.prod()).reshape(grid).view(bool)
+        bits = np.frombuffer(zlib.decompress(self.bits), np.uint8)
+        return np.unpackbits(bits, count=np.prod(self.grid)).reshape(self.grid).view(bool)
 
 
-def read_packed(path: Path) -> PackedShapes:
+def read_packed(path: Path) -> list[PackedShape]:
     """
     Read a file of shapes.
 
@@ -84,18 +77,40 @@ def read_packed(path: Path) -> PackedShapes:
             about = json.loads(arrays['about'].tobytes())
             if about['format'] != FORMAT:
                 raise ValueError(f"its format is {about['format']}, not {FORMAT}")
-            columns: dict[str, Any] = {name: tuple(about[name]) for name in TEXTS}
-            columns |= {name: arrays[name] for name in NUMBERS}
-            packed = PackedShapes(
-                **columns,
-                colors=tuple(np.array(some, np.uint8).reshape(-1, 3) for some in about['colors']),
-                bits=arrays['bits'], ends=arrays['ends'], skipped=tuple(about['skipped']))
+            columns = {field: about[name] for name, field in TEXTS.items()}
+            columns |= {field: arrays[name].tolist() for name, field in NUMBERS.items()}
+            columns['colors'] = [
+                np.array(some, np.uint8).reshape(-1, 3) for some in about['colors']]
+            bits, ends = arrays['bits'].tobytes(), arrays['ends'].tolist()
+            columns['bits'] = [bits[start:end] for start, end in zip([0, *ends], ends)]
+            return [PackedShape(**dict(zip(columns, row))) for row in zip(*columns.values())]
     except (OSError, ValueError, KeyError, TypeError, EOFError, AttributeError,
             zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
             f"cannot read the shapes '{path}'; make the file with `img2scene pack-shapes` "
             f'({type(error).__name__}: {error})') from error
-    return packed
+
+
+def write_packed(
+    out: Path, shapes: Sequence[PackedShape], skipped: Sequence[str] = (),
+) -> None:
+    """
+    Write a file of shapes; it appears whole or not at all.
+
+    :param skipped: reasons, for shapes that are not in the file
+    :raises InputError: it cannot be written
+    """
+    about: dict[str, Any] = {
+        name: [getattr(shape, field) for shape in shapes] for name, field in TEXTS.items()}
+    about |= {'format': FORMAT, 'colors': [shape.colors.tolist() for shape in shapes],
+              'skipped': list(skipped)}
+    numbers: dict[str, Any] = {
+        name: np.array([getattr(shape, field) for shape in shapes])
+        for name, field in NUMBERS.items()}
+    write_whole(out, lambda file: np.savez_compressed(
+        file, about=np.frombuffer(json.dumps(about).encode(), np.uint8), **numbers,
+        bits=np.frombuffer(b''.join(shape.bits for shape in shapes), np.uint8),
+        ends=np.cumsum([len(shape.bits) for shape in shapes])))
 
 
 def pack_shapes(
@@ -104,7 +119,7 @@ def pack_shapes(
     meshes: Sequence[Path],
     progress: Callable[[int, int], None] = lambda done, total: None,
     jobs: int = 1,
-) -> PackedShapes:
+) -> tuple[list[PackedShape], list[str]]:
     """
     Write all shapes that rendered data is made of into one file; it appears whole or not at all.
 
@@ -115,40 +130,28 @@ def pack_shapes(
     :param meshes: folders of metric GLB meshes
     :param progress: is called with the numbers of finished and of all shapes
     :param jobs: processes
+    :return: the shapes, and the reasons why others are not in the file
     :raises InputError: a folder that holds no shapes, or a file that cannot be written
     """
     from img2scene_ros.learning.processes import shared_out
 
     tasks, reasons = _tasks(pix3d, meshes)
-    records: list[dict[str, Any]] = []
-    for done, record in enumerate(shared_out(_record, tasks, jobs), 1):
-        if isinstance(record, str):
-            reasons.append(record)
+    packed: list[PackedShape] = []
+    for done, one in enumerate(shared_out(_packed, tasks, jobs), 1):
+        if isinstance(one, str):
+            reasons.append(one)
         else:
-            records.append(record)
+            packed.append(one)
         progress(done, len(tasks))
-    packed = packed_of(records, reasons)
-    write_packed(out, packed)
-    return packed
+    write_packed(out, packed, reasons)
+    return packed, reasons
 
 
-def packed_of(records: Sequence[dict[str, Any]], skipped: Sequence[str] = ()) -> PackedShapes:
-    """Put what `record_of` returns of shapes together."""
-    columns: dict[str, Any] = {
-        name: tuple(record[name] for record in records) for name in records[0]}
-    bits = columns.pop('bits')
-    return PackedShapes(
-        **columns | {name: np.array(columns[name]) for name in NUMBERS},
-        bits=np.frombuffer(b''.join(bits), np.uint8),
-        ends=np.cumsum([len(some) for some in bits]), skipped=tuple(skipped))
-
-
-def record_of(shape: 'Shape', split: str, place: str, author: str = '') -> dict[str, Any]:
-    """Return a shape's entry for every field."""
-    return {
-        'names': shape.name, 'labels': shape.label, 'authors': author, 'splits': split,
-        'places': place, 'grids': shape.grid, 'cells': shape.cell, 'sizes': shape.sizes,
-        'colors': base_colors(shape), 'bits': zlib.compress(shape.bits.tobytes(), 9)}
+def packed_shape(shape: 'Shape', split: str, place: str, author: str = '') -> PackedShape:
+    """Return what is kept of a shape."""
+    return PackedShape(
+        shape.name, shape.label, author, split, place, shape.grid, shape.cell, shape.sizes,
+        base_colors(shape), zlib.compress(shape.bits.tobytes(), 9))
 
 
 class _Task(NamedTuple):
@@ -192,13 +195,13 @@ def _tasks(pix3d: Path | None, meshes: Sequence[Path]) -> tuple[list[_Task], lis
     return list(kept.values()), list(dict.fromkeys(reasons))
 
 
-def _record(task: _Task) -> dict[str, Any] | str:
-    """Return a shape's entry for every field, or why it is skipped."""
+def _packed(task: _Task) -> PackedShape | str:
+    """Return what is kept of a shape, or why it is skipped."""
     try:
         shape = task.library.load(task.name)
     except InputError as error:
         return f'{task.name}: {error}'
-    return record_of(shape, task.split, task.place, task.kind[0] if task.kind else '')
+    return packed_shape(shape, task.split, task.place, task.kind[0] if task.kind else '')
 
 
 def base_colors(shape: 'Shape') -> np.ndarray:
@@ -218,16 +221,3 @@ def base_colors(shape: 'Shape') -> np.ndarray:
     shares = np.bincount(nearest.ravel(), minlength=len(colors)) / len(seen)
     order = np.argsort(-shares)
     return np.rint(colors[order[shares[order] >= LEAST_SHARE]]).astype(np.uint8)
-
-
-def write_packed(out: Path, packed: PackedShapes) -> None:
-    """
-    Write a file of shapes; it appears whole or not at all.
-
-    :raises InputError: it cannot be written
-    """
-    about = {name: getattr(packed, name) for name in (*TEXTS, 'skipped')}
-    about |= {'format': FORMAT, 'colors': [some.tolist() for some in packed.colors]}
-    write_whole(out, lambda file: np.savez_compressed(
-        file, about=np.frombuffer(json.dumps(about).encode(), np.uint8), grids=packed.grids,
-        cells=packed.cells, sizes=packed.sizes, bits=packed.bits, ends=packed.ends))

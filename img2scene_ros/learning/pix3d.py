@@ -13,14 +13,13 @@ Pix3D (Sun et al., CVPR 2018): from the published files to a folder that is quic
 y outward, z up for voxels; models have no metric scale (most have a diagonal of 1).
 """
 
-import io
 import json
-import os
 import re
 from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ import numpy as np
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.errors import InputError
-from img2scene_ros.files import replacing
+from img2scene_ros.files import write_whole
 from img2scene_ros.learning.processes import shared_out
 
 SIZE = 256
@@ -73,16 +72,11 @@ class Pix3dPicture:
     slightly_occluded: bool  # as published
 
     @property
-    def model_to_camera(self) -> np.ndarray:
-        """Return the rotation and translation as one (4, 4) matrix."""
-        pose = np.eye(4)
-        pose[:3, :3], pose[:3, 3] = self.rotation, self.translation
-        return pose
-
-    @property
     def grid_to_camera(self) -> np.ndarray:
         """Return what takes a cell's index (i, j, k, 1) to the optical frame, (4, 4)."""
-        return self.model_to_camera @ self.grid_to_model
+        pose = np.eye(4)
+        pose[:3, :3], pose[:3, 3] = self.rotation, self.translation
+        return pose @ self.grid_to_model
 
     def read_image(self) -> np.ndarray:
         """Read the picture: (size, size, 3) uint8, RGB."""
@@ -204,15 +198,44 @@ def prepare_pix3d(
     """
     raw, out = Path(raw), Path(out)
     listed = _read_list(raw)
-    try:
-        _check_size(out, size)
-        for folder in ('images', 'masks', 'voxels', '.done'):
-            (out / folder).mkdir(parents=True, exist_ok=True)
-        return _prepare(raw, out, size, jobs, progress, listed)
-    except OSError as error:
-        raise InputError(
-            f"cannot write the prepared data to '{out}' ({error.strerror or error}); make room or "
-            'choose another place and run the command again') from error
+    _check_size(out, size)
+    skipped, annotations = [], []
+    for index, entry in enumerate(listed):
+        try:
+            annotations.append(_parse(index, entry, raw))
+        except _UnusableError as error:
+            known = entry if isinstance(entry, dict) else {}
+            category, image = (str(known.get(name) or '') for name in ('category', 'img'))
+            skipped.append(Skipped(index, category.strip(), image, str(error)))
+    shapes = sorted({item.shape for item in annotations})
+    photos = [item.picture for item in annotations]
+    total = len(shapes) + len(photos)
+    results: list[dict[str, Any] | str] = []
+    for work, sources, folder in (
+            (_prepare_shape, shapes, 'model'), (_prepare_picture, photos, 'img')):
+        once = partial(_once, work, raw, out, size)
+        for result in shared_out(once, list(zip(_unique_names(sources, folder), sources)), jobs):
+            results.append(result)
+            progress(len(results), total)
+    shape_of = dict(zip(shapes, results))
+    pictures = []
+    for item, picture in zip(annotations, results[len(shapes):]):
+        shape = shape_of[item.shape]
+        if isinstance(picture, str) or isinstance(shape, str):
+            reason = picture if isinstance(picture, str) else str(shape)
+            skipped.append(Skipped(item.index, item.category, item.picture[0], reason))
+        else:
+            pictures.append(_described(item, picture, shape, size))
+    skipped.sort(key=lambda item: item.index)
+    _write_text(out / 'skipped.json', _json_lines([vars(item) for item in skipped]) + '\n')
+    _write_text(out / 'metadata.json', (
+        f'{{"credit": {json.dumps(CREDIT)},\n"size": {size},\n'
+        f'"pictures": {_json_lines(pictures)}}}\n'))
+    if not pictures:
+        reason = f'; the first: {skipped[0].reason}' if skipped else ''
+        raise InputError(f"none of the {len(listed)} entries of '{raw}/pix3d.json' can be used"
+                         f'{reason} (all are listed in {out}/skipped.json)')
+    return skipped
 
 
 class _UnusableError(Exception):
@@ -224,10 +247,8 @@ class _Annotation:
     """One entry of pix3d.json, checked; paths are relative to the data set's folder."""
 
     index: int
-    image: str
-    mask: str
-    voxels: str
-    model: str | None
+    picture: tuple[str, str]  # image and mask
+    shape: tuple[str, ...]  # voxels, and the model where there is one
     category: str
     focal_length: float
     rotation: np.ndarray
@@ -262,7 +283,7 @@ def _check_size(out: Path, size: int) -> None:
                          'choose another place')
 
 
-def _parse(index: int, entry: Any) -> _Annotation:
+def _parse(index: int, entry: Any, raw: Path) -> _Annotation:
     if not isinstance(entry, dict):
         raise _UnusableError('the entry is no JSON object')
     texts: dict[str, Any] = {
@@ -277,9 +298,10 @@ def _parse(index: int, entry: Any) -> _Annotation:
     focal_length = float(_numbers(entry, 'focal_length', ()))
     if focal_length <= 0:
         raise _UnusableError(f"'focal_length' is {focal_length:g}")
+    has_model = isinstance(model, str) and model and (raw / model).is_file()
     return _Annotation(
-        index, texts['img'], texts['mask'], texts['voxel'],
-        model if isinstance(model, str) and model else None, texts['category'].strip(),
+        index, (texts['img'], texts['mask']),
+        (texts['voxel'], str(model)) if has_model else (texts['voxel'],), texts['category'].strip(),
         focal_length, rotation, _numbers(entry, 'trans_mat', (3,)),
         {flag: entry.get(flag) is True for flag in FLAGS})
 
@@ -297,50 +319,53 @@ def _numbers(entry: dict[str, Any], name: str, shape: tuple[int, ...]) -> np.nda
     return values
 
 
-@dataclass(frozen=True)
-class _Task:
+def _unique_names(keys: Sequence[tuple[str, ...]], folder: str) -> list[str]:
+    """Name files after the first path of each key; paths that look the same are numbered."""
+    names: dict[str, None] = {}
+    for path, *_ in keys:
+        path = str(Path(path).with_suffix('')).removeprefix(f'{folder}/')
+        stem = re.sub(r'[^A-Za-z0-9-]+', '_', path).strip('_') or 'unnamed'
+        name, number = stem, 2
+        while name in names:
+            name, number = f'{stem}_{number}', number + 1
+        names[name] = None
+    return list(names)
+
+
+def _once(
+    work: Callable[..., dict[str, Any]], raw: Path, out: Path, size: int,
+    named: tuple[str, tuple[str, ...]],
+) -> dict[str, Any] | str:
     """
-    One piece of work on files, done by `work(task, raw, out)`, which returns JSON values.
+    Do a piece of work, unless a note says that it was done with these very sources.
 
-    The paths are relative to the folders of the published and the prepared data.
+    :param work: takes raw, out, size, name and sources; its result is JSON, with `files` in `out`
+    :param named: a name for what is written, and the sources
+    :return: the result, or why the sources cannot be used
     """
+    name, sources = named
+    note = out / '.done' / f'{work.__name__}_{name}.json'
+    try:
+        state = [size, list(sources), [_stamp(raw, source) for source in sources]]
+        before, result = _read_note(note)
+        if before != state or not all((out / file).is_file() for file in result['files']):
+            result = work(raw, out, size, name, sources)
+            _write(note, json.dumps([state, result]).encode())
+        return result
+    except _UnusableError as error:
+        return str(error)
 
-    work: Callable[..., dict[str, Any]]
-    sources: tuple[str, ...]
-    targets: tuple[str, ...]
-    size: int
 
-    def run(self, raw: Path, out: Path) -> dict[str, Any] | _UnusableError:
-        """
-        Do the work, unless a note says that it was done with these very sources.
-
-        What cannot be used comes back as the error that says why.
-        """
-        name = re.sub(r'\W', '_', (self.targets or self.sources)[0])
-        note = out / '.done' / f'{self.work.__name__}_{name}.json'
-        try:
-            state = self._state(raw)
-            before, result = _read_note(note)
-            if before != state or not all((out / target).is_file() for target in self.targets):
-                result = self.work(self, raw, out)
-                _write(note, json.dumps([state, result]).encode())
-            return result
-        except _UnusableError as error:
-            return error
-
-    def _state(self, raw: Path) -> list[Any]:
-        """Return what the result depends on, as JSON values."""
-        stamps = []
-        for source in self.sources:
-            if not (raw / source).is_file():
-                raise _UnusableError(f'{source} is missing')
-            found = (raw / source).stat()
-            stamps.append([found.st_size, found.st_mtime_ns])
-        return [self.size, list(self.sources), stamps]
+def _stamp(raw: Path, source: str) -> list[int]:
+    """Return size and time of a source."""
+    if not (raw / source).is_file():
+        raise _UnusableError(f'{source} is missing')
+    found = (raw / source).stat()
+    return [found.st_size, found.st_mtime_ns]
 
 
 def _read_note(path: Path) -> tuple[Any, Any]:
-    """Return the state and the result of a task's last run, if any."""
+    """Return the state and the result of the last time, if any."""
     try:
         before, result = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -348,128 +373,95 @@ def _read_note(path: Path) -> tuple[Any, Any]:
     return before, result
 
 
-def _prepare(
-    raw: Path, out: Path, size: int, jobs: int, progress: Callable[[int, int], None],
-    listed: list[Any],
-) -> list[Skipped]:
-    skipped, annotations = [], []
-    for index, entry in enumerate(listed):
-        try:
-            annotations.append(_parse(index, entry))
-        except _UnusableError as error:
-            known = entry if isinstance(entry, dict) else {}
-            category, image = (str(known.get(name) or '') for name in ('category', 'img'))
-            skipped.append(Skipped(index, category.strip(), image, str(error)))
-    plans = _plan(annotations, raw, size)
-    tasks = sorted({task for plan in plans for task in plan.values()},
-                   key=lambda task: (task.work.__name__, task.sources, task.targets))
-    results = {}
-    for task, result in zip(tasks, shared_out(partial(_Task.run, raw=raw, out=out), tasks, jobs)):
-        results[task] = result
-        progress(len(results), len(tasks))
-    pictures = []
-    for annotation, plan in zip(annotations, plans):
-        try:
-            done = {name: _usable(results[task]) for name, task in plan.items()}
-            pictures.append(_describe(annotation, plan, done, size))
-        except _UnusableError as error:
-            skipped.append(Skipped(
-                annotation.index, annotation.category, annotation.image, str(error)))
-    skipped.sort(key=lambda item: item.index)
-    _write_text(out / 'skipped.json', _json_lines([vars(item) for item in skipped]) + '\n')
-    _write_text(out / 'metadata.json', (
-        f'{{"credit": {json.dumps(CREDIT)},\n"size": {size},\n'
-        f'"pictures": {_json_lines(pictures)}}}\n'))
-    if not pictures:
-        reason = f'; the first: {skipped[0].reason}' if skipped else ''
-        raise InputError(f"none of the {len(listed)} entries of '{raw}/pix3d.json' can be used"
-                         f'{reason} (all are listed in {out}/skipped.json)')
-    return skipped
-
-
-def _plan(annotations: list[_Annotation], raw: Path, size: int) -> list[dict[str, _Task]]:
-    """Return the tasks behind each annotation; annotations of one shape share tasks."""
-    ids = _unique_names([(item.image, item.mask, item.index) for item in annotations], 'img')
-    shapes = _unique_names(sorted({(item.voxels,) for item in annotations}), 'model')
-    plans = []
-    for item in annotations:
-        name = ids[item.image, item.mask, item.index]
-        plan = {
-            'picture': _Task(_cut_picture, (item.image, item.mask),
-                             (f'images/{name}.png', f'masks/{name}.png'), size),
-            'voxels': _Task(_convert_voxels, (item.voxels,),
-                            (f'voxels/{shapes[item.voxels,]}.npy',), RESOLUTION),
-        }
-        if item.model and (raw / item.model).is_file():
-            plan['model'] = _Task(_measure_model, (item.model,), (), 0)
-        plans.append(plan)
-    return plans
-
-
-def _unique_names(keys: Sequence[tuple], folder: str) -> dict[tuple, str]:
-    """Name files after the path in each key; paths that look the same are numbered."""
-    names: dict[tuple, str] = {}
-    taken: set[str] = set()
-    for key in keys:
-        path = os.path.splitext(key[0])[0].removeprefix(f'{folder}/')
-        stem = re.sub(r'[^A-Za-z0-9-]+', '_', path).strip('_') or 'unnamed'
-        name, number = stem, 2
-        while name in taken:
-            name, number = f'{stem}_{number}', number + 1
-        taken.add(name)
-        names[key] = name
-    return names
-
-
-def _usable(result: dict[str, Any] | _UnusableError) -> dict[str, Any]:
-    if isinstance(result, _UnusableError):
-        raise result
-    return result
-
-
-def _describe(
-    annotation: _Annotation, plan: dict[str, _Task], done: dict[str, dict[str, Any]], size: int,
+def _described(
+    annotation: _Annotation, picture: dict[str, Any], shape: dict[str, Any], size: int,
 ) -> dict[str, Any]:
     """Return an annotation's entry in metadata.json."""
-    width, height = done['picture']['photo_size']
-    xmin, ymin, xmax, ymax = done['picture']['crop']
+    xmin, ymin, xmax, ymax = picture['crop_xyxy_px']
+    width, height = picture['photo_size_px']
     photo, rotation, translation = pix3d_camera(
         width, height, annotation.focal_length, annotation.rotation, annotation.translation)
     camera = photo.cropped(xmin, ymin, xmax - xmin, ymax - ymin).resized(size, size)
-    image, mask = plan['picture'].targets
-    voxels, = plan['voxels'].targets
+    image, mask = picture['files']
     return {
-        'id': Path(image).stem, 'category': annotation.category, 'source': annotation.image,
-        'image': image, 'mask': mask, 'voxels': voxels, 'model': annotation.model,
+        'id': Path(image).stem, 'category': annotation.category, 'source': annotation.picture[0],
+        'image': image, 'mask': mask, 'voxels': shape['files'][0],
+        'model': annotation.shape[1] if len(annotation.shape) > 1 else None,
         'K': camera.matrix.tolist(), 'R': rotation.tolist(), 't': translation.tolist(),
-        'grid_to_model': _place(annotation, done).tolist(),
-        'placed_by': 'model' if 'model' in done else 'unit diagonal',
+        'grid_to_model': shape['grid_to_model'], 'placed_by': shape['placed_by'],
         'crop_xyxy_px': [xmin, ymin, xmax, ymax], 'photo_size_px': [width, height],
         **annotation.flags,
     }
 
 
-def _place(annotation: _Annotation, done: dict[str, dict[str, Any]]) -> np.ndarray:
-    """Place the voxels by the model; check that they are its shape. Without: diagonal 1."""
-    span = np.array(done['voxels']['span'])
-    if 'model' not in done:
+def _prepare_shape(
+    raw: Path, out: Path, size: int, name: str, sources: tuple[str, ...],
+) -> dict[str, Any]:
+    """Store the voxels of a shape, placed by its model; where there is none its diagonal is 1."""
+    voxels = _read_volume(raw, sources[0])
+    span = np.ptp(np.argwhere(voxels), axis=0)
+    if len(sources) > 1:
+        low, high = _extents(raw, sources[1])
+        place = grid_to_model(low, high)
+        _check_same_shape(span, place, high - low, sources)
+    else:
         half = span[[0, 2, 1]] / np.linalg.norm(span) / 2  # in the model's order of axes
-        return grid_to_model(-half, half)
-    low, high = np.array(done['model']['low']), np.array(done['model']['high'])
-    place = grid_to_model(low, high)
-    cell = np.abs(place[:3, :3]).max()
-    found, wanted = np.abs(place[:3, :3] @ span) / cell, (high - low) / cell
-    if np.abs(found - wanted).max() > TOLERANCE:
-        found, wanted = (' x '.join(f'{n:.0f}' for n in extents) for extents in (found, wanted))
+        place = grid_to_model(-half, half)
+    file = f'voxels/{name}.npy'
+    write_whole(out / file, lambda opened: np.save(opened, voxels))
+    return {'files': [file], 'grid_to_model': place.tolist(),
+            'placed_by': 'model' if len(sources) > 1 else 'unit diagonal'}
+
+
+def _read_volume(raw: Path, path: str) -> np.ndarray:
+    """Return the published voxels, (128, 128, 128) bool."""
+    from scipy.io import loadmat
+
+    try:
+        stored = loadmat(raw / path, variable_names=['voxel'])
+    except Exception as error:  # the reader raises whatever a broken file makes it stumble over
+        raise _UnusableError(f'{path} is no MATLAB file that can be read ({error})') from None
+    if 'voxel' not in stored:
+        raise _UnusableError(f"{path} has no variable 'voxel'")
+    voxels = stored['voxel']
+    if voxels.shape != (RESOLUTION,) * 3 or not np.issubdtype(voxels.dtype, np.number):
         raise _UnusableError(
-            f'{annotation.voxels} spans {found} cells, {annotation.model} would span {wanted}: '
-            'not the same shape')
-    return place
+            f"{path} holds {' x '.join(map(str, voxels.shape))} values, not {RESOLUTION}^3")
+    if not (voxels > 0).any():
+        raise _UnusableError(f'{path} is empty')
+    return voxels > 0
 
 
-def _cut_picture(task: _Task, raw: Path, out: Path) -> dict[str, Any]:
+def _extents(raw: Path, path: str) -> np.ndarray:
+    """Return the least and the greatest corner of an OBJ file's vertices, (2, 3)."""
+    try:
+        with open(raw / path, errors='replace') as lines:
+            vertices = np.array([line.split()[1:4] for line in lines if line.startswith('v ')],
+                                float).reshape(-1, 3)
+    except (OSError, ValueError) as error:
+        raise _UnusableError(f'{path} cannot be read ({error})') from None
+    if not len(vertices) or not np.isfinite(vertices).all() or not np.ptp(vertices, axis=0).any():
+        raise _UnusableError(f'{path} holds no shape')
+    return np.stack([vertices.min(axis=0), vertices.max(axis=0)])
+
+
+def _check_same_shape(
+    span: np.ndarray, place: np.ndarray, extents: np.ndarray, sources: tuple[str, ...],
+) -> None:
+    """Check that voxels, which span so many cells, are a model's shape."""
+    cell = np.abs(place[:3, :3]).max()
+    found, wanted = np.abs(place[:3, :3] @ span) / cell, extents / cell
+    if np.abs(found - wanted).max() > TOLERANCE:
+        found, wanted = (' x '.join(f'{n:.0f}' for n in cells) for cells in (found, wanted))
+        raise _UnusableError(f'{sources[0]} spans {found} cells, {sources[1]} would span '
+                             f'{wanted}: not the same shape')
+
+
+def _prepare_picture(
+    raw: Path, out: Path, size: int, name: str, sources: tuple[str, ...],
+) -> dict[str, Any]:
     """Store a photo and its mask, cut to a square around the mask."""
-    image_path, mask_path = task.sources
+    image_path, mask_path = sources
     image, mask = _read_source(raw, image_path, 'RGB'), _read_source(raw, mask_path, 'L') > 127
     height, width = mask.shape
     if image.shape[:2] != mask.shape:
@@ -479,11 +471,13 @@ def _cut_picture(task: _Task, raw: Path, out: Path) -> dict[str, Any]:
     if not mask.any():
         raise _UnusableError(f'{mask_path} is empty')
     x, y, side = _square_around(mask)
-    image = _resized(_cut(image, x, y, side, FILL), task.size)
-    mask = _resized(_cut(mask.astype(np.uint8) * 255, x, y, side, 0), task.size) > 127
-    _write_png(out / task.targets[0], cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    _write_png(out / task.targets[1], mask.astype(np.uint8) * 255)
-    return {'photo_size': [width, height], 'crop': [x, y, x + side, y + side]}
+    files = [f'images/{name}.png', f'masks/{name}.png']
+    image = _resized(_cut(image, x, y, side, FILL), size)
+    mask = _resized(_cut(mask.astype(np.uint8) * 255, x, y, side, 0), size) > 127
+    for file, picture in zip(files, (image[..., ::-1], mask.astype(np.uint8) * 255)):
+        _write(out / file, cv2.imencode('.png', picture)[1].tobytes())
+    return {'files': files, 'photo_size_px': [width, height],
+            'crop_xyxy_px': [x, y, x + side, y + side]}
 
 
 def _square_around(mask: np.ndarray) -> tuple[int, int, int]:
@@ -510,44 +504,6 @@ def _resized(square: np.ndarray, size: int) -> np.ndarray:
     return cv2.resize(square, (size, size), interpolation=how)
 
 
-def _convert_voxels(task: _Task, raw: Path, out: Path) -> dict[str, Any]:
-    """Store the voxels of a shape."""
-    from scipy.io import loadmat
-
-    path, = task.sources
-    try:
-        stored = loadmat(raw / path, variable_names=['voxel'])
-    except Exception as error:  # the reader raises whatever a broken file makes it stumble over
-        raise _UnusableError(f'{path} is no MATLAB file that can be read ({error})') from None
-    if 'voxel' not in stored:
-        raise _UnusableError(f"{path} has no variable 'voxel'")
-    voxels = stored['voxel']
-    if voxels.shape != (RESOLUTION,) * 3 or not np.issubdtype(voxels.dtype, np.number):
-        raise _UnusableError(
-            f"{path} holds {' x '.join(map(str, voxels.shape))} values, not {RESOLUTION}^3")
-    voxels = voxels > 0
-    if not voxels.any():
-        raise _UnusableError(f'{path} is empty')
-    data = io.BytesIO()
-    np.save(data, voxels)
-    _write(out / task.targets[0], data.getvalue())
-    return {'span': np.ptp(np.argwhere(voxels), axis=0).tolist()}
-
-
-def _measure_model(task: _Task, raw: Path, out: Path) -> dict[str, Any]:
-    """Return the bounding box of an OBJ file's vertices."""
-    path, = task.sources
-    try:
-        with open(raw / path, errors='replace') as lines:
-            vertices = np.array([line.split()[1:4] for line in lines if line.startswith('v ')],
-                                float).reshape(-1, 3)
-    except (OSError, ValueError) as error:
-        raise _UnusableError(f'{path} cannot be read ({error})') from None
-    if not len(vertices) or not np.isfinite(vertices).all() or not np.ptp(vertices, axis=0).any():
-        raise _UnusableError(f'{path} holds no shape')
-    return {'low': vertices.min(axis=0).tolist(), 'high': vertices.max(axis=0).tolist()}
-
-
 def _read_source(raw: Path, path: str, mode: str) -> np.ndarray:
     from PIL import UnidentifiedImageError
 
@@ -567,10 +523,6 @@ def _read_picture(path: Path, mode: str) -> np.ndarray:
         return np.array(picture.convert(mode))
 
 
-def _write_png(path: Path, picture: np.ndarray) -> None:
-    _write(path, cv2.imencode('.png', picture)[1].tobytes())
-
-
 def _write_text(path: Path, text: str) -> None:
     """Write a text file unless it holds just that."""
     if not path.is_file() or path.read_text() != text:
@@ -578,8 +530,7 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def _write(path: Path, data: bytes) -> None:
-    with replacing(path) as file:
-        file.write(data)
+    write_whole(path, methodcaller('write', data))
 
 
 def _json_lines(items: list[dict[str, Any]]) -> str:

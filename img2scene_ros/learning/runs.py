@@ -8,7 +8,6 @@ and TensorBoard's files where that is installed.
 
 import json
 import logging
-import sys
 from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -140,32 +139,20 @@ def _tensorboard(out: Path, step: int) -> Any:
     return SummaryWriter(str(out), purge_step=step + 1)
 
 
-@contextmanager
-def show_progress(
-    count: int, step: int, leads: bool, unit: str = 'step',
-) -> Iterator[Callable[[int, float], None]]:
-    """Yield what shows the step and the loss: a bar with the time left, or lines in a file."""
-    if not leads:
-        yield lambda step, loss: None
-    elif sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import BarColumn
-        from rich.progress import MofNCompleteColumn
-        from rich.progress import Progress
-        from rich.progress import TextColumn
-        from rich.progress import TimeRemainingColumn
+def progress_logger(
+    count: int, first: int, leads: bool, unit: str,
+) -> Callable[[int, float], None]:
+    """
+    Return what logs how far a training is, its loss and the time that is left.
 
-        columns = (TextColumn('loss {task.fields[loss]:.4f}'), BarColumn(), MofNCompleteColumn(),
-                   TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), speed_estimate_period=600) as bar:
-            task = bar.add_task('', total=count, completed=step, loss=float('nan'))
-            yield lambda step, loss: bar.update(task, completed=step, loss=loss)
-    else:
-        began, first = monotonic(), step
+    :param count: of all units, which are steps or seconds
+    :param first: number of those that were done before
+    """
+    began = monotonic()
 
-        def show(step: int, loss: float) -> None:
-            pace = 1.0 if unit == 'second' else (monotonic() - began) / max(1, step - first)
-            logger.info('%s %d of %d: loss %.4f, %.1f minutes left', unit, step, count, loss,
-                        (count - step) * pace / 60)
+    def show(done: int, loss: float) -> None:
+        pace = 1.0 if unit == 'second' else (monotonic() - began) / max(1, done - first)
+        logger.info('%s %d of %d: loss %.4f, %.1f minutes left', unit, done, count, loss,
+                    (count - done) * pace / 60)
 
-        yield show
+    return show if leads else lambda done, loss: None

@@ -11,9 +11,8 @@ can be decoded alone and a data set fits into memory as it is on disk. Needs onl
 import json
 import zipfile
 import zlib
-from abc import ABC
-from abc import abstractmethod
 from bisect import bisect_right
+from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import asdict
 from dataclasses import dataclass
@@ -222,7 +221,7 @@ def read_shard(path: Path) -> list[list[bytes]]:
     return [[blobs[a:b] for a, b in zip(*row)] for row in zip(starts, ends)]
 
 
-class _Records(ABC, Sequence, Generic[Record]):
+class _Records(Sequence, Generic[Record]):
     """
     The records of finished data sets, one after another, decoded when they are asked for.
 
@@ -230,6 +229,7 @@ class _Records(ABC, Sequence, Generic[Record]):
     """
 
     KIND: str
+    _decode: Callable[[Sequence[bytes]], Record]  # of the parts of a record
 
     def __init__(self, *folders: Path) -> None:
         """
@@ -297,31 +297,23 @@ class _Records(ABC, Sequence, Generic[Record]):
             self._read[number] = read_shard(self._shards[number])
         return self._read[number]
 
-    @staticmethod
-    @abstractmethod
-    def _decode(parts: Sequence[bytes]) -> Record:
-        ...
-
 
 class CropSamples(_Records[CropSample]):
     """Data sets of crops: a sequence of `CropSample`."""
 
-    KIND = 'crops'
-    _decode = staticmethod(decode_crop)
+    KIND, _decode = 'crops', staticmethod(decode_crop)
 
 
 class SceneSamples(_Records[SceneSample]):
     """Data sets of scenes: a sequence of `SceneSample`."""
 
-    KIND = 'scenes'
-    _decode = staticmethod(decode_scene)
+    KIND, _decode = 'scenes', staticmethod(decode_scene)
 
 
 class ScenePictures(_Records[tuple[np.ndarray, list[ObjectTruth]]]):
     """Data sets of scenes, their colours and objects only: a sequence of `decode_picture`."""
 
-    KIND = 'scenes'
-    _decode = staticmethod(decode_picture)
+    KIND, _decode = 'scenes', staticmethod(decode_picture)
 
 
 def read_index(folder: Path) -> dict[str, Any]:

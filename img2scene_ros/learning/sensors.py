@@ -4,14 +4,16 @@ What depth cameras of three kinds, masks and light make of true pictures: batche
 
 Plain torch without loops over the batch, and nothing waits for the device. All chance is from a
 generator on the pictures' device: the same state gives the same there. Call it outside autocast.
-`depth_noise` is for one image of any camera; the published figures with noisy depth are by it.
+`read_depth` is for one image as numpy has it.
 """
 
+import numpy as np
 import torch
 from torch import Generator
 from torch import Tensor
 from torch.nn import functional as F
 
+from img2scene_ros.camera import Camera
 from img2scene_ros.depth import MODELS
 from img2scene_ros.depth import DepthNoise
 
@@ -27,15 +29,45 @@ GRAZING = (12.0, 8.0, 6.0)  # degrees between ray and surface, flatter ones are 
 DULL = (22.0, 14.0, 14.0)  # brightness (0 to 255), darker surfaces are lost: chosen
 TEXTURELESS = (0.0, 0.05, 0.0)  # share lost of surfaces without texture: chosen
 # Of one kind, or of all.
-SHINY = 250.0  # brightness, brighter surfaces are lost: chosen, as in depth_noise
+SHINY = 250.0  # brightness, brighter surfaces are lost: chosen
 GREY = 128.0  # brightness of the surfaces that time of flight's law is for: chosen
 WINDOW = 2.0  # px, stereo errors at a distance d correlate by exp(-(d / 2 WINDOW)^2): chosen
 CLOUD = 0.05  # the same of patches, in picture heights: chosen
-BLOBS = 0.003  # share of a picture in blobs without reading: chosen, as in depth_noise
-PATCHES = 0.7  # share lost of dark and shiny surfaces: chosen, as in depth_noise
+BLOBS = 0.003  # share of a picture in blobs without reading: chosen
+PATCHES = 0.7  # share lost of dark and shiny surfaces: chosen
+# Standard deviations of a relative error and of one in metres that all readings share: chosen.
+SCALE, SHIFT = 0.01, 0.003
 EDGE = 0.03  # a jump of the depth by more than this share is an edge: chosen
 FLAT = 1.5  # brightness, standard deviation over 9 px of surfaces without texture: chosen
 RAGGED = (0.3, 1.2, 4.0)  # share of masks; px that their edges wander, and go together: chosen
+
+
+def read_depth(
+    depth: np.ndarray, camera: Camera, random: np.random.Generator,
+    color: np.ndarray | None = None, kind: str | None = MODELS[0], strength: float = 1.0,
+    magnification: float = 1.0, is_calibrated: bool = False,
+) -> np.ndarray:
+    """
+    Return what a depth camera would have read, as `sensed_depth`.
+
+    :param depth: (H, W) metres along the optical axis, NaN = nothing there
+    :param random: the source of all chance; the same state gives the same readings
+    :param color: (H, W, 3) uint8, RGB; None: everything is grey
+    :param kind: one of `MODELS`; None draws it
+    :param is_calibrated: there are no errors that all readings share
+    :return: (H, W) float32 metres, NaN = no reading
+    """
+    color = np.full((*depth.shape, 3), int(GREY), np.uint8) if color is None else color
+    seed = int(random.integers(2 ** 63))
+    kinds = None if kind is None else torch.tensor([MODELS.index(kind)])
+    read = sensed_depth(
+        torch.tensor(depth)[None], torch.tensor(color.transpose(2, 0, 1))[None],
+        torch.tensor([camera.fx]), torch.Generator().manual_seed(seed), kinds,
+        torch.tensor([strength]), torch.tensor([magnification]))[0].numpy()
+    if is_calibrated:
+        return read
+    scale, shift = strength * random.normal(size=2) * (SCALE, SHIFT)
+    return (read * (1.0 + scale) + shift).astype(np.float32)
 
 
 def sensed_depth(
@@ -115,7 +147,12 @@ def axial_std(depth: Tensor, kinds: Tensor, grey: Tensor, focal: Tensor) -> Tens
 
 
 def edges(depth: Tensor) -> Tensor:
-    """Return the pixels beside a jump of the depth, or nothing, as `depth_noise.edges` does."""
+    """
+    Return the pixels beside a jump of the depth, or beside nothing.
+
+    Inverse depth is linear over a plane's pixels, however steep, so its second difference tells
+    jumps from slopes.
+    """
     inverse = _inverse(depth)
     left, right, above, below = _neighbours(inverse)
     bend = torch.maximum((left + right - 2 * inverse).abs(), (above + below - 2 * inverse).abs())
@@ -124,7 +161,11 @@ def edges(depth: Tensor) -> Tensor:
 
 def shadow(depth: Tensor, focal: Tensor, baseline: Tensor) -> Tensor:
     """
-    Return the pixels that the projector or second camera does not see, as `depth_noise.shadow`.
+    Return the pixels that the projector or second camera does not see.
+
+    It stands beside the camera and sees a point at pixel u at u - focal * baseline / z; of the
+    points that fall together there only the nearest is seen. Along a row: a pixel is in the shadow
+    when one further to the right falls as far to the left or further (Keselman et al. 2017).
 
     :param baseline: (B, 1, 1) metres; positive: to the right, shadows are left of things
     """

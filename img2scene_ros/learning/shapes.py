@@ -8,19 +8,22 @@ surface, and belongs to one split: a network is never tested on a shape that it 
 """
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from dataclasses import field
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import trimesh
-from scipy import ndimage
 
 from img2scene_ros.errors import InputError
-from img2scene_ros.rendering.raycast import raycasting_scene
+from img2scene_ros.learning.household import HOUSEHOLD
+from img2scene_ros.learning.volumes import CELLS
+from img2scene_ros.learning.volumes import cell_of
+from img2scene_ros.learning.volumes import filled
+from img2scene_ros.learning.volumes import flooded
+from img2scene_ros.learning.volumes import solid_of
+from img2scene_ros.learning.volumes import trimmed
 
 TABLE, FLOOR = 'table', 'floor'
 SMALL = 0.5  # metres; meshes below it stand on tables, others on floors
@@ -45,10 +48,6 @@ MESH_CLASSES = {
     'KitchenTable': 'dining table', 'Trash': 'trash can',
 }
 PROCEDURAL_TRAIN, PROCEDURAL_TEST = 60, 20  # shapes of every procedural class per split
-# Cells of a mesh's solid along its longest side: as few as give its walls two.
-CELLS = (128, 192, 256)
-WALL_CELLS = 2.0
-KNOWN = 0.8  # share of the cells on a mesh's surface that must bound an inside
 CREASE = np.radians(40.0)  # edges sharper than this look sharp
 MOST_DRAWN = 50  # classes with more shapes than this are drawn no more often
 
@@ -205,7 +204,7 @@ def _find_meshes(
     for path in sorted(folder.glob('*.glb')):
         name = f'mesh/{path.stem}'
         mesh = _read_mesh(path)
-        if _closed_parts(mesh) is None and _flooded(mesh, mesh.extents.max() / CELLS[0]) is None:
+        if _closed_parts(mesh) is None and flooded(mesh, mesh.extents.max() / CELLS[0]) is None:
             reasons.append(f'{name}: the mesh is not closed, and no inside is found')
         else:
             places[name] = TABLE if mesh.extents.max() < SMALL else FLOOR
@@ -271,7 +270,7 @@ def load_pix3d_shape(folder: Path) -> Shape:
     label, _, low, high = _category(folder.parent.name)
     diagonal = float(np.linalg.norm(extents))
     creased = _creased(trimesh.Trimesh(vertices, mesh.faces, process=False))
-    solid = _filled(_trimmed(voxels))
+    solid = filled(trimmed(voxels))
     return Shape(
         f'pix3d/{folder.parent.name}/{folder.name}', label, *creased, np.packbits(solid),
         solid.shape, extents.max() / (len(voxels) - 1), (low / diagonal, high / diagonal))
@@ -313,11 +312,11 @@ def _read_mesh(path: Path) -> trimesh.Trimesh:
 def _mesh_solid(mesh: trimesh.Trimesh, path: Path) -> tuple[np.ndarray, float]:
     """Return the cells that a mesh about the origin fills, and their side in metres."""
     parts = _closed_parts(mesh)
-    cell = _cell_of(mesh)
+    cell = cell_of(mesh)
     if parts is not None:
-        return _filled(solid_of(parts, cell)), cell
+        return filled(solid_of(parts, cell)), cell
     for side in (cell, mesh.extents.max() / CELLS[0]):  # small cells leak through more gaps
-        solid = _flooded(mesh, side)
+        solid = flooded(mesh, side)
         if solid is not None:
             return solid, side
     raise InputError(f"the mesh '{path}' is not closed, and no inside is found")
@@ -332,134 +331,10 @@ def _closed_parts(mesh: trimesh.Trimesh) -> list[trimesh.Trimesh] | None:
     return list(bare.split()) if bare.is_watertight else None
 
 
-def _shape(name: str, label: str, parts: list[trimesh.Trimesh]) -> Shape:
-    """Make a shape of closed parts."""
-    whole = trimesh.util.concatenate(parts)
-    center = whole.bounds.mean(axis=0)
-    vertices, faces = _creased(whole)
-    cell = _cell_of(whole)
-    solid = _filled(solid_of([part.copy().apply_translation(-center) for part in parts], cell))
-    return Shape(name, label, vertices - center, faces, np.packbits(solid), solid.shape, cell)
-
-
 def _creased(mesh: trimesh.Trimesh) -> tuple[np.ndarray, np.ndarray]:
     """Return vertices and faces whose sharp edges have vertices of their own, to look sharp."""
     split = trimesh.graph.smooth_shade(mesh, angle=CREASE)
     return np.asarray(split.vertices), np.asarray(split.faces)
-
-
-def solid_of(parts: list[trimesh.Trimesh], cell: float) -> np.ndarray:
-    """
-    Return which cells have their centre in one of some closed meshes.
-
-    :param parts: about the origin; they may overlap
-    :param cell: metres
-    :return: (X, Y, Z) bool, the grid's centre is the origin
-    """
-    half = np.abs(np.concatenate([part.bounds for part in parts])).max(axis=0)
-    shape = 2 * np.ceil(half / cell).astype(int)
-    solid = np.zeros(shape, bool)
-    for part in parts:
-        solid |= _inside(part, shape, cell)
-    return solid
-
-
-def _inside(mesh: trimesh.Trimesh, shape: np.ndarray, cell: float) -> np.ndarray:
-    """Return which cells' centres are in one closed mesh: after an odd number of crossings."""
-    scene = raycasting_scene(np.array(mesh.vertices, np.float32), mesh.faces)
-    return np.logical_xor.accumulate(_crossings(scene, shape, cell, 2) % 2 == 1, axis=2)
-
-
-def _crossings(scene: Any, shape: np.ndarray, cell: float, axis: int) -> np.ndarray:
-    """
-    Return how often a surface is crossed on the way to each cell's centre from the one before.
-
-    :param scene: of the surface, about the grid's centre
-    :param axis: 0, 1 or 2, the way's direction
-    :return: (X, Y, Z) uint8
-    """
-    order = [(axis + 1) % 3, (axis + 2) % 3, axis]
-    u, v, first = ((np.arange(n) + 0.5 - n / 2) * cell for n in shape[order])
-    # A little beside the middle, so that rays do not run along the edges of symmetric meshes.
-    u, v = np.meshgrid(u + 0.0137 * cell, v + 0.0071 * cell, indexing='ij')
-    rays = np.zeros((u.size, 6), np.float32)
-    rays[:, order] = np.stack([u, v, np.full_like(u, first[0] - cell)], axis=-1).reshape(-1, 3)
-    rays[:, 3 + axis] = 1
-    crossed = scene.list_intersections(rays)
-    steps = np.ceil(crossed['t_hit'].numpy() / cell - 1).astype(int)
-    counts = np.zeros((u.size, shape[axis] + 1), np.uint8)
-    np.add.at(counts, (crossed['ray_ids'].numpy().astype(int), steps.clip(0, shape[axis])), 1)
-    return np.moveaxis(counts[:, :-1].reshape(*u.shape, -1), (0, 1, 2), order)
-
-
-def _flooded(mesh: trimesh.Trimesh, cell: float) -> np.ndarray | None:
-    """
-    Return the cells that a flood from outside a mesh does not reach, (X, Y, Z) bool.
-
-    Cells that the surface touches stop the flood, so that it does not leak through gaps narrower
-    than a cell; then it goes on into those whose centre lies on its side of the surface. Sheets,
-    which have no centres inside, are given one cell.
-
-    :param mesh: about the origin; it need not be closed
-    :param cell: metres
-    :return: None where too much of the surface is open sheets
-    """
-    from open3d.geometry import TriangleMesh
-    from open3d.geometry import VoxelGrid
-    from open3d.utility import Vector3dVector
-    from open3d.utility import Vector3iVector
-
-    scene = raycasting_scene(np.array(mesh.vertices, np.float32), mesh.faces)
-    shape = 2 * np.ceil(mesh.extents / 2 / cell).astype(int) + 4  # free ones around
-    touched = VoxelGrid.create_from_triangle_mesh_within_bounds(
-        TriangleMesh(Vector3dVector(mesh.vertices), Vector3iVector(mesh.faces)), cell,
-        -shape * cell / 2, shape * cell / 2)
-    surface = np.zeros(shape, bool)
-    surface[tuple(np.array([voxel.grid_index for voxel in touched.get_voxels()]).T)] = True
-    outside = _reached(~surface)
-    crossed = [_crossings(scene, shape, cell, axis) > 0 for axis in range(3)]
-    for _ in range(2):  # the surface's cells are hardly thicker
-        before = outside.copy()
-        for axis in range(3):
-            new, old, wall = (np.moveaxis(a, axis, 0) for a in (outside, before, crossed[axis]))
-            new[1:] |= old[:-1] & ~wall[1:]
-            new[:-1] |= old[1:] & ~wall[1:]
-    near = ndimage.maximum_filter(~outside, 3)
-    if near[surface].mean() < KNOWN:
-        return None
-    return _filled(_trimmed(~outside | (surface & ~near)))
-
-
-def _cell_of(mesh: trimesh.Trimesh) -> float:
-    """Return the side in metres of cells that are fine enough for a mesh's walls."""
-    points, faces = trimesh.sample.sample_surface(mesh, 4000, seed=0)
-    scene = raycasting_scene(np.array(mesh.vertices, np.float32), mesh.faces)
-    side = mesh.extents.max()
-    apart = 1e-4 * side  # two faces at one place are no wall
-    walls = []
-    for ahead in (mesh.face_normals[faces], -mesh.face_normals[faces]):  # either may be inward
-        rays = np.concatenate([points + apart * ahead, ahead], axis=1).astype(np.float32)
-        walls.append(scene.cast_rays(rays)['t_hit'].numpy() + apart)
-    thin = np.percentile(np.minimum(*walls), 5)
-    return side / next((n for n in CELLS if thin * n >= WALL_CELLS * side), CELLS[-1])
-
-
-def _reached(free: np.ndarray) -> np.ndarray:
-    """Return the free cells that are reached from outside the grid, (X, Y, Z) bool."""
-    regions, _ = ndimage.label(np.pad(free, 1, constant_values=True))
-    return (regions == regions[0, 0, 0])[1:-1, 1:-1, 1:-1]
-
-
-def _filled(solid: np.ndarray) -> np.ndarray:
-    """Close sealed hollows."""
-    return ~_reached(~solid)
-
-
-def _trimmed(solid: np.ndarray) -> np.ndarray:
-    """Cut empty margins off, the same from both ends, so that the centre stays."""
-    filled = np.argwhere(solid)
-    margin = np.minimum(filled.min(axis=0), np.array(solid.shape) - 1 - filled.max(axis=0))
-    return solid[tuple(slice(m, n - m) for m, n in zip(margin, solid.shape))]
 
 
 @cache
@@ -470,168 +345,11 @@ def household_object(kind: str, number: int) -> Shape:
     :param kind: a class name in `HOUSEHOLD`
     """
     random = np.random.default_rng([list(HOUSEHOLD).index(kind), number])
-    return _shape(f'procedural/{kind}/{number}', kind, HOUSEHOLD[kind](random))
-
-
-def _box(random: np.random.Generator) -> list[trimesh.Trimesh]:
-    return [trimesh.creation.box(np.exp(random.uniform(np.log(0.03), np.log(0.28), 3)))]
-
-
-def _book(random: np.random.Generator) -> list[trimesh.Trimesh]:
-    return [trimesh.creation.box(random.uniform((0.11, 0.17, 0.008), (0.21, 0.3, 0.05)))]
-
-
-def _can(random: np.random.Generator) -> list[trimesh.Trimesh]:
-    r, h = random.uniform(0.025, 0.06), random.uniform(0.05, 0.18)
-    rim = 0.04 * r
-    profile = [(0, 0), (r - rim, 0), (r, rim), (r, h), (r - rim, h), (r - 2 * rim, h - 2 * rim),
-               (0, h - 2 * rim)]
-    return _maybe_lying(_turned(profile), random, 0.2)
-
-
-def _bottle(random: np.random.Generator) -> list[trimesh.Trimesh]:
-    r, h = random.uniform(0.025, 0.05), random.uniform(0.14, 0.32)
-    neck, body, end = random.uniform(0.3, 0.55), random.uniform(0.4, 0.65), 0.86
-    t = np.linspace(0, 1, 9)
-    shoulder = 1 - (1 - neck) * (3 * t ** 2 - 2 * t ** 3)
-    cap = neck * random.uniform(1.05, 1.25)
-    profile = np.array([
-        (0, 0), (0.94, 0), (1, 0.015),
-        *zip(shoulder, body + (end - 0.06 - body) * t),
-        (neck, end), (cap, end), (cap, 1), (0, 1)])
-    parts = [_turned(profile * (r, h))[0]]
-    parts[0].apply_scale((1, random.choice([1.0, random.uniform(0.6, 1.0)]), 1))
-    return _maybe_lying(parts, random, 0.15)
-
-
-def _bowl(random: np.random.Generator) -> list[trimesh.Trimesh]:
-    r, deep = random.uniform(0.05, 0.13), random.uniform(0.3, 0.6)
-    wall = random.uniform(0.003, 0.006)
-    t = np.linspace(0, np.pi / 2, 12)
-    foot = random.uniform(0.3, 0.6)
-    outer = np.stack([foot + (1 - foot) * np.sin(t), deep * (1 - np.cos(t))], axis=1) * r
-    return _turned(_hollow(outer, wall))
-
-
-def _plate(random: np.random.Generator) -> list[trimesh.Trimesh]:
-    r, h = random.uniform(0.08, 0.15), random.uniform(0.012, 0.03)
-    wall = random.uniform(0.003, 0.005)
-    return _turned(_hollow(np.array([(0.6 * r, 0), (0.7 * r, 0.35 * h), (r, h)]), wall))
-
-
-def _cup(random: np.random.Generator) -> list[trimesh.Trimesh]:
-    r, h = random.uniform(0.03, 0.05), random.uniform(0.06, 0.14)
-    wall = random.uniform(0.003, 0.005)
-    foot = r * random.uniform(0.65, 1.0)
-    parts = _turned(_hollow(np.array([(foot, 0), (r, h)]), wall))
-    if random.random() < 0.7:
-        t = np.linspace(-np.pi / 2, np.pi / 2, 16)
-        high, reach = h * random.uniform(0.25, 0.36), random.uniform(0.6, 1.1) * r
-        z = 0.5 * h + high * np.sin(t)
-        # Its ends lie within the wall.
-        start = foot + (r - foot) * z / h - wall / 2
-        path = np.stack([start + reach * np.cos(t), 0 * t, z], axis=1)
-        parts.append(_tube(path, np.full(len(t), random.uniform(0.0035, 0.007))))
-    return _maybe_lying(parts, random, 0.1)
-
-
-def _wine_glass(random: np.random.Generator) -> list[trimesh.Trimesh]:
-    r, h = random.uniform(0.03, 0.045), random.uniform(0.14, 0.22)
-    stem, wide = random.uniform(0.35, 0.5), random.uniform(0.75, 1.0)
-    t = np.linspace(0, 1, 12)
-    cup = np.stack([0.12 + (wide - 0.12) * np.sin(t * np.pi * 0.62) / np.sin(np.pi / 2),
-                    stem + (1 - stem) * t], axis=1) * (r, h)
-    foot = [(0, 0), (0.9 * r, 0), (0.9 * r, 0.012 * h), (0.1 * r, 0.03 * h)]
-    inner = np.maximum(cup[::-1] - (0.002, 0), (1e-4, 0)) + (0, 0.002)
-    inner[0, 1] = cup[-1, 1]
-    return _turned([*foot, *cup, *inner, (0, inner[-1, 1])])
-
-
-def _vase(random: np.random.Generator) -> list[trimesh.Trimesh]:
-    h, wall = random.uniform(0.12, 0.35), 0.004
-    t = np.linspace(0, 1, 16)
-    a, b, c = random.uniform(0.25, 0.4), random.uniform(-0.25, 0.25), random.uniform(-0.15, 0.15)
-    radius = h * np.clip(
-        0.6 * a + 0.3 * a * np.sin(np.pi * t) + b * np.sin(np.pi * t) * (0.5 - t)
-        + c * np.sin(2 * np.pi * t), 0.06, 0.5)
-    return _turned(_hollow(np.stack([radius, h * t], axis=1), wall))
-
-
-def _banana(random: np.random.Generator) -> list[trimesh.Trimesh]:
-    length, thick = random.uniform(0.15, 0.22), random.uniform(0.015, 0.021)
-    bend = random.uniform(0.7, 1.4)
-    t = np.linspace(-1, 1, 24)
-    radius = length / (2 * bend)
-    path = np.stack([radius * np.sin(bend * t), radius * np.cos(bend * t), 0 * t], axis=1)
-    return [_tube(path, thick * np.clip((1 - np.abs(t) ** 3.5) ** 0.6, 0.25, 1))]
-
-
-def _apple(random: np.random.Generator) -> list[trimesh.Trimesh]:
-    r = random.uniform(0.03, 0.045)
-    t = np.linspace(-np.pi / 2, np.pi / 2, 24)
-    dent = random.uniform(0.1, 0.3)
-    z = np.sin(t) * (1 - dent * np.cos(t - np.pi / 2).clip(0) ** 8)
-    profile = np.stack([np.cos(t), z], axis=1) * r
-    profile[[0, -1], 0] = 0
-    return _turned(profile)
-
-
-def _orange(random: np.random.Generator) -> list[trimesh.Trimesh]:
-    return [trimesh.creation.icosphere(3, random.uniform(0.03, 0.05))]
-
-
-# Class name to a function that draws one as closed parts, metres, z up.
-HOUSEHOLD: dict[str, Callable[[np.random.Generator], list[trimesh.Trimesh]]] = {
-    'apple': _apple, 'banana': _banana, 'book': _book, 'bottle': _bottle, 'bowl': _bowl,
-    'box': _box, 'can': _can, 'cup': _cup, 'orange': _orange, 'plate': _plate, 'vase': _vase,
-    'wine glass': _wine_glass,
-}
-
-
-def _turned(profile: np.ndarray | list) -> list[trimesh.Trimesh]:
-    """Turn a profile of (radius, height), from the bottom's middle to the top's, about z."""
-    return [trimesh.creation.revolve(np.asarray(profile, float), sections=48)]
-
-
-def _hollow(outer: np.ndarray, wall: float) -> list[tuple[float, float]]:
-    """Return the profile of a vessel, open at the top, from the outer profile of its wall."""
-    along = np.gradient(outer, axis=0)
-    along /= np.linalg.norm(along, axis=1, keepdims=True)
-    inner = (outer + wall * np.stack([-along[:, 1], along[:, 0]], axis=1))[::-1]
-    inner = np.maximum(inner, (1e-4, wall))
-    return [(0.0, 0.0), *map(tuple, outer), *map(tuple, inner), (0.0, inner[-1, 1])]
-
-
-def _tube(path: np.ndarray, radius: np.ndarray) -> trimesh.Trimesh:
-    """Return a closed tube about a plane path (N, 3) with a radius (N,) at each point."""
-    ahead = np.gradient(path, axis=0)
-    ahead /= np.linalg.norm(ahead, axis=1, keepdims=True)
-    flat = np.linalg.svd(path - path.mean(axis=0))[2][2]
-    side = np.cross(ahead, flat)
-    count = 12
-    angle = np.linspace(0, 2 * np.pi, count, endpoint=False)
-    ring = (np.cos(angle)[:, None] * side[:, None] + np.sin(angle)[:, None] * flat)
-    rings = path[:, None] + radius[:, None, None] * ring
-    vertices = np.concatenate([rings.reshape(-1, 3), path[[0, -1]]])
-    index = np.arange(len(path) * count).reshape(-1, count)
-    a, b = index[:-1], index[1:]
-    right = np.roll(index, -1, axis=1)
-    faces = [np.stack([a, right[:-1], b], axis=-1), np.stack([b, right[:-1], right[1:]], axis=-1)]
-    first, last = len(vertices) - 2, len(vertices) - 1
-    caps = [np.stack([right[0], index[0], np.full(count, first)], axis=-1),
-            np.stack([index[-1], right[-1], np.full(count, last)], axis=-1)]
-    mesh = trimesh.Trimesh(
-        vertices, np.concatenate([part.reshape(-1, 3) for part in faces + caps]))
-    mesh.fix_normals()
-    return mesh
-
-
-def _maybe_lying(
-    parts: list[trimesh.Trimesh], random: np.random.Generator, share: float,
-) -> list[trimesh.Trimesh]:
-    """Lay a share of all objects on their side."""
-    if random.random() < share:
-        turn = trimesh.transformations.rotation_matrix(np.pi / 2, (0, 1, 0))
-        for part in parts:
-            part.apply_transform(turn)
-    return parts
+    parts = HOUSEHOLD[kind](random)
+    whole = trimesh.util.concatenate(parts)
+    center = whole.bounds.mean(axis=0)
+    vertices, faces = _creased(whole)
+    cell = cell_of(whole)
+    solid = filled(solid_of([part.apply_translation(-center) for part in parts], cell))
+    return Shape(f'procedural/{kind}/{number}', kind, vertices - center, faces,
+                 np.packbits(solid), solid.shape, cell)

@@ -112,7 +112,7 @@ class Student(Task):
         if self.options.start_from:
             start_from(network, weights_folder(self.options.start_from, self.bundled))
         packed = read_packed(self.shapes)
-        self.count, self.device = len(packed.names), device
+        self.count, self.device = len(packed), device
         self.train, self.test = (
             open_stock(packed, split, device) for split in ('train', 'test'))
         self.held = self.draw(

@@ -277,7 +277,7 @@ def _objects(
 ) -> list[Placed]:
     """Put objects side by side; one that finds no room is left away."""
     objects: list[Placed] = []
-    footprints: list[np.ndarray] = []
+    footprints: list[cv2.typing.RotatedRect] = []
     area = 0.0
     spread = random.uniform(0.7, 1.8)
     for _ in range(random.integers(1, MOST_OBJECTS[place] + 1)):
@@ -289,8 +289,10 @@ def _objects(
             reach = spread * np.sqrt(area) * (0.5 + attempt / ATTEMPTS) * bool(objects)
             angle, radius = random.uniform(0, 2 * np.pi), reach * np.sqrt(random.random())
             center = np.array([radius * np.cos(angle), radius * np.sin(angle), extents[2] / 2])
-            rectangle = _rectangle(center[:2], turn[:2, :2], extents[:2] / 2 + GAP[place] / 2)
-            if all(are_apart(rectangle, other) for other in footprints):
+            yaw = float(np.degrees(np.arctan2(turn[1, 0], turn[0, 0])))
+            rectangle = center[:2].tolist(), (extents[:2] + GAP[place]).tolist(), yaw
+            if all(cv2.rotatedRectangleIntersection(rectangle, other)[0] == cv2.INTERSECT_NONE
+                   for other in footprints):
                 objects.append(
                     _placed(len(objects) + 1, shape, stretch, turn, center, random))
                 footprints.append(rectangle)
@@ -319,26 +321,6 @@ def _placed(
     texture = None if shape.colors is not None else \
         random_texture(random, longest, random.uniform(0.2, 1.0))
     return Placed(id_, shape, pose, texture)
-
-
-def _rectangle(center: np.ndarray, turn: np.ndarray, half: np.ndarray) -> np.ndarray:
-    corners = np.array([(1, 1), (-1, 1), (-1, -1), (1, -1)]) * half
-    return corners @ turn.T + center
-
-
-def are_apart(one: np.ndarray, other: np.ndarray) -> bool:
-    """
-    Tell whether two rectangles do not overlap (the separating axis theorem).
-
-    :param one: (4, 2) corners in order
-    :param other: (4, 2) corners in order
-    """
-    for corners in (one, other):
-        for axis in (corners[1] - corners[0], corners[2] - corners[1]):
-            a, b = one @ axis, other @ axis
-            if a.max() <= b.min() or b.max() <= a.min():
-                return True
-    return False
 
 
 def _camera(

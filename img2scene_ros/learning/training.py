@@ -26,8 +26,10 @@ from img2scene_ros.devices import autocast
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
 from img2scene_ros.learning.dataset import TrainingExamples
-from img2scene_ros.learning.dataset import ValidationExamples
+from img2scene_ros.learning.dataset import batches_of
 from img2scene_ros.learning.dataset import positions_of
+from img2scene_ros.learning.dataset import resized
+from img2scene_ros.learning.dataset import validation_example
 from img2scene_ros.learning.loop import Processes
 from img2scene_ros.learning.loop import Run
 from img2scene_ros.learning.loop import Task
@@ -50,6 +52,7 @@ from img2scene_ros.models.resnet import load_imagenet_weights
 from img2scene_ros.weights import weights_folder
 
 RESOLUTION = 32  # of the volumes that are validated
+VALIDATION_BATCH = 64
 INPUTS = {'rgb': False, 'rgbd': True}  # what is validated, and whether it has depth
 
 
@@ -139,6 +142,7 @@ class VoxelTask(Task):
             logits = model(pictures, half_field, options.resolution, points=points)
         return {'loss': occupancy_loss(logits, occupancy.float(), options)}
 
+    @torch.inference_mode()
     def score(self, network: OccupancyNetwork) -> tuple[float, dict[str, Any]]:
         """
         Score a network at 32^3, from colour and mask, and from those and noisy depth.
@@ -148,20 +152,19 @@ class VoxelTask(Task):
         options, samples = self.options, self.validation
         assert samples is not None  # as `is_scored`
         numbers = evenly(len(samples), options.validation_samples)
+        labels = [samples[number].truth.label for number in numbers]
         scores = {}
         for name, with_depth in INPUTS.items():
-            examples = ValidationExamples(samples, numbers, with_depth, RESOLUTION, options.size)
+            examples = (
+                validation_example(resized(samples[number], options.size), number, with_depth)
+                for number in numbers)
             ious: list[np.ndarray] = []
-            labels: list[str] = []
-            for pictures, half_field, occupancy, names in DataLoader(
-                    examples, min(64, options.batch), num_workers=options.workers,
-                    worker_init_fn=on_one_core):
-                with torch.inference_mode(), autocast(
-                        self.device, arithmetic(options, self.device)):
+            for pictures, half_field, occupancy in batches_of(
+                    examples, RESOLUTION, min(VALIDATION_BATCH, options.batch)):
+                with autocast(self.device, arithmetic(options, self.device)):
                     logits = network.reached(
                         pictures.to(self.device), half_field.to(self.device), RESOLUTION)
                 ious += threshold_ious(logits, occupancy)
-                labels += names
             scores[name] = summary(ious, labels)
         return float(np.mean([scores[name]['iou'] for name in INPUTS])), scores
 

@@ -18,6 +18,7 @@ OPTICAL_UP = np.array([0.0, -1.0, 0.0])
 # Most points that tell in plan how faces run; share of the area that makes a rectangle clear.
 # Directions are tried every degree, at first every `_COARSE` ones.
 _IN_PLAN, _CLEARLY, _COARSE = 1000, 0.93, 5
+READINGS = 4000  # of an object that are looked at, about; more tell its ends no better
 
 
 class DistanceSource(Configurable, Protocol):
@@ -27,6 +28,17 @@ class DistanceSource(Configurable, Protocol):
         self, frame: Frame, detection: Detection, support: SupportPlane | None,
     ) -> Placement | None:
         """Return where the detection is, None when this source cannot tell."""
+
+
+def box_around(pixels: np.ndarray, width: int) -> np.ndarray:
+    """
+    Return the box around pixels, (4,) as `Detection.bbox`.
+
+    :param pixels: (N,) positions in the flattened picture, at least one
+    :param width: of the picture
+    """
+    rows, columns = pixels // width, pixels % width
+    return np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], float)
 
 
 def object_axes(position: np.ndarray, up: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from img2scene_ros.depth import measured
 from img2scene_ros.localization import DistanceSource
 from img2scene_ros.localization.monocular import MonocularOptions
 from img2scene_ros.localization.monocular import is_at_hand
@@ -34,6 +35,7 @@ GUESSES = ('size_prior', LAST_RESORT)  # they look at nothing but the box
 _SURE = 0.1
 # An answer that is this many standard deviations off one that is this many times surer is wrong.
 _CONTRADICTION, _MUCH_SURER = 3.0, 2.0
+_READ = 0.5  # of a box, from which on something that stands there has readings
 _LEAST_WEIGHT = 0.05  # of all weights; what has less is not worth to be named
 
 
@@ -59,12 +61,15 @@ def place(
     """
     Ask the sources in turn where a detection is, and combine what they say.
 
-    Of what a depth image shows nothing of, no place is guessed by its box alone.
+    Of what a depth image shows nothing of, no place is guessed by its box alone; none at all where
+    it was read, but nothing could be told apart.
 
     :return: None when none of them can tell
     """
     answers: list[Placement] = []
     is_measured = frame.has_depth and MEASURED in sources
+    if is_measured and detection.mask is None and _is_read(frame, detection):
+        return None
     for name, source in sources.items():
         if (name == LAST_RESORT and answers
                 or name in GUESSES and is_measured and not answers):
@@ -75,6 +80,12 @@ def place(
             if name == MEASURED or _relative_std(answer) < _SURE:
                 break
     return combined(answers) if len(answers) > 1 else next(iter(answers), None)
+
+
+def _is_read(frame: Frame, detection: Detection) -> bool:
+    """Tell whether most of a detection's box has readings."""
+    xmin, ymin, xmax, ymax = np.rint(detection.bbox).astype(int)
+    return bool(np.isfinite(measured(frame.depth)[ymin:ymax, xmin:xmax]).mean() > _READ)
 
 
 def combined(answers: Sequence[Placement]) -> Placement:

@@ -11,6 +11,8 @@ import yaml
 
 from img2scene_ros.depth import measured
 from img2scene_ros.detection import box_iou
+from img2scene_ros.localization import READINGS
+from img2scene_ros.localization import box_around
 from img2scene_ros.localization import quantiles
 from img2scene_ros.localization.class_sizes import YAML_LOADER
 from img2scene_ros.localization.combine import GUESSES
@@ -21,7 +23,6 @@ from img2scene_ros.types import Sighting
 _SHAPE_STD = 0.1
 # ... of the end of a side that nobody sees, beyond the picture or behind the object's top.
 _UNSEEN_STD = 0.7
-_READINGS = 4000  # that are looked at, about
 # Readings show how large a thing is when the box around them has this IoU with its own.
 _SHOWN = 0.5
 # A thing that is taken for one of a class, but is none, has a size that spreads this many times
@@ -73,8 +74,12 @@ def measured_extents(sighting: Sighting) -> Extents | None:
     if any(source in GUESSES for source in sources):  # which prove nothing
         return None
     least, noise, share = placement.size.copy(), 0.0, 0.0
-    if 'sensor' in sources:
-        if _share_read(sighting) < _SHOWN:
+    if sources == ['sensor']:
+        pixels = sighting.detection.pixels(READINGS)
+        read = pixels[np.isfinite(measured(sighting.frame.depth).take(pixels))]
+        if not len(read) or box_iou(
+                box_around(read, sighting.frame.shape[1])[None],
+                sighting.detection.bbox[None])[0, 0] < _SHOWN:
             return None
         least[:2] = _sides(sighting)
         noise = float(sighting.frame.depth_std(placement.position[2]))
@@ -116,20 +121,9 @@ def size_ratio(extents: Extents | None, label: str) -> float:
     return float(_TOYS + (1.0 - _TOYS) * best)
 
 
-def _share_read(sighting: Sighting) -> float:
-    """Return the IoU of the object's box with the box around its readings."""
-    pixels, width = sighting.detection.pixels(_READINGS), sighting.frame.shape[1]
-    read = pixels[np.isfinite(measured(sighting.frame.depth).ravel()[pixels])]
-    if not len(read):
-        return 0.0
-    rows, columns = read // width, read % width
-    box = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
-    return float(box_iou(box[None], sighting.detection.bbox[None])[0, 0])
-
-
 def _sides(sighting: Sighting) -> np.ndarray:
     """Return the sides of the outline in plan, first that towards the camera, (2,) metres."""
-    points = sighting.frame.readings_at(sighting.detection.pixels(_READINGS))
+    points = sighting.frame.readings_at(sighting.detection.pixels(READINGS))
     plan = sighting.placement.rotation[:, :2].T.astype(np.float32) @ points.T
     return np.ptp(quantiles(plan, (0.01, 0.99)), axis=0)
 

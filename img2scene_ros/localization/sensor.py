@@ -1,15 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Places objects by the depth measured inside their masks."""
+"""
+Places objects by the depth measured inside their masks.
+
+Of glass or black plastic only a part has readings. Then they tell how far away it is, and its box,
+and where it stands, how large.
+"""
 
 from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
+from scipy.spatial import cKDTree
 
+from img2scene_ros.depth import measured
 from img2scene_ros.localization import OPTICAL_UP
+from img2scene_ros.localization import READINGS
+from img2scene_ros.localization import box_around
 from img2scene_ros.localization import face_axes
 from img2scene_ros.localization import object_axes
 from img2scene_ros.localization import position_std
 from img2scene_ros.localization import quantiles
+from img2scene_ros.localization.combine import combined
+from img2scene_ros.localization.plane import PlaneDistance
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.types import Detection
@@ -17,8 +29,11 @@ from img2scene_ros.types import Frame
 from img2scene_ros.types import Placement
 from img2scene_ros.types import SupportPlane
 
-_READINGS = 4000  # of an object that are looked at, about; more tell its ends no better
-_SOME = 1000  # of them that tell whether it is over its support
+# Readings show how large a thing is when they span this share of it. What is missing then is about
+# what the box alone, of a thing that stands on a known plane, leaves open.
+_SPANNED = 0.85
+_READ = 0.5  # share of its pixels with readings, from which on they are all its own
+_SOME = 1000  # of its readings that tell whether it is over its support
 
 
 @dataclass(frozen=True)
@@ -54,11 +69,22 @@ class SensorDistance:
         ray = frame.camera.rays_at(detection.center)
         if frame.depth is None or detection.mask is None or not np.isfinite(ray).all():
             return None
-        readings = frame.readings_at(
-            detection.pixels(max(_READINGS, self.options.min_readings)))
-        if len(readings) < self.options.min_readings:
+        pixels = detection.pixels(max(READINGS, self.options.min_readings))
+        read = _own_readings(frame, pixels, support)
+        if len(read) < self.options.min_readings:
             return None
-        points = _without_outliers(readings, frame)
+        points = frame.readings_at(read)
+        if _share_spanned(read, pixels, frame.shape[1]) >= _SPANNED:
+            return self._placed(frame, ray, points, support)
+        points = np.concatenate([points, _filled(frame, pixels, read, support)])
+        seen = self._placed(frame, ray, points, support)
+        standing = PlaneDistance().place(frame, detection, support)
+        return seen if standing is None else _completed(seen, standing)
+
+    def _placed(
+        self, frame: Frame, ray: np.ndarray, points: np.ndarray, support: SupportPlane | None,
+    ) -> Placement:
+        """Place the object that has these points, (N, 3) float32 metres, on a ray (3,)."""
         stands_on = support if support and _stands_on(support, points) else None
         columns = points.T.copy()  # of whole rows, which are read many times as fast
         middle = (columns.min(axis=1) + columns.max(axis=1)).astype(float) / 2.0
@@ -83,12 +109,59 @@ class SensorDistance:
                          position_std(ray, along, across), 'sensor', stands_on)
 
 
-def _without_outliers(points: np.ndarray, frame: Frame) -> np.ndarray:
-    """Drop readings far from all others: mixed pixels at depth edges, background in the mask."""
-    z = points[:, 2]
+def _own_readings(
+    frame: Frame, pixels: np.ndarray, support: SupportPlane | None,
+) -> np.ndarray:
+    """
+    Return the pixels that show the object itself.
+
+    None that are far from all others: mixed pixels at depth edges, background in the mask. Where
+    few pixels are read, those that show the support show it through or beside the object.
+
+    :param pixels: of its mask, positions in the flattened picture
+    """
+    z = measured(frame.depth).take(pixels)
+    is_read = np.isfinite(z)
+    pixels, z = pixels.compress(is_read), z.compress(is_read)
+    if support is not None and is_read.mean() < _READ:
+        is_above = support.height(frame.readings_at(pixels)) > 3.0 * frame.depth_std(z)
+        pixels, z = pixels.compress(is_above), z.compress(is_above)
+    if not len(pixels):
+        return pixels
     low, middle, high = quantiles(z[None], (0.05, 0.5, 0.95))
     margin = 0.25 * (high - low) + 4.0 * frame.depth_std(middle)
-    return points.compress((z > low - margin) & (z < high + margin), axis=0)
+    return pixels.compress((z > low - margin) & (z < high + margin))
+
+
+def _share_spanned(read: np.ndarray, pixels: np.ndarray, width: int) -> float:
+    """Return how much of the box around an object's pixels that of the read ones covers."""
+    sides = [box_around(some, width)[2:] - box_around(some, width)[:2] for some in (read, pixels)]
+    return float(np.prod(sides[0] / sides[1]))
+
+
+def _filled(
+    frame: Frame, pixels: np.ndarray, read: np.ndarray, support: SupportPlane | None,
+) -> np.ndarray:
+    """
+    Return the points of pixels without readings, (N, 3) float32 metres.
+
+    They are as far away as the nearest reading in the picture, but not below the support.
+    """
+    unread = pixels.compress(np.isnan(measured(frame.depth).take(pixels)))
+    rows = [np.stack(np.divmod(one, frame.shape[1]), axis=1) for one in (read, unread)]
+    depth = measured(frame.depth).take(read[cKDTree(rows[0]).query(rows[1])[1]])
+    rays = frame.camera.rays.reshape(-1, 3).take(unread, axis=0)
+    if support is not None:
+        sinking = np.minimum(rays @ support.normal, -1e-6)
+        depth = np.minimum(depth, -support.offset / sinking)
+    return (rays * depth[:, None]).astype(np.float32)
+
+
+def _completed(seen: Placement, standing: Placement) -> Placement:
+    """Return the place that readings and box agree on, with the size of the box."""
+    placed = combined((seen, standing))
+    ratio = np.linalg.norm(placed.position) / np.linalg.norm(standing.position)
+    return replace(placed, rotation=standing.rotation, size=standing.size * ratio)
 
 
 def _stands_on(support: SupportPlane, points: np.ndarray) -> bool:

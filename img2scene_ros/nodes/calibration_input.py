@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The calibration of a camera, as topics tell it."""
+"""The calibration of a camera, as a topic tells it."""
 
-from collections.abc import Sequence
+from collections import deque
 from typing import Any
 
+from builtin_interfaces.msg import Time
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo
 
@@ -11,68 +12,58 @@ from img2scene_ros.camera import Camera
 from img2scene_ros.errors import InputError
 from img2scene_ros.io.ros_images import camera_from_info
 from img2scene_ros.nodes.topics import FollowingSubscription
+from img2scene_ros.nodes.topics import naming
+
+KEPT = 10  # as many pictures as wait for what belongs to them
 
 
-class CalibrationInput:
+class CalibrationInput(FollowingSubscription):
     """
     Subscribes to a camera_info.
 
-    :param topics: where it may be
+    :param otherwise: the topic to take while nobody publishes on the first
     :param rectified: the images are rectified, so P and no distortion hold
     """
 
-    def __init__(self, node: Node, topics: Sequence[str], rectified: bool) -> None:
+    def __init__(self, node: Node, topic: str, rectified: bool, otherwise: str = '') -> None:
+        self._choices = topic, otherwise or topic
         self._rectified = rectified
-        self._info: CameraInfo | None = None
+        self._infos: deque[CameraInfo] = deque(maxlen=KEPT)
         self._camera: Camera | None = None
         self._camera_of: tuple[Any, ...] | None = None
-        self._subscriptions = [
-            FollowingSubscription(node, CameraInfo, topic, self._on_info) for topic in topics]
-
-    @property
-    def topic(self) -> str:
-        """Return the topic's name, the likeliest of several."""
-        return self._subscriptions[-1].topic
-
-    @property
-    def misfit(self) -> str:
-        """Return which other type the topic carries, one sentence; '' when it is camera_info."""
-        return self._subscriptions[-1].misfit
+        super().__init__(node, CameraInfo, topic, self._on_info)
+        self.follow()
 
     @property
     def has_arrived(self) -> bool:
         """Tell whether there is one."""
-        return self._info is not None
+        return bool(self._infos)
 
-    def follow(self) -> None:
-        """Adapt to the publishers that there are now."""
-        for subscription in self._subscriptions:
-            subscription.follow()
-
-    def destroy(self) -> None:
-        """Unsubscribe."""
-        for subscription in self._subscriptions:
-            subscription.destroy()
-
-    def camera(self) -> Camera:
+    def camera(self, stamp: Time) -> Camera:
         """
-        Return the camera; the same object while the calibration stays, as its rays are slow.
+        Return the camera of an image; the same object while it stays, as its rays are slow.
+
+        It is that of the image's stamp, as two cameras may publish at once, else the latest.
 
         :raises InputError: none has arrived, or it cannot be used
         """
-        info = self._info
-        if info is None:
+        infos = list(self._infos)
+        if not infos:
             raise InputError(f"no camera_info has arrived on '{self.topic}'")
+        info = next((one for one in infos if one.header.stamp == stamp), infos[-1])
         values = (
             info.width, info.height, bytes(info.k), bytes(info.p), bytes(info.d),
             info.distortion_model, info.binning_x, info.binning_y, str(info.roi))
         if self._camera is None or values != self._camera_of:
-            try:
+            with naming(self.topic):
                 self._camera = camera_from_info(info, self._rectified)
-            except InputError as error:
-                raise InputError(f"'{self.topic}': {error}") from error
             self._camera_of = values
         return self._camera
 
+    def _choice(self) -> tuple[type, str]:
+        first, otherwise = map(self._node.resolve_topic_name, self._choices)
+        is_there = self._node.count_publishers(first)
+        return CameraInfo, first if is_there else otherwise
+
     def _on_info(self, message: CameraInfo) -> None:
-        self._info = message
+        self._infos.append(message)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from builtin_interfaces.msg import Time
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image
@@ -21,12 +22,13 @@ from img2scene_ros.io.ros_images import depth_from_image
 from img2scene_ros.nodes.calibration_input import CalibrationInput
 from img2scene_ros.nodes.messages import nanoseconds
 from img2scene_ros.nodes.topics import FollowingSubscription
+from img2scene_ros.nodes.topics import naming
 from img2scene_ros.nodes.transforms import Transforms
 
 COMPRESSED = '/compressedDepth'  # what image_transport adds to the name of the raw topic
 
 
-class DepthInput:
+class DepthInput(FollowingSubscription):
     """
     Subscribes to depth images and to the calibration of their camera.
 
@@ -46,40 +48,21 @@ class DepthInput:
         self._transforms = transforms
         self._transport = transport
         self._noise = noise
-        self._callback = callback
         self._base = node.resolve_topic_name('depth')
         self._no_tf = ''
-        self._images = self._subscribe()
-        self._calibration = CalibrationInput(
-            node, self._calibrations(pictures_info),
-            rectified or 'rect' in self._base.removesuffix(COMPRESSED).rpartition('/')[2])
+        super().__init__(node, *self._choice(), callback)
+        self._calibration = self._calibrations(
+            rectified or 'rect' in self._base.removesuffix(COMPRESSED).rpartition('/')[2],
+            pictures_info)
 
-    @property
-    def topic(self) -> str:
-        """Return the name of the depth images' topic."""
-        return self._images.topic
-
-    @property
-    def publishers(self) -> int:
-        """Return how many publish depth images."""
-        return self._images.publishers
-
-    @property
-    def misfit(self) -> str:
-        """Return which other type the topic carries, one sentence; '' when it is images."""
-        return self._images.misfit
-
-    def follow(self) -> None:
+    def follow(self) -> bool:
         """Adapt to the publishers that there are now."""
-        if not self.publishers and self._kind() != (self._images.kind, self.topic):
-            self._images.destroy()
-            self._images = self._subscribe()
-        self._images.follow()
         self._calibration.follow()
+        return super().follow()
 
     def destroy(self) -> None:
         """Unsubscribe."""
-        self._images.destroy()
+        super().destroy()
         self._calibration.destroy()
 
     def prepare(self, depth: Header, frame: str) -> None:
@@ -102,17 +85,15 @@ class DepthInput:
         :raises InputError: it cannot be read, or not be registered
         """
         read = depth_from_image if isinstance(message, Image) else depth_from_compressed
-        try:
+        with naming(self.topic):
             depth = read(message)
-        except InputError as error:
-            raise InputError(f"'{self.topic}': {error}") from error
         frames = message.header.frame_id, picture.frame_id
         is_same = '' in frames or frames[0] == frames[1]
         if is_same and depth.shape == (camera.height, camera.width):
             return depth, self._noise
         try:
             shift = np.eye(4) if is_same else self._shift(picture, frames[0])
-            own = self._own_camera(depth.shape)
+            own = self._own_camera(message.header.stamp, depth.shape)
         except InputError as error:
             raise InputError(
                 f"'{self.topic}': the depth image is of '{frames[0]}' "
@@ -129,23 +110,23 @@ class DepthInput:
         return self._transforms.matrix(
             picture.frame_id, frame, nanoseconds(picture.stamp), 'the depth camera')
 
-    def _own_camera(self, shape: tuple[int, int]) -> Camera:
-        camera = self._calibration.camera()
+    def _own_camera(self, stamp: Time, shape: tuple[int, ...]) -> Camera:
+        camera = self._calibration.camera(stamp)
         if (camera.height, camera.width) != shape:
             raise InputError(
                 f"'{self._calibration.topic}' is for {camera.width}x{camera.height} pixels; "
                 'remap the topic depth_camera_info')
         return camera
 
-    def _calibrations(self, pictures_info: str) -> list[str]:
-        """Return where its calibration may be: what was remapped, else beside the depth images."""
+    def _calibrations(self, rectified: bool, pictures_info: str) -> CalibrationInput:
+        """Listen where it may be: what was remapped, else beside the depth images."""
         named = self._node.resolve_topic_name('depth_camera_info')
         is_remapped = named != f"{self._node.get_namespace().rstrip('/')}/depth_camera_info"
         beside = self._base.removesuffix(COMPRESSED).rpartition('/')[0] + '/camera_info'
-        return [named] if is_remapped or beside == pictures_info else [named, beside]
+        is_known = is_remapped or beside == pictures_info
+        return CalibrationInput(self._node, named, rectified, '' if is_known else beside)
 
-    def _kind(self) -> tuple[type, str]:
-        """Return the type and the name of the topic to take."""
+    def _choice(self) -> tuple[type, str]:
         types = dict(self._node.get_topic_names_and_types())
         if 'sensor_msgs/msg/CompressedImage' in types.get(self._base, ()):
             return CompressedImage, self._base
@@ -154,7 +135,3 @@ class DepthInput:
             self._transport == 'auto' and not self._node.count_publishers(self._base)
             and self._node.count_publishers(compressed) > 0)
         return (CompressedImage, compressed) if is_compressed else (Image, self._base)
-
-    def _subscribe(self) -> FollowingSubscription:
-        kind, topic = self._kind()
-        return FollowingSubscription(self._node, kind, topic, self._callback)

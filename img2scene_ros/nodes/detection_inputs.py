@@ -10,17 +10,20 @@ from typing import Any
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 
-from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.io.ros_images import labels_from_image
 from img2scene_ros.nodes.messages import seconds
 from img2scene_ros.nodes.pairing import Pair
 from img2scene_ros.nodes.pairing import Pairing
 from img2scene_ros.nodes.topics import FollowingSubscription
+from img2scene_ros.nodes.topics import naming
 from img2scene_ros.types import Frame
 
-# Pictures that wait for their detections, as detectors are slower than cameras: 2 s at 30 Hz.
+# Pictures wait for their detections, as detectors are slower than cameras: 2 s at 30 Hz, and less
+# where so many are large.
 UNSEEN = 60
+MOST_BYTES = 256_000_000
+MANY = 10  # messages of detections without a picture before that is worth a word
 
 
 @dataclass(frozen=True)
@@ -41,13 +44,20 @@ class DetectionPairing(Pairing):
     Offers the newest picture for which there are detections.
 
     - has_labels: a label image belongs to every message of detections
+    - unseen_in_a_row: messages of detections since the latest that belongs to a picture
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.has_labels = False
+        self.unseen_in_a_row = 0
         self._others |= {
             kind: deque(maxlen=UNSEEN) for kind in ('pairs', 'detections', 'labels')}
+
+    def add(self, kind: str, stamp: float, message: Any) -> None:
+        """Take what belongs to a picture; detections and their labels, too."""
+        self.unseen_in_a_row += kind == 'detections'
+        super().add(kind, stamp, message)
 
     def _match(self) -> None:
         super()._match()
@@ -55,13 +65,19 @@ class DetectionPairing(Pairing):
             pair, labels = self._nearest('pairs', stamp), self._nearest('labels', stamp)
             if pair is None or labels is None and self.has_labels:
                 continue
+            self.unseen_in_a_row = 0
             super()._offer(DetectedPair(
                 **vars(self._taken('pairs', pair)), detections=self._taken('detections', i),
                 labels=None if labels is None else self._taken('labels', labels)))
             return
 
     def _offer(self, pair: Pair) -> None:
-        self._others['pairs'].append((seconds(pair.color.header.stamp), pair))
+        pairs = self._others['pairs']
+        self._dropped['no detections came in time'] += len(pairs) == pairs.maxlen
+        pairs.append((seconds(pair.color.header.stamp), pair))
+        while len(pairs) > 1 and sum(_size(one) for _, one in pairs) > MOST_BYTES:
+            pairs.popleft()
+            self._dropped['no detections came in time'] += 1
 
 
 class DetectionInputs:
@@ -87,23 +103,28 @@ class DetectionInputs:
 
     def follow(self) -> None:
         """Adapt to the publishers that there are now."""
-        for subscription in (self._detections, self._labels):
-            subscription.follow()
+        self._detections.follow()
+        self._labels.follow()
         self._pairing.has_labels = bool(self._labels.publishers)
 
     def destroy(self) -> None:
         """Unsubscribe."""
-        for subscription in (self._detections, self._labels):
-            subscription.destroy()
+        self._detections.destroy()
+        self._labels.destroy()
 
     def missing(self) -> str:
         """Return what does not arrive and how to fix it, one sentence; '' when all does."""
-        if self._detections.publishers:
-            return self._labels.misfit
-        if self._detections.misfit:
-            return self._detections.misfit
-        return (f"nobody publishes detections on '{self._detections.topic}'; start detector_node "
-                'or another detector, or remap the topic detections')
+        topic = self._detections.topic
+        if not self._detections.publishers:
+            return self._detections.misfit or (
+                f"nobody publishes detections on '{topic}'; start detector_node or another "
+                'detector, or remap the topic detections')
+        if self._pairing.unseen_in_a_row > MANY:
+            labels = f" and a label image on '{self._labels.topic}'"
+            return (f"detections on '{topic}' come, but no picture"
+                    f"{labels if self._pairing.has_labels else ''} of their stamps, or they come "
+                    'too late; give them the stamp of the picture that they were made of')
+        return self._labels.misfit
 
     def add(self, frame: Frame, pair: DetectedPair) -> Frame:
         """
@@ -113,12 +134,15 @@ class DetectionInputs:
         """
         from img2scene_ros.nodes.vision_messages import detections_from_message
 
-        try:
+        with naming(self._labels.topic):
             labels = None if pair.labels is None else labels_from_image(pair.labels)
             return replace(frame, detections=tuple(
                 detections_from_message(pair.detections, frame.shape, labels)))
-        except InputError as error:
-            raise InputError(f"'{self._labels.topic}': {error}") from error
 
     def _on(self, kind: str, message: Any) -> None:
         self._pairing.add(kind, seconds(message.header.stamp), message)
+
+
+def _size(pair: Pair) -> int:
+    """Return how many bytes the images of a pair have."""
+    return sum(len(one.data) for one in (pair.color, pair.depth, pair.mask) if one is not None)

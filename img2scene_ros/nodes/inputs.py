@@ -27,6 +27,7 @@ from img2scene_ros.nodes.pairing import Pair
 from img2scene_ros.nodes.pairing import Pairing
 from img2scene_ros.nodes.topics import FollowingSubscription
 from img2scene_ros.nodes.topics import instead
+from img2scene_ros.nodes.topics import naming
 from img2scene_ros.nodes.topics import similar_topics
 from img2scene_ros.nodes.transforms import Transforms
 from img2scene_ros.options import Options
@@ -81,12 +82,12 @@ class Inputs:
             topic, kind = node.resolve_topic_name('image') + '/compressed', CompressedImage
         else:
             topic, kind = 'image', Image
-        self._subscriptions: list[FollowingSubscription | CalibrationInput | DepthInput] = []
+        self._subscriptions: list[FollowingSubscription] = []
         self._depth: DepthInput | None = None
         try:
             self._color = FollowingSubscription(node, kind, topic, self._on_color)
             self._subscriptions.append(self._color)
-            self._calibration = CalibrationInput(node, ['camera_info'], options.rectified)
+            self._calibration = CalibrationInput(node, 'camera_info', options.rectified)
             self._subscriptions.append(self._calibration)
             self._mask = FollowingSubscription(
                 node, Image, 'mask', partial(self._on, 'mask'))
@@ -121,14 +122,15 @@ class Inputs:
         if not self._calibration.has_arrived:
             self._pairing.drop('no camera_info yet')
             return None
-        camera, header = self._calibration.camera(), pair.color.header
-        is_raw = isinstance(pair.color, Image)
-        try:
-            color = (color_from_image if is_raw else color_from_compressed)(pair.color)
-        except InputError as error:
-            raise InputError(f"'{self._color.topic}': {error}") from error
+        header = pair.color.header
+        camera = self._calibration.camera(header.stamp)
+        with naming(self._color.topic):
+            color = (color_from_image if isinstance(pair.color, Image)
+                     else color_from_compressed)(pair.color)
+        with naming(self._mask.topic):
+            robot = None if pair.mask is None else mask_from_image(pair.mask)
         frame = Frame(color, camera, stamp_ns=nanoseconds(header.stamp),
-                      frame_id=header.frame_id, robot=self._robot(pair))
+                      frame_id=header.frame_id, robot=robot)
         if pair.depth is None or self._depth is None:
             return frame
         depth, noise = self._depth.read(pair.depth, header, camera)
@@ -173,8 +175,10 @@ class Inputs:
 
     def doubts(self) -> list[str]:
         """Return what is likely wrong though pictures arrive, one sentence each."""
-        found = self._headers.problems()
-        depth = self._depth
+        found, nodes, depth = self._headers.problems(), self._color.nodes, self._depth
+        if len(nodes) > 1:
+            found.append(f"{' and '.join(nodes)} publish pictures on '{self._color.topic}', which "
+                         'are mixed; stop all but one')
         if depth and 'color' in self._last and self._is_alone('depth'):
             if 'depth' in self._last:
                 found.append(
@@ -234,14 +238,6 @@ class Inputs:
             self._node, topic, self._color.kind,
             lambda name: name.endswith(suffix) and not any(
                 word in name.lower() for word in NO_COLOR))], 'image_topic')
-
-    def _robot(self, pair: Pair) -> np.ndarray | None:
-        if pair.mask is None:
-            return None
-        try:
-            return mask_from_image(pair.mask)
-        except InputError as error:
-            raise InputError(f"'{self._mask.topic}': {error}") from error
 
     def _on_color(self, message: Image | CompressedImage) -> None:
         self._last['color'] = monotonic()

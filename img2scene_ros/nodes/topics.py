@@ -2,6 +2,8 @@
 """Topics: publishers and subscriptions, and what takes a missing one's place."""
 
 from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from difflib import SequenceMatcher
 from typing import Any
 
@@ -12,9 +14,11 @@ from rclpy.qos import DurabilityPolicy
 from rclpy.qos import QoSProfile
 from rclpy.qos import ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.topic_endpoint_info import TopicEndpointInfo
 from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image
 
+from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
 
 try:
@@ -42,9 +46,22 @@ def publisher(node: Node, kind: type, topic: str) -> Publisher:
             f"bad value: {' '.join(str(error).split())}") from error
 
 
+@contextmanager
+def naming(topic: str) -> Iterator[None]:
+    """
+    Read what came on a topic.
+
+    :raises InputError: as raised within this, and the topic in front
+    """
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"'{topic}': {error}") from error
+
+
 class FollowingSubscription:
     """
-    A subscription whose QoS follows that of the publishers found.
+    A subscription that follows the publishers found: their QoS, and where they publish.
 
     Reliable unless a publisher is not; transient local when all publishers are, so that a
     calibration that was published once, long ago, arrives too.
@@ -53,37 +70,45 @@ class FollowingSubscription:
     def __init__(
         self, node: Node, kind: type, topic: str, callback: Callable[[Any], None],
     ) -> None:
-        self.topic = node.resolve_topic_name(topic)
         self.kind = kind
+        self.topic = node.resolve_topic_name(topic)
         self._node = node
         self._callback = callback
-        self._type = type_name(kind)
         self._policies = self._wanted()
         self._subscription = self._subscribe()
 
     @property
     def publishers(self) -> int:
         """Return how many publishers of its type the topic has."""
-        return len(self._profiles())
+        return len(self._found())
+
+    @property
+    def nodes(self) -> list[str]:
+        """Return the names of the nodes that publish its type on the topic."""
+        return sorted({f"{found.node_namespace.rstrip('/')}/{found.node_name}"
+                       for found in self._found()})
 
     @property
     def misfit(self) -> str:
         """Return which other type the topic carries, one sentence; '' when it is its own."""
         others = {found.topic_type
                   for found in self._node.get_publishers_info_by_topic(self.topic)}
-        if not others or self._type in others:
+        if not others or type_name(self.kind) in others:
             return ''
-        cure = f'name a topic of {self._type}'
+        cure = f'name a topic of {type_name(self.kind)}'
         if type_name(CompressedImage) in others and self.kind is Image:
             cure += ', or set image_transport to compressed and name the topic without /compressed'
         return f"'{self.topic}' carries {', '.join(sorted(others))}; {cure}"
 
     def follow(self) -> bool:
-        """Subscribe again if the publishers' QoS asks for it; tell whether it did."""
-        wanted = self._wanted()
-        if not self.publishers or wanted == self._policies:
+        """Subscribe again if that takes other QoS, or another topic; tell whether it did."""
+        before = self.kind, self.topic, self._policies
+        if not self.publishers:
+            self.kind, self.topic = self._choice()
+        if self.publishers:
+            self._policies = self._wanted()
+        if before == (self.kind, self.topic, self._policies):
             return False
-        self._policies = wanted
         self.destroy()
         self._subscription = self._subscribe()
         return True
@@ -92,8 +117,12 @@ class FollowingSubscription:
         """Unsubscribe."""
         self._node.destroy_subscription(self._subscription)
 
+    def _choice(self) -> tuple[type, str]:
+        """Return type and topic to take while nobody publishes on the one there is."""
+        return self.kind, self.topic
+
     def _wanted(self) -> tuple[ReliabilityPolicy, DurabilityPolicy]:
-        profiles = self._profiles()
+        profiles = [found.qos_profile for found in self._found()]
         best_effort = any(
             profile.reliability == ReliabilityPolicy.BEST_EFFORT for profile in profiles)
         latched = profiles and all(
@@ -102,9 +131,9 @@ class FollowingSubscription:
             ReliabilityPolicy.BEST_EFFORT if best_effort else ReliabilityPolicy.RELIABLE,
             DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE)
 
-    def _profiles(self) -> list[QoSProfile]:
-        return [found.qos_profile for found in self._node.get_publishers_info_by_topic(self.topic)
-                if found.topic_type == self._type]
+    def _found(self) -> list[TopicEndpointInfo]:
+        return [found for found in self._node.get_publishers_info_by_topic(self.topic)
+                if found.topic_type == type_name(self.kind)]
 
     def _subscribe(self) -> Any:
         reliability, durability = self._policies

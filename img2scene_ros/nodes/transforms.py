@@ -2,6 +2,8 @@
 """What TF knows at the stamps of pictures: the camera in the world, planes, other cameras."""
 
 from dataclasses import replace
+from time import monotonic
+from time import sleep
 from typing import Any
 from typing import Protocol
 
@@ -19,6 +21,10 @@ from img2scene_ros.types import SupportPlane
 
 # Nanoseconds by which stamps go back where a bag starts again, or a simulation.
 BACK = 500_000_000
+POLL = 0.01  # seconds between two looks whether a transform has come
+PATIENCE = 2.0  # seconds of waiting at most where a simulation's clock is slow, or stands
+APART = 2_000_000  # nanoseconds between two poses that tell how fast a camera moves
+FASTEST = 5.0  # metres per second; arms and mobile robots stay below 3
 
 
 class TransformBuffer(Protocol):
@@ -27,8 +33,11 @@ class TransformBuffer(Protocol):
     def clear(self) -> None:
         """Forget all but the static transforms."""
 
+    def can_transform(self, target_frame: str, source_frame: str, time: Time) -> bool:
+        """Tell whether a transform is known now."""
+
     def lookup_transform(
-        self, target_frame: str, source_frame: str, time: Time, timeout: Duration,
+        self, target_frame: str, source_frame: str, time: Time,
     ) -> TransformStamped:
         """Return what takes points of the source to the target; raise a TransformException."""
 
@@ -39,13 +48,15 @@ class Transforms:
 
     The node's executor receives them; look up from another thread, which may wait.
 
-    :param timeout: seconds to wait for the transform of a picture that has just been taken
+    :param timeout: seconds of the node's clock to wait for the transform of a picture that has
+        just been taken
     """
 
     def __init__(self, node: Node, timeout: float) -> None:
         self._node = node
         self._timeout = timeout
-        self._latest_ns = 0
+        self._latest_ns = self._cleared_ns = 0  # stamps of pictures
+        self._is_settled = True  # nothing of before the stamps went back is left
         self._buffer: TransformBuffer | None = None
         self._listener: Any = None
 
@@ -88,17 +99,13 @@ class Transforms:
             raise InputError(
                 f"pictures of '{source}' have no stamp (0), so TF does not tell where it is in "
                 f"'{target}' ({purpose}); set the stamps in the driver")
-        if stamp_ns < self._latest_ns - BACK:
-            # tf2 refuses what is much older than the newest it has, and mixes what is a little.
-            buffer.clear()
-        self._latest_ns = stamp_ns
+        self._follow_stamps(buffer, stamp_ns)
         from tf2_ros import ExtrapolationException
         from tf2_ros import TransformException
 
+        self._wait(buffer, target, source, stamp_ns)
         try:
-            found = buffer.lookup_transform(
-                target, source, Time(nanoseconds=stamp_ns),
-                Duration(seconds=self._timeout)).transform
+            found = _looked_up(buffer, target, source, stamp_ns)
         except TransformException as error:
             cure = (
                 'raise tf_timeout, or check that what publishes it has the clock of the camera '
@@ -107,7 +114,44 @@ class Transforms:
             raise InputError(
                 f"TF does not tell where '{source}' is in '{target}' ({purpose}) at the stamp of "
                 f"the picture ({' '.join(str(error).split())}); {cure}") from error
-        return matrix_of(found)
+        self._is_settled = True
+        try:
+            before = _looked_up(buffer, target, source, max(stamp_ns - APART, 1))
+        except TransformException:  # the first that is known
+            return found
+        speed = np.linalg.norm(found[:3, 3] - before[:3, 3]) / (APART * 1e-9)
+        if speed > FASTEST:
+            raise InputError(
+                f"by TF '{source}' moves at {speed:.0f} m/s in '{target}' ({purpose}), as where "
+                'two nodes publish one transform; see to it that only one does')
+        return found
+
+    def _follow_stamps(self, buffer: TransformBuffer, stamp_ns: int) -> None:
+        """Forget what is known when the stamps go back, and again while old transforms come."""
+        # tf2 refuses what is much older than the newest it has, and mixes what is a little.
+        if (stamp_ns < self._latest_ns - BACK
+                or not self._is_settled and stamp_ns > self._cleared_ns + BACK):
+            buffer.clear()
+            self._is_settled, self._cleared_ns = False, stamp_ns
+        self._latest_ns = stamp_ns
+
+    def _wait(
+        self, buffer: TransformBuffer, target: str, source: str, stamp_ns: int,
+    ) -> None:
+        """Wait until a transform is known, in the node's time: a bag may be played slowly."""
+        time, clock = Time(nanoseconds=stamp_ns), self._node.get_clock()
+        until = clock.now() + Duration(seconds=self._timeout)
+        last = monotonic() + max(self._timeout, PATIENCE)
+        while (buffer is self._buffer and not buffer.can_transform(target, source, time)
+               and clock.now() < until and monotonic() < last):
+            sleep(POLL)
+
+
+def _looked_up(
+    buffer: TransformBuffer, target: str, source: str, stamp_ns: int,
+) -> np.ndarray:
+    return matrix_of(buffer.lookup_transform(
+        target, source, Time(nanoseconds=stamp_ns)).transform)
 
 
 def in_world(frame: Frame, transforms: Transforms, target_frame: str) -> Frame:

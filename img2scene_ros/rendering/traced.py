@@ -203,7 +203,10 @@ def _colors(
     lit = _sun_seen(
         fields, scenes, ids.unflatten(1, (height, ids.shape[1] // height)), depth, directions,
         generator)
-    albedo = _patterns(scenes.materials, scene, surface, place)
+    materials = scenes.materials
+    albedo = pattern_colors(place, *(part[scene, surface] for part in (
+        materials.pattern, materials.colors, materials.axes, materials.period,
+        materials.phases)))
     light, gleam = _shading(scenes, scene, surface, normal, direction, lit[scene, pixel])
     shaded = (albedo * light[:, None] + gleam[:, None]) * scenes.light.tint[scene]
     picture = scenes.light.tint.mul(0.7)[:, None].repeat(1, ids.shape[1], 1)
@@ -275,13 +278,17 @@ def _shading(
     return light, gleam * scenes.materials.shine[scene, surface]
 
 
-def _patterns(materials: Materials, scene: Tensor, surface: Tensor, place: Tensor) -> Tensor:
-    """Return the colours of P points of surfaces, (P, 3); `place` in metres, as `textures.py`."""
-    pattern, phases = materials.pattern[scene, surface], materials.phases[scene, surface]
-    ground, figure, printed = materials.colors[scene, surface].unbind(1)
-    axes = materials.axes[scene, surface]
-    a, b, c = ((axes @ place[..., None])[..., 0]
-               / materials.period[scene, surface][:, None]).unbind(-1)
+def pattern_colors(
+    place: Tensor, pattern: Tensor, colors: Tensor, axes: Tensor, period: Tensor, phases: Tensor,
+) -> Tensor:
+    """
+    Return the colours of P points of surfaces, (P, 3) in the range of `colors`.
+
+    :param place: (P, 3) metres on the surface
+    :param pattern: (P,); this and what follows are as in `Materials`, of each point's surface
+    """
+    ground, figure, printed = colors.unbind(1)
+    a, b, c = ((axes @ place[..., None])[..., 0] / period[:, None]).unbind(-1)
     band = (a.abs() < 0.8).float()
     shares = torch.stack([
         torch.zeros_like(a), (torch.sin(2 * torch.pi * a) > 0).float(),

@@ -187,6 +187,23 @@ def test_a_desk_is_no_floor_even_when_its_box_shows_most_of_it():
     assert [iou(one.mask, ids == 1) > 0.8 for one in found if one.label == 'desk'] == [True]
 
 
+def test_a_tote_is_what_carries_and_no_object():
+    """Its walls stand along the rim of its bottom."""
+    walls = trimesh.util.concatenate([
+        box(depth, width, 0.12).apply_translation((x, y, 0)) for depth, width, x, y in (
+            (0.01, 0.6, 0.2, 0), (0.01, 0.6, -0.2, 0), (0.4, 0.01, 0, 0.3), (0.4, 0.01, 0, -0.3))])
+    pose = camera_pose(60, 0.9)
+    frame, ids = tabletop_frame([walls, can(0.035, 0.1)], pose)
+    to_camera = np.linalg.inv(pose)
+    corners = np.array([(x, y, 0) for x in (-0.195, 0.195) for y in (-0.295, 0.295)])
+    bottom = replace(supported(frame).support,
+                     hull=corners @ to_camera[:3, :3].T + to_camera[:3, 3])
+    clusters = View(frame, {}).clusters
+    found = merged(clusters, [Detection('suitcase', 0.6, bbox_of(ids > 0))],
+                   replace(frame, supports=(bottom,)))
+    assert 'suitcase' not in [one.label for one in found]
+
+
 def test_a_box_around_things_that_stand_apart_joins_nothing(kitchen):
     pair = around(kitchen.truth['can'], kitchen.truth['bowl'])
     found = kitchen.merged(pair)
@@ -239,6 +256,18 @@ def test_a_glass_whose_stem_has_no_readings_becomes_one_object():
     broken = replace_clusters(View(replace(view.frame, depth=depth), view.truth), cup, foot)
     found, = broken.merged(broken.box('glass'))
     assert found.label == 'glass' and iou(found.mask, cup | foot) == 1
+
+
+def test_glints_of_a_glass_are_no_objects_of_their_own():
+    """Where colour shows no outline either, its box is all that is known of it."""
+    view = table(glass=(can(0.035, 0.16), 0, 0))
+    glint = view.truth['glass'].copy()
+    glint[np.flatnonzero(glint.any(axis=1))[25]:] = False
+    clear = replace(
+        view.frame, color=np.full_like(view.frame.color, 128),
+        depth=np.where(view.truth['glass'] & ~glint, np.float32(np.nan), view.frame.depth))
+    broken = replace_clusters(View(clear, view.truth), glint)
+    assert [one.label for one in broken.merged(broken.box('glass'))] == ['glass']
 
 
 # A poor model must not spoil what depth shows.

@@ -21,7 +21,7 @@ from img2scene_ros.depth import measured
 from img2scene_ros.detection.supports import HeldSupport
 from img2scene_ros.detection.supports import support_under
 from img2scene_ros.detection.supports import supported
-from img2scene_ros.learning.depth_noise import add_depth_noise
+from img2scene_ros.learning.sensors import read_depth
 from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.pipeline import PipelineOptions
 from img2scene_ros.types import Frame
@@ -89,7 +89,7 @@ def test_floor_in_noise_from_afar() -> None:
     camera = Camera(320, 240, 290.0, 290.0, 159.5, 119.5)
     things = [box(0.5, 0.5, 0.4), box(9.0, 9.0, 0.1).apply_translation((0, 0, -0.1))]
     frame, _ = tabletop_frame(things, pose, None, camera)
-    depth = add_depth_noise(frame.depth, camera, np.random.default_rng(0))
+    depth = read_depth(frame.depth, camera, np.random.default_rng(0))
     support = supported(Frame(frame.color, camera, depth)).support
     point = np.linalg.inv(pose)[:3, 3]
     assert support.height(point) == pytest.approx(0.0, abs=0.05)

@@ -22,7 +22,7 @@ from img2scene_ros.detection.supports import supported
 from img2scene_ros.detection.tabletop import TabletopDetector
 from img2scene_ros.detection.tabletop import TabletopOptions
 from img2scene_ros.errors import InputError
-from img2scene_ros.learning.depth_noise import add_depth_noise
+from img2scene_ros.learning.sensors import read_depth
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 
@@ -130,7 +130,7 @@ def test_furniture_seen_from_afar_is_whole() -> None:
                 .apply_translation((0, y, 0)) for turn, y in ((0.4, -0.8), (0.9, 0.2))]
     camera = Camera(320, 240, 260.0, 260.0, 159.5, 119.5)
     frame, truth = tabletop_frame([*cabinets, floor], camera_pose(15, 3.0), None, camera)
-    depth = add_depth_noise(frame.depth, camera, np.random.default_rng(0))
+    depth = read_depth(frame.depth, camera, np.random.default_rng(0))
     found = detect(Frame(frame.color, camera, depth))
     assert len(found) == 2
     for index in (1, 2):

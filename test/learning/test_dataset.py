@@ -14,13 +14,14 @@ from img2scene_ros.learning.augmentation import AugmentationOptions
 from img2scene_ros.learning.augmentation import plain_example
 from img2scene_ros.learning.data_config import RenderOptions
 from img2scene_ros.learning.dataset import TrainingExamples
-from img2scene_ros.learning.dataset import ValidationExamples
 from img2scene_ros.learning.dataset import as_tensors
+from img2scene_ros.learning.dataset import batches_of
 from img2scene_ros.learning.dataset import open_samples
 from img2scene_ros.learning.dataset import positions_of
 from img2scene_ros.learning.dataset import resized
 from img2scene_ros.learning.dataset import resized_example
 from img2scene_ros.learning.dataset import shuffled_order
+from img2scene_ros.learning.dataset import validation_example
 from img2scene_ros.learning.samples import coarser
 from img2scene_ros.learning.samples import encode_crop
 from img2scene_ros.learning.samples import write_index
@@ -97,15 +98,16 @@ def test_cell_is_filled_if_any_part_of_it_is():
 
 
 def test_validation_is_always_the_same_and_has_depth_or_not():
-    samples = [solid_sample(number) for number in range(4)]
-    with_depth, without = (ValidationExamples(samples, [1, 2], how, 32) for how in (True, False))
-    for index, label in enumerate(('box', 'ball')):
-        picture, _, occupancy, name = with_depth[index]
-        assert name == label and picture[5].any()
-        assert torch.equal(picture, with_depth[index][0])
-        assert not without[index][0][4:].any()
-        assert torch.equal(without[index][2], torch.from_numpy(
-            samples[index + 1].occupancy_at(32)))
+    samples = [solid_sample(number) for number in range(3)]
+    with_depth, same, without = (
+        next(batches_of([validation_example(sample, number, how)
+                         for number, sample in enumerate(samples)], 32, 8))
+        for how in (True, True, False))
+    for one, other in zip(with_depth, same):
+        assert torch.equal(one, other)
+    assert with_depth[0][:, 5].flatten(1).any(dim=1).all() and not without[0][:, 4:].any()
+    for occupancy, sample in zip(without[2], samples):
+        assert torch.equal(occupancy, torch.from_numpy(sample.occupancy_at(32)))
 
 
 @pytest.fixture

@@ -7,18 +7,19 @@ from solids import solid_sample
 
 from img2scene_ros.learning.augmentation import Example
 from img2scene_ros.learning.augmentation import plain_example
+from img2scene_ros.learning.evaluation import HULL
 from img2scene_ros.learning.evaluation import RESOLUTION
+from img2scene_ros.learning.evaluation import SLICES
+from img2scene_ros.learning.evaluation import Answers
 from img2scene_ros.learning.evaluation import Case
-from img2scene_ros.learning.evaluation import Scores
 from img2scene_ros.learning.evaluation import baselines
-from img2scene_ros.learning.evaluation import best_extrusion
-from img2scene_ros.learning.evaluation import best_thickness
+from img2scene_ros.learning.evaluation import best_layers
 from img2scene_ros.learning.evaluation import case_of
-from img2scene_ros.learning.evaluation import extruded
 from img2scene_ros.learning.evaluation import hull_of
 from img2scene_ros.learning.evaluation import layers_behind
 from img2scene_ros.learning.evaluation import means_of_others
-from img2scene_ros.learning.evaluation import thickened
+from img2scene_ros.learning.evaluation import scores_of
+from img2scene_ros.learning.evaluation import summary
 from img2scene_ros.learning.metrics import THRESHOLDS
 from img2scene_ros.learning.metrics import voxel_iou
 from img2scene_ros.models.crop import CENTER_BEHIND_ANCHOR
@@ -32,11 +33,18 @@ def example(mask: np.ndarray, depth: np.ndarray | None = None) -> Example:
                    np.zeros(SHAPE, bool))
 
 
-def random_case(random: np.random.Generator) -> Case:
-    hull, truth = random.random((2, *SHAPE)) > 0.6
-    layer = random.integers(-1, 40, SHAPE).astype(np.int8)
-    truth &= (layer < random.integers(5, 20)) | (random.random(SHAPE) > 0.9)
-    return Case(truth, hull, layer)
+def random_layers(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return layers, some of them beyond the last one, and a solid that fills some."""
+    layer = random.integers(-1, 40, SHAPE)
+    truth = (layer >= random.integers(0, 4)) & (layer < random.integers(5, 20))
+    return layer, truth & (random.random(SHAPE) > 0.4) | (random.random(SHAPE) > 0.95)
+
+
+def found(name: str, volumes: list[np.ndarray], truth: np.ndarray, categories: list[str],
+          threshold: float) -> dict:
+    answers = Answers(name, threshold, '', volumes)
+    return summary('mask', answers, scores_of(answers, [Case(truth, {})] * len(volumes)),
+                   categories)
 
 
 def test_hull_of_half_a_picture_is_half_the_cube():
@@ -85,29 +93,27 @@ def test_layers_follow_the_readings_inside_of_the_mask_only():
 
 def test_best_constants_are_those_of_a_search_over_all():
     random = np.random.default_rng(0)
-    cases = [random_case(random) for _ in range(3)]
-    truths = [case.truth for case in cases]
-    ranges = {(first, last): np.mean([voxel_iou(extruded(case, first, last), truth)
-                                      for case, truth in zip(cases, truths)])
-              for first in range(0, RESOLUTION, 3) for last in range(first, RESOLUTION, 3)}
-    best = best_extrusion(cases)
-    score = np.mean([voxel_iou(extruded(case, *best), truth)
-                     for case, truth in zip(cases, truths)])
-    assert score >= max(ranges.values())
-    thicknesses = [np.mean([voxel_iou(thickened(case, thick), truth)
-                            for case, truth in zip(cases, truths)])
-                   for thick in range(RESOLUTION + 1)]
-    assert best_thickness(cases) == int(np.argmax(thicknesses))
+    layers, truths = zip(*(random_layers(random) for _ in range(3)))
+
+    def score(first: int, last: int) -> float:
+        return np.mean([voxel_iou((layer >= first) & (layer <= last), truth)
+                        for layer, truth in zip(layers, truths)])
+
+    for most in (RESOLUTION, 1):
+        first, last = best_layers(layers, truths, most)
+        assert first < most
+        assert score(first, last) == max(
+            score(one, other) for one in range(min(most, 8)) for other in range(one, 33))
 
 
 def test_extrusion_finds_a_slab():
     truth = np.zeros(SHAPE, bool)
     truth[9:14] = True
-    case = Case(truth, np.ones(SHAPE, bool))
-    assert best_extrusion([case]) == (9, 13)
-    (method, (constant, volumes)), = baselines([case], None).items()
-    assert method == 'visual hull of the mask' and constant == 'slices 9 to 13 of 32'
-    assert np.array_equal(volumes, [truth])
+    case = Case(truth, {HULL: np.broadcast_to(SLICES, SHAPE)})
+    answers, = baselines([case], None)
+    assert answers.method == 'visual hull of the mask'
+    assert answers.constant == 'slices 9 to 13 of 32'
+    assert np.array_equal(answers.volumes, [truth])
 
 
 def test_mean_shape_is_of_other_shapes_of_the_same_category():
@@ -124,47 +130,45 @@ def test_mean_shape_is_of_other_shapes_of_the_same_category():
 def test_scores_of_right_and_of_empty_answers():
     truth = np.zeros(SHAPE, bool)
     truth[8:24, 10:22, 6:26] = True
-    right, empty = Scores('right', 'mask', 0.37), Scores('empty', 'mask', 0.37)
-    for score, volume in ((right, np.where(truth, 0.8, 0.2)), (empty, np.zeros(SHAPE))):
-        score.add([volume] * 2, [Case(truth)] * 2)
-    found = right.summary(['a', 'b'])
-    assert found['iou'] == found['best_iou'] == 1.0 and found['f_score'] > 0.95
-    assert found['per_threshold']['0.70'] == 1.0
-    assert found['per_threshold']['0.10'] == pytest.approx(truth.mean())
-    assert found['chamfer'] < 1 / RESOLUTION and set(found['per_category']) == {'a', 'b'}
-    found = empty.summary(['a', 'b'])
-    assert found['iou'] == found['f_score'] == 0.0 and found['chamfer'] > 0.2
+    right, empty = (found(name, [volume] * 2, truth, ['a', 'b'], 0.37) for name, volume in (
+        ('right', np.where(truth, 0.8, 0.2)), ('empty', np.zeros(SHAPE))))
+    assert right['iou'] == right['best_iou'] == 1.0 and right['f_score'] > 0.95
+    assert right['per_threshold']['0.70'] == 1.0
+    assert right['per_threshold']['0.10'] == pytest.approx(truth.mean())
+    assert right['chamfer'] < 1 / RESOLUTION and set(right['per_category']) == {'a', 'b'}
+    assert empty['iou'] == empty['f_score'] == 0.0 and empty['chamfer'] > 0.2
 
 
 def test_best_threshold_is_one_for_all_objects():
     truth = np.zeros(SHAPE, bool)
     truth[:16] = True
-    score = Scores('network', 'mask', 0.5)
-    score.add([np.where(truth, high, low)
-               for low, high in ((0.05, 0.32), (0.27, 0.9), (0.27, 0.9))], [Case(truth)] * 3)
-    found = score.summary(['a', 'b', 'b'])
-    assert found['best_threshold'] == 0.3 and found['best_iou'] == 1.0
-    assert found['iou'] == pytest.approx(2 / 3)
-    assert found['per_category']['a']['iou'] == 0.0
-    assert found['per_threshold']['0.20'] == pytest.approx((1 + 0.5 + 0.5) / 3)
-    assert len(found['per_threshold']) == len(THRESHOLDS)
+    volumes = [np.where(truth, high, low)
+               for low, high in ((0.05, 0.32), (0.27, 0.9), (0.27, 0.9))]
+    score = found('network', volumes, truth, ['a', 'b', 'b'], 0.5)
+    assert score['best_threshold'] == 0.3 and score['best_iou'] == 1.0
+    assert score['iou'] == pytest.approx(2 / 3)
+    assert score['per_category']['a']['iou'] == 0.0
+    assert score['per_threshold']['0.20'] == pytest.approx((1 + 0.5 + 0.5) / 3)
+    assert len(score['per_threshold']) == len(THRESHOLDS)
 
 
 def test_baselines_get_what_the_input_holds():
     samples = [solid_sample(number) for number in range(4)]
     with_depth = [case_of(plain_example(sample, True)) for sample in samples]
     with_mask = [case_of(plain_example(sample, False)) for sample in samples]
-    nothing = [Case(case.truth) for case in with_mask]
+    nothing = [Case(case.truth, {}) for case in with_mask]
     means = [np.zeros(SHAPE)] * 4
-    assert set(baselines(nothing, None)) == set() and set(baselines(nothing, means)) == {
-        'mean shape'}
-    assert set(baselines(with_mask, means)) == {'mean shape', 'visual hull of the mask'}
-    found = baselines(with_depth, means)
-    assert set(found) == {
-        'mean shape', 'visual hull of the mask', 'depth + constant thickness'}
-    ious = {method: np.mean([voxel_iou(volume, case.truth)
-                             for volume, case in zip(volumes, with_depth)])
-            for method, (_, volumes) in found.items()}
+
+    def methods(*given: object) -> list[str]:
+        return [one.method for one in baselines(*given)]
+
+    assert methods(nothing, None) == [] and methods(nothing, means) == ['mean shape']
+    assert methods(with_mask, means) == ['mean shape', 'visual hull of the mask']
+    assert methods(with_depth, means) == [
+        'mean shape', 'visual hull of the mask', 'depth + constant thickness']
+    ious = {one.method: np.mean([voxel_iou(volume, case.truth)
+                                 for volume, case in zip(one.volumes, with_depth)])
+            for one in baselines(with_depth, means)}
     # Balls and boxes are what both baselines are good at; nothing is said by a constant.
     assert min(ious['visual hull of the mask'], ious['depth + constant thickness']) > 0.7
     assert ious['mean shape'] == 0.0

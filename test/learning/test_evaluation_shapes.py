@@ -22,9 +22,10 @@ from img2scene_ros.learning.evaluation import hull_of
 from img2scene_ros.learning.evaluation import write_report
 from img2scene_ros.learning.evaluation_shapes import DILATED
 from img2scene_ros.learning.evaluation_shapes import ERODED
+from img2scene_ros.learning.evaluation_shapes import INPUTS
 from img2scene_ros.learning.evaluation_shapes import NOISY
 from img2scene_ros.learning.evaluation_shapes import evaluate_shapes
-from img2scene_ros.learning.evaluation_shapes import inputs_of
+from img2scene_ros.learning.evaluation_shapes import input_of
 from img2scene_ros.learning.evaluation_shapes import split_of
 from img2scene_ros.learning.evaluation_shapes import view_of
 from img2scene_ros.learning.shapes import load_pix3d_shape
@@ -96,7 +97,7 @@ def test_views_depend_on_seed_shape_and_number_only(shapes):
 
 def test_inputs_differ_by_what_they_say(shapes):
     sample = view_of(load_pix3d_shape(shapes / 'chair/STEPS_0'), 0, ShapeOptions())
-    inputs = inputs_of(sample)
+    inputs = {name: input_of(sample, name) for name in INPUTS}
     mask = sample.crop.mask
     assert not (inputs[ERODED].mask & ~mask).any() and not (mask & ~inputs[DILATED].mask).any()
     reach = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5)[inputs[DILATED].mask]

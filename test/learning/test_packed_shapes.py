@@ -14,7 +14,7 @@ from shape_folders import write_shapes
 from img2scene_ros.errors import InputError
 from img2scene_ros.learning import shapes
 from img2scene_ros.learning.data_config import SPLITS
-from img2scene_ros.learning.packed_shapes import PackedShapes
+from img2scene_ros.learning.packed_shapes import PackedShape
 from img2scene_ros.learning.packed_shapes import pack_shapes
 from img2scene_ros.learning.packed_shapes import read_packed
 
@@ -82,37 +82,37 @@ def few_household_objects() -> Iterator[None]:
 
 
 @pytest.fixture(scope='module')
-def packed(folders, tmp_path_factory) -> tuple[PackedShapes, Path]:
+def packed(folders, tmp_path_factory) -> tuple[dict[str, PackedShape], list[str], Path]:
+    """Return what is read of a file by name, what was skipped, and the file."""
     out = tmp_path_factory.mktemp('out') / 'shapes.npz'
-    pack_shapes(out, folders[0], [folders[1]])
-    return read_packed(out), out
+    written, skipped = pack_shapes(out, folders[0], [folders[1]])
+    shown = {shape.name: shape for shape in read_packed(out)}
+    assert list(shown) == [shape.name for shape in written]
+    return shown, skipped, out
 
 
 @pytest.mark.slow
 def test_what_is_read_is_what_was_packed(packed, folders):
-    shown, _ = packed
-    assert len(set(shown.names)) == len(shown) == len(shown.ends)
+    shown, _, _ = packed
     for name, one in (
             ('pix3d/chair/STEPS_3', shapes.load_pix3d_shape(folders[0] / 'chair/STEPS_3')),
             ('procedural/cup/1', shapes.household_object('cup', 1)),
             ('mesh/mug', shapes.load_mesh(folders[1] / 'mug.glb'))):
-        index = shown.names.index(name)
-        np.testing.assert_array_equal(shown.solid(index), one.solid)
-        assert shown.labels[index] == one.label and shown.cells[index] == one.cell
-        assert tuple(shown.sizes[index]) == one.sizes
-    assert shown.labels[index] == 'cup' and shown.authors[index] == 'mug'
-    chair = shown.names.index('pix3d/chair/STEPS_3')
-    assert (shown.places[index], shown.places[chair]) == ('table', 'floor')
-    assert len(shown.colors[chair]) == 0
+        np.testing.assert_array_equal(shown[name].solid, one.solid)
+        assert shown[name].label == one.label and shown[name].cell == one.cell
+        assert tuple(shown[name].sizes) == one.sizes
+    mug, chair = shown['mesh/mug'], shown['pix3d/chair/STEPS_3']
+    assert mug.label == 'cup' and mug.author == 'mug'
+    assert (mug.place, chair.place) == ('table', 'floor')
+    assert len(chair.colors) == 0
     np.testing.assert_allclose(
-        sorted(shown.colors[index].tolist()), [(10, 60, 220), (200, 30, 20)], atol=1)
+        sorted(mug.colors.tolist()), [(10, 60, 220), (200, 30, 20)], atol=1)
 
 
 @pytest.mark.parametrize('name', ('mesh/mug', 'mesh/torn_mug'))
 def test_a_mug_stays_hollow_and_its_walls_are_as_thick_as_they_are(packed, name):
-    shown, _ = packed
-    index = shown.names.index(name)
-    solid, cell = shown.solid(index), shown.cells[index]
+    shown, _, _ = packed
+    solid, cell = shown[name].solid, shown[name].cell
     extents = np.ptp(np.argwhere(solid), axis=0) + 1
     np.testing.assert_allclose(extents * cell, (2 * RADIUS, 2 * RADIUS, HEIGHT), atol=1.01 * cell)
     x, y, z = np.array(solid.shape) // 2
@@ -125,11 +125,11 @@ def test_a_mug_stays_hollow_and_its_walls_are_as_thick_as_they_are(packed, name)
 
 
 def test_sealed_hollows_are_closed_and_open_sheets_skipped(packed):
-    shown, _ = packed
-    index = shown.names.index('mesh/hollow')
-    assert shown.solid(index).sum() * shown.cells[index] ** 3 == pytest.approx(0.2 ** 3, rel=0.05)
-    assert 'mesh/sheet' not in shown.names
-    assert any('mesh/sheet' in line and 'inside' in line for line in shown.skipped)
+    shown, skipped, _ = packed
+    hollow = shown['mesh/hollow']
+    assert hollow.solid.sum() * hollow.cell ** 3 == pytest.approx(0.2 ** 3, rel=0.05)
+    assert 'mesh/sheet' not in shown
+    assert any('mesh/sheet' in line and 'inside' in line for line in skipped)
 
 
 def test_thin_sheets_beside_a_solid_are_kept(tmp_path):
@@ -142,34 +142,34 @@ def test_thin_sheets_beside_a_solid_are_kept(tmp_path):
 
 
 def test_meshes_of_one_author_and_label_are_on_one_side(packed, folders):
-    shown, _ = packed
+    shown, _, _ = packed
     sides = {}
-    for name, author, label, split in zip(
-            shown.names, shown.authors, shown.labels, shown.splits):
+    for name, shape in shown.items():
         if name.startswith('mesh/'):
-            sides.setdefault((author, label), set()).add(split)
+            sides.setdefault((shape.author, shape.label), set()).add(shape.split)
     assert all(len(some) == 1 for some in sides.values())
     assert {'train'} in sides.values() and {'test'} in sides.values()
     for split in SPLITS:
         library = shapes.open_library(*folders, split, 0.15, 0)
-        mine = {name for name, side in zip(shown.names, shown.splits)
-                if side == split and not name.startswith('procedural/')}
+        mine = {name for name, shape in shown.items()
+                if shape.split == split and not name.startswith('procedural/')}
         assert mine == {name for name in library.names if not name.startswith('procedural/')}
 
 
 def test_another_folder_does_not_train_what_is_tested(packed, folders, tmp_path):
-    shown, _ = packed
-    tested = next(i for i, name in enumerate(shown.names)
-                  if name.startswith('mesh/') and shown.splits[i] == 'test')
+    shown, _, _ = packed
+    tested = next(shape for name, shape in shown.items()
+                  if name.startswith('mesh/') and shape.split == 'test')
     for number in range(3):  # a seventh of three is none: all are for training
         save(tmp_path, f'more_{number}', trimesh.creation.box((0.1, 0.1, 0.1)))
     (tmp_path / 'index.json').write_text(json.dumps([
-        {'name': f'more_{number}', 'author': shown.authors[tested] if number else 'Gus',
-         'label': shown.labels[tested]} for number in range(3)]))
-    both = pack_shapes(tmp_path / 'both.npz', None, [folders[1], tmp_path])
-    assert 'mesh/more_0' in both.names and shown.names[tested] in both.names
-    assert 'mesh/more_1' not in both.names and 'mesh/more_2' not in both.names
-    assert sum('mesh/more' in line for line in both.skipped) == 2
+        {'name': f'more_{number}', 'author': tested.author if number else 'Gus',
+         'label': tested.label} for number in range(3)]))
+    both, skipped = pack_shapes(tmp_path / 'both.npz', None, [folders[1], tmp_path])
+    names = {shape.name for shape in both}
+    assert {'mesh/more_0', tested.name} <= names
+    assert not {'mesh/more_1', 'mesh/more_2'} & names
+    assert sum('mesh/more' in line for line in skipped) == 2
 
 
 def test_the_surface_of_published_models_lies_in_their_voxels(tmp_path):
@@ -187,7 +187,7 @@ def test_the_surface_of_published_models_lies_in_their_voxels(tmp_path):
 
 
 def test_broken_files_are_told_in_one_sentence(packed, folders, tmp_path, capsys):
-    _, out = packed
+    _, _, out = packed
     whole = out.read_bytes()
     (tmp_path / 'cut.npz').write_bytes(whole[:len(whole) // 2])
     middle = len(whole) // 2

@@ -189,7 +189,7 @@ def test_interrupted_run_leaves_no_half_files_and_is_resumed(
         os.rename(source, target)
 
     with monkeypatch.context() as patched:
-        patched.setattr('img2scene_ros.learning.pix3d.os.replace', replace)
+        patched.setattr('img2scene_ros.files.os.replace', replace)
         with pytest.raises((KeyboardInterrupt, InputError)) as stopped:
             prepare_pix3d(SAMPLE, tmp_path)
     if isinstance(interruption, OSError):

@@ -5,11 +5,17 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
+from synthetic import GEOMETRIC
+from synthetic import camera_pose
+from synthetic import can
+from synthetic import tabletop_frame
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from img2scene_ros.camera import Camera
-from img2scene_ros.learning import depth_noise
 from img2scene_ros.learning import sensors
+from img2scene_ros.pipeline import Pipeline
+from img2scene_ros.pipeline import parse_settings
+from img2scene_ros.types import Frame
 
 STRUCTURED, STEREO, TOF = range(3)
 FOCAL = 600.0
@@ -90,23 +96,36 @@ def test_errors_of_stereo_correlate_between_neighbours():
         assert together == pytest.approx(expected, abs=0.03), sensors.KINDS[kind]
 
 
-def test_shadow_is_where_geometry_and_the_other_implementation_say():
+def shadow_by_pixel(depth: np.ndarray, shift: float) -> np.ndarray:
+    """Tell of each pixel whether one to its right is seen further to the left."""
+    place = np.arange(depth.shape[1]) - shift / depth
+    return np.array([[(row[u + 1:] < row[u] - 1e-3).any() for u in range(len(row))]
+                     for row in place])
+
+
+def test_shadow_is_where_geometry_says():
     depth, baseline = plates(2), torch.tensor([0.05, -0.05])[:, None, None]
     hidden = sensors.shadow(depth, torch.tensor(FOCAL), baseline).numpy()
     width = FOCAL * 0.05 * (1 / 0.8 - 1 / 2.0)
     assert hidden[0, 120, :100].sum() == hidden[0, 120].sum() == pytest.approx(width, abs=1)
     assert hidden[1, 120, 200:].sum() == hidden[1, 120].sum() == pytest.approx(width, abs=1)
-    camera = Camera(320, 240, FOCAL, FOCAL, 159.5, 119.5)
     random = np.random.default_rng(0)
     rough = ndimage.zoom(random.uniform(0.5, 3, (1, 12, 16)), (1, 20, 20)).astype(np.float32)
     ours = sensors.shadow(torch.tensor(rough), torch.tensor(FOCAL), baseline[:1])[0].numpy()
-    assert (ours != depth_noise.shadow(rough[0], camera, 0.05)).mean() < 1e-3 < ours.mean()
-    at_edge = sensors.edges(torch.tensor(rough))[0].numpy()
-    np.testing.assert_array_equal(at_edge, depth_noise.edges(rough[0]))
+    expected = shadow_by_pixel(rough[0].astype(float), FOCAL * 0.05)
+    assert (ours != expected).mean() < 1e-3 < ours.mean()
     for kind, width in ((STRUCTURED, 33), (STEREO, 22), (TOF, 0)):
         lost = read(plates(2), kind)[:, 80:160].isnan().float().mean(dim=1)
         left, right = lost[:, 60:98].sum(dim=1), lost[:, 202:240].sum(dim=1)
         assert torch.maximum(left, right) == pytest.approx([width] * 2, abs=4)
+
+
+def test_edges_are_beside_jumps_and_not_on_slopes():
+    at_edge = sensors.edges(plates(1))[0].numpy()
+    assert at_edge[21:].sum() == pytest.approx(2 * 2 * (100 + 120), rel=0.05)
+    assert at_edge[61:179, [99, 100, 199, 200]].all() and at_edge[19:21, 1:19].all()
+    slope = 1 / torch.linspace(0.3, 2.0, 320).expand(1, 240, -1)
+    assert not sensors.edges(slope)[..., 1:-1].any()
 
 
 def test_surfaces_seen_too_flat_are_lost():
@@ -177,3 +196,34 @@ def test_light_changes_each_picture_its_own_way():
     off = [(one.float() - color).abs().mean() for one in (mild, strong)]
     assert 1 < off[0] < off[1] < 60
     assert len(strong.float().mean(dim=(1, 2, 3)).unique()) == 32
+
+
+def test_one_image_is_read_as_those_of_a_batch():
+    camera, depth = Camera(320, 240, FOCAL, FOCAL, 159.5, 119.5), plates(1)[0].numpy()
+
+    def one(seed: int, **how) -> np.ndarray:
+        return sensors.read_depth(depth, camera, np.random.default_rng(seed), **how)
+
+    np.testing.assert_array_equal(one(3), one(3))
+    assert (np.nan_to_num(one(3)) != np.nan_to_num(one(4))).mean() > 0.5
+    np.testing.assert_array_equal(one(0, strength=0.0), depth)
+    # The errors that all readings share are gone where the camera is calibrated.
+    means = np.array([[np.nanmedian(one(seed, is_calibrated=how)[80:160, 220:]) - 2.0
+                       for seed in range(60)] for how in (False, True)])
+    assert means[0].std() == pytest.approx(np.hypot(0.02, 0.003), rel=0.3)
+    assert np.abs(means[1]).max() < 0.005
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_a_can_on_a_table_is_still_found_and_rebuilt(seed):
+    frame, truth = tabletop_frame([can(0.035, 0.11)], camera_pose(35, 0.8), seed=None)
+    depth = sensors.read_depth(
+        frame.depth, frame.camera, np.random.default_rng(seed), frame.color)
+    around = ndimage.binary_dilation(truth == 1, iterations=15) & np.isfinite(frame.depth)
+    assert 0.01 < np.isnan(depth[around]).mean() < 0.3
+    scene = Pipeline(*parse_settings(GEOMETRIC)).run(Frame(frame.color, frame.camera, depth))
+    found = [item for item in scene.objects if (item.detection.mask & (truth == 1)).sum()
+             > 0.5 * (item.detection.mask | (truth == 1)).sum()]
+    assert len(found) == 1
+    assert found[0].model is not None and found[0].model.reconstructor == 'depth_shell'
+    np.testing.assert_allclose(found[0].model.size, (0.07, 0.07, 0.11), rtol=0.2)

@@ -16,8 +16,7 @@ from trainings import settings_of
 
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
-from img2scene_ros.learning.packed_shapes import packed_of
-from img2scene_ros.learning.packed_shapes import record_of
+from img2scene_ros.learning.packed_shapes import packed_shape
 from img2scene_ros.learning.packed_shapes import write_packed
 from img2scene_ros.learning.shapes import household_object
 from img2scene_ros.learning.students import ShapeStudent
@@ -54,9 +53,9 @@ sys.exit(any(main(arguments) for arguments in json.loads(sys.argv[1])))
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a file of three shapes, two to train on."""
     path = tmp_path_factory.mktemp('shapes') / 'shapes.npz'
-    write_packed(path, packed_of([
-        record_of(household_object(kind, 0), split, 'table')
-        for kind, split in (('cup', 'train'), ('box', 'train'), ('can', 'test'))]))
+    write_packed(path, [
+        packed_shape(household_object(kind, 0), split, 'table')
+        for kind, split in (('cup', 'train'), ('box', 'train'), ('can', 'test'))])
     return path
 
 

@@ -19,22 +19,22 @@ from img2scene_ros.cli import main
 from img2scene_ros.errors import InputError
 from img2scene_ros.learning.data_config import SPLITS
 from img2scene_ros.learning.data_config import RenderOptions
+from img2scene_ros.learning.household import HOUSEHOLD
 from img2scene_ros.learning.samples import CropSample
 from img2scene_ros.learning.shapes import FLOOR
-from img2scene_ros.learning.shapes import HOUSEHOLD
 from img2scene_ros.learning.shapes import TABLE
 from img2scene_ros.learning.shapes import Shape
 from img2scene_ros.learning.shapes import household_object
 from img2scene_ros.learning.shapes import load_mesh
 from img2scene_ros.learning.shapes import load_pix3d_shape
 from img2scene_ros.learning.shapes import open_library
-from img2scene_ros.learning.shapes import solid_of
 from img2scene_ros.learning.synthetic import Placed
 from img2scene_ros.learning.synthetic import crop_samples
 from img2scene_ros.learning.synthetic import random_scene
 from img2scene_ros.learning.synthetic import scene_samples
 from img2scene_ros.learning.synthetic import truths
 from img2scene_ros.learning.synthetic import voxels
+from img2scene_ros.learning.volumes import solid_of
 from img2scene_ros.models.crop import Cube
 
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One place of several, against the textbook's formula."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -78,14 +80,17 @@ def test_what_weighs_next_to_nothing_is_not_named() -> None:
 
 
 def test_one_that_is_sure_is_asked_alone() -> None:
-    """With a depth reading nobody else is bothered."""
+    """Where depth readings show an object nobody else is bothered."""
+    mask = np.zeros(FRAME.shape, bool)
+    mask[10:20, 10:20] = True
+    frame, cup = replace(FRAME, depth=np.ones(FRAME.shape, np.float32)), replace(CUP, mask=mask)
     sources = {'sensor': Source(answer(1.0, 0.01, 'sensor')),
                'plane': Source(answer(1.3, 0.05, 'plane')),
                'fixed': Source(answer(2.0, 0.3, 'fixed'))}
-    found = place(sources, FRAME, CUP, None)
+    found = place(sources, frame, cup, None)
     assert found.depth_source == 'sensor' and sources['plane'].asked == 0
     sources['sensor'].told = None
-    assert place(sources, FRAME, CUP, None).depth_source == 'plane'
+    assert place(sources, frame, cup, None).depth_source == 'plane'
     assert sources['fixed'].asked == 0
 
 

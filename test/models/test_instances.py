@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 
 from img2scene_ros.errors import InputError
-from img2scene_ros.learning.metrics import f_measure
 from img2scene_ros.learning.metrics import found_share
-from img2scene_ros.learning.metrics import overlap_and_boundary
 from img2scene_ros.models.instances import HEIGHT_KNEE
 from img2scene_ros.models.instances import OFFSET_UNIT
 from img2scene_ros.models.instances import InstanceNetwork
@@ -172,23 +170,6 @@ def test_it_is_saved_and_loaded_but_not_as_a_network_of_shapes(tmp_path):
     torch.testing.assert_close(loaded(channels), network(channels))
     with pytest.raises(InputError, match=str(tmp_path)):
         load_network(tmp_path)
-
-
-def test_overlap_and_boundary_are_those_of_osd():
-    truth = np.zeros((100, 200), int)
-    truth[20:60, 20:60], truth[20:60, 100:140] = 1, 2
-    assert f_measure(overlap_and_boundary(truth, truth), 'overlap') == pytest.approx(1)
-    assert f_measure(overlap_and_boundary(truth, truth), 'boundary') == pytest.approx(1)
-    half = np.where(truth == 1, 5, 0)  # one of two: precision 1, recall 1/2
-    for kind in ('overlap', 'boundary'):
-        assert f_measure(overlap_and_boundary(half, truth), kind) == pytest.approx(2 / 3)
-    joined = (truth > 0).astype(int)  # precision and recall 1/2
-    assert f_measure(overlap_and_boundary(joined, truth), 'overlap') == pytest.approx(1 / 2)
-    shifted = np.roll(truth, 10, axis=1)  # three quarters of the pixels, hardly a boundary
-    counts = overlap_and_boundary(shifted, truth) + overlap_and_boundary(shifted, truth)
-    assert f_measure(counts, 'overlap') == pytest.approx(3 / 4)
-    assert f_measure(counts, 'boundary') < 0.5
-    assert f_measure(overlap_and_boundary(0 * truth, truth), 'overlap') == 0
 
 
 def test_found_share_counts_what_went_wrong():

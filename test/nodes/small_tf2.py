@@ -3,19 +3,15 @@
 As much of tf2_ros as the node uses, for machines without it: pip does not have it.
 
 A buffer with tf2's rules: transforms are interpolated between two stamps and never extrapolated,
-static ones hold always, what is 10 s older than the newest is refused, a look-up waits at most its
-timeout. The listener receives single
+static ones hold always, what is 10 s older than the newest is refused. The listener receives single
 TransformStamped on /tf, as tf2_msgs is not on PyPI either.
 """
 
 from threading import Lock
-from time import monotonic
-from time import sleep
 from typing import Any
 
 import numpy as np
 from geometry_msgs.msg import TransformStamped
-from rclpy.duration import Duration
 from rclpy.time import Time
 from scipy.spatial.transform import Rotation
 from scipy.spatial.transform import Slerp
@@ -61,24 +57,24 @@ class Buffer:
                 if not is_static:
                     samples.clear()
 
+    def can_transform(self, target_frame: str, source_frame: str, time: Time) -> bool:
+        """Tell whether a transform is known now."""
+        try:
+            self.lookup_transform(target_frame, source_frame, time)
+            return True
+        except TransformException:
+            return False
+
     def lookup_transform(
-        self, target_frame: str, source_frame: str, time: Time, timeout: Duration = Duration(),
+        self, target_frame: str, source_frame: str, time: Time,
     ) -> TransformStamped:
         """Return what takes points of the source frame to the target frame."""
-        end = monotonic() + timeout.nanoseconds * 1e-9
-        while True:
-            try:
-                with self._lock:
-                    from_target = self._to_root(target_frame, time.nanoseconds)
-                    from_source = self._to_root(source_frame, time.nanoseconds)
-                if from_target[0] != from_source[0]:
-                    raise ConnectivityException(
-                        f'{target_frame!r} and {source_frame!r} are not in one tree')
-                break
-            except TransformException:
-                if monotonic() >= end:
-                    raise
-                sleep(0.02)
+        with self._lock:
+            from_target = self._to_root(target_frame, time.nanoseconds)
+            from_source = self._to_root(source_frame, time.nanoseconds)
+        if from_target[0] != from_source[0]:
+            raise ConnectivityException(
+                f'{target_frame!r} and {source_frame!r} are not in one tree')
         return transform_message(
             np.linalg.inv(from_target[1]) @ from_source[1], target_frame, source_frame,
             time.nanoseconds)

@@ -2,6 +2,7 @@
 """Detection on its own, and scenes of what others have detected, over real DDS."""
 
 import re
+from array import array
 from collections.abc import Callable
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,6 +114,21 @@ def test_pictures_wait_for_detections_of_their_stamp_and_the_newest_counts() -> 
     assert pairing.take(0.0).labels.header.stamp.sec == 5
 
 
+def test_pictures_that_wait_for_detections_have_bounded_memory() -> None:
+    """60 of a small camera, fewer of a large one; what is dropped is counted."""
+    for size, kept in ((1_500_000, 60), (25_000_000, 10)):
+        pairing, data = DetectionPairing(), array('B', bytes(size))
+        for second in range(1, 101):
+            picture = Image(header=header_of('lens', second * SECOND))
+            picture._data = data  # one for all
+            pairing.add_color(float(second), picture, partners=())
+        assert pairing.dropped['no detections came in time'] == 100 - kept
+        pairing.add('detections', 100.0 - kept, None)
+        assert pairing.take(0.0) is None
+        pairing.add('detections', 101.0 - kept, None)
+        assert pairing.take(0.0).color.header.stamp.sec == 101 - kept
+
+
 def test_detection_and_reconstruction_in_two_nodes_find_what_one_finds(
     robot: Robot, recorded: Callable[[str], Frame], tmp_path: Path,
 ) -> None:
@@ -177,6 +193,14 @@ def test_boxes_of_a_slow_detector_belong_to_the_picture_that_it_saw(
     assert stamp_of(robot.markers[-1]) in seen
     bottle, = meshes(robot.markers[-1]).values()
     assert bottle.ns == 'bottle'
+
+    def send_wrong_stamps() -> None:
+        camera.send()
+        publisher.publish(vision_msgs.Detection2DArray(header=header_of('lens', SECOND)))
+
+    robot.spin_until(
+        lambda: "'/detections' come, but no picture" in robot.diagnosis(), 'it complains',
+        send_wrong_stamps)
     robot.node.destroy_publisher(publisher)
     camera.close()
     assert scene.stop() == 0 and 'Traceback' not in scene.log

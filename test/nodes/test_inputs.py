@@ -16,6 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import rclpy
 from builtin_interfaces.msg import Time
 from harness import LATCHED
 from harness import FakeCamera
@@ -32,6 +33,7 @@ from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
 from img2scene_ros.nodes.messages import header_of
+from img2scene_ros.nodes.messages import info_from_camera
 from img2scene_ros.types import Frame
 
 Change = Callable[[Image, CameraInfo, Image], None]
@@ -273,6 +275,41 @@ def test_a_topic_of_another_type_is_said(
         'the mask is said', camera.send)
     works(robot, camera)
     robot.node.destroy_publisher(others[1])
+
+
+def test_two_publishers_of_pictures_are_said(
+    robot: Robot, camera: FakeCamera, scene_node: NodeProcess,
+) -> None:
+    """Such as a driver and a bag; with the names of the nodes, as long as both are there."""
+    works(robot, camera)
+    other = rclpy.create_node('bag', context=robot.node.context)
+    other.create_publisher(Image, 'image', 1)
+    robot.spin_until(
+        lambda: "/bag and /robot publish pictures on '/image'" in robot.diagnosis(),
+        'both are named', camera.send)
+    other.destroy_node()
+    robot.spin_until(lambda: robot.diagnosis() == 'active', 'nothing is wrong', camera.send)
+
+
+def test_a_picture_has_the_calibration_of_its_stamp(
+    robot: Robot, camera: FakeCamera, scene_node: NodeProcess,
+) -> None:
+    """Another camera's comes on the same topic, after every picture."""
+    works(robot, camera)
+    start = len(scene_node.log)
+    other = robot.node.create_publisher(CameraInfo, 'camera_info', 1)
+    first = camera.stamp_ns + 1
+
+    def send() -> None:
+        camera.send()
+        robot.spin(0.05)
+        other.publish(info_from_camera(
+            header_of('other', camera.stamp_ns + 10**7), camera.frame.camera.resized(800, 600)))
+
+    robot.spin_until(
+        lambda: (stamp_of(robot.markers[-1]) or 0) >= first + 8 * 10**9, 'it goes on', send)
+    assert not scene_node.complaints(start)
+    robot.node.destroy_publisher(other)
 
 
 def test_compressed_depth_is_found_by_itself(

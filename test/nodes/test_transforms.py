@@ -5,7 +5,10 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
+from time import sleep
 from types import ModuleType
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +20,8 @@ from harness import NodeProcess
 from harness import Robot
 from harness import half_size
 from harness import stamp_of
+from rclpy.clock import ROSClock
+from rclpy.time import Time
 from scipy.spatial.transform import Rotation
 
 from img2scene_ros.camera import Camera
@@ -65,7 +70,8 @@ def transforms(
     monkeypatch.setitem(sys.modules, 'tf2_ros', tf2)
     if tf2 is not small_tf2:  # whose listener wants a node
         monkeypatch.setattr(tf2, 'TransformListener', small_tf2.TransformListener)
-    transforms = Transforms(None, 0.1)
+    transforms = Transforms(SimpleNamespace(
+        get_clock=ROSClock, create_subscription=print, destroy_subscription=print), 0.1)
     transforms.listen('this test needs TF')
     yield transforms
     transforms.close()
@@ -150,6 +156,58 @@ def test_a_recording_that_starts_again_is_taken_as_it_is_now(
     assert found.world_from_camera[:3, 3] == pytest.approx(-EYE)
 
 
+def test_transforms_of_before_that_come_after_a_restart_do_no_harm(
+    transforms: Transforms,
+) -> None:
+    """They wait in queues when the first picture is looked at; tf2 then refuses all new ones."""
+    late = STAMP + 60 * 10 ** 9
+    receive(transforms, pose(DOWN, EYE, late))
+    in_world(replace(FRAME, stamp_ns=late), transforms, 'table')
+    found = None
+    for again in range(5):
+        now = STAMP + again * 300_000_000
+        receive(transforms, pose(DOWN, -EYE, now))
+        try:
+            found = in_world(replace(FRAME, stamp_ns=now), transforms, 'table')
+        except InputError:
+            receive(transforms, *[pose(DOWN, EYE, late)] * (again == 0))
+    assert found is not None
+    assert found.world_from_camera[:3, 3] == pytest.approx(-EYE)
+
+
+def test_a_bag_that_is_played_slowly_is_waited_for(transforms: Transforms) -> None:
+    """At a fifth of its speed, a transform that is 0.08 s late comes after 0.4 s."""
+    clock = ROSClock()
+    clock._set_ros_time_is_active(True)
+    transforms._node.get_clock = lambda: clock
+
+    def play() -> None:
+        for step in range(21):
+            clock.set_ros_time_override(Time(nanoseconds=STAMP + step * 4_000_000))
+            sleep(0.02)
+        receive(transforms, pose(DOWN, EYE))
+
+    player = Thread(target=play)
+    player.start()
+    sleep(0.05)
+    assert in_world(FRAME, transforms, 'table').world_from_camera[:3, 3] == pytest.approx(EYE)
+    player.join()
+    with pytest.raises(InputError, match='tf_timeout'):  # the clock stands
+        in_world(replace(FRAME, stamp_ns=STAMP + 10 ** 9), transforms, 'table')
+
+
+def test_two_publishers_of_one_transform_are_said(transforms: Transforms) -> None:
+    """They contradict each other by 0.3 m, each 50 times per second; 1 m/s is none."""
+    for step in range(-5, 6):
+        at = STAMP + step * 20_000_000
+        receive(transforms, pose(DOWN, EYE + (step * 0.02, 0, 0), at))
+    assert in_world(FRAME, transforms, 'table').world_from_camera[:3, 3] == pytest.approx(EYE)
+    for step in range(-5, 6):
+        receive(transforms, pose(DOWN, EYE + (0.3, 0, 0), STAMP + step * 20_000_000 + 7_000_000))
+    with pytest.raises(InputError, match="'optical' moves at .* m/s in 'table'.*two nodes"):
+        in_world(FRAME, transforms, 'table')
+
+
 def test_picture_without_a_stamp_is_not_placed_at_the_latest_pose(transforms: Transforms) -> None:
     receive(transforms, pose(DOWN, EYE))
     with pytest.raises(InputError, match="'optical'.*stamp.*target_frame"):
@@ -179,7 +237,7 @@ def test_without_tf2_ros_the_node_says_what_to_do(
     (tmp_path / 'tf2_ros.py').write_text("raise ImportError('there is no TF here')")
     monkeypatch.setitem(sys.modules, 'tf2_ros', None)
     with pytest.raises(MissingDependencyError, match='tf2_ros'):
-        Transforms(None, 0.1).listen('this test needs TF')
+        Transforms(SimpleNamespace(), 0.1).listen('this test needs TF')
     monkeypatch.setenv('PYTHONPATH', str(tmp_path), prepend=':')
     robot = Robot(free_domain())
     node = NodeProcess(

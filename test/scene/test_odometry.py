@@ -14,8 +14,7 @@ from synthetic import bowl
 from synthetic import box
 from synthetic import can
 
-from img2scene_ros.learning.depth_noise import SimulatedNoise
-from img2scene_ros.learning.depth_noise import add_depth_noise
+from img2scene_ros.learning.sensors import read_depth
 from img2scene_ros.rendering.raycast import Lights
 from img2scene_ros.rendering.raycast import Stage
 from img2scene_ros.rendering.raycast import Surface
@@ -25,8 +24,6 @@ from img2scene_ros.scene.odometry import Odometry
 from img2scene_ros.types import Frame
 from img2scene_ros.types import SupportPlane
 
-# Nothing that moves all readings alike: no odometry can tell.
-NOISE = SimulatedNoise(scale=0.0, shift=0.0, blobs=0.0)
 LIGHTS = Lights(up=(0.0, 0.0, 1.0))
 
 
@@ -65,7 +62,8 @@ def seen(stage: Stage, pose: np.ndarray, seed: int) -> Frame:
     clean = stage.look(CAMERA, pose)
     color = clean.color + random.normal(scale=2.0, size=clean.color.shape)
     return Frame(color.clip(0, 255).astype(np.uint8), CAMERA,
-                 add_depth_noise(clean.depth, CAMERA, random, NOISE))
+                 # Nothing moves all readings alike: no odometry could tell.
+                 read_depth(clean.depth, CAMERA, random, is_calibrated=True))
 
 
 def follow(

@@ -14,8 +14,7 @@ from synthetic import can
 from synthetic import tabletop_frame
 
 from img2scene_ros.errors import InputError
-from img2scene_ros.learning.depth_noise import SimulatedNoise
-from img2scene_ros.learning.depth_noise import add_depth_noise
+from img2scene_ros.learning.sensors import read_depth
 from img2scene_ros.scene.registration import Registered
 from img2scene_ros.scene.registration import Sought
 from img2scene_ros.scene.registration import registered
@@ -26,8 +25,6 @@ from img2scene_ros.types import Scene
 from img2scene_ros.types import SupportPlane
 
 CARTON = box(0.08, 0.12, 0.15)
-# Nothing that moves all readings alike: no registration can tell.
-NOISE = SimulatedNoise(scale=0.0, shift=0.0, blobs=0.0)
 TURN = np.radians(4.0)  # per frame, with
 STEP = np.array([0.004, 0.003, 0.0])  # metres
 
@@ -73,7 +70,9 @@ class Drawn:
         self.center[:3, 3] = mesh.bounds.mean(axis=0)
         clean, ids = tabletop_frame(
             [mesh.copy().apply_transform(placed(yaw)), *others], camera, seed=None)
-        depth = add_depth_noise(clean.depth, clean.camera, np.random.default_rng(1), NOISE)
+        # Nothing moves all readings alike: no registration could tell.
+        depth = read_depth(
+            clean.depth, clean.camera, np.random.default_rng(1), is_calibrated=True)
         self.frame, self.mask = replace(clean, depth=depth), ids == 1
 
     def pose(self, turn: float = 0.0, shift: np.ndarray = np.zeros(3)) -> np.ndarray:
