@@ -5,9 +5,9 @@ Single objects among pixels that show objects.
 Pixels are linked to their neighbours in the image where the surface goes on: what is linked is a
 piece, cut further where a network sees several objects. Pieces side by side are of one object the
 more surely, the more of their border the surface goes on across, the less the colour changes
-there, and the nearer to each other the network sees the middle of their object. Such pieces are
-joined, the surest first: greedy additive edge contraction (Keuper et al., "Efficient decomposition
-of image and mesh graphs by lifted multicuts", ICCV 2015).
+there, the more level their tops are, and the nearer to each other the network sees the middle of
+their object. Such pieces are joined, the surest first: greedy additive edge contraction (Keuper et
+al., "Efficient decomposition of image and mesh graphs by lifted multicuts", ICCV 2015).
 """
 
 from collections.abc import Sequence
@@ -26,20 +26,26 @@ from img2scene_ros.types import Frame
 _LINK_STEPS = (2,)  # pixels over which holes are bridged
 # Of pictures 640 pixels wide: least pixels of a piece, and pixels between pieces side by side.
 _LEAST_PIXELS, _BESIDE = 60, 12
-_COLOR_STEP = 20.0  # of CIELAB in bytes, and
-_NO_STEP = 4.0  # pixels between two middles, that count as one
+_COLOR_STEP = 20.0  # of CIELAB in bytes, from which colour is another
+_TOP, _SAME_TOP = 1.7, 0.01  # standard deviations of a piece's heights above their mean; metres
+_SAME_MIDDLE = 4.0  # pixels of a picture 640 wide
+# What is less of the piece that it goes on to, at so much of their border, is a part of that.
+_PART, _GOES_ON, _SURE = 1.0 / 3.0, 0.2, 5.0
 # Weights of what `evidence_of_pairs` returns, without and with a network: logistic regression on
 # pieces of 120 rendered scenes (benchmarks/scores.py).
-_WEIGHTS = {3: np.array([0.43, 2.33, -0.9]), 4: np.array([0.09, 2.79, -0.63, -1.26])}
+_WEIGHTS = {5: np.array([1.98, 1.15, -1.3, -3.13, -1.84]),
+            7: np.array([1.25, 2.22, -0.78, -1.75, -1.65, -1.2, -1.18])}
+_SHADOW = 15  # pixels at a picture width of 640; narrower bands without readings are shadows
 
 
-def clusters(frame: Frame, pixels: np.ndarray, gap: float, seen: Seen | None) -> np.ndarray:
+def clusters(
+    frame: Frame, pixels: np.ndarray, height: np.ndarray, gap: float, seen: Seen | None,
+) -> np.ndarray:
     """
     Label the pixels of single objects.
 
-    Pixels without readings belong to the nearest piece that the network sees as the same object.
-
     :param pixels: (H, W) bool, those that show objects
+    :param height: (H, W) metres above the support, NaN = no reading
     :param gap: metres between two surfaces
     :param seen: by a network; None without one
     :return: (H, W) int32, 0 = no object
@@ -49,17 +55,63 @@ def clusters(frame: Frame, pixels: np.ndarray, gap: float, seen: Seen | None) ->
         return pieces
     nearest, distance = _nearest_pixels(pieces)
     ends = _borders(pieces, nearest, distance <= _BESIDE * frame.shape[1] / 640)
+    labels = contracted(_odds(frame, pieces, ends, height, gap, seen))[pieces]
+    return labels if seen is None else _with_unread(labels, nearest, frame, seen)
+
+
+def _odds(
+    frame: Frame, pieces: np.ndarray, ends: np.ndarray, height: np.ndarray, gap: float,
+    seen: Seen | None,
+) -> np.ndarray:
+    """Return the logarithms of the odds that pieces are of one object, (N, N); 0 = not known."""
     odds = np.zeros((pieces.max() + 1,) * 2)
-    if ends.size:
-        (one, other), evidence = evidence_of_pairs(frame, pieces, ends, gap, seen)
-        odds[one, other] = odds[other, one] = evidence @ _WEIGHTS[evidence.shape[1]]
-    labels = contracted(odds)[pieces]
+    if not ends.size:
+        return odds
+    pairs, evidence = evidence_of_pairs(frame, pieces, ends, height, gap, seen)
+    each = evidence @ _WEIGHTS[evidence.shape[1]]
     if seen is not None:
-        unread = np.flatnonzero(np.isnan(measured(frame.depth)) & (seen.instances > 0))
-        there = nearest.ravel()[unread]
-        is_same = seen.instances.ravel()[unread] == seen.instances.ravel()[there]
-        labels.ravel()[unread[is_same]] = labels.ravel()[there[is_same]]
+        goes_on, size = evidence[:, 1:3].T
+        each[(goes_on > _GOES_ON) & (size < goes_on * np.log(_PART)) & (evidence[:, 6] == 0)] = _SURE
+    odds[pairs[0], pairs[1]] = odds[pairs[1], pairs[0]] = each
+    if seen is not None:
+        _loosen(odds, _seen_pieces(pieces, seen))
+    return odds
+
+
+def _with_unread(
+    labels: np.ndarray, nearest: np.ndarray, frame: Frame, seen: Seen,
+) -> np.ndarray:
+    """
+    Add to objects the patches without readings that the network sees as theirs.
+
+    Narrow bands are the shadows of a sensor whose projector or second camera is beside it.
+
+    :param nearest: as `_nearest_pixels`
+    """
+    unread = np.isnan(measured(frame.depth)) & (seen.instances > 0)
+    wide = cv2.morphologyEx(unread.view(np.uint8), cv2.MORPH_OPEN, square(frame, _SHADOW))
+    at = np.flatnonzero(wide)
+    there = nearest.ravel()[at]
+    is_same = seen.instances.ravel()[at] == seen.instances.ravel()[there]
+    labels = labels.copy()
+    labels.ravel()[at[is_same]] = labels.ravel()[there[is_same]]
     return labels
+
+
+def _loosen(odds: np.ndarray, is_seen: np.ndarray) -> None:
+    """Leave what no network sees only its surest neighbour, so that it joins no two objects."""
+    unseen = np.flatnonzero(~is_seen)
+    best = odds[unseen].argmax(axis=1)
+    is_kept = is_seen[:, None] & is_seen
+    is_kept[unseen, best] = is_kept[best, unseen] = True
+    odds[~is_kept] = 0.0
+
+
+def _seen_pieces(pieces: np.ndarray, seen: Seen) -> np.ndarray:
+    """Tell which pieces are of an object that the network sees, (N,) bool."""
+    is_seen = np.zeros(pieces.max() + 1, bool)
+    is_seen[pieces.ravel()] = seen.instances.ravel() > 0
+    return is_seen
 
 
 def pieces_of(frame: Frame, pixels: np.ndarray, gap: float, seen: Seen | None) -> np.ndarray:
@@ -109,43 +161,60 @@ def _borders(pieces: np.ndarray, nearest: np.ndarray, is_near: np.ndarray) -> np
 
 
 def evidence_of_pairs(
-    frame: Frame, pieces: np.ndarray, ends: np.ndarray, gap: float, seen: Seen | None,
+    frame: Frame, pieces: np.ndarray, ends: np.ndarray, height: np.ndarray, gap: float,
+    seen: Seen | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """
     Return what tells whether pieces side by side are of one object.
 
     :param pieces: (H, W) int, 0 = none
     :param ends: as `_borders`
-    :return: (2, P) numbers of pieces, and (P, 3) for each pair: 1, the share of their border across
-        which the surface goes on, and the step of colour there. With a network (P, 4), the last
-        is the logarithm of how far apart it sees their middles, of how far those scatter
+    :return: (2, P) numbers of pieces, and (P, 5) for each pair: 1; the share of their border
+        across which the surface goes on, alone and times the logarithm of how much larger one is;
+        the step of colour there; the difference of their tops. With a network (P, 7): the
+        logarithm of how far apart it sees their middles, of how far those scatter; whether it does
+        not see both
     """
-    both = np.sort(pieces.ravel()[ends], axis=0)
-    pairs, steps = np.unique(both, axis=1, return_inverse=True)
-    points = measured(frame.points).reshape(-1, 3)
-    apart = np.linalg.norm(points[ends[0]] - points[ends[1]], axis=1)
-    goes_on = apart < link_reach(frame, points[ends, 2].min(axis=0), gap)
-    colors = cv2.cvtColor(frame.color.reshape(-1, 1, 3)[ends.ravel()], cv2.COLOR_RGB2LAB)
-    colors = colors.reshape(2, -1, 3).astype(np.float32)
-    change = np.linalg.norm(colors[0] - colors[1], axis=1) / _COLOR_STEP
-    counts = np.bincount(steps, minlength=pairs.shape[1])
-    values = [np.ones(len(counts)), *(np.bincount(steps, one) / counts for one in (goes_on, change))]
+    pairs, borders = np.unique(
+        np.sort(pieces.ravel()[ends], axis=0), axis=1, return_inverse=True)
+    lengths = np.bincount(borders.ravel())
+    goes_on, color = (np.bincount(borders.ravel(), step) / lengths for step in (
+        _goes_on(frame, ends, gap), _color_steps(frame, ends)))
+    sizes = np.sort(np.bincount(pieces.ravel())[pairs], axis=0)
+    at = np.flatnonzero(pieces)
+    means, spreads = _moments(pieces.ravel()[at], height.reshape(-1, 1)[at])
+    tops = (means[:, 0] + _TOP * spreads)[pairs]
+    level = np.abs(tops[0] - tops[1]) / (np.abs(tops).max(axis=0) + _SAME_TOP)
+    values = [np.ones(len(lengths)), goes_on, goes_on * np.log(sizes[0] / sizes[1]), color, level]
     if seen is not None:
-        unit = _NO_STEP * frame.shape[1] / 640
-        middles, spreads = _middles(pieces, seen.centers)
-        between = np.linalg.norm(middles[pairs[0]] - middles[pairs[1]], axis=1)
-        values.append(np.log((between + unit) / (spreads[pairs].sum(axis=0) + unit)))
+        same = _SAME_MIDDLE * frame.shape[1] / 640
+        middles, spreads = _moments(pieces.ravel()[at], seen.centers.reshape(-1, 2)[at])
+        apart = np.linalg.norm(middles[pairs[0]] - middles[pairs[1]], axis=1)
+        both = _seen_pieces(pieces, seen)[pairs].all(axis=0)
+        values += [np.log((apart + same) / (spreads[pairs].sum(axis=0) + same)) * both, ~both]
     return pairs, np.stack(values, axis=1)
 
 
-def _middles(pieces: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean (N, 2) and standard deviation (N,) of where pieces point, pixels."""
-    at = np.flatnonzero(pieces)
-    own, votes = pieces.ravel()[at], centers.reshape(-1, 2)[at].astype(float)
-    counts = np.maximum(np.bincount(own), 1)
+def _goes_on(frame: Frame, ends: np.ndarray, gap: float) -> np.ndarray:
+    """Tell at which steps across borders the surface goes on, (N,) bool."""
+    one, other = measured(frame.points).reshape(-1, 3)[ends]
+    reach = link_reach(frame, np.minimum(one[:, 2], other[:, 2]), gap)
+    return np.linalg.norm(one - other, axis=1) < reach
+
+
+def _color_steps(frame: Frame, ends: np.ndarray) -> np.ndarray:
+    """Return how much the colour changes at steps across borders, (N,), 0 to 1."""
+    colors = cv2.cvtColor(frame.color.reshape(-1, 1, 3)[ends.ravel()], cv2.COLOR_RGB2LAB)
+    one, other = colors.reshape(2, -1, 3).astype(np.float32)
+    return np.minimum(np.linalg.norm(one - other, axis=1) / _COLOR_STEP, 1.0)
+
+
+def _moments(labels: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the means (N, K) and the standard deviations (N,) of values (M, K) by label (M,)."""
+    counts, values = np.maximum(np.bincount(labels), 1), values.astype(float)
     means, squares = (
-        np.stack([np.bincount(own, axis) / counts for axis in some.T], axis=1)
-        for some in (votes, votes ** 2))
+        np.stack([np.bincount(labels, axis) / counts for axis in some.T], axis=1)
+        for some in (values, values ** 2))
     return means, np.sqrt(np.maximum(squares - means ** 2, 0.0).sum(axis=1))
 
 
