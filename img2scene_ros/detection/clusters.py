@@ -32,9 +32,10 @@ _SAME_MIDDLE = 4.0  # pixels of a picture 640 wide
 # What is less of the piece that it goes on to, at so much of their border, is a part of that.
 _PART, _GOES_ON, _SURE = 1.0 / 3.0, 0.2, 5.0
 # Weights of what `evidence_of_pairs` returns, without and with a network: logistic regression on
-# pieces of 120 rendered scenes (benchmarks/scores.py).
-_WEIGHTS = {5: np.array([1.98, 1.15, -1.3, -3.13, -1.84]),
-            7: np.array([1.25, 2.22, -0.78, -1.75, -1.65, -1.2, -1.18])}
+# pieces of 120 rendered scenes (benchmarks/scores.py). With a network colour counts half as much,
+# as real things have more of them than rendered ones, and what is doubtful is one.
+WEIGHTS = {5: np.array([1.98, 1.15, -1.3, -3.13, -1.84]),
+            7: np.array([0.95, 2.2, -0.62, -1.4, -1.48, -1.16, -1.43])}
 _SHADOW = 15  # pixels at a picture width of 640; narrower bands without readings are shadows
 
 
@@ -68,10 +69,12 @@ def _odds(
     if not ends.size:
         return odds
     pairs, evidence = evidence_of_pairs(frame, pieces, ends, height, gap, seen)
-    each = evidence @ _WEIGHTS[evidence.shape[1]]
+    each = evidence @ WEIGHTS[evidence.shape[1]]
     if seen is not None:
         goes_on, size = evidence[:, 1:3].T
-        each[(goes_on > _GOES_ON) & (size < goes_on * np.log(_PART)) & (evidence[:, 6] == 0)] = _SURE
+        is_unseen, is_part = evidence[:, 6] > 0, size < goes_on * np.log(_PART)
+        each[~is_unseen & is_part & (goes_on > _GOES_ON)] = _SURE
+        each[is_unseen & (goes_on <= _GOES_ON)] = 0.0
     odds[pairs[0], pairs[1]] = odds[pairs[1], pairs[0]] = each
     if seen is not None:
         _loosen(odds, _seen_pieces(pieces, seen))
@@ -99,7 +102,7 @@ def _with_unread(
 
 
 def _loosen(odds: np.ndarray, is_seen: np.ndarray) -> None:
-    """Leave what no network sees only its surest neighbour, so that it joins no two objects."""
+    """Leave what the network does not see one neighbour, the surest, so that it joins no two."""
     unseen = np.flatnonzero(~is_seen)
     best = odds[unseen].argmax(axis=1)
     is_kept = is_seen[:, None] & is_seen

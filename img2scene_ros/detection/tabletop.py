@@ -37,12 +37,12 @@ _DEVIATIONS = 3.0  # of bare support by which objects stand out of it
 # by so many standard deviations, and the support by no more than this [m, cosine of the tilt].
 _HELD, _HELD_SECONDS, _FLICKER, _MOVED = 10, 1.0, 0.003, 6.0
 _SHIFT, _TILT, _EIGHTH = 0.003, np.cos(np.radians(0.5)), np.s_[::8, ::8]
-_LEAST_READINGS = 20  # of an object
+_LEAST_READINGS = 200  # of an object, at a picture width of 640; fewer are mostly noise
 _SAMPLE = 500  # readings that tell an object's size and place
 # Logistic regression of what `evidence` returns, without and with a network, on the objects found
-# in 120 rendered scenes (benchmarks/clutter.py).
-_WEIGHTS = {4: np.array([-2.16, 0.55, 0.2, 0.06]),
-            6: np.array([-7.21, 0.87, 0.43, -0.17, 3.47, 1.34])}
+# in 120 rendered scenes (benchmarks/scores.py).
+_WEIGHTS = {4: np.array([-2.95, 0.4, 0.33, 0.08]),
+            6: np.array([-10.66, 1.74, 0.64, -0.03, 3.98, 1.91])}
 _FLAT = 1.5  # deviations that most of something flat stands out at least
 # What holds a support up is seen to end so near it, where its border hides no more, and is no
 # further beside it [m].
@@ -140,7 +140,9 @@ class TabletopDetector:
         least = np.maximum(self.options.min_height, _DEVIATIONS * heights.noise)
         pixels = heights.height > least
         if seen is not None:
-            pixels |= seen.probability > 0.5
+            is_seen = seen.probability > 0.5
+            unseen = (pixels & ~is_seen).view(np.uint8)  # but for the rims of what is seen
+            pixels = is_seen | (cv2.morphologyEx(unseen, cv2.MORPH_OPEN, square(frame, 5)) > 0)
         pixels = self._in_reach(frame, heights, pixels)
         labels = clusters(frame, pixels, heights.height, self.options.gap, seen)
         _without_bare(labels, heights)
@@ -169,7 +171,7 @@ class TabletopDetector:
         if not cv2.erode(mask.astype(np.uint8), square(frame, 5)).any():
             return False
         rows, columns = np.nonzero(mask & np.isfinite(measured(frame.depth)[window]))
-        if len(rows) < _LEAST_READINGS:
+        if len(rows) < _LEAST_READINGS * (frame.shape[1] / 640) ** 2:
             return False
         some = rows[::len(rows) // _SAMPLE + 1], columns[::len(rows) // _SAMPLE + 1]
         points = measured(frame.points)[window][some]
