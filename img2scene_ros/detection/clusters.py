@@ -35,7 +35,7 @@ _PART, _GOES_ON, _SURE = 1.0 / 3.0, 0.2, 5.0
 # pieces of 120 rendered scenes (benchmarks/scores.py). With a network colour counts half as much,
 # as real things have more of them than rendered ones, and what is doubtful is one.
 WEIGHTS = {5: np.array([1.98, 1.15, -1.3, -3.13, -1.84]),
-            7: np.array([0.95, 2.2, -0.62, -1.4, -1.48, -1.16, -1.43])}
+            8: np.array([0.57, 2.2, -0.62, -1.4, -1.48, -0.98, 0.6, -1.08])}
 _SHADOW = 15  # pixels at a picture width of 640; narrower bands without readings are shadows
 
 
@@ -72,12 +72,12 @@ def _odds(
     each = evidence @ WEIGHTS[evidence.shape[1]]
     if seen is not None:
         goes_on, size = evidence[:, 1:3].T
-        is_unseen, is_part = evidence[:, 6] > 0, size < goes_on * np.log(_PART)
+        is_unseen, is_part = evidence[:, 7] > 0, size < goes_on * np.log(_PART)
         each[~is_unseen & is_part & (goes_on > _GOES_ON)] = _SURE
         each[is_unseen & (goes_on <= _GOES_ON)] = 0.0
     odds[pairs[0], pairs[1]] = odds[pairs[1], pairs[0]] = each
     if seen is not None:
-        _loosen(odds, _seen_pieces(pieces, seen))
+        _loosen(odds, _instances(pieces, seen) > 0)
     return odds
 
 
@@ -110,11 +110,11 @@ def _loosen(odds: np.ndarray, is_seen: np.ndarray) -> None:
     odds[~is_kept] = 0.0
 
 
-def _seen_pieces(pieces: np.ndarray, seen: Seen) -> np.ndarray:
-    """Tell which pieces are of an object that the network sees, (N,) bool."""
-    is_seen = np.zeros(pieces.max() + 1, bool)
-    is_seen[pieces.ravel()] = seen.instances.ravel() > 0
-    return is_seen
+def _instances(pieces: np.ndarray, seen: Seen) -> np.ndarray:
+    """Return the instance that the network sees at each piece, 0 = none, (N,)."""
+    instances = np.zeros(pieces.max() + 1, np.int32)
+    instances[pieces.ravel()] = seen.instances.ravel()
+    return instances
 
 
 def pieces_of(frame: Frame, pixels: np.ndarray, gap: float, seen: Seen | None) -> np.ndarray:
@@ -174,9 +174,9 @@ def evidence_of_pairs(
     :param ends: as `_borders`
     :return: (2, P) numbers of pieces, and (P, 5) for each pair: 1; the share of their border
         across which the surface goes on, alone and times the logarithm of how much larger one is;
-        the step of colour there; the difference of their tops. With a network (P, 7): the
-        logarithm of how far apart it sees their middles, of how far those scatter; whether it does
-        not see both
+        the step of colour there; the difference of their tops. With a network (P, 8): the
+        logarithm of how far apart it sees their middles, of how far those scatter; whether it sees
+        both as one; whether it does not see both
     """
     pairs, borders = np.unique(
         np.sort(pieces.ravel()[ends], axis=0), axis=1, return_inverse=True)
@@ -193,8 +193,10 @@ def evidence_of_pairs(
         same = _SAME_MIDDLE * frame.shape[1] / 640
         middles, spreads = _moments(pieces.ravel()[at], seen.centers.reshape(-1, 2)[at])
         apart = np.linalg.norm(middles[pairs[0]] - middles[pairs[1]], axis=1)
-        both = _seen_pieces(pieces, seen)[pairs].all(axis=0)
-        values += [np.log((apart + same) / (spreads[pairs].sum(axis=0) + same)) * both, ~both]
+        instances = _instances(pieces, seen)[pairs]
+        both = instances.all(axis=0)
+        values += [np.log((apart + same) / (spreads[pairs].sum(axis=0) + same)) * both,
+                   both & (instances[0] == instances[1]), ~both]
     return pairs, np.stack(values, axis=1)
 
 
