@@ -50,8 +50,7 @@ doctor: $(STAMP)
 	$(VENV)/bin/img2scene doctor
 
 config: $(STAMP)
-	$(VENV)/bin/python -m img2scene_ros.nodes.parameter_file > config/img2scene.yaml
-	$(VENV)/bin/python -m img2scene_ros.nodes.parameter_tables docs/nodes.md
+	$(VENV)/bin/python scripts/write_parameters.py
 
 clean:
 	rm -rf .venv .venv-* .cache out build install log *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -154,7 +154,7 @@ def depth_from_compressed(message: Any) -> np.ndarray:
     """
     encoding, _, how = message.format.partition(';')
     data, offset, quantum = memoryview(message.data), 0.0, 0.0
-    if 'compressedDepth' in how and len(data) > 12:
+    if bytes(data[:4]) != b'\x89PNG' and len(data) > 12:
         _, quantum, offset = struct.unpack('<iff', data[:12])
         data = data[12:]
     try:

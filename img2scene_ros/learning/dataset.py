@@ -1,18 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What the training reads: examples in an order that only the seed and the position decide.
+Crops as trainings and evaluations read them.
 
-Position p of a training run is sample p % N of a shuffled epoch, augmented with chance of its own.
-So a run that stops and goes on sees what it would have seen, whatever the number of processes.
+Position p of a training run is sample p % N of a shuffled epoch. So a run that stops and goes on
+sees what it would have seen, whatever the number of processes.
 """
 
-from collections.abc import Iterable
-from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -20,16 +17,18 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from img2scene_ros.learning.augmentation import AugmentationOptions
-from img2scene_ros.learning.augmentation import Example
-from img2scene_ros.learning.augmentation import augment
-from img2scene_ros.learning.augmentation import noisy_example
-from img2scene_ros.learning.augmentation import plain_example
+from img2scene_ros.depth import measured
+from img2scene_ros.learning.augmentation import Examples
+from img2scene_ros.learning.augmentation import occupancy_at
 from img2scene_ros.learning.samples import CropSample
 from img2scene_ros.learning.samples import CropSamples
 from img2scene_ros.learning.samples import coarser
+from img2scene_ros.learning.sensors import read_depth
 from img2scene_ros.models.channels import crop_channels
 from img2scene_ros.models.crop import Crop
+from img2scene_ros.models.crop import anchor_depth
+
+SENSOR_WIDTH = 640  # pixels of a usual depth camera
 
 
 def open_samples(*folders: Path) -> CropSamples:
@@ -45,24 +44,38 @@ def open_samples(*folders: Path) -> CropSamples:
 
 @dataclass(eq=False)
 class TrainingExamples(Dataset):
-    """Augmented examples by their position in the run."""
+    """Crops and their solids by their position in the run."""
 
     samples: Sequence[CropSample]  # any number but none
-    options: AugmentationOptions
     seed: int
-    resolution: int  # of the volumes
     size: int = 0  # pixels of a side of the pictures; 0 leaves them as they are
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, position: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return picture (6, S, S), half field () and occupancy (R, R, R) bool."""
-        random = np.random.default_rng((self.seed, 1, position))
-        sample = resized(
-            self.samples[sample_at(position, len(self.samples), self.seed)], self.size)
-        example = augment(sample, random, self.options)
-        return as_tensors(example, self.resolution)
+    def __getitem__(self, position: int) -> Examples:
+        """Return one of `Examples`, as `tensors_of`."""
+        number = sample_at(position, len(self.samples), self.seed)
+        return tensors_of(resized(self.samples[number], self.size))
+
+
+def tensors_of(sample: CropSample) -> Examples:
+    """Return one of `Examples`, with its anchor () and occupancy (64, 64, 64) bool."""
+    crop = sample.crop
+    return {
+        'color': torch.from_numpy(np.ascontiguousarray(crop.color.transpose(2, 0, 1))),
+        'depth': torch.from_numpy(measured(crop.depth)), 'mask': torch.from_numpy(crop.mask),
+        'half_field': torch.tensor(crop.view.half_field, dtype=torch.float32),
+        'magnification': torch.tensor(magnification(sample), dtype=torch.float32),
+        'anchor': torch.tensor(sample.anchor, dtype=torch.float32),
+        'occupancy': torch.from_numpy(sample.occupancy)}
+
+
+def magnification(sample: CropSample) -> float:
+    """Return pixels of a crop per pixel of a usual sensor."""
+    camera = sample.camera
+    focal = sample.crop.view.camera(len(sample.crop.mask)).fx
+    return focal / camera.fx * camera.width / SENSOR_WIDTH
 
 
 @lru_cache(maxsize=2)
@@ -90,11 +103,43 @@ def positions_of(
     return range(first_step * batch + rank, last_step * batch, processes)
 
 
-def validation_example(sample: CropSample, number: int, with_depth: bool) -> Example:
-    """Return a sample as it is, with usual depth noise that its number seeds or without depth."""
-    if not with_depth:
+@dataclass(frozen=True, eq=False)
+class Example:
+    """What a network gets of one object, and what it shall answer."""
+
+    color: np.ndarray  # (S, S, 3) uint8, RGB
+    mask: np.ndarray | None  # (S, S) bool, None = no mask
+    # (S, S) metres along the crop's axis, NaN = no reading; None = no depth
+    depth: np.ndarray | None
+    anchor: float  # metres
+    half_field: float  # tangent of half the angle that the crop spans
+    occupancy: np.ndarray  # (64, 64, 64) bool of the cube at the anchor
+
+
+def plain_example(sample: CropSample, with_depth: bool) -> Example:
+    """Return a sample as it is."""
+    crop = sample.crop
+    return Example(crop.color, crop.mask, crop.depth if with_depth else None, sample.anchor,
+                   crop.view.half_field, sample.occupancy)
+
+
+def noisy_example(sample: CropSample, random: np.random.Generator) -> Example:
+    """
+    Return a sample with the depth that a usual depth camera, of any kind, would have read.
+
+    The cube goes to the measured anchor, without readings in the mask it stays at the true one. An
+    error that all readings share would move it with the object, so it is left out.
+    """
+    crop = sample.crop
+    camera = crop.view.camera(len(crop.mask))
+    depth = read_depth(measured(crop.depth), camera, random, crop.color, None,
+                       magnification=magnification(sample), is_calibrated=True)
+    anchor = anchor_depth(depth, crop.mask)
+    if anchor is None:
         return plain_example(sample, with_depth=False)
-    return noisy_example(sample, np.random.default_rng((2, number)))
+    one = {name: value[None] for name, value in tensors_of(sample).items()}
+    occupancy = occupancy_at(one, torch.tensor([anchor]), len(sample.occupancy))[0].numpy()
+    return Example(crop.color, crop.mask, depth, anchor, crop.view.half_field, occupancy)
 
 
 def resized(sample: CropSample, size: int) -> CropSample:
@@ -139,13 +184,3 @@ def as_tensors(
         example.color, example.mask, example.depth, example.anchor, example.half_field)
     return (torch.from_numpy(picture), torch.tensor(example.half_field, dtype=torch.float32),
             torch.from_numpy(coarser(example.occupancy, resolution)))
-
-
-def batches_of(
-    examples: Iterable[Example], resolution: int, batch: int,
-) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Yield what `as_tensors` returns of so many examples at once."""
-    tensors = (as_tensors(example, resolution) for example in examples)
-    while some := list(islice(tensors, batch)):
-        pictures, half_fields, occupancies = (torch.stack(part) for part in zip(*some))
-        yield pictures, half_fields, occupancies

@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from img2scene_ros.errors import InputError
-from img2scene_ros.learning.augmentation import photometric
 from img2scene_ros.learning.dataset import sample_at
 from img2scene_ros.learning.detector_config import DetectorAugmentationOptions
 from img2scene_ros.learning.samples import ObjectTruth
@@ -155,6 +154,28 @@ def augment_picture(
         assert decoded is not None
         color = decoded
     return Picture(color, picture.boxes, picture.classes, picture.ignored)
+
+
+def photometric(color: np.ndarray, random: np.random.Generator, strength: float) -> np.ndarray:
+    """Change gamma, brightness, white balance and saturation; blur; add noise; all in 8 bits."""
+    if strength == 0:
+        return color
+    levels = np.linspace(0, 1, 256) ** np.exp(strength * random.normal(0, 0.25))
+    levels = levels * np.exp(strength * random.normal(0, 0.2)) + strength * random.normal(0, 0.05)
+    color = cv2.LUT(color, np.clip(255 * levels, 0, 255).astype(np.uint8))
+    saturation = np.exp(strength * random.normal(0, 0.3))
+    mixing = saturation * np.eye(3) + (1 - saturation) / 3
+    balance = np.exp(strength * random.normal(0, 0.12, (3, 1)))
+    color = cv2.transform(color, balance * mixing)
+    if random.random() < 0.35:
+        color = cv2.GaussianBlur(color, (0, 0), 0.3 + strength * random.uniform(0, 1))
+    if random.random() < 0.7:
+        noise = np.empty(color.shape, np.int16)
+        cv2.setRNGSeed(int(random.integers(2 ** 31)))
+        deviation = strength * random.uniform(0, 9)
+        cv2.randn(noise, np.zeros(3), np.full(3, deviation))  # a number is the first channel's
+        color = cv2.add(color, noise, dtype=cv2.CV_8U)
+    return color
 
 
 def framed(

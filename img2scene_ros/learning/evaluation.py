@@ -24,8 +24,8 @@ import torch
 from scipy import ndimage
 
 from img2scene_ros.files import write_whole
-from img2scene_ros.learning.augmentation import Example
-from img2scene_ros.learning.dataset import batches_of
+from img2scene_ros.learning.dataset import Example
+from img2scene_ros.learning.dataset import as_tensors
 from img2scene_ros.learning.dataset import resized_example
 from img2scene_ros.learning.metrics import THRESHOLDS
 from img2scene_ros.learning.metrics import chamfer_and_f_score
@@ -134,8 +134,10 @@ def predict(
     """
     size = picture_size(candidate.config)
     volumes = []
-    scaled = (resized_example(example, size) for example in examples)
-    for pictures, half_fields, _ in batches_of(scaled, RESOLUTION, BATCH):
+    for first in range(0, len(examples), BATCH):
+        batch = [as_tensors(resized_example(example, size), RESOLUTION)
+                 for example in examples[first:first + BATCH]]
+        pictures, half_fields, _ = (torch.stack(part) for part in zip(*batch))
         logits = candidate.network.reached(pictures, half_fields, RESOLUTION)
         volumes.append(logits.sigmoid().numpy())
         for _ in pictures:

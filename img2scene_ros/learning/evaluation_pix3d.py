@@ -20,7 +20,7 @@ from scipy import ndimage
 
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.errors import InputError
-from img2scene_ros.learning.augmentation import Example
+from img2scene_ros.learning.dataset import Example
 from img2scene_ros.learning.evaluation import COLOR
 from img2scene_ros.learning.evaluation import MASK
 from img2scene_ros.learning.evaluation import RESOLUTION

@@ -16,17 +16,17 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+import cv2
 import numpy as np
 
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
-from img2scene_ros.learning.augmentation import Example
-from img2scene_ros.learning.augmentation import noisy_example
-from img2scene_ros.learning.augmentation import plain_example
-from img2scene_ros.learning.augmentation import resized_mask
 from img2scene_ros.learning.data_config import SPLITS
 from img2scene_ros.learning.data_config import RenderOptions
 from img2scene_ros.learning.data_config import ShapeOptions
+from img2scene_ros.learning.dataset import Example
+from img2scene_ros.learning.dataset import noisy_example
+from img2scene_ros.learning.dataset import plain_example
 from img2scene_ros.learning.evaluation import COLOR
 from img2scene_ros.learning.evaluation import MASK
 from img2scene_ros.learning.evaluation import RESOLUTION
@@ -195,6 +195,17 @@ def input_of(sample: CropSample, name: str) -> Example:
     error = {ERODED: -MASK_ERROR, DILATED: MASK_ERROR}.get(name, 0)
     mask = None if name == COLOR else resized_mask(sample.crop.mask, error)
     return replace(plain_example(sample, with_depth=name == TRUE), mask=mask)
+
+
+def resized_mask(mask: np.ndarray, pixels: int) -> np.ndarray:
+    """Dilate a mask by so many pixels, or erode it (negative); one that would vanish stays."""
+    if pixels == 0:
+        return mask
+    reach = abs(int(pixels))
+    disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+    how = cv2.dilate if pixels > 0 else cv2.erode
+    changed = how(mask.astype(np.uint8), disk) > 0
+    return changed if changed.any() else mask
 
 
 def _means(

@@ -18,13 +18,14 @@ from torch import Tensor
 from img2scene_ros.learning.arrangements import Chance
 from img2scene_ros.learning.arrangements import Stock
 from img2scene_ros.learning.arrangements import arrange
+from img2scene_ros.learning.augmentation import Examples
+from img2scene_ros.learning.augmentation import mask_boxes
+from img2scene_ros.learning.dataset import SENSOR_WIDTH
 from img2scene_ros.learning.samples import MIN_PIXELS
 from img2scene_ros.learning.samples import MIN_SHOWN
 from img2scene_ros.learning.samples import MIN_SIDE
 from img2scene_ros.learning.sensors import light_changed
 from img2scene_ros.learning.sensors import sensed_depth
-from img2scene_ros.learning.sensors import wrong_masks
-from img2scene_ros.models.channels import batch_channels
 from img2scene_ros.models.crop import CENTER_BEHIND_ANCHOR
 from img2scene_ros.models.crop import MARGIN
 from img2scene_ros.models.geometry import axes_of
@@ -35,19 +36,15 @@ from img2scene_ros.rendering.traced import camera_rays
 from img2scene_ros.rendering.traced import draw
 
 WIDTH, HEIGHT = 320, 240  # pixels of whole pictures
-SENSOR_WIDTH = 640  # pixels of the sensor that crops are magnified from
 COARSE = 2  # objects are looked for in pictures so many times smaller
 CROPS_PER_SCENE = 3
 BOX_STD = 0.03  # of the boxes' edges, in sides
-DROP_DEPTH, DROP_MASK = 0.4, 0.05  # shares of the crops
 DROP_COLOR = 0.5  # share of the scenes; UOIS-Net-3D tells instances by depth alone
 MOST_NOISE = 1.5  # greatest strength of a sensor's errors
 UP_STD, OFFSET_STD = 0.02, 0.006  # radians and metres, errors of the support plane
 OTHER_PLANE, OTHER_STD = 0.2, 0.3  # share of scenes where it is another plane; so far off, metres
 RESOLUTION = 32  # cells along the side of a cube that solids may reach into
 TRUTH_CELLS = 64  # that tell it
-
-Examples = dict[str, Tensor]
 
 
 def draw_crops(stock: Stock, generator: Generator, count: int, size: int) -> Examples:
@@ -56,9 +53,7 @@ def draw_crops(stock: Stock, generator: Generator, count: int, size: int) -> Exa
 
     :param count: N
     :param size: S, pixels of a side
-    :return: color (N, 3, S, S) uint8, depth (N, S, S) true metres along the crop's axis, NaN =
-        nothing, mask (N, S, S) bool, half_field (N,), magnification (N,) pixels of the crop per
-        pixel of a usual sensor, shape (N,), to_local (N, 3, 4) from the crop view frame to the
+    :return: as `Examples`, with shape (N,) and to_local (N, 3, 4), from the crop view frame to the
         solid's coordinates
     """
     found: list[Examples] = []
@@ -105,12 +100,7 @@ def visible_boxes(fields: DistanceFields, scenes: Scenes) -> tuple[Tensor, Tenso
     ids = draw(fields, coarse, width, height).ids
     numbers = torch.arange(1, scenes.shape.shape[1] + 1, device=ids.device)
     mine = ids[:, None] == numbers[:, None, None]  # (B, K, H, W)
-    limits = []
-    for along in (mine.any(dim=2), mine.any(dim=3)):
-        first = along.float().argmax(dim=-1)
-        limits.append((first, along.shape[-1] - along.flip(-1).float().argmax(dim=-1)))
-    (x0, x1), (y0, y1) = limits
-    boxes = COARSE * torch.stack([x0, y0, x1, y1], dim=-1).float()
+    boxes = COARSE * mask_boxes(mine).float()
     full = _full_boxes(fields, scenes)
     sides, full_sides = boxes[..., 2:] - boxes[..., :2], full[..., 2:] - full[..., :2]
     shown = sides.prod(dim=-1) / full_sides.prod(dim=-1)
@@ -164,56 +154,6 @@ def smallest_rotations(rays: Tensor) -> Tensor:
     return torch.stack([
         1 - x * x / (1 + z), -x * y / (1 + z), x, -x * y / (1 + z), 1 - y * y / (1 + z), y,
         -x, -y, z], dim=-1).view(-1, 3, 3)
-
-
-def crop_inputs(
-    crops: Examples, generator: Generator, kind: str = '',
-) -> tuple[Tensor, Tensor, Tensor]:
-    """
-    Return what a network gets of crops, and where the cubes are.
-
-    The anchor is what is measured in the mask that is given; without depth the true one.
-
-    :param kind: 'rgb' and 'rgbd' for validation: true colour and mask, a usual sensor's depth or
-        none; '' changes everything at random
-    :return: pictures (B, 6, S, S), half fields (B,), anchors (B,) metres
-    """
-    chance, count = Chance(generator), len(crops['shape'])
-    color, true, mask, half_field = (
-        crops[name] for name in ('color', 'depth', 'mask', 'half_field'))
-    given, strength = mask, torch.ones_like(half_field)
-    without = torch.full_like(half_field, kind == 'rgb', dtype=torch.bool)
-    bare = torch.zeros_like(without)
-    if not kind:
-        strength = MOST_NOISE * chance.uniform(count)
-        color, given = light_changed(color, generator), wrong_masks(mask, generator)
-        without = chance.uniform(count) < DROP_DEPTH
-        bare = chance.uniform(count) < DROP_MASK
-    size = mask.shape[-1]
-    depth = sensed_depth(true, crops['color'], size / (2 * half_field), generator,
-                         strength=strength, magnification=crops['magnification'])
-    depth = torch.where(without[:, None, None], torch.nan, depth)
-    measured, anchor = median_depth(depth, given), median_depth(true, mask)
-    depth = torch.where(measured.isnan()[:, None, None], torch.nan, depth)
-    anchor = torch.where(measured.isnan(), anchor, measured)
-    given = given & ~bare[:, None, None]
-    return batch_channels(color, given, depth, anchor, half_field), half_field, anchor
-
-
-def median_depth(depth: Tensor, mask: Tensor) -> Tensor:
-    """Return the median reading in each mask, (B,) metres, NaN where there is none."""
-    return torch.where(mask, depth, torch.nan).flatten(1).nanmedian(dim=1).values
-
-
-def mirrored(crops: Examples, which: Tensor) -> Examples:
-    """Mirror some crops left to right, their solids too."""
-    flipped = {name: torch.where(which.view(-1, *[1] * (crops[name].ndim - 1)),
-                                 crops[name].flip(-1), crops[name])
-               for name in ('color', 'depth', 'mask')}
-    sign = torch.where(which, -1.0, 1.0)
-    to_local = crops['to_local'].clone()
-    to_local[:, :, 0] *= sign[:, None]
-    return {**crops, **flipped, 'to_local': to_local}
 
 
 def solid_depths(

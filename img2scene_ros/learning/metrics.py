@@ -20,6 +20,7 @@ from scipy.spatial.distance import cdist
 
 from img2scene_ros.detection import box_iou
 from img2scene_ros.detection import mask_iou
+from img2scene_ros.rendering.normals import face_areas
 
 THRESHOLDS = np.arange(2, 15) / 20  # .10 to .70, at which probabilities count as solid
 # The official evaluation of Pix3D, https://github.com/xingyuansun/pix3d, eval/eval.py:
@@ -92,9 +93,9 @@ def sample_mesh(
     :param faces: (F, 3) int
     :return: (count, 3)
     """
-    triangles = vertices[faces]
-    areas = _areas(triangles)
-    return _inside(triangles[random.choice(len(faces), count, p=areas / areas.sum())], random)
+    areas = face_areas(vertices, faces)
+    chosen = random.choice(len(faces), count, p=areas / areas.sum())
+    return _inside(vertices[faces[chosen]], random)
 
 
 def isosurface_points(
@@ -210,12 +211,12 @@ def pix3d_points(volume: np.ndarray, random: np.random.Generator) -> np.ndarray:
     if volume.max() <= PIX3D_LEVEL or volume.min() >= PIX3D_LEVEL:
         return np.zeros((PIX3D_POINTS, 3))
     vertices, faces = _marching_cubes(volume, PIX3D_LEVEL)
-    triangles = vertices[faces]
-    areas = _areas(triangles)
+    areas = face_areas(vertices, faces)
     counts, density = np.ones(len(faces), int), 1e-6 / len(volume) ** 2
     while counts.sum() < PIX3D_POINTS:
         counts, density = np.maximum((areas * density).astype(int), 1), 2 * density
-    points = random.permutation(_inside(triangles.repeat(counts, axis=0), random))[:PIX3D_POINTS]
+    points = _inside(vertices[faces.repeat(counts, axis=0)], random)
+    points = random.permutation(points)[:PIX3D_POINTS]
     low, high = points.min(axis=0), points.max(axis=0)
     return (points - (low + high) / 2) / (high - low).max()
 
@@ -225,11 +226,6 @@ def _marching_cubes(volume: np.ndarray, level: float) -> tuple[np.ndarray, np.nd
 
     vertices, faces, _, _ = marching_cubes(np.asarray(volume, np.float32), level)
     return vertices.astype(float), faces
-
-
-def _areas(triangles: np.ndarray) -> np.ndarray:
-    a, b, c = np.moveaxis(triangles, 1, 0)
-    return np.linalg.norm(np.cross(b - a, c - a), axis=-1) / 2
 
 
 def _inside(triangles: np.ndarray, random: np.random.Generator) -> np.ndarray:

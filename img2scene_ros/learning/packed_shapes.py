@@ -22,6 +22,7 @@ from img2scene_ros.errors import InputError
 from img2scene_ros.files import write_whole
 from img2scene_ros.learning.data_config import SPLITS
 from img2scene_ros.learning.data_config import RenderOptions
+from img2scene_ros.rendering.normals import face_areas
 
 if TYPE_CHECKING:
     from img2scene_ros.learning.shapes import Library
@@ -210,8 +211,7 @@ def base_colors(shape: 'Shape') -> np.ndarray:
 
     if shape.colors is None:
         return np.zeros((0, 3), np.uint8)
-    a, b, c = np.moveaxis(shape.vertices[shape.faces], 1, 0)
-    areas = np.linalg.norm(np.cross(b - a, c - a), axis=1)
+    areas = face_areas(shape.vertices, shape.faces)
     chosen = np.random.default_rng(0).choice(len(areas), 5000, p=areas / areas.sum())
     seen = shape.colors[shape.faces[chosen]].mean(axis=1, dtype=np.float32)
     cv2.setRNGSeed(0)

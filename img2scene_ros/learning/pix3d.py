@@ -301,7 +301,8 @@ def _parse(index: int, entry: Any, raw: Path) -> _Annotation:
     has_model = isinstance(model, str) and model and (raw / model).is_file()
     return _Annotation(
         index, (texts['img'], texts['mask']),
-        (texts['voxel'], str(model)) if has_model else (texts['voxel'],), texts['category'].strip(),
+        (texts['voxel'], str(model)) if has_model else (texts['voxel'],),
+        texts['category'].strip(),
         focal_length, rotation, _numbers(entry, 'trans_mat', (3,)),
         {flag: entry.get(flag) is True for flag in FLAGS})
 

@@ -33,6 +33,10 @@ from img2scene_ros.files import write_whole
 from img2scene_ros.learning import live
 from img2scene_ros.learning.arrangements import Stock
 from img2scene_ros.learning.arrangements import open_stock
+from img2scene_ros.learning.augmentation import AugmentationOptions
+from img2scene_ros.learning.augmentation import Examples
+from img2scene_ros.learning.augmentation import crop_inputs
+from img2scene_ros.learning.augmentation import mirrored
 from img2scene_ros.learning.loop import Processes
 from img2scene_ros.learning.loop import Run
 from img2scene_ros.learning.loop import Task
@@ -41,6 +45,7 @@ from img2scene_ros.learning.loop import carry_out
 from img2scene_ros.learning.metrics import found_share
 from img2scene_ros.learning.packed_shapes import read_packed
 from img2scene_ros.learning.training import INPUTS
+from img2scene_ros.learning.training import VALIDATION_BATCH
 from img2scene_ros.learning.training import occupancy_loss
 from img2scene_ros.learning.training import placed
 from img2scene_ros.learning.training import start_from
@@ -58,12 +63,14 @@ from img2scene_ros.rendering.pictures import write_png
 from img2scene_ros.tables import markdown_table
 from img2scene_ros.weights import weights_folder
 
-VALIDATION_BATCH = 32
 SHEET_ROWS = 12
 LEAST_SEEN = 100  # pixels; objects that show less are not counted
 HELD_SEED = 1_000_003
+# Scenes that are drawn have occluders, surroundings and gaps of their own.
+CHANGES = AugmentationOptions(
+    occluder=0.0, background=0.0, missing_depth=0.0, mask_pixels=3, ragged_mask=0.3)
 
-Batch = tuple[live.Examples, Generator]
+Batch = tuple[Examples, Generator]
 
 
 @dataclass(frozen=True)
@@ -95,7 +102,7 @@ class Student(Task):
         self.seconds = options.seconds or None
 
     @abstractmethod
-    def draw(self, generator: Generator, count: int, stock: Stock) -> live.Examples:
+    def draw(self, generator: Generator, count: int, stock: Stock) -> Examples:
         """Draw true examples."""
 
     @abstractmethod
@@ -131,7 +138,7 @@ class Student(Task):
     def batches(self, run: Run, processes: Processes) -> Iterator[Batch]:
         """Yield examples of the chunks that are kept, and a step's chance."""
         options = self.options
-        pool: live.Examples = {}
+        pool: Examples = {}
         number = max(0, self.drawn(run.step) - options.kept)
         while self.done(run) < 1.0:
             while number < self.drawn(run.step + 1):
@@ -143,7 +150,7 @@ class Student(Task):
                 generator=generator)
             yield {name: values[index] for name, values in pool.items()}, generator
 
-    def _draw_into(self, pool: live.Examples, number: int) -> None:
+    def _draw_into(self, pool: Examples, number: int) -> None:
         """Draw a chunk of examples; it takes the place of the oldest when the pool is full."""
         options = self.options
         generator = seeded(options.seed + 1, number, self.device)
@@ -171,7 +178,7 @@ class ShapeStudent(Student):
     model = {'width': 56, 'slices': 96, 'deep': 3, 'fine': 24}
     defaults = {'batch': 256, 'size': 112, 'resolution': 64, 'validation_samples': 1024}
 
-    def draw(self, generator: Generator, count: int, stock: Stock) -> live.Examples:
+    def draw(self, generator: Generator, count: int, stock: Stock) -> Examples:
         """Draw crops."""
         return live.draw_crops(stock, generator, count, self.options.size)
 
@@ -179,9 +186,9 @@ class ShapeStudent(Student):
         """Compare occupancies at points between the cells' centres, another grid every time."""
         examples, generator = batch
         device = generator.device
-        flipped = torch.rand(len(examples['shape']), device=device, generator=generator) < 0.5
-        crops = live.mirrored(examples, flipped)
-        pictures, half_field, anchor = live.crop_inputs(crops, generator)
+        flipped = torch.rand(len(examples['shape']), device=device, generator=generator)
+        crops = mirrored(examples, flipped < CHANGES.flip)
+        pictures, half_field, anchor = crop_inputs(crops, generator, CHANGES)
         shift = torch.rand(3, device=device, generator=generator) - 0.5
         resolution = self.options.resolution
         depths = live.solid_depths(self.train.fields, crops, anchor, resolution, shift)
@@ -211,11 +218,12 @@ class ShapeStudent(Student):
         return markdown_table(['IoU', *INPUTS], rows)
 
     def _answers(
-        self, network: FrustumUNet, crops: live.Examples, name: str,
+        self, network: FrustumUNet, crops: Examples, name: str,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits and truth of the cells that are reached, and pictures."""
         generator = seeded(HELD_SEED, 0, crops['shape'].device)
-        pictures, half_field, anchor = live.crop_inputs(crops, generator, name)
+        pictures, half_field, anchor = crop_inputs(
+            crops, generator, with_depth=INPUTS[name])
         with autocast(generator.device, arithmetic(self.options, generator.device)):
             logits = network.reached(pictures, half_field)
         return logits, live.cells_reached(self.test.fields, crops, anchor), pictures
@@ -246,7 +254,7 @@ class SegmentationStudent(Student):
     defaults = {'batch': 32, 'chunk': 256, 'reuse': 4.0, 'validation_samples': 256,
                 'learning_rate': 0.001}
 
-    def draw(self, generator: Generator, count: int, stock: Stock) -> live.Examples:
+    def draw(self, generator: Generator, count: int, stock: Stock) -> Examples:
         """Draw whole pictures."""
         return live.draw_scenes(stock, generator, count)
 
@@ -271,7 +279,7 @@ class SegmentationStudent(Student):
         """Return the numbers of objects."""
         return markdown_table(list(details), [list(details.values())])
 
-    def _answers(self, network: InstanceNetwork, scenes: live.Examples) -> Tensor:
+    def _answers(self, network: InstanceNetwork, scenes: Examples) -> Tensor:
         generator = seeded(HELD_SEED, 0, scenes['ids'].device)
         channels = live.scene_inputs(scenes, generator, is_plain=True)
         with autocast(generator.device, arithmetic(self.options, generator.device)):
@@ -322,7 +330,7 @@ def learn(
     return carry_out(STUDENTS[kind](options, model, shapes), out, resume, minutes, device)
 
 
-def parts_of(examples: live.Examples) -> list[live.Examples]:
+def parts_of(examples: Examples) -> list[Examples]:
     """Split examples into parts of `VALIDATION_BATCH`."""
     parts = [values.split(VALIDATION_BATCH) for values in examples.values()]
     return [dict(zip(examples, part)) for part in zip(*parts)]

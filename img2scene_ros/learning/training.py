@@ -18,18 +18,23 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as functional
+from torch import Generator
 from torch import Tensor
 from torch import nn
 from torch.utils.data import DataLoader
+from torch.utils.data import default_collate
 
 from img2scene_ros.devices import autocast
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
+from img2scene_ros.learning.augmentation import Examples
+from img2scene_ros.learning.augmentation import crop_inputs
+from img2scene_ros.learning.augmentation import mirrored
+from img2scene_ros.learning.augmentation import occupancy_at
 from img2scene_ros.learning.dataset import TrainingExamples
-from img2scene_ros.learning.dataset import batches_of
 from img2scene_ros.learning.dataset import positions_of
 from img2scene_ros.learning.dataset import resized
-from img2scene_ros.learning.dataset import validation_example
+from img2scene_ros.learning.dataset import tensors_of
 from img2scene_ros.learning.loop import Processes
 from img2scene_ros.learning.loop import Run
 from img2scene_ros.learning.loop import Task
@@ -52,7 +57,7 @@ from img2scene_ros.models.resnet import load_imagenet_weights
 from img2scene_ros.weights import weights_folder
 
 RESOLUTION = 32  # of the volumes that are validated
-VALIDATION_BATCH = 64
+VALIDATION_BATCH = 32
 INPUTS = {'rgb': False, 'rgbd': True}  # what is validated, and whether it has depth
 
 
@@ -113,24 +118,26 @@ class VoxelTask(Task):
             load_imagenet_weights(network.encoder, Path(options.backbone_weights))
         return placed(network, device, options.channels_last)
 
-    def batches(self, run: Run, processes: Processes) -> Iterator[list[Tensor]]:
-        """Yield pictures (B, 6, S, S), half fields (B,), occupancies (B, R, R, R) bool."""
+    def batches(self, run: Run, processes: Processes) -> Iterator[Examples]:
+        """Yield crops and their solids."""
         options = self.options
-        examples = TrainingExamples(
-            self.samples, self.config.augmentation, options.seed, options.resolution,
-            options.size)
         yield from DataLoader(
-            examples, options.batch // processes.count,
+            TrainingExamples(self.samples, options.seed, options.size),
+            options.batch // processes.count,
             sampler=positions_of(
                 processes.rank, processes.count, options.batch, run.step, options.steps),
             num_workers=options.workers, worker_init_fn=on_one_core,
             pin_memory=self.device.type == 'cuda')
 
-    def losses(self, model: nn.Module, batch: list[Tensor]) -> dict[str, Tensor]:
-        """As `Task`."""
-        options, device = self.options, self.device
-        pictures, half_field, occupancy = (
-            part.to(device, non_blocking=True) for part in batch)
+    def losses(self, model: nn.Module, batch: Examples) -> dict[str, Tensor]:
+        """Change crops and compare what is answered with their solids."""
+        options, device, changes = self.options, self.device, self.config.augmentation
+        generator = Generator(device).manual_seed(torch.initial_seed())  # that of the step
+        crops = {name: part.to(device, non_blocking=True) for name, part in batch.items()}
+        flipped = torch.rand(len(crops['mask']), device=device, generator=generator)
+        crops = mirrored(crops, flipped < changes.flip)
+        pictures, half_field, anchor = crop_inputs(crops, generator, changes)
+        occupancy = occupancy_at(crops, anchor, options.resolution)
         if options.channels_last:
             pictures = pictures.contiguous(memory_format=torch.channels_last)
         points = None
@@ -155,16 +162,18 @@ class VoxelTask(Task):
         labels = [samples[number].truth.label for number in numbers]
         scores = {}
         for name, with_depth in INPUTS.items():
-            examples = (
-                validation_example(resized(samples[number], options.size), number, with_depth)
-                for number in numbers)
             ious: list[np.ndarray] = []
-            for pictures, half_field, occupancy in batches_of(
-                    examples, RESOLUTION, min(VALIDATION_BATCH, options.batch)):
+            for first in range(0, len(numbers), VALIDATION_BATCH):
+                crops = default_collate([
+                    tensors_of(resized(samples[number], options.size))
+                    for number in numbers[first:first + VALIDATION_BATCH]])
+                crops = {name: part.to(self.device) for name, part in crops.items()}
+                generator = Generator(self.device).manual_seed(first)
+                pictures, half_field, anchor = crop_inputs(
+                    crops, generator, with_depth=with_depth)
                 with autocast(self.device, arithmetic(options, self.device)):
-                    logits = network.reached(
-                        pictures.to(self.device), half_field.to(self.device), RESOLUTION)
-                ious += threshold_ious(logits, occupancy)
+                    logits = network.reached(pictures, half_field, RESOLUTION)
+                ious += threshold_ious(logits, occupancy_at(crops, anchor, RESOLUTION))
             scores[name] = summary(ious, labels)
         return float(np.mean([scores[name]['iou'] for name in INPUTS])), scores
 

@@ -10,21 +10,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
 
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray
-from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.client import Client
 from rclpy.node import Node
-from rclpy.qos import QoSDurabilityPolicy
-from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
-from visualization_msgs.msg import Marker
-from visualization_msgs.msg import MarkerArray
 
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import InputError
@@ -33,7 +29,7 @@ from img2scene_ros.scene.export import check_replaceable
 
 BUNDLED = 'ycb_1'
 TIME_LIMIT = 180.0  # seconds; it takes about ten
-PATIENCE = 10.0  # seconds without a single object before an empty scene is believed
+LOOK = 10.0  # seconds that the scene node may look before it is asked again
 LAST_LINES = 8  # of a failed node's log
 
 
@@ -72,15 +68,14 @@ def run_demo(frames: Path | None, out: Path) -> None:
         'this machine only)')
     with TemporaryDirectory() as logs:
         os.environ['ROS_LOG_DIR'] = logs
-        with (_viewer() as viewer,
-              _node_process('scene_node', Path(logs), {'save_directory': out.resolve()}) as scene,
-              _node_process('replay_node', Path(logs), {'folder': frames.resolve()}) as replay):
-            viewer.wait_for(viewer.has_scene, (scene, replay))
-            say(f'the nodes run and the first frame is through: {viewer.objects} objects, '
-                f'{viewer.pending} still without their meshes')
-            viewer.wait_for(viewer.is_complete, (scene, replay))
-            say(f'{viewer.shown} meshes have arrived on {viewer.topic}')
-            viewer.save((scene, replay))
+        with (_user() as user,
+              _node_process('scene_node', Path(logs), {
+                  'save_directory': str(out.resolve()), 'look_timeout': LOOK}) as scene,
+              _node_process('replay_node', Path(logs), {
+                  'folder': str(frames.resolve())}) as replay):
+            seen = json.loads(user.look((scene, replay)))['objects']
+            say(f'the nodes run, and {len(seen)} objects have been seen and rebuilt')
+            user.save((scene, replay))
             say('the scene is saved')
 
 
@@ -106,7 +101,7 @@ class _Process:
         command = [sys.executable, '-m', 'img2scene_ros.nodes.process', name, '--ros-args']
         for parameter, value in parameters.items():
             # The value is YAML, and JSON is YAML.
-            command += ['-p', f'{parameter}:={json.dumps(str(value))}']
+            command += ['-p', f'{parameter}:={json.dumps(value)}']
         with self._log.open('w') as log:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
@@ -136,89 +131,61 @@ class _Process:
             self._process.wait()
 
 
-class _Viewer(Node):
-    """Listens to the scene node as RViz and a diagnostics viewer do."""
+class _User(Node):
+    """Calls the scene node's services."""
 
     def __init__(self) -> None:
         super().__init__('img2scene_demo')
-        self.topic = '/img2scene/markers'
-        self.objects, self.pending = 0, 0
-        self._meshes: set[tuple[str, int]] = set()  # that are shown
         self.is_ending = False
-        self._first_frame = 0.0
-        self._trouble = ''
-        latched = QoSProfile(depth=5, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
-        self.create_subscription(MarkerArray, self.topic, self._on_markers, latched)
-        self.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
+        self._look = self.create_client(Trigger, '/img2scene/look')
         self._save = self.create_client(Trigger, '/img2scene/save_scene')
 
-    def has_scene(self) -> bool:
-        """Tell whether a frame has been through and showed objects, or long enough none."""
-        return bool(self.objects) or self._is_empty()
-
-    @property
-    def shown(self) -> int:
-        """Return how many meshes the markers show."""
-        return len(self._meshes)
-
-    def is_complete(self) -> bool:
-        """Tell whether every object has its mesh, and the markers show them all."""
-        return self._is_empty() or (
-            self.objects > 0 and self.pending == 0 and self.shown == self.objects)
-
-    def wait_for(self, condition: Callable[[], bool], processes: tuple[_Process, ...]) -> None:
+    def look(self, processes: Sequence[_Process]) -> str:
         """
-        Listen until a condition holds.
+        Have the scene node look until it has seen and rebuilt everything; return its summary.
 
         :raises Img2SceneError: a process has ended, or it took too long
         :raises KeyboardInterrupt: a signal asked this process to end
         """
-        until = monotonic() + TIME_LIMIT
-        while not condition():
-            rclpy.spin_once(self, timeout_sec=0.1)
-            if self.is_ending:
-                raise KeyboardInterrupt
-            for process in processes:
-                process.check()
-            if monotonic() > until:
-                raise Img2SceneError(
-                    f'nothing more came within {TIME_LIMIT:.0f} s'
-                    f'{self._trouble and f" ({self._trouble})"}; {processes[0].last_words()}')
+        until, problem = monotonic() + TIME_LIMIT, 'the scene node does not answer'
+        while monotonic() < until:
+            answer = self._call(self._look, 2.0 * LOOK, processes)
+            if answer and answer.success:
+                return answer.message
+            problem = answer.message if answer else problem
+            self._spin(lambda: False, 0.5, processes)  # it may still load its models
+        raise Img2SceneError(
+            f'nothing came within {TIME_LIMIT:.0f} s ({problem}); {processes[0].last_words()}')
 
-    def save(self, processes: tuple[_Process, ...]) -> None:
+    def save(self, processes: Sequence[_Process]) -> None:
         """
         Have the scene saved.
 
         :raises Img2SceneError: it could not be saved
         """
-        self.wait_for(self._save.service_is_ready, processes)
-        answer = self._save.call_async(Trigger.Request())
-        self.wait_for(answer.done, processes)
-        if not answer.result().success:
-            raise Img2SceneError(answer.result().message)
+        answer = self._call(self._save, TIME_LIMIT, processes)
+        if not answer or not answer.success:
+            raise Img2SceneError(answer.message if answer else processes[0].last_words())
 
-    def _is_empty(self) -> bool:
-        return (self._first_frame > 0 and not self.objects
-                and monotonic() - self._first_frame > PATIENCE)
+    def _call(
+        self, client: Client, timeout: float, processes: Sequence[_Process],
+    ) -> Trigger.Response | None:
+        """Return the answer of a service; None where none came in time."""
+        self._spin(client.service_is_ready, timeout, processes)
+        answer = client.call_async(Trigger.Request())
+        self._spin(answer.done, timeout, processes)
+        return answer.result() if answer.done() else None
 
-    def _on_markers(self, message: MarkerArray) -> None:
-        self._first_frame = self._first_frame or monotonic()
-        for marker in message.markers:
-            name = marker.ns, marker.id
-            if marker.action == Marker.DELETEALL:
-                self._meshes.clear()
-            elif marker.action == Marker.DELETE:
-                self._meshes.discard(name)
-            elif marker.type == Marker.TRIANGLE_LIST:
-                self._meshes.add(name)
-
-    def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        for status in message.status:
-            values = {entry.key: entry.value for entry in status.values}
-            if 'reconstructions pending' in values:
-                self.objects = int(values['objects'])
-                self.pending = int(values['reconstructions pending'])
-                self._trouble = '' if status.level == DiagnosticStatus.OK else status.message
+    def _spin(
+        self, condition: Callable[[], bool], timeout: float, processes: Sequence[_Process],
+    ) -> None:
+        until = monotonic() + timeout
+        while not condition() and monotonic() < until:
+            rclpy.spin_once(self, timeout_sec=0.1)
+            if self.is_ending:
+                raise KeyboardInterrupt
+            for process in processes:
+                process.check()
 
 
 @contextmanager
@@ -231,20 +198,20 @@ def _node_process(name: str, logs: Path, parameters: dict[str, object]) -> Itera
 
 
 @contextmanager
-def _viewer() -> Iterator[_Viewer]:
+def _user() -> Iterator[_User]:
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
-    viewer = _Viewer()
+    user = _User()
 
     # An exception out of a signal handler would be lost inside rclpy.
     def tell_to_end(*_: object) -> None:
-        viewer.is_ending = True
+        user.is_ending = True
 
     before = {number: signal.signal(number, tell_to_end)
               for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield viewer
+        yield user
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        viewer.destroy_node()
+        user.destroy_node()
         rclpy.try_shutdown()

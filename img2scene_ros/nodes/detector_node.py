@@ -20,8 +20,8 @@ from img2scene_ros.nodes.diagnostics import Problems
 from img2scene_ros.nodes.inputs import InputOptions
 from img2scene_ros.nodes.inputs import Inputs
 from img2scene_ros.nodes.logs import forward_logging
-from img2scene_ros.nodes.messages import header_of
 from img2scene_ros.nodes.messages import image_from_labels
+from img2scene_ros.nodes.messages import picture_header
 from img2scene_ros.nodes.pairing import Pairing
 from img2scene_ros.nodes.parameters import ParameterGroup
 from img2scene_ros.nodes.parameters import declare_or_refuse
@@ -30,6 +30,7 @@ from img2scene_ros.nodes.topics import publisher
 from img2scene_ros.nodes.transforms import Transforms
 from img2scene_ros.nodes.workers import IDLE
 from img2scene_ros.nodes.workers import Meter
+from img2scene_ros.nodes.workers import begin
 from img2scene_ros.options import option
 from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.pipeline import PipelineOptions
@@ -88,8 +89,7 @@ class DetectorNode(Node):
         self._inputs = Inputs(
             self, self._pairing, options, Transforms(self, TF_TIMEOUT), noise.read(self))
         self._meter, self._stopping = Meter(), Event()
-        self._worker = Thread(target=self._run, daemon=True)
-        self._worker.start()
+        begin([Thread(target=self._run, daemon=True)], self._stopping)
         self.create_timer(TICK, self._on_tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
         status = self._pipeline.detector_status
         self.get_logger().info(
@@ -136,7 +136,7 @@ class DetectorNode(Node):
 
     def _publish(self, frame: Frame, detections: list[Detection]) -> None:
         """Publish pixels first: who waits for both has them when the names come."""
-        header = header_of(frame.frame_id, frame.stamp_ns)
+        header = picture_header(frame)
         self._labels.publish(image_from_labels(header, label_pixels(detections, frame.shape)))
         if self._detections:
             from img2scene_ros.nodes.vision_messages import detections_message

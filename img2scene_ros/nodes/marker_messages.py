@@ -2,16 +2,19 @@
 """The marker messages of a scene: light in colours, names, states, and what viewers show."""
 
 from collections.abc import Set
+from typing import Any
 
 import numpy as np
 import trimesh
+from geometry_msgs.msg import Point
+from geometry_msgs.msg import Vector3
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker
+from visualization_msgs.msg import UVCoordinate
 
 from img2scene_ros.errors import InputError
 from img2scene_ros.nodes.marker_bytes import Triangles
-from img2scene_ros.nodes.messages import marker_from_text
 from img2scene_ros.nodes.messages import pose_from_matrix
 from img2scene_ros.nodes.support_box import SupportBox
 from img2scene_ros.rendering.raycast import CREASE
@@ -21,6 +24,9 @@ from img2scene_ros.types import Texture
 
 TEXT_NAMESPACE = 'labels'  # of the markers of names
 SUPPORT_NAMESPACE = 'support'  # of the markers of supports
+TEXT_HEIGHT = 0.02  # metres
+# Share of the height; without it RViz makes a space as wide as for text of 1 m (rviz#1336).
+TEXT_SPACE = 0.3
 MAX_GONE = 100  # vanished markers that are named before everything is sent again
 
 # Light that corners are coloured with, as a share of their colours: the fronts of recorded objects
@@ -135,23 +141,57 @@ def check_texture(texture: Texture, faces: np.ndarray) -> None:
             f'coordinates {uv.shape}, not all of them finite')
 
 
+def triangle_marker() -> Marker:
+    """Make an empty TRIANGLE_LIST; triangles, header, name and pose are left to the caller."""
+    return _marker(Marker.TRIANGLE_LIST, (1.0, 1.0, 1.0))
+
+
+def textured_marker(vertices: np.ndarray, faces: np.ndarray, uv: np.ndarray) -> Marker:
+    """
+    Make a TRIANGLE_LIST for a texture; texture, header, name and pose are left to the caller.
+
+    :param vertices: (V, 3) metres
+    :param faces: (F, 3) indices of vertices
+    :param uv: (F, 3, 2) where each corner lies in the texture, (0, 0) its upper left corner
+    """
+    marker = triangle_marker()
+    points = [Point(x=x, y=y, z=z) for x, y, z in vertices.tolist()]
+    marker.points = [points[index] for index in faces.ravel().tolist()]
+    corners = np.ascontiguousarray(uv, np.float32).reshape(-1, 2).view(np.uint64).ravel()
+    distinct, indices = np.unique(corners, return_inverse=True)
+    places = [UVCoordinate(u=u, v=v) for u, v in distinct.view(np.float32).reshape(-1, 2).tolist()]
+    marker.uv_coordinates = [places[index] for index in indices.ravel().tolist()]
+    return marker
+
+
+def resource_marker(uri: str) -> Marker:
+    """Make a MESH_RESOURCE; colour, header, name and pose are left to the caller."""
+    return _marker(Marker.MESH_RESOURCE, (1.0, 1.0, 1.0), mesh_resource=uri)
+
+
 def text_marker(item: SceneObject, pose: np.ndarray) -> Marker:
     """Return the marker of an object's name and state, above its mesh; its pose is (4, 4)."""
     state = 'stale' if item.is_stale else item.state.replace('_', ' ')
     note = '' if state == 'visible' else f' ({state})'
-    marker = marker_from_text(f'{item.detection.label} {item.id}{note}')
-    above = item.model.vertices[:, 2].max() + marker.scale.z
-    marker.pose = pose_from_matrix(pose[:3, 3] + pose[:3, 2] * above, np.eye(3))
-    return marker
+    above, place = item.model.vertices[:, 2].max() + TEXT_HEIGHT, np.eye(4)
+    place[:3, 3] = pose[:3, 3] + pose[:3, 2] * above
+    return _marker(
+        Marker.TEXT_VIEW_FACING, (TEXT_SPACE * TEXT_HEIGHT, 0.0, TEXT_HEIGHT),
+        text=f'{item.detection.label} {item.id}{note}', pose=pose_from_matrix(place))
 
 
 def support_marker(box: SupportBox) -> Marker:
     """Return the marker of a support: a faint rectangle, 1 mm thick."""
-    marker = Marker(type=Marker.CUBE, action=Marker.ADD)
-    marker.pose = pose_from_matrix(box.pose[:3, 3], box.pose[:3, :3])
-    marker.color = ColorRGBA(r=0.6, g=0.6, b=0.6, a=_SUPPORT)
-    marker.scale.x, marker.scale.y, marker.scale.z = float(box.size[0]), float(box.size[1]), 0.001
-    return marker
+    width, depth = box.size.astype(float).tolist()
+    return _marker(
+        Marker.CUBE, (width, depth, 0.001), pose=pose_from_matrix(box.pose),
+        color=ColorRGBA(r=0.6, g=0.6, b=0.6, a=_SUPPORT))
+
+
+def _marker(kind: int, scale: tuple[float, float, float], **fields: Any) -> Marker:
+    x, y, z = scale
+    return Marker(type=kind, action=Marker.ADD, scale=Vector3(x=x, y=y, z=z), **{
+        'color': ColorRGBA(r=1.0, g=1.0, b=1.0, a=1.0), **fields})
 
 
 def opacity(item: SceneObject) -> float:

@@ -18,7 +18,6 @@ from pathlib import Path
 from socketserver import ThreadingTCPServer
 from threading import Thread
 from typing import Any
-from typing import Protocol
 
 from img2scene_ros.errors import InputError
 from img2scene_ros.files import replacing
@@ -32,25 +31,6 @@ IDLE = 30.0  # seconds after which a silent connection is closed
 _KINDS = {'.dae': 'model/vnd.collada+xml', '.png': 'image/png'}
 
 
-class MeshPlace(Protocol):
-    """A place for files; `base_uri` and a name make a file's URI."""
-
-    base_uri: str
-
-    def put(self, name: str, content: bytes) -> None:
-        """
-        Show a file, whole or not at all.
-
-        :raises OSError: it cannot be written
-        """
-
-    def drop(self, name: str) -> None:
-        """Remove a file."""
-
-    def close(self) -> None:
-        """Remove everything."""
-
-
 class MeshFiles:
     """
     Meshes in the form that RViz shows as they are: COLLADA with its texture beside it.
@@ -58,7 +38,7 @@ class MeshFiles:
     :param place: taken over; closed with this
     """
 
-    def __init__(self, place: MeshPlace) -> None:
+    def __init__(self, place: 'MeshFolder | MeshServer') -> None:
         self._place = place
         self._names: dict[str, list[str]] = {}  # files by URI, the oldest mesh first
 
@@ -117,7 +97,11 @@ class MeshFolder:
         self.base_uri = self.folder.as_uri()
 
     def put(self, name: str, content: bytes) -> None:
-        """Write a file; it appears whole or not at all."""
+        """
+        Write a file; it appears whole or not at all.
+
+        :raises OSError: it cannot be written
+        """
         with replacing(self.folder / name) as file:
             file.write(content)
 

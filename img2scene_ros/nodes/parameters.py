@@ -160,7 +160,7 @@ def on_change(node: Node, change: Callable[[dict[str, Any]], None]) -> None:
     """
     def answer(parameters: list[Parameter]) -> SetParametersResult:
         try:
-            change({parameter.name: parameter.value for parameter in parameters})
+            change({parameter.name: _plain(parameter.value) for parameter in parameters})
         except Img2SceneError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
@@ -203,8 +203,14 @@ def _sections(tree: Any, namespace: str = '') -> Iterator[str]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value of a parameter in Python's own types."""
-    return value.tolist() if isinstance(value, array) else value
+    """
+    Return a value of a parameter in Python's own types; '' is no element of a list.
+
+    `ros2 param set NODE NAME "['']"` empties a list: it takes [] for a list of booleans.
+    """
+    if isinstance(value, array):
+        return value.tolist()
+    return [one for one in value if one != ''] if isinstance(value, (list, tuple)) else value
 
 
 def _declare(node: Node, name: str, declared: Field[Any], ignore_override: bool = False) -> None:

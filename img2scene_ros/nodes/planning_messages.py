@@ -4,7 +4,6 @@
 import numpy as np
 import trimesh
 from geometry_msgs.msg import Point
-from geometry_msgs.msg import Pose
 from moveit_msgs.msg import CollisionObject
 from moveit_msgs.msg import PlanningScene
 from moveit_msgs.msg import PlanningSceneComponents
@@ -38,10 +37,10 @@ def added(
     item.operation = CollisionObject.ADD
     if isinstance(shapes, np.ndarray):
         item.primitives = [SolidPrimitive(type=SolidPrimitive.BOX, dimensions=shapes.tolist())]
-        item.primitive_poses = [_at_origin()]
+        item.primitive_poses = [pose_from_matrix(np.eye(4))]
     else:
         item.meshes = [_mesh(shape) for shape in shapes]
-        item.mesh_poses = [_at_origin() for _ in shapes]
+        item.mesh_poses = [pose_from_matrix(np.eye(4))] * len(shapes)
     return item
 
 
@@ -49,7 +48,7 @@ def moved(header: Header, name: str, pose: np.ndarray) -> CollisionObject:
     """Make the new pose (4, 4) of an object that is there."""
     return CollisionObject(
         header=header, id=name, operation=CollisionObject.MOVE,
-        pose=pose_from_matrix(pose[:3, 3], pose[:3, :3]))
+        pose=pose_from_matrix(pose))
 
 
 def removed(header: Header, name: str) -> CollisionObject:
@@ -62,12 +61,6 @@ def names_request() -> GetPlanningScene.Request:
     return GetPlanningScene.Request(components=PlanningSceneComponents(components=(
         PlanningSceneComponents.WORLD_OBJECT_NAMES
         | PlanningSceneComponents.ROBOT_STATE_ATTACHED_OBJECTS)))
-
-
-def _at_origin() -> Pose:
-    pose = Pose()
-    pose.orientation.w = 1.0
-    return pose
 
 
 def _mesh(shape: trimesh.Trimesh) -> Mesh:

@@ -9,6 +9,7 @@ from rclpy.node import Node
 from std_msgs.msg import Header
 
 from img2scene_ros.nodes.messages import header_of
+from img2scene_ros.nodes.messages import picture_header
 from img2scene_ros.types import Frame
 from img2scene_ros.types import SceneObject
 from img2scene_ros.types import SupportPlane
@@ -50,7 +51,7 @@ class PublishedFrame:
 def published_frame(frame: Frame) -> PublishedFrame:
     """Return the frame that what a picture shows is published in."""
     if frame.world_from_camera is None or not frame.world_id:
-        return PublishedFrame(header_of(frame.frame_id, frame.stamp_ns), np.eye(4))
+        return PublishedFrame(picture_header(frame), np.eye(4))
     return PublishedFrame(
         header_of(frame.world_id, frame.stamp_ns), np.asarray(frame.world_from_camera, float))
 

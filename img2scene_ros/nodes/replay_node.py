@@ -30,7 +30,7 @@ from img2scene_ros.nodes.messages import header_of
 from img2scene_ros.nodes.messages import image_from_color
 from img2scene_ros.nodes.messages import image_from_depth
 from img2scene_ros.nodes.messages import info_from_camera
-from img2scene_ros.nodes.messages import pose_from_matrix
+from img2scene_ros.nodes.messages import transform_from_matrix
 from img2scene_ros.nodes.parameters import ParameterGroup
 from img2scene_ros.nodes.parameters import declare_or_refuse
 from img2scene_ros.nodes.parameters import on_change
@@ -42,7 +42,8 @@ from img2scene_ros.types import Frame
 KEPT = 10  # decoded frames; more are read from disk again
 LAST_WORDS = 5.0  # seconds that subscribers have for the last frame
 # The optical frame (z forward, y down) in its body frame (x forward, z up), by REP-103.
-OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
+OPTICAL = np.array([
+    [0.0, 0.0, 1.0, 0.0], [-1.0, 0.0, 0.0, 0.0], [0.0, -1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
 
 
 @dataclass(frozen=True)
@@ -126,8 +127,7 @@ class ReplayNode(Node):
             return
         transform = TransformStamped(
             header=header_of(self._options.body_frame, self.get_clock().now().nanoseconds),
-            child_frame_id=self._options.frame_id)
-        transform.transform.rotation = pose_from_matrix(np.zeros(3), OPTICAL).orientation
+            child_frame_id=self._options.frame_id, transform=transform_from_matrix(OPTICAL))
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self.create_publisher(TFMessage, '/tf_static', latched).publish(
             TFMessage(transforms=[transform]))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from dataclasses import replace
+from functools import partial
 from math import radians
 from pathlib import Path
 from typing import Any
@@ -78,8 +79,8 @@ class NodeOptions(InputOptions):
         'what is up; a picture at whose stamp TF does not know the camera in it is skipped; '
         'empty: none', read_only=True)
     tf_timeout: float = option(
-        0.2, "How long to wait for the transform of a picture's stamp [s]", low=0.0, high=10.0,
-        read_only=True)
+        0.2, "How long to wait for the transform of a picture's stamp, in the node's time [s]",
+        low=0.0, high=10.0, read_only=True)
     support_frame: str = option(
         '', 'TF frame whose plane z = 0 objects stand on, used where the depth image shows no '
         'plane; empty: none', read_only=True)
@@ -153,7 +154,8 @@ class SceneNode(LifecycleNode):
 
         self._diagnostics = Diagnostics(self)
         # Groups of their own: what takes long holds up nothing but another call of the same.
-        for name, callback in (('save_scene', self._on_save), ('load_scene', self._on_load),
+        for name, callback in (('save_scene', partial(self._with_scene, self._save)),
+                               ('load_scene', partial(self._with_scene, self._load)),
                                ('look', self._on_look)):
             self.create_service(
                 Trigger, f'~/{name}', callback, callback_group=MutuallyExclusiveCallbackGroup())
@@ -231,7 +233,7 @@ class SceneNode(LifecycleNode):
         if self._wrong:
             raise OptionError('; '.join(self._wrong.values()))
         options = self._node_group.read(self)
-        outputs = {name: backend('outputs', name) for name in options.outputs if name}
+        outputs = {name: backend('outputs', name) for name in options.outputs}
         self._pipeline = Pipeline(self._pipeline_group.read(self), {
             name: group.read(self) for name, group in self._backend_groups.items()})
         if self._pipeline.detector_status:
@@ -363,21 +365,15 @@ class SceneNode(LifecycleNode):
             self._problems.report('support_frame', str(error))
         return frame
 
-    async def _on_save(
-        self, _: Trigger.Request, response: Trigger.Response,
-    ) -> Trigger.Response:
-        # Rendering the pictures takes seconds.
-        return await self._with_scene(response, self._save)
-
-    async def _on_load(
-        self, _: Trigger.Request, response: Trigger.Response,
-    ) -> Trigger.Response:
-        return await self._with_scene(response, self._load)
-
     async def _with_scene(
-        self, response: Trigger.Response, action: Callable[[Path, Scene], str],
+        self, action: Callable[[Path, Scene], str], _: Trigger.Request,
+        response: Trigger.Response,
     ) -> Trigger.Response:
-        """Answer with what an action makes of the directory and the present scene."""
+        """
+        Answer with what an action makes of the directory and the present scene.
+
+        It takes seconds, as pictures are drawn.
+        """
         scene = self._pipeline and self._pipeline.scene
         if not scene:
             response.message = 'there is no scene yet: ' + (

@@ -5,10 +5,8 @@ from dataclasses import replace
 from time import monotonic
 from time import sleep
 from typing import Any
-from typing import Protocol
 
 import numpy as np
-from geometry_msgs.msg import TransformStamped
 from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.time import Time
@@ -27,21 +25,6 @@ APART = 2_000_000  # nanoseconds between two poses that tell how fast a camera m
 FASTEST = 5.0  # metres per second; arms and mobile robots stay below 3
 
 
-class TransformBuffer(Protocol):
-    """What is asked of tf2_ros.Buffer."""
-
-    def clear(self) -> None:
-        """Forget all but the static transforms."""
-
-    def can_transform(self, target_frame: str, source_frame: str, time: Time) -> bool:
-        """Tell whether a transform is known now."""
-
-    def lookup_transform(
-        self, target_frame: str, source_frame: str, time: Time,
-    ) -> TransformStamped:
-        """Return what takes points of the source to the target; raise a TransformException."""
-
-
 class Transforms:
     """
     Looks up transforms at the stamps of pictures.
@@ -57,7 +40,7 @@ class Transforms:
         self._timeout = timeout
         self._latest_ns = self._cleared_ns = 0  # stamps of pictures
         self._is_settled = True  # nothing of before the stamps went back is left
-        self._buffer: TransformBuffer | None = None
+        self._buffer: Any = None  # a tf2_ros.Buffer
         self._listener: Any = None
 
     def listen(self, purpose: str) -> None:
@@ -126,7 +109,7 @@ class Transforms:
                 'two nodes publish one transform; see to it that only one does')
         return found
 
-    def _follow_stamps(self, buffer: TransformBuffer, stamp_ns: int) -> None:
+    def _follow_stamps(self, buffer: Any, stamp_ns: int) -> None:
         """Forget what is known when the stamps go back, and again while old transforms come."""
         # tf2 refuses what is much older than the newest it has, and mixes what is a little.
         if (stamp_ns < self._latest_ns - BACK
@@ -135,9 +118,7 @@ class Transforms:
             self._is_settled, self._cleared_ns = False, stamp_ns
         self._latest_ns = stamp_ns
 
-    def _wait(
-        self, buffer: TransformBuffer, target: str, source: str, stamp_ns: int,
-    ) -> None:
+    def _wait(self, buffer: Any, target: str, source: str, stamp_ns: int) -> None:
         """Wait until a transform is known, in the node's time: a bag may be played slowly."""
         time, clock = Time(nanoseconds=stamp_ns), self._node.get_clock()
         until = clock.now() + Duration(seconds=self._timeout)
@@ -147,9 +128,7 @@ class Transforms:
             sleep(POLL)
 
 
-def _looked_up(
-    buffer: TransformBuffer, target: str, source: str, stamp_ns: int,
-) -> np.ndarray:
+def _looked_up(buffer: Any, target: str, source: str, stamp_ns: int) -> np.ndarray:
     return matrix_of(buffer.lookup_transform(
         target, source, Time(nanoseconds=stamp_ns)).transform)
 

@@ -28,8 +28,7 @@ def objects_message(scene: Scene) -> Detection3DArray:
     frame = published_frame(scene.frame)
     message = Detection3DArray(header=frame.header)
     for item in scene.objects:
-        matrix = frame.pose(item)
-        pose = pose_from_matrix(matrix[:3, 3], matrix[:3, :3])
+        pose = pose_from_matrix(frame.pose(item))
         box = BoundingBox3D(center=pose)
         box.size.x, box.size.y, box.size.z = item.model.size.astype(float).tolist()
         results = _hypotheses(item.detection)

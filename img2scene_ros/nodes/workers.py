@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The scene node's two workers: perception on every frame, reconstruction when there is time."""
 
+import atexit
 from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence
@@ -23,7 +24,24 @@ from img2scene_ros.types import Scene
 from img2scene_ros.types import SceneObject
 
 IDLE = 0.2  # seconds between two checks whether to stop
+LAST_WORK = 30.0  # seconds that work may go on when Python ends
 MOST_LOOKS = 1000  # as many pictures as `birth_sightings` may ask for
+
+
+def begin(threads: Sequence[Thread], stopping: Event) -> None:
+    """
+    Start threads that end soon after an event is set, or else at the end of Python.
+
+    Python stops daemons in the midst of native code, which then ends the process by SIGABRT.
+    """
+    def end() -> None:
+        stopping.set()
+        for thread in threads:
+            thread.join(LAST_WORK)
+
+    for thread in threads:
+        thread.start()
+    atexit.register(end)
 
 
 class Meter:
@@ -92,8 +110,7 @@ class Workers:
 
     def start(self) -> None:
         """Start both workers."""
-        for thread in self._threads:
-            thread.start()
+        begin(self._threads, self._stopping)
 
     def stop(self) -> None:
         """Begin nothing new and show nothing more; what is under way ends later, unseen."""

@@ -1,23 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Normals of triangle meshes."""
+"""Normals and areas of triangle meshes."""
 
 import numpy as np
 
 
 def face_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Return unit normals, 0 for faces without area, (F, 3)."""
-    return unit(_areas(vertices, faces))
+    return unit(_crossed(vertices, faces))
 
 
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Return unit normals, the mean of the faces around, weighted by their areas, (V, 3)."""
-    areas = _areas(vertices, faces)
+    areas = _crossed(vertices, faces)
     return unit(np.stack([
         np.bincount(faces.ravel(), areas[:, axis].repeat(3), len(vertices))
         for axis in range(3)], axis=1))
 
 
-def _areas(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+def face_areas(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Return areas, (F,)."""
+    return np.linalg.norm(_crossed(vertices, faces), axis=1) / 2
+
+
+def _crossed(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     a, b, c = (vertices[faces[:, corner]] for corner in range(3))
     return np.cross(b - a, c - a)
 

@@ -271,14 +271,15 @@ def to_png(image: np.ndarray) -> bytes:
 
 
 @pytest.mark.parametrize('encode, how', [
-    (to_png, 'compressedDepth png'), (to_png, 'compressedDepth'), (to_rvl, 'compressedDepth rvl')])
+    (to_png, '; compressedDepth png'), (to_png, '; compressedDepth'),
+    (to_png, ''), (to_rvl, '; compressedDepth rvl')])
 def test_reads_compressed_depth_in_millimetres(
     encode: Callable[[np.ndarray], bytes], how: str,
 ) -> None:
     sent = np.nan_to_num(depth_with_holes() * 1000.0).round().astype(np.uint16)
     sent[30, 30:34] = 1, 65534, 40000, 2  # jumps that need all bits
     received = depth_from_compressed(
-        compressed(struct.pack('<iff', 0, 0.0, 0.0) + encode(sent), f'16UC1; {how}'))
+        compressed(struct.pack('<iff', 0, 0.0, 0.0) + encode(sent), f'16UC1{how}'))
     np.testing.assert_array_equal(np.nan_to_num(received * 1000.0).round(), sent)
 
 

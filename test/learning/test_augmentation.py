@@ -6,98 +6,123 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+import torch
 from solids import SIZE
 from solids import solid_sample
+from torch.utils.data import default_collate
 
 from img2scene_ros.learning.augmentation import AugmentationOptions
-from img2scene_ros.learning.augmentation import augment
-from img2scene_ros.learning.augmentation import flipped
-from img2scene_ros.learning.augmentation import moved_volume
-from img2scene_ros.learning.augmentation import noisy_example
+from img2scene_ros.learning.augmentation import Examples
+from img2scene_ros.learning.augmentation import crop_inputs
+from img2scene_ros.learning.augmentation import mirrored
 from img2scene_ros.learning.augmentation import occluded
-from img2scene_ros.learning.augmentation import photometric
-from img2scene_ros.learning.augmentation import plain_example
-from img2scene_ros.learning.augmentation import ragged
-from img2scene_ros.learning.augmentation import resized_mask
-from img2scene_ros.learning.augmentation import with_background
-from img2scene_ros.learning.augmentation import with_gaps
-from img2scene_ros.models.crop import CropView
+from img2scene_ros.learning.augmentation import occupancy_at
+from img2scene_ros.learning.dataset import as_tensors
+from img2scene_ros.learning.dataset import noisy_example
+from img2scene_ros.learning.dataset import plain_example
+from img2scene_ros.learning.dataset import tensors_of
+from img2scene_ros.learning.detector_data import photometric
+from img2scene_ros.learning.evaluation_shapes import resized_mask
 from img2scene_ros.models.crop import anchor_depth
 
 NOTHING = AugmentationOptions(
     flip=0.0, occluder=0.0, background=0.0, photometric=0.0, mask_pixels=0, ragged_mask=0.0,
     depth_noise=0.0, missing_depth=0.0, drop_depth=0.0, drop_mask=0.0)
+COLOR, MASK, DEPTH, READ = slice(0, 3), 3, 4, 5  # channels
 
 
 def chance(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def crops_of(count: int) -> Examples:
+    return default_collate([tensors_of(solid_sample(number)) for number in range(count)])
+
+
 def iou(one: np.ndarray, other: np.ndarray) -> float:
     return (one & other).sum() / (one | other).sum()
 
 
-def test_nothing_is_changed_when_all_is_turned_off():
-    sample = solid_sample(0)
-    example, plain = augment(sample, chance(), NOTHING), plain_example(sample, with_depth=True)
-    np.testing.assert_array_equal(example.color, plain.color)
-    np.testing.assert_array_equal(example.mask, plain.mask)
-    np.testing.assert_allclose(example.depth, plain.depth, rtol=1e-6)
-    np.testing.assert_array_equal(example.occupancy, sample.occupancy)
+@pytest.mark.parametrize('with_depth', (True, False))
+def test_nothing_is_changed_when_all_is_turned_off(with_depth):
+    crops, changes = crops_of(4), replace(NOTHING, drop_depth=float(not with_depth))
+    pictures, half_field, anchor = crop_inputs(crops, seeded(), changes)
+    occupancy = occupancy_at(crops, anchor, 32)
+    for number in range(4):
+        expected = as_tensors(plain_example(solid_sample(number), with_depth), 32)
+        torch.testing.assert_close(pictures[number], expected[0], atol=1e-4, rtol=1e-4)
+        assert half_field[number] == expected[1]
+        assert torch.equal(occupancy[number], expected[2])
 
 
-def test_same_chance_same_example():
-    options = AugmentationOptions()
-    for seed in range(5):
-        one, other = (augment(solid_sample(1), chance(seed), options) for _ in range(2))
-        for name in ('color', 'mask', 'depth', 'anchor', 'occupancy'):
-            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+def test_same_chance_same_inputs():
+    one, same, other = (
+        crop_inputs(crops_of(6), seeded(seed), AugmentationOptions()) for seed in (3, 3, 4))
+    for values, again in zip(one, same):
+        assert torch.equal(values, again)
+    assert not torch.equal(one[0], other[0])
 
 
-def test_every_example_is_sound():
-    depths = masks = 0
-    for seed in range(60):
-        example = augment(solid_sample(seed % 4), chance(seed), AugmentationOptions())
-        assert example.color.shape == (SIZE, SIZE, 3) and example.color.dtype == np.uint8
-        assert example.occupancy.shape == (64, 64, 64) and example.occupancy.any()
-        assert np.isfinite(example.anchor)
-        depths += example.depth is not None
-        masks += example.mask is not None
-    assert 25 < depths < 45, '60 % are to have depth'
-    assert 50 < masks < 60
+def test_every_input_is_sound():
+    pictures, _, anchor = crop_inputs(crops_of(120), seeded(), AugmentationOptions())
+    assert pictures.shape == (120, 6, SIZE, SIZE) and pictures.isfinite().all()
+    assert anchor.isfinite().all()
+    has_depth, has_mask = (pictures[:, one].flatten(1).any(dim=1) for one in (READ, MASK))
+    assert 55 < has_depth.sum() < 89, '60 % are to have depth'
+    assert 105 < has_mask.sum() < 120
+
+
+def test_validation_has_depth_or_not_and_true_colours():
+    crops = crops_of(3)
+    with_depth, without = (
+        crop_inputs(crops, seeded(), with_depth=how)[0] for how in (True, False))
+    assert with_depth[:, READ].flatten(1).any(dim=1).all() and not without[:, DEPTH:].any()
+    for number in range(3):
+        expected = as_tensors(plain_example(solid_sample(number), False), 32)[0]
+        torch.testing.assert_close(without[number], expected)
+        torch.testing.assert_close(with_depth[number, :4], expected[:4])
 
 
 def test_mirrored_sample_is_the_sample_of_the_mirrored_world():
     """A mirrored box's mask, depth and cells, drawn by closed forms."""
     sample = solid_sample(1)
     center = sample.truth.position * (-1, 1, 1)
-    mirrored = flipped(sample)
+    crops = mirrored(crops_of(2), torch.tensor([False, True]))
     centers = sample.cube.centers(64)
     inside = (abs(centers - center) <= sample.truth.size / 2).all(axis=-1)
-    assert not np.array_equal(mirrored.occupancy, sample.occupancy)
-    np.testing.assert_array_equal(mirrored.occupancy, inside)
-    points = sample.crop.view.camera(SIZE).rays * mirrored.crop.depth[..., None]
-    surface = np.abs((points[mirrored.crop.mask] - center) / (sample.truth.size / 2)).max(axis=-1)
+    assert not np.array_equal(crops['occupancy'][1], sample.occupancy)
+    np.testing.assert_array_equal(crops['occupancy'][1], inside)
+    np.testing.assert_array_equal(crops['occupancy'][0], solid_sample(0).occupancy)
+    depth, mask = crops['depth'][1].numpy(), crops['mask'][1].numpy()
+    points = sample.crop.view.camera(SIZE).rays * depth[..., None]
+    surface = np.abs((points[mask] - center) / (sample.truth.size / 2)).max(axis=-1)
     np.testing.assert_allclose(surface, 1.0, atol=1e-3)
 
 
-@pytest.mark.parametrize('number', (0, 1))
-def test_volume_moves_with_the_anchor(number):
-    """A ball and a box in another cube of the same view are where they were in space."""
-    sample = solid_sample(number)
+def test_volume_moves_with_the_anchor():
+    """A ball and a box in other cubes of the same views are where they were in space."""
+    crops = crops_of(2)
     for factor in (0.93, 1.0, 1.05):
-        cube = sample.crop.view.cube(factor * sample.anchor)
-        cells = (cube.centers(64) - sample.truth.position) / (sample.truth.size / 2)
-        truth = (cells ** 2).sum(-1) <= 1 if number == 0 else (abs(cells) <= 1).all(-1)
-        assert iou(moved_volume(sample.occupancy, sample.cube, cube), truth) > 0.94
+        moved = occupancy_at(crops, factor * crops['anchor'], 64).numpy()
+        for number in (0, 1):
+            sample = solid_sample(number)
+            cube = sample.crop.view.cube(factor * sample.anchor)
+            cells = (cube.centers(64) - sample.truth.position) / (sample.truth.size / 2)
+            truth = (cells ** 2).sum(-1) <= 1 if number == 0 else (abs(cells) <= 1).all(-1)
+            assert iou(moved[number], truth) > 0.94
     assert iou(sample.occupancy, truth) < 0.85, 'not moving it would have been noticed'
 
 
 def test_what_leaves_the_cube_is_gone():
-    view = CropView(np.eye(3), 0.2)
-    volume = np.ones((8, 8, 8), bool)
-    moved = moved_volume(volume, view.cube(1.0), view.cube(2.0))
+    crops = {'occupancy': torch.ones(1, 8, 8, 8, dtype=torch.bool),
+             'half_field': torch.tensor([0.2]), 'anchor': torch.tensor([1.0])}
+    moved = occupancy_at(crops, torch.tensor([2.0]), 8)
     assert not moved.any(), 'the cube at 2 m does not touch the one at 1 m'
+    assert occupancy_at(crops, torch.tensor([1.0]), 4).all()
 
 
 def test_noisy_cube_stands_at_the_measured_anchor():
@@ -118,27 +143,41 @@ def test_depth_without_any_reading_on_the_object_counts_as_none():
 
 
 def test_occluder_hides_a_part_and_keeps_the_box():
-    crop = solid_sample(0).crop
-    changed = 0
-    for seed in range(40):
-        hidden = occluded(crop, chance(seed))
-        assert not (hidden.mask & ~crop.mask).any()
-        assert hidden.mask.sum() > 0.5 * crop.mask.sum()
-        for axis in (0, 1):
-            kept, before = (np.flatnonzero(mask.any(axis)) for mask in (hidden.mask, crop.mask))
-            assert (kept[0], kept[-1]) == (before[0], before[-1])
-        behind = hidden.depth != crop.depth
-        assert (hidden.depth <= crop.depth).all()
-        assert not (hidden.mask & behind).any(), 'what is in front is not the object'
-        changed += behind.any()
-    assert changed > 8
+    crops, changed = crops_of(4), 0
+    for seed in range(20):
+        _, depth, mask = occluded(
+            crops['color'], crops['depth'], crops['mask'], crops['color'].flip(0), seeded(seed),
+            0.8)
+        for number in range(4):
+            before, after = crops['mask'][number].numpy(), mask[number].numpy()
+            assert not (after & ~before).any() and after.sum() > 0.5 * before.sum()
+            for axis in (0, 1):
+                kept, all_ = (np.flatnonzero(one.any(axis)) for one in (after, before))
+                assert (kept[0], kept[-1]) == (all_[0], all_[-1])
+            hides = (depth[number] != crops['depth'][number]).numpy()
+            assert (depth[number] <= crops['depth'][number]).all()
+            assert not (after & hides).any(), 'what is in front is not the object'
+            changed += hides.any()
+    assert 16 < changed < 72
 
 
 def test_background_leaves_the_object():
-    crop = solid_sample(1).crop
-    painted = with_background(crop.color, crop.mask, chance())
-    np.testing.assert_array_equal(painted[crop.mask], crop.color[crop.mask])
-    assert (painted != crop.color)[~crop.mask].any(axis=-1).mean() > 0.9
+    crops = crops_of(4)
+    pictures, _, _ = crop_inputs(crops, seeded(), replace(NOTHING, background=1.0))
+    plain, _, _ = crop_inputs(crops, seeded(), NOTHING)
+    same = (pictures[:, COLOR] == plain[:, COLOR]).all(dim=1)
+    assert same[crops['mask']].all() and same[~crops['mask']].float().mean() < 0.1
+
+
+def test_gaps_take_readings_and_change_none():
+    crops = crops_of(4)
+    pictures, _, anchor = crop_inputs(crops, seeded(), replace(NOTHING, missing_depth=1.0))
+    share = (pictures[:, READ] == 0).float().mean()
+    assert 0.05 < share < 0.3
+    side = (2 * crops['half_field'] * anchor)[:, None, None]
+    depth = anchor[:, None, None] + pictures[:, DEPTH] * side
+    kept = (pictures[:, READ] == 1) & (pictures[:, DEPTH].abs() < 1)
+    torch.testing.assert_close(depth[kept], crops['depth'][kept], atol=1e-4, rtol=1e-4)
 
 
 def test_photometric_changes_grow_with_their_strength():
@@ -170,21 +209,3 @@ def test_mask_that_would_vanish_stays():
     thin = np.zeros((32, 32), bool)
     thin[10] = True
     np.testing.assert_array_equal(resized_mask(thin, -3), thin)
-
-
-def test_ragged_masks_change_at_the_edge_only():
-    mask = np.zeros((64, 64), bool)
-    mask[16:48, 16:48] = True
-    distance = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5) \
-        + cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5)
-    changed = np.mean([ragged(mask, chance(seed)) != mask for seed in range(20)], axis=0)
-    assert changed[distance < 2].mean() > 0.03
-    assert changed[distance > 8].mean() < 0.005
-
-
-def test_gaps_take_readings_and_change_none():
-    depth = np.full((64, 64), 1.5, np.float32)
-    for seed in range(10):
-        gaps = with_gaps(depth, chance(seed))
-        assert 0 < np.isnan(gaps).sum() < gaps.size
-        assert (gaps[np.isfinite(gaps)] == 1.5).all()

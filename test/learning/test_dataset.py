@@ -10,18 +10,15 @@ from solids import SIZE
 from solids import solid_sample
 
 from img2scene_ros.errors import InputError
-from img2scene_ros.learning.augmentation import AugmentationOptions
-from img2scene_ros.learning.augmentation import plain_example
 from img2scene_ros.learning.data_config import RenderOptions
 from img2scene_ros.learning.dataset import TrainingExamples
 from img2scene_ros.learning.dataset import as_tensors
-from img2scene_ros.learning.dataset import batches_of
 from img2scene_ros.learning.dataset import open_samples
+from img2scene_ros.learning.dataset import plain_example
 from img2scene_ros.learning.dataset import positions_of
 from img2scene_ros.learning.dataset import resized
 from img2scene_ros.learning.dataset import resized_example
 from img2scene_ros.learning.dataset import shuffled_order
-from img2scene_ros.learning.dataset import validation_example
 from img2scene_ros.learning.samples import coarser
 from img2scene_ros.learning.samples import encode_crop
 from img2scene_ros.learning.samples import write_index
@@ -29,24 +26,23 @@ from img2scene_ros.learning.samples import write_shard
 
 
 def examples(seed: int = 0) -> TrainingExamples:
-    return TrainingExamples(
-        [solid_sample(number) for number in range(4)], AugmentationOptions(), seed, 32)
+    return TrainingExamples([solid_sample(number) for number in range(4)], seed)
 
 
-def test_example_is_what_the_networks_take():
-    picture, half_field, occupancy = examples()[0]
-    assert picture.shape == (6, SIZE, SIZE) and picture.dtype == torch.float32
-    assert half_field.shape == () and half_field.dtype == torch.float32
-    assert occupancy.shape == (32, 32, 32) and occupancy.dtype == torch.bool
-
-
-def test_positions_repeat_and_differ():
+def test_positions_hold_the_samples_in_the_order_of_their_epoch():
     for position in (0, 3, 9):
-        for one, other in zip(examples()[position], examples()[position]):
-            assert torch.equal(one, other)
-    pictures = [examples()[position][0] for position in range(8)]
-    assert not any(torch.equal(pictures[0], other) for other in pictures[1:])
-    assert not torch.equal(examples(0)[0][0], examples(1)[0][0])
+        sample = solid_sample(shuffled_order(4, 0, position // 4)[position % 4])
+        one = examples()[position]
+        np.testing.assert_array_equal(one['color'].permute(1, 2, 0), sample.crop.color)
+        np.testing.assert_array_equal(one['depth'], sample.crop.depth)
+        np.testing.assert_array_equal(one['mask'], sample.crop.mask)
+        np.testing.assert_array_equal(one['occupancy'], sample.occupancy)
+        assert float(one['anchor']) == pytest.approx(sample.anchor)
+        # So many pixels of the crop are one of a picture 640 pixels wide.
+        focal = SIZE / 2 / sample.crop.view.half_field
+        assert float(one['magnification']) == pytest.approx(focal / (2 * 300.0))
+    assert [int(examples(1)[position]['color'].sum()) for position in range(4)] != [
+        int(examples(2)[position]['color'].sum()) for position in range(4)]
 
 
 def test_every_epoch_holds_every_sample_in_another_order():
@@ -95,19 +91,6 @@ def test_cell_is_filled_if_any_part_of_it_is():
     assert coarse.shape == (16, 16, 16)
     assert np.argwhere(coarse).tolist() == [[1, 2, 15], [15, 0, 0]]
     np.testing.assert_array_equal(coarser(volume, 64), volume)
-
-
-def test_validation_is_always_the_same_and_has_depth_or_not():
-    samples = [solid_sample(number) for number in range(3)]
-    with_depth, same, without = (
-        next(batches_of([validation_example(sample, number, how)
-                         for number, sample in enumerate(samples)], 32, 8))
-        for how in (True, True, False))
-    for one, other in zip(with_depth, same):
-        assert torch.equal(one, other)
-    assert with_depth[0][:, 5].flatten(1).any(dim=1).all() and not without[0][:, 4:].any()
-    for occupancy, sample in zip(without[2], samples):
-        assert torch.equal(occupancy, torch.from_numpy(sample.occupancy_at(32)))
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from solids import solid_sample
 
-from img2scene_ros.learning.augmentation import Example
-from img2scene_ros.learning.augmentation import plain_example
+from img2scene_ros.learning.dataset import Example
+from img2scene_ros.learning.dataset import plain_example
 from img2scene_ros.learning.evaluation import HULL
 from img2scene_ros.learning.evaluation import RESOLUTION
 from img2scene_ros.learning.evaluation import SLICES

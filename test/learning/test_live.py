@@ -9,6 +9,10 @@ from arranged_scenes import household
 
 from img2scene_ros.learning import live
 from img2scene_ros.learning.arrangements import arrange
+from img2scene_ros.learning.augmentation import Examples
+from img2scene_ros.learning.augmentation import crop_inputs
+from img2scene_ros.learning.augmentation import median_depth
+from img2scene_ros.learning.augmentation import mirrored
 from img2scene_ros.learning.samples import coarser
 from img2scene_ros.learning.synthetic import voxels
 from img2scene_ros.models.channels import crop_channels
@@ -19,7 +23,7 @@ from img2scene_ros.rendering.traced import draw
 
 
 @pytest.fixture(scope='module')
-def crops() -> live.Examples:
+def crops() -> Examples:
     """Return crops of 64 pixels."""
     return live.draw_crops(household()[1], torch.Generator().manual_seed(0), 12, 64)
 
@@ -56,7 +60,7 @@ def test_boxes_of_what_is_visible_hold_its_pixels():
 def test_truth_is_the_solids_that_the_cubes_hold(crops):
     """The same shapes, poses and cubes, filled by the code that fills volumes on disk."""
     shapes, stock = household()
-    anchor = live.median_depth(crops['depth'], crops['mask'])
+    anchor = median_depth(crops['depth'], crops['mask'])
     found = live.cells_reached(stock.fields, crops, anchor).numpy()
     shared = []
     for number in range(len(anchor)):
@@ -91,17 +95,18 @@ def test_visible_surface_is_the_solids(crops):
 
 def test_mirrored_crops_have_mirrored_solids(crops):
     fields = household()[1].fields
-    anchor = live.median_depth(crops['depth'], crops['mask'])
+    anchor = median_depth(crops['depth'], crops['mask'])
     which = torch.arange(len(anchor)) % 2 == 0
-    mirrored = live.mirrored(crops, which)
-    plain, turned = (live.solid_depths(fields, some, anchor, 16) for some in (crops, mirrored))
+    flipped = mirrored(crops, which)
+    plain, turned = (live.solid_depths(fields, some, anchor, 16) for some in (crops, flipped))
     torch.testing.assert_close(turned[which], plain[which].flip(-1), atol=1e-3, rtol=1e-3)
     assert torch.equal(turned[~which], plain[~which])
-    assert torch.equal(mirrored['mask'][0], crops['mask'][0].flip(-1))
+    assert torch.equal(flipped['mask'][0], crops['mask'][0].flip(-1))
 
 
 def test_inputs_are_what_robots_feed(crops):
-    pictures, half_field, anchor = live.crop_inputs(crops, torch.Generator().manual_seed(0), 'rgb')
+    pictures, half_field, anchor = crop_inputs(
+        crops, torch.Generator().manual_seed(0), with_depth=False)
     number = 3
     mask = crops['mask'][number].numpy()
     assert anchor[number] == pytest.approx(
@@ -109,4 +114,4 @@ def test_inputs_are_what_robots_feed(crops):
     expected = crop_channels(crops['color'][number].permute(1, 2, 0).numpy(), mask, None, 1.0,
                            float(half_field[number]))
     np.testing.assert_allclose(pictures[number], expected, atol=1e-5)
-    assert live.crop_inputs(crops, torch.Generator().manual_seed(0), 'rgbd')[0][:, 5].any()
+    assert crop_inputs(crops, torch.Generator().manual_seed(0))[0][:, 5].any()

@@ -53,7 +53,7 @@ def test_the_seed_decides_and_nothing_waits_for_the_device():
     with FakeTensorMode():  # has no values, so whatever needs one on the CPU fails
         assert read(plates(6), None).shape == (6, 240, 320)
         masks = torch.ones(4, 48, 64, dtype=torch.bool)
-        assert sensors.wrong_masks(masks, chance()).shape == masks.shape
+        assert sensors.wrong_masks(masks, chance(), 3, 0.3).shape == masks.shape
         color = torch.ones(4, 3, 48, 64, dtype=torch.uint8)
         assert sensors.light_changed(color, chance()).shape == color.shape
 
@@ -175,7 +175,7 @@ def test_masks_are_wrong_by_some_pixels():
     masks[0] = False
     masks[1] = False
     masks[1, 30, 40] = True  # would vanish
-    changed = sensors.wrong_masks(masks, chance())
+    changed = sensors.wrong_masks(masks, chance(), 3, 0.3)
     assert not changed[0].any() and changed[1].any()
     differ = (changed != masks)[2:].numpy()
     inside, outside = ndimage.distance_transform_edt(disk), ndimage.distance_transform_edt(~disk)

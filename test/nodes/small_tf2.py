@@ -3,8 +3,8 @@
 As much of tf2_ros as the node uses, for machines without it: pip does not have it.
 
 A buffer with tf2's rules: transforms are interpolated between two stamps and never extrapolated,
-static ones hold always, what is 10 s older than the newest is refused. The listener receives single
-TransformStamped on /tf, as tf2_msgs is not on PyPI either.
+static ones hold always, what is 10 s older than the newest is refused. The listener receives
+single TransformStamped on /tf, as tf2_msgs is not on PyPI either.
 """
 
 from threading import Lock

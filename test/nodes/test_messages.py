@@ -20,6 +20,7 @@ from img2scene_ros.camera import Camera
 from img2scene_ros.errors import InputError
 from img2scene_ros.io import ros_images
 from img2scene_ros.nodes import marker_bytes
+from img2scene_ros.nodes import marker_messages
 from img2scene_ros.nodes import messages
 
 
@@ -123,7 +124,8 @@ def test_empty_cloud_is_a_cloud() -> None:
 
 def test_pose_turns_like_its_matrix() -> None:
     rotation = np.array([[0.0, 1, 0], [0, 0, -1], [-1, 0, 0]])
-    pose = messages.pose_from_matrix(np.array([1.0, 2, 3]), rotation)
+    pose = messages.pose_from_matrix(np.block([
+        [rotation, np.array([[1.0], [2.0], [3.0]])], [np.zeros(3), np.ones(1)]]))
     assert pose.position == Point(x=1.0, y=2.0, z=3.0)
     q = pose.orientation
     vector, axis = np.array([0.3, -0.2, 0.9]), np.array([q.x, q.y, q.z])
@@ -142,10 +144,9 @@ def test_marker_arrays_are_serialized_as_ros_does(frame_id: str, names: tuple[st
         vertices = random.random((4, 3)).astype(np.float32)
         faces = random.integers(0, 4, (count, 3))
         colors = random.integers(0, 256, (count, 3, 3), np.uint8)
-        marker = messages.triangle_marker()
+        marker = marker_messages.triangle_marker()
         marker.header, marker.ns, marker.id = messages.header_of(frame_id, 5), name, id
-        text = messages.marker_from_text(name)
-        text.header = marker.header
+        text = Marker(type=Marker.TEXT_VIEW_FACING, text=name, header=marker.header)
         triangles = marker_bytes.triangles_from_mesh(vertices, faces, colors)
         parts += [(marker, triangles), (text, None)]
         slow = deserialize_message(serialize_message(marker), Marker)

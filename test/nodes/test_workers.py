@@ -2,6 +2,8 @@
 """The workers survive their work, show scenes in order, and never wait for a mesh."""
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from collections.abc import Iterator
 from dataclasses import replace
@@ -290,3 +292,16 @@ def test_problems_repeat_neither_the_line_nor_its_end() -> None:
     problems.clear()
     problems.report('lens', 'it is dirty')
     assert len(log.lines) == 3, 'said again after a new start'
+
+
+def test_a_process_of_several_nodes_ends_when_their_work_has_ended() -> None:
+    """Also one that has not closed them: cut off in native code it would end by SIGABRT."""
+    script = (
+        'from threading import Event, Thread; from time import sleep\n'
+        'from img2scene_ros.nodes.workers import begin\n'
+        'stopping = Event()\n'
+        'def work():\n'
+        '    stopping.wait(); sleep(0.3); print("the mesh is done", flush=True)\n'
+        'begin([Thread(target=work, daemon=True)], stopping)\n')
+    done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, 'the mesh is done\n')

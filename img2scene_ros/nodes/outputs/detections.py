@@ -3,7 +3,7 @@
 
 from rclpy.lifecycle import LifecycleNode
 
-from img2scene_ros.nodes.messages import header_of
+from img2scene_ros.nodes.messages import picture_header
 from img2scene_ros.nodes.outputs import LATCHED
 from img2scene_ros.nodes.outputs import NoOptions
 from img2scene_ros.nodes.outputs import TopicOutput
@@ -28,7 +28,7 @@ class DetectionsOutput(TopicOutput):
         from img2scene_ros.nodes.vision_messages import detections_message
         from img2scene_ros.nodes.vision_messages import label_info
 
-        header = header_of(scene.frame.frame_id, scene.frame.stamp_ns)
+        header = picture_header(scene.frame)
         names = {pixel_value(item): item.detection.label for item in scene.objects}
         if names != self._names and self._info.is_activated:
             self._info.publish(label_info(header, names))

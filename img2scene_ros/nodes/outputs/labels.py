@@ -5,8 +5,8 @@ import numpy as np
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import Image
 
-from img2scene_ros.nodes.messages import header_of
 from img2scene_ros.nodes.messages import image_from_labels
+from img2scene_ros.nodes.messages import picture_header
 from img2scene_ros.nodes.outputs import NoOptions
 from img2scene_ros.nodes.outputs import TopicOutput
 from img2scene_ros.types import Scene
@@ -22,7 +22,7 @@ class LabelsOutput(TopicOutput):
     def show(self, scene: Scene, changed: bool) -> None:
         """Publish the labels of the frame if there is a subscriber."""
         if self._publisher.get_subscription_count():
-            header = header_of(scene.frame.frame_id, scene.frame.stamp_ns)
+            header = picture_header(scene.frame)
             self._publisher.publish(image_from_labels(header, label_image(scene)))
 
 

@@ -37,17 +37,17 @@ from img2scene_ros.nodes.marker_messages import Name
 from img2scene_ros.nodes.marker_messages import Viewed
 from img2scene_ros.nodes.marker_messages import check_texture
 from img2scene_ros.nodes.marker_messages import opacity
+from img2scene_ros.nodes.marker_messages import resource_marker
 from img2scene_ros.nodes.marker_messages import shaded_colors
 from img2scene_ros.nodes.marker_messages import support_marker
 from img2scene_ros.nodes.marker_messages import text_marker
+from img2scene_ros.nodes.marker_messages import textured_marker
+from img2scene_ros.nodes.marker_messages import triangle_marker
 from img2scene_ros.nodes.mesh_places import MeshFiles
 from img2scene_ros.nodes.mesh_places import MeshFolder
 from img2scene_ros.nodes.mesh_places import MeshServer
-from img2scene_ros.nodes.messages import marker_from_resource
-from img2scene_ros.nodes.messages import marker_from_textured_mesh
 from img2scene_ros.nodes.messages import pose_from_matrix
-from img2scene_ros.nodes.messages import texture_from_png
-from img2scene_ros.nodes.messages import triangle_marker
+from img2scene_ros.nodes.messages import uint8_array
 from img2scene_ros.nodes.published import has_moved
 from img2scene_ros.nodes.published import noticeable_motion
 from img2scene_ros.nodes.published import published_frame
@@ -205,7 +205,7 @@ class MarkersOutput:
             name, pose = (item.detection.label, item.id), frame.pose(item)
             alpha = opacity(item)
             markers[name], mesh, texture = self._mesh(item, alpha)
-            markers[name].pose = pose_from_matrix(pose[:3, 3], pose[:3, :3])
+            markers[name].pose = pose_from_matrix(pose)
             sent[name] = _Sent(frame.header.frame_id, pose, (item.model, mesh, alpha))
             if mesh:
                 triangles[name] = mesh
@@ -279,9 +279,9 @@ class MarkersOutput:
             raise InputError(self._refusal)
         check_texture(texture, model.faces)
         if self._files:
-            return marker_from_resource(self._files.uri(model)), None
-        return (marker_from_textured_mesh(model.vertices, model.faces, texture.uv),
-                texture_from_png(texture.png))
+            return resource_marker(self._files.uri(model)), None
+        png = CompressedImage(format='png', data=uint8_array(np.frombuffer(texture.png, np.uint8)))
+        return textured_marker(model.vertices, model.faces, texture.uv), png
 
     def _shade(self, item: SceneObject) -> Triangles:
         """Return coloured corners of the object; made again when mesh or light differ."""

@@ -6,8 +6,8 @@ from dataclasses import replace
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import Image
 
-from img2scene_ros.nodes.messages import header_of
 from img2scene_ros.nodes.messages import image_from_color
+from img2scene_ros.nodes.messages import picture_header
 from img2scene_ros.nodes.outputs import NoOptions
 from img2scene_ros.nodes.outputs import TopicOutput
 from img2scene_ros.rendering.pictures import draw_overlay
@@ -23,7 +23,7 @@ class OverlayOutput(TopicOutput):
     def show(self, scene: Scene, changed: bool) -> None:
         """Draw and publish the picture if there is a subscriber."""
         if self._publisher.get_subscription_count():
-            header = header_of(scene.frame.frame_id, scene.frame.stamp_ns)
+            header = picture_header(scene.frame)
             seen = tuple(item for item in scene.objects if item.state == 'visible')
             self._publisher.publish(
                 image_from_color(header, draw_overlay(replace(scene, objects=seen))))
