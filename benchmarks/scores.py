@@ -74,7 +74,7 @@ def recorded(step: Callable[..., Any], calls: list[tuple[Any, Any]]) -> Callable
 def known_pairs(
     scene: Cluttered, frame: Frame, pieces: np.ndarray, pairs: np.ndarray, evidence: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the evidence of pairs of which it is known, whether they are one, and their weights."""
+    """Return the evidence of pairs of known objects, whether they are one, and their weights."""
     ids = next(np.rot90(scene.ids, quarters) for quarters in range(4) if np.array_equal(
         np.rot90(scene.frame.color, quarters), frame.color))
     shared = np.zeros((pieces.max() + 1, ids.max() + 1), int)

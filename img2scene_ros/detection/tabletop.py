@@ -69,7 +69,7 @@ class TabletopOptions(Options):
         'more; noise comes on top [m]', low=0.001, high=0.1)
     max_detections: int = option(50, 'Greatest number of objects, largest first', low=1, high=500)
     min_score: float = option(
-        0.2, 'Least probability that what is found is one object', low=0.0, high=1.0)
+        0.3, 'Least probability that what is found is one object', low=0.0, high=1.0)
     network: str = option(
         'bundled', "What tells objects apart: 'bundled' (the network that comes with the package; "
         "where torch is missing, geometry), 'none' (geometry alone: gaps and creases) or the "
