@@ -180,7 +180,7 @@ def test_what_has_no_readings_is_part_of_what_a_network_sees(width: float, is_pa
 
 
 def test_pieces_are_joined_the_surest_first_and_odds_add_up() -> None:
-    """Two that are surely one are so; a third that is more against one than for the other is not."""
+    """Two that are surely one are so; a third with more odds against it than for it is not."""
     odds = np.zeros((4, 4))
     odds[[1, 2], [2, 1]], odds[[2, 3], [3, 2]], odds[[1, 3], [3, 1]] = 3.0, 1.0, -2.0
     names = contracted(odds)
