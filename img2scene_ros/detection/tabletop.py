@@ -61,7 +61,7 @@ class TabletopOptions(Options):
         1.3, 'Greatest height of a point above the support plane [m]', low=0.05, high=3.0)
     min_size: float = option(0.02, 'Least extent of an object [m]', low=0.005, high=1.0)
     max_size: float = option(
-        2.0, 'Greatest extent of an object; larger things are walls [m]', low=0.05, high=5.0)
+        1.2, 'Greatest extent of an object; larger things are walls [m]', low=0.05, high=5.0)
     max_distance: float = option(
         6.0, 'Greatest distance of an object along the optical axis [m]', low=0.2, high=20.0)
     gap: float = option(
