@@ -8,12 +8,12 @@ unless they say otherwise. Nothing in here imports a stage.
 
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 from functools import cached_property
 from math import isqrt
 
 import cv2
 import numpy as np
-from scipy.spatial import ConvexHull
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.camera import box_edges
@@ -42,6 +42,13 @@ class SupportPlane:
     hull: np.ndarray | None = None
     angle_std: float | None = None
     height_std: float | None = None
+
+    def moved(self, pose: np.ndarray) -> 'SupportPlane':
+        """Return the plane in axes that a pose, (4, 4), takes points to."""
+        normal = pose[:3, :3] @ self.normal
+        return replace(
+            self, normal=normal, offset=float(self.offset - normal @ pose[:3, 3]),
+            hull=None if self.hull is None else self.hull @ pose[:3, :3].T + pose[:3, 3])
 
     def height(self, points: np.ndarray) -> np.ndarray:
         """Return how far points lie above the plane: (..., 3) metres to (...), same precision."""
@@ -76,7 +83,11 @@ class SupportPlane:
     def _edges(self) -> np.ndarray:
         """Return the lines along the outline, (K, 3): a x + b y + c <= 0 inside, in `axes`."""
         assert self.hull is not None  # see above
-        return ConvexHull(self.hull @ self.axes.T).equations
+        corners = cv2.convexHull((self.hull @ self.axes.T).astype(np.float32))[:, 0]
+        along = np.roll(corners, -1, axis=0) - corners
+        out = along[:, ::-1] * (1.0, -1.0)
+        out /= np.linalg.norm(out, axis=1, keepdims=True)
+        return np.column_stack([out, -(out * corners).sum(axis=1)])
 
 
 @dataclass(frozen=True, eq=False)

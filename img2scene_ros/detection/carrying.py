@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
+from img2scene_ros.depth import measured
 from img2scene_ros.detection.planes import Level
 from img2scene_ros.detection.planes import Readings
 from img2scene_ros.types import SupportPlane
@@ -22,6 +23,7 @@ _DEVIATIONS, _JUMP_DEVIATIONS, _JUMP = 4.0, 3.0, 0.01
 _LARGEST, _WIDEST = 2.5, 0.9
 # Below something it is open where readings lie so far in [m]; every n-th row and column tells.
 _WITHIN, _NTH = 0.06, 2
+_THICK = 0.06  # metres below its upper side that a board ends
 _OVER = 0.5  # share of a thing that is over what it stands on
 
 
@@ -85,19 +87,19 @@ def things(
         if pixels < _LEAST_PIXELS:
             continue
         points = read.points[window][labels[window] == part][::pixels // 200 + 1]
-        below = [i for i, one in enumerate(group)
+        bases = [i for i, one in enumerate(group)
                  if touching[i][part] and _stands_on(points, one.plane, np.inf)]
-        hidden = [i for i, one in enumerate(group)
-                  if beside[i][part] and _stands_on(points, one.plane, _HIDDEN_FOOT)]
-        if below:
-            base = max(below, key=lambda i: group[i].plane.offset)  # the lowest
-        elif hidden:
-            base = min(hidden, key=lambda i: group[i].plane.offset)
+        touches = bool(bases)
+        if touches:
+            bases.sort(key=lambda i: -group[i].plane.offset)  # the lowest first
         else:
-            continue
-        tops = [i for i, one in enumerate(group) if i != base and ending[i][part]
-                and np.percentile(one.plane.height(points), 90) < _LOWEST]
-        yield Thing(base, pixels, bool(below), tops[0] if tops else None)
+            bases = sorted((i for i, one in enumerate(group)
+                            if beside[i][part] and _stands_on(points, one.plane, _HIDDEN_FOOT)),
+                           key=lambda i: group[i].plane.offset)
+        if bases:
+            tops = [i for i, one in enumerate(group) if i != bases[0] and ending[i][part]
+                    and _quantile(one.plane.height(points), 0.9) < _LOWEST]
+            yield Thing(bases[0], pixels, touches, tops[0] if tops else None)
 
 
 def seen_below(read: Readings, upper: SupportPlane, lower: SupportPlane) -> tuple[int, int]:
@@ -117,7 +119,7 @@ def seen_below(read: Readings, upper: SupportPlane, lower: SupportPlane) -> tupl
     is_lower = lower.height(points) < np.maximum(_LOWEST, _DEVIATIONS * std[runs_in])
     before = points * (1.0 - _WITHIN / np.linalg.norm(points, axis=1))[:, None]
     is_open = is_lower | upper.is_over(before)
-    is_solid = ~is_open & upper.is_over(points, _TOUCHING)
+    is_solid = ~is_open & upper.is_over(points, _TOUCHING) & (upper.height(points) < -_THICK)
     return int(np.count_nonzero(is_solid)), int(np.count_nonzero(is_open))
 
 
@@ -127,12 +129,17 @@ def _dilated(seen: np.ndarray) -> np.ndarray:
 
 def _stands_on(points: np.ndarray, plane: SupportPlane, highest: float) -> bool:
     """Tell whether points, (N, 3) metres, are over a plane, not too high, and small beside it."""
-    low = np.percentile(plane.height(points), 10)
-    if not -_LOWEST < low < highest or plane.is_over(points, 0.02).mean() < _OVER:
+    if not -_LOWEST < _quantile(plane.height(points), 0.1) < highest:
         return False
-    size = np.ptp(np.percentile(points, (2, 98), axis=0), axis=0)
-    if np.linalg.norm(size) > _LARGEST:
+    size = _quantile(points, 0.98) - _quantile(points, 0.02)
+    if np.linalg.norm(size) > _LARGEST or plane.is_over(points, 0.02).mean() < _OVER:
         return False
-    axes = plane.axes
-    wide = np.ptp(np.percentile(points @ axes.T, (5, 95), axis=0), axis=0).max()
-    return bool(wide < _WIDEST * np.ptp(plane.hull @ axes.T, axis=0).max())
+    plan = points @ plane.axes.T.astype(points.dtype)
+    wide = (_quantile(plan, 0.95) - _quantile(plan, 0.05)).max()
+    return bool(wide < _WIDEST * np.ptp(measured(plane.hull) @ plane.axes.T, axis=0).max())
+
+
+def _quantile(values: np.ndarray, share: float) -> np.ndarray:
+    """Return the value below which this share of the values lies, along the first axis."""
+    place = int(share * (len(values) - 1) + 0.5)
+    return np.partition(values, place, axis=0)[place]

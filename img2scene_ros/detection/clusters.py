@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Single objects among the pixels above a support, by geometry alone.
+Single objects among pixels that show objects.
 
-Pixels are linked to their neighbours in the image where the surface goes on; linked ones are one
-object. Two corrections follow: a sharp concave crease all along a seam separates objects that
-touch and both reach down to the support; and parts that end at another part and hardly widen it,
-seen from above, are joined to it (the inside of a mug, the neck of a bottle). So what is stacked
-on something counts as part of it.
+Pixels are linked to their neighbours in the image where the surface goes on: what is linked is a
+piece, cut further at sharp concave creases, where bodies touch that both stand on the support, and
+where a network sees several objects. Pieces side by side are of one object the
+more surely, the more of their border the surface goes on across, the less the colour changes
+there, the more level their tops are, and the nearer to each other the network sees the middle of
+their object. Such pieces are joined, the surest first: greedy additive edge contraction (Keuper et
+al., "Efficient decomposition of image and mesh graphs by lifted multicuts", ICCV 2015).
 """
 
 from collections.abc import Sequence
@@ -15,150 +17,247 @@ from itertools import combinations
 import cv2
 import numpy as np
 from scipy import ndimage
-from scipy.spatial import ConvexHull
-from scipy.spatial.distance import pdist
 
 from img2scene_ros.depth import measured
+from img2scene_ros.detection.instance_masks import Seen
 from img2scene_ros.detection.surfaces import Window
+from img2scene_ros.detection.surfaces import link_reach
 from img2scene_ros.detection.surfaces import linked_surfaces
 from img2scene_ros.detection.surfaces import surface_normals
 from img2scene_ros.types import Frame
 
-# Set by hand; tests hold them to the recorded frames and to rendered bodies that touch.
-_LINK_STEPS = (2, 4, 8)  # pixels over which holes are bridged
+_LINK_STEPS = (2,)  # pixels over which holes are bridged
+# Of pictures 640 pixels wide: least pixels of a piece, and pixels between pieces side by side.
+_LEAST_PIXELS, _BESIDE = 60, 12
+_COLOR_STEP = 20.0  # of CIELAB in bytes, from which colour is another
+_TOP, _SAME_TOP = 1.7, 0.01  # standard deviations of a piece's heights above their mean; metres
+_SAME_MIDDLE = 4.0  # pixels of a picture 640 wide
+# What is less than so much of the piece that it goes on to, across so much of their border, is a
+# part of that; logarithm of the odds of what is sure.
+_PART, _GOES_ON, _SURE = 1.0 / 3.0, 0.2, 5.0
+# Weights of what `evidence_of_pairs` returns, without and with a network: logistic regression on
+# pieces of 120 rendered scenes (benchmarks/scores.py). With a network colour counts half as much,
+# as real things have more of them than rendered ones, and what is doubtful is one.
+WEIGHTS = {5: np.array([1.98, 1.15, -1.3, -3.13, -1.84]),
+            8: np.array([0.57, 2.2, -0.62, -1.4, -1.48, -0.98, 0.6, -1.08])}
 _CREASE_REACH = 0.0075  # metres to either side over which a surface's bend is taken
 _CUT_CREASE = 22.0  # degrees; a surface is cut where it bends inwards by more
 _SHARP_SEAM = 48.0  # degrees, median of a seam: bodies touch in sharper ones, fillets are softer
 _MIN_SEAM = 0.6  # of the smaller body's width in the image; shorter seams are necks of one body
-_MIN_PIXELS = 60  # solid pixels of a surface, at a picture width of 640
-_SOLID = 0.95  # share of solid pixels; missing readings fray surfaces with less
-# Of a cluster's pixels: seen by the network as objects at least, and as one of several objects.
-_SEEN, _OWN = 0.3, 0.3
-# Of an object's pixels that the network sees: in a cluster at least, for which it is one of
-# several; in clusters at most, where it is one that geometry misses.
-_WITHIN, _KNOWN = 0.5, 0.5
 _HALF = np.s_[::2, ::2]
-_OF_EACH = 1000  # pixels of a cluster, about, that tell how large and high it is
 _STANDING_HEIGHT = 0.025  # metres above the support; what comes nearer stands on it
+_SHADOW = 15  # pixels at a picture width of 640; narrower bands without readings are shadows
 
 
-def clusters(frame: Frame, above: np.ndarray, height: np.ndarray, gap: float) -> np.ndarray:
+def clusters(
+    frame: Frame, pixels: np.ndarray, height: np.ndarray, gap: float, seen: Seen | None,
+) -> np.ndarray:
     """
     Label the pixels of single objects.
 
-    :param frame: with a support
-    :param above: (H, W) bool, pixels clearly above the support
+    :param pixels: (H, W) bool, those that show objects
     :param height: (H, W) metres above the support, NaN = no reading
-    :param gap: metres between two objects
-    :return: (H, W) int, 0 = no object
+    :param gap: metres between two surfaces
+    :param seen: by a network; None without one
+    :return: (H, W) int32, 0 = no object
     """
-    solid = _opened(above)
-    linked = _opened(above | _lines_unread(frame)) & above
-    x, y, width, rows = cv2.boundingRect(linked.view(np.uint8))
-    window = np.s_[y:y + rows, x:x + width]
-    labels = np.zeros(frame.shape, np.int32)
-    if not rows:
-        return labels
-    labels[window] = linked_surfaces(frame, linked[window], gap, _LINK_STEPS, window)
-    labels = _without_fringes(labels, solid, frame)
-    labels = _split_at_creases(labels, frame, height)
-    return _floating_joined(labels, frame, height)
+    surfaces = _surfaces(frame, pixels, gap)
+    parts = _split_at_creases(surfaces, frame, height)
+    pieces = _pieces(parts, frame, seen)
+    if not pieces.any():
+        return pieces
+    nearest, distance = _nearest_pixels(pieces)
+    ends = _borders(pieces, nearest, distance <= _BESIDE * frame.shape[1] / 640)
+    odds = _odds(frame, pieces, ends, height, gap, seen)
+    surface, part = (_of_pieces(pieces, labels) for labels in (surfaces, parts))
+    odds[(surface[:, None] == surface) & (part[:, None] != part)] = -_SURE
+    labels = contracted(odds)[pieces]
+    return labels if seen is None else _with_unread(labels, nearest, frame, seen)
 
 
-def agreed(labels: np.ndarray, instances: np.ndarray) -> np.ndarray:
+def _odds(
+    frame: Frame, pieces: np.ndarray, ends: np.ndarray, height: np.ndarray, gap: float,
+    seen: Seen | None,
+) -> np.ndarray:
+    """Return the logarithms of the odds that pieces are of one object, (N, N); 0 = not known."""
+    odds = np.zeros((pieces.max() + 1,) * 2)
+    if not ends.size:
+        return odds
+    pairs, evidence = evidence_of_pairs(frame, pieces, ends, height, gap, seen)
+    each = evidence @ WEIGHTS[evidence.shape[1]]
+    if seen is not None:
+        goes_on, size = evidence[:, 1:3].T
+        is_unseen, is_part = evidence[:, 7] > 0, size < goes_on * np.log(_PART)
+        each[~is_unseen & is_part & (goes_on > _GOES_ON)] = _SURE
+        each[is_unseen & (goes_on <= _GOES_ON)] = 0.0
+    odds[pairs[0], pairs[1]] = odds[pairs[1], pairs[0]] = each
+    if seen is not None:
+        _loosen(odds, _of_pieces(pieces, seen.instances) > 0)
+    return odds
+
+
+def _with_unread(
+    labels: np.ndarray, nearest: np.ndarray, frame: Frame, seen: Seen,
+) -> np.ndarray:
     """
-    Bring together what geometry and a network take for objects.
+    Add to objects the patches without readings that the network sees as theirs.
 
-    A cluster that the network does not see is none: a flake of the support, the wall of a bin. One
-    in which it sees several objects is those. What only the network sees, as flat things, is
-    added. Where geometry sees a gap or a crease, things stay apart.
+    Narrow bands are the shadows of a sensor whose projector or second camera is beside it.
 
-    :param labels: (H, W) int, clusters, 0 = no object
-    :param instances: (H, W) int, of the network, 0 = no object
-    :return: (H, W) int32
+    :param nearest: as `_nearest_pixels`
     """
-    pixels = np.flatnonzero((labels > 0) | (instances > 0))
-    ours, theirs = labels.ravel()[pixels], instances.ravel()[pixels]
-    count, others = int(ours.max(initial=0)) + 1, int(theirs.max(initial=0)) + 1
-    shared: np.ndarray = np.bincount(
-        ours * others + theirs, minlength=count * others).reshape(count, others)
-    areas = shared.sum(axis=1)
-    is_seen = areas - shared[:, 0] > _SEEN * areas
-    is_seen[0] = False
-    result = np.zeros(labels.shape, np.int32)
-    flat = result.ravel()
-    flat[pixels] = np.where(is_seen[ours], ours, 0)
-    sizes = shared.sum(axis=0)
-    is_own = (shared > _OWN * areas[:, None]) & (shared > _WITHIN * sizes)
-    is_own[:, 0] = False
-    windows = windows_of(labels)
-    for label in np.flatnonzero(is_seen & (is_own.sum(axis=1) > 1)):
-        window = windows[label]
-        mask = labels[window] == label
-        parts = is_own[label][instances[window]] & mask
-        nearest = _nearest_label(np.where(parts, instances[window], 0))
-        result[window][mask] = count + nearest[mask]
-    is_left = flat[pixels] == 0
-    free = np.bincount(theirs[is_left], minlength=others) > (1.0 - _KNOWN) * sizes
-    free[0] = False
-    added = is_left & free[theirs]
-    flat[pixels[added]] = count + others + theirs[added]
-    return result
+    unread = np.isnan(measured(frame.depth)) & (seen.instances > 0)
+    wide = cv2.morphologyEx(unread.view(np.uint8), cv2.MORPH_OPEN, square(frame, _SHADOW))
+    at = np.flatnonzero(wide)
+    there = nearest.ravel()[at]
+    is_same = seen.instances.ravel()[at] == seen.instances.ravel()[there]
+    labels = labels.copy()
+    labels.ravel()[at[is_same]] = labels.ravel()[there[is_same]]
+    return labels
 
 
-def windows_of(labels: np.ndarray) -> dict[int, Window]:
-    """Return the part of the picture that each label takes."""
-    return {label: window for label, window in enumerate(ndimage.find_objects(labels), 1)
-            if window is not None}
+def _loosen(odds: np.ndarray, is_seen: np.ndarray) -> None:
+    """Leave what the network does not see one neighbour, the surest, so that it joins no two."""
+    unseen = np.flatnonzero(~is_seen)
+    best = odds[unseen].argmax(axis=1)
+    is_kept = is_seen[:, None] & is_seen
+    is_kept[unseen, best] = is_kept[best, unseen] = True
+    odds[~is_kept] = 0.0
 
 
-def widened(windows: Sequence[Window], margin: int, shape: tuple[int, int]) -> Window:
-    """Return the part of the picture that holds some others and what is around them."""
-    rows, columns = (slice(max(0, min(part.start for part in parts) - margin),
-                           min(size, max(part.stop for part in parts) + margin))
-                     for parts, size in zip(zip(*windows), shape))
-    return rows, columns
+def _of_pieces(pieces: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the label of each piece, all of whose pixels have the same, (N,)."""
+    each = np.zeros(pieces.max() + 1, labels.dtype)
+    each[pieces.ravel()] = labels.ravel()
+    return each
 
 
-def square(frame: Frame, pixels: int) -> np.ndarray:
-    """Return a kernel of that many pixels at a picture width of 640, of an odd size."""
-    size = 2 * round(pixels * frame.shape[1] / 640 / 2 - 0.5) + 1
-    return np.ones((max(3, size),) * 2, np.uint8)
+def _surfaces(frame: Frame, pixels: np.ndarray, gap: float) -> np.ndarray:
+    """Label the surfaces that the readings of some pixels form, (H, W) int32."""
+    pixels = pixels & np.isfinite(measured(frame.depth))
+    surfaces = np.zeros(frame.shape, np.int32)
+    x, y, width, rows = cv2.boundingRect(pixels.view(np.uint8))
+    if rows:
+        window = np.s_[y:y + rows, x:x + width]
+        surfaces[window] = linked_surfaces(frame, pixels[window], gap, _LINK_STEPS, window)
+    return surfaces
 
 
-def _opened(pixels: np.ndarray) -> np.ndarray:
-    """Return the pixels that are solid: part of a square of them; (H, W) bool."""
-    return cv2.morphologyEx(pixels.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3))) > 0
+def _pieces(parts: np.ndarray, frame: Frame, seen: Seen | None) -> np.ndarray:
+    """Cut surfaces where a network sees several objects; (H, W) int32, small pieces are 0."""
+    pieces, at = np.zeros(frame.shape, np.int32), np.flatnonzero(parts)
+    names = parts.ravel()[at].astype(np.int64)
+    if seen is not None:
+        names = names * (int(seen.instances.max()) + 1) + seen.instances.ravel()[at]
+    _, names, sizes = np.unique(names, return_inverse=True, return_counts=True)
+    is_large = sizes >= _LEAST_PIXELS * (frame.shape[1] / 640) ** 2
+    pieces.ravel()[at] = np.where(is_large, np.cumsum(is_large), 0)[names]
+    return pieces
 
 
-def _lines_unread(frame: Frame) -> np.ndarray:
-    """Return the pixels without a reading that form no patches, (H, W) bool."""
-    unread = np.isnan(measured(frame.depth))
-    return unread & ~_opened(unread)
+def _nearest_pixels(pieces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the position of the pixel of a piece that is nearest to each, and how far it is."""
+    distance, numbers = cv2.distanceTransformWithLabels(
+        (pieces == 0).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    at = np.flatnonzero(pieces)
+    positions = np.zeros(len(at) + 1, np.int64)
+    positions[numbers.ravel()[at]] = at
+    return positions[numbers], distance
 
 
-def _without_fringes(labels: np.ndarray, solid: np.ndarray, frame: Frame) -> np.ndarray:
+def _borders(pieces: np.ndarray, nearest: np.ndarray, is_near: np.ndarray) -> np.ndarray:
     """
-    Drop surfaces with few solid pixels, and the rims of those that are solid but for them.
+    Return the pixels of pieces where they are side by side.
 
-    Readings between an object and what is behind it fray its rim. Thin or far objects have
-    missing readings all over instead, and what is not solid belongs to them.
+    :param nearest: as `_nearest_pixels`
+    :param is_near: bool, the pixels at which borders count
+    :return: (2, N) positions in the flattened picture, N steps across borders
     """
-    pixels = np.flatnonzero(labels)
-    own, is_solid = labels.ravel()[pixels], solid.ravel()[pixels]
-    sizes = np.bincount(own)
-    of_solid = np.bincount(own[is_solid], minlength=len(sizes))
-    few = of_solid < _MIN_PIXELS * (frame.shape[1] / 640) ** 2
-    is_rim = ~is_solid & (of_solid >= _SOLID * sizes)[own]
-    own[few[own] | is_rim] = 0
-    kept = np.zeros_like(labels)
-    kept.ravel()[pixels] = own
-    return kept
+    around = np.where(is_near, pieces.ravel()[nearest], 0)
+    ends = []
+    for one, other in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1], np.s_[1:])):
+        crossed = (around[one] != around[other]) & (around[one] > 0) & (around[other] > 0)
+        ends.append(np.stack([nearest[one][crossed], nearest[other][crossed]]))
+    return np.concatenate(ends, axis=1)
 
 
-def _without_specks(labels: np.ndarray, min_pixels: float) -> np.ndarray:
-    sizes = np.bincount(labels.ravel())
-    return np.where(sizes[labels] >= min_pixels, labels, 0)
+def evidence_of_pairs(
+    frame: Frame, pieces: np.ndarray, ends: np.ndarray, height: np.ndarray, gap: float,
+    seen: Seen | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Return what tells whether pieces side by side are of one object.
+
+    :param pieces: (H, W) int, 0 = none
+    :param ends: as `_borders`
+    :return: (2, P) numbers of pieces, and (P, 5) for each pair: 1; the share of their border
+        across which the surface goes on, alone and times the logarithm of how much larger one is;
+        the step of colour there; the difference of their tops. With a network (P, 8): the
+        logarithm of how far apart it sees their middles, of how far those scatter; whether it sees
+        both as one; whether it does not see both
+    """
+    pairs, borders = np.unique(
+        np.sort(pieces.ravel()[ends], axis=0), axis=1, return_inverse=True)
+    lengths = np.bincount(borders.ravel())
+    goes_on, color = (np.bincount(borders.ravel(), step) / lengths for step in (
+        _goes_on(frame, ends, gap), _color_steps(frame, ends)))
+    sizes = np.sort(np.bincount(pieces.ravel())[pairs], axis=0)
+    at = np.flatnonzero(pieces)
+    means, spreads = _moments(pieces.ravel()[at], height.reshape(-1, 1)[at])
+    tops = (means[:, 0] + _TOP * spreads)[pairs]
+    level = np.abs(tops[0] - tops[1]) / (np.abs(tops).max(axis=0) + _SAME_TOP)
+    values = [np.ones(len(lengths)), goes_on, goes_on * np.log(sizes[0] / sizes[1]), color, level]
+    if seen is not None:
+        same = _SAME_MIDDLE * frame.shape[1] / 640
+        middles, spreads = _moments(pieces.ravel()[at], seen.centers.reshape(-1, 2)[at])
+        apart = np.linalg.norm(middles[pairs[0]] - middles[pairs[1]], axis=1)
+        instances = _of_pieces(pieces, seen.instances)[pairs]
+        both = instances.all(axis=0)
+        values += [np.log((apart + same) / (spreads[pairs].sum(axis=0) + same)) * both,
+                   both & (instances[0] == instances[1]), ~both]
+    return pairs, np.stack(values, axis=1)
+
+
+def _goes_on(frame: Frame, ends: np.ndarray, gap: float) -> np.ndarray:
+    """Tell at which steps across borders the surface goes on, (N,) bool."""
+    one, other = measured(frame.points).reshape(-1, 3)[ends]
+    reach = link_reach(frame, np.minimum(one[:, 2], other[:, 2]), gap)
+    return np.linalg.norm(one - other, axis=1) < reach
+
+
+def _color_steps(frame: Frame, ends: np.ndarray) -> np.ndarray:
+    """Return how much the colour changes at steps across borders, (N,), 0 to 1."""
+    colors = cv2.cvtColor(frame.color.reshape(-1, 1, 3)[ends.ravel()], cv2.COLOR_RGB2LAB)
+    one, other = colors.reshape(2, -1, 3).astype(np.float32)
+    return np.minimum(np.linalg.norm(one - other, axis=1) / _COLOR_STEP, 1.0)
+
+
+def _moments(labels: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the means (N, K) and the standard deviations (N,) of values (M, K) by label (M,)."""
+    counts, values = np.maximum(np.bincount(labels), 1), values.astype(float)
+    means, squares = (
+        np.stack([np.bincount(labels, axis) / counts for axis in some.T], axis=1)
+        for some in (values, values ** 2))
+    return means, np.sqrt(np.maximum(squares - means ** 2, 0.0).sum(axis=1))
+
+
+def contracted(odds: np.ndarray) -> np.ndarray:
+    """
+    Join nodes of a graph, the surest pair first, as long as the odds are for it.
+
+    :param odds: (N, N) logarithms of the odds that two are one, 0 = nothing is known
+    :return: (N,) int32, the number of one of its nodes for each
+    """
+    odds, names = odds.copy(), np.arange(len(odds), dtype=np.int32)
+    while True:
+        one, other = divmod(int(odds.argmax()), len(odds))
+        if odds[one, other] <= 0.0:
+            return names
+        names[names == other] = one
+        odds[one] += odds[other]
+        odds[:, one] = odds[one]
+        odds[one, one] = 0.0
+        odds[other] = odds[:, other] = 0.0
 
 
 def _split_at_creases(labels: np.ndarray, frame: Frame, height: np.ndarray) -> np.ndarray:
@@ -268,79 +367,26 @@ def _seam_sharpness(
     return float(np.median(sharpness[seam])) if both_stand and not is_neck else 0.0
 
 
-def _floating_joined(labels: np.ndarray, frame: Frame, height: np.ndarray) -> np.ndarray:
-    """
-    Join parts that cannot stand alone to the object they belong to.
-
-    The inside of a mug, the lid of a can or the neck of a bottle is seen apart from the rest when
-    the depth image has no readings between them. Such a part ends at the other one below, not on
-    the support (or is but a sliver beside it). Seen from above it hardly widens the other one when
-    it is as high; else it lies within its outline: what stands on something belongs to it.
-    """
-    labels, axes = labels.copy(), frame.supports[0].axes
-    gap = len(square(frame, 15))
-    windows = windows_of(labels)
-    masks = {label: labels[window] == label for label, window in windows.items()}
-    sizes = {label: np.count_nonzero(mask) for label, mask in masks.items()}
-    some = {label: tuple(axis[::sizes[label] // _OF_EACH + 1] for axis in np.nonzero(mask))
-            for label, mask in masks.items()}
-    plans = {label: measured(frame.points)[windows[label]][pixels] @ axes.T
-             for label, pixels in some.items()}
-    heights = {label: height[windows[label]][pixels] for label, pixels in some.items()}
-    outlines = {label: _outline(plan) for label, plan in plans.items()}
-    tops = {label: np.percentile(part, 98) for label, part in heights.items()}
-    ids = sorted(windows, key=lambda label: -sizes[label])
-    for i, small in reversed(list(enumerate(ids))):
-        for large in ids[:i]:
-            if not _are_near(windows[small], windows[large], gap):
-                continue
-            window = widened([windows[small], windows[large]], gap, frame.shape)
-            part, whole = (labels[window] == label for label in (small, large))
-            if not _belong_together(part, whole, gap):
-                continue
-            is_level = abs(tops[small] - tops[large]) < 0.01 + 0.15 * max(
-                tops[small], tops[large])
-            joined = np.concatenate([outlines[small], outlines[large]])
-            growth = pdist(joined).max() / max(
-                pdist(outlines[label]).max() for label in (small, large))
-            if growth < 1.25 if is_level else _share_inside(plans[small], outlines[large]) > 0.8:
-                labels[window][part] = large
-                windows[large] = widened([windows[small], windows[large]], 0, frame.shape)
-                heights[large] = np.concatenate([heights[small], heights[large]])
-                tops[large] = np.percentile(heights[large], 98)
-                plans[large] = np.concatenate([plans[small], plans[large]])
-                outlines[large] = _outline(joined)
-                break
-    return labels
+def _without_specks(labels: np.ndarray, min_pixels: float) -> np.ndarray:
+    sizes = np.bincount(labels.ravel())
+    return np.where(sizes[labels] >= min_pixels, labels, 0)
 
 
-def _are_near(one: Window, other: Window, gap: int) -> bool:
-    return all(part.start - gap <= of.stop and of.start - gap <= part.stop
-               for part, of in zip(one, other))
+def windows_of(labels: np.ndarray) -> dict[int, Window]:
+    """Return the part of the picture that each label takes."""
+    return {label: window for label, window in enumerate(ndimage.find_objects(labels), 1)
+            if window is not None}
 
 
-def _belong_together(part: np.ndarray, whole: np.ndarray, gap: int) -> bool:
-    if max(_share_ending_at(part, whole, gap), _share_ending_at(whole, part, gap)) > 0.6:
-        return True
-    beside = cv2.dilate(part.astype(np.uint8), np.ones((2 * gap + 1,) * 2)) > 0
-    is_sliver = np.count_nonzero(part) < 0.1 * np.count_nonzero(whole)
-    return is_sliver and bool((beside & whole).any())
+def widened(windows: Sequence[Window], margin: int, shape: tuple[int, int]) -> Window:
+    """Return the part of the picture that holds some others and what is around them."""
+    rows, columns = (slice(max(0, min(part.start for part in parts) - margin),
+                           min(size, max(part.stop for part in parts) + margin))
+                     for parts, size in zip(zip(*windows), shape))
+    return rows, columns
 
 
-def _share_inside(plan: np.ndarray, other: np.ndarray) -> float:
-    """Return the share of points that lie in the convex outline of others, (N, 2) metres."""
-    edges = ConvexHull(other, qhull_options='QJ').equations
-    return float((plan @ edges[:, :2].T + edges[:, 2] < 0.005).all(axis=1).mean())
-
-
-def _share_ending_at(part: np.ndarray, whole: np.ndarray, gap: int) -> float:
-    """Return the share of a part's columns whose lower end has the other within `gap` pixels."""
-    columns = np.flatnonzero(part.any(axis=0))
-    ends = part.shape[0] - 1 - np.argmax(part[::-1, columns], axis=0)
-    below = np.minimum(ends + 1 + np.arange(gap)[:, None], part.shape[0] - 1)
-    return float(whole[below, columns].any(axis=0).mean())
-
-
-def _outline(plan: np.ndarray) -> np.ndarray:
-    """Return the corners of the convex outline of points, (N, 2) metres."""
-    return plan[cv2.convexHull(plan.astype(np.float32), returnPoints=False)[:, 0]]
+def square(frame: Frame, pixels: int) -> np.ndarray:
+    """Return a kernel of that many pixels at a picture width of 640, of an odd size."""
+    size = 2 * round(pixels * frame.shape[1] / 640 / 2 - 0.5) + 1
+    return np.ones((max(3, size),) * 2, np.uint8)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What was found in a frame holds for the next ones, as long as they look the same."""
 
+from functools import lru_cache
 from typing import Generic
 from typing import TypeVar
-from weakref import WeakKeyDictionary
 
 import cv2
 import numpy as np
@@ -13,8 +13,6 @@ from img2scene_ros.types import Frame
 
 _SIZE = (80, 60)  # pixels of the small pictures that are compared
 _CHANGE = 8  # grey levels by which one changes when something moves; a camera's noise is below 1
-# Several stages look at the small picture of a frame.
-_SMALL: WeakKeyDictionary[Frame, np.ndarray] = WeakKeyDictionary()
 
 Found = TypeVar('Found')
 
@@ -61,8 +59,7 @@ class Held(Generic[Found]):
         return bool(cv2.absdiff(_small(frame)[part], self._small[part]).max() < _CHANGE)
 
 
+@lru_cache(maxsize=2)
 def _small(frame: Frame) -> np.ndarray:
-    if frame not in _SMALL:
-        _SMALL[frame] = cv2.resize(
-            reduced(frame)[0].color, _SIZE, interpolation=cv2.INTER_AREA)
-    return _SMALL[frame]
+    """Return a small picture, which several stages look at."""
+    return cv2.resize(reduced(frame)[0].color, _SIZE, interpolation=cv2.INTER_AREA)

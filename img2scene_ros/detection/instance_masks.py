@@ -7,6 +7,7 @@ Pixels of single objects, of any kind, by a network that was trained on rendered
 The network and its channels are those of `models/instances.py`.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,15 +15,11 @@ import cv2
 import numpy as np
 
 from img2scene_ros.depth import measured
-from img2scene_ros.detection import bbox_of
-from img2scene_ros.detection.scaled import enlarged
 from img2scene_ros.detection.scaled import reduced
 from img2scene_ros.devices import autocast
 from img2scene_ros.devices import quick_dtype
 from img2scene_ros.devices import torch_device
 from img2scene_ros.packages import require_packages
-from img2scene_ros.types import UNNAMED
-from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 
 if TYPE_CHECKING:
@@ -30,6 +27,22 @@ if TYPE_CHECKING:
 
 PIXELS = 320 * 240  # of the picture the network looks at, as in its training
 MULTIPLE = 16  # of its sides
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """
+    What the network sees at each pixel of a frame.
+
+    - probability: (H, W) float32, that it shows an object
+    - instances: (H, W) int32, numbers of objects, 0 = none
+    - centers: (H, W, 2) float32, where the middle of its object is, row and column; only what it
+      sees as an object has one
+    """
+
+    probability: np.ndarray
+    instances: np.ndarray
+    centers: np.ndarray
 
 
 class InstanceSegmenter:
@@ -57,31 +70,29 @@ class InstanceSegmenter:
         with torch.inference_mode():  # what is made at the first use, for no frame to wait
             self._network(torch.zeros(1, CHANNELS, 240, 320, device=self._device))
 
-    def labels(self, frame: Frame, number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def see(self, frame: Frame, number: np.ndarray) -> Seen:
         """
-        Label the pixels of a frame by object.
+        Tell which pixels of a frame show objects, and which of them the same.
 
         :param number: (H, W) of the support under each pixel in `Frame.supports`
-        :return: (H, W) int32, 0 = no object, 1, 2, ...; and how probably each pixel is one of an
-            object, (H, W) float32
         """
         small, step = reduced(frame, PIXELS)
         part = np.s_[step // 2::step, step // 2::step]
-        coarse, probability = self._coarse(
+        instances, outputs = self._coarse(
             small, number[part][:small.shape[0], :small.shape[1]])
-        masks = (coarse == label for label in range(1, int(coarse.max()) + 1))
-        found = [Detection(UNNAMED, 1.0, bbox_of(mask), mask) for mask in masks]
-        labels = np.zeros(frame.shape, np.int32)
-        for label, one in enumerate(enlarged(found, small, frame, step), 1):
-            if one.mask is not None:
-                labels[one.mask] = label
-        return labels, cv2.resize(
-            probability, frame.shape[::-1], interpolation=cv2.INTER_LINEAR)
+        size = frame.shape[::-1]
+        centers = step * (np.indices(small.shape) + outputs[2:])
+        return Seen(
+            cv2.resize(1.0 / (1.0 + np.exp(-outputs[0])), size),
+            cv2.resize(instances, size, interpolation=cv2.INTER_NEAREST),
+            cv2.resize(cv2.merge(list(centers.astype(np.float32))), size,
+                       interpolation=cv2.INTER_NEAREST))
 
     def _coarse(self, frame: Frame, number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return labels of a frame of about `PIXELS`, and the probabilities of an object."""
+        """Return labels of a frame of about `PIXELS`, and what they are made of, in pixels."""
         import torch
 
+        from img2scene_ros.models.instances import OFFSET_UNIT
         from img2scene_ros.models.instances import group_instances
         from img2scene_ros.models.instances import scene_channels
 
@@ -102,8 +113,9 @@ class InstanceSegmenter:
             with autocast(self._device, quick_dtype(self._device)):
                 outputs = self._network(_padded(channels))
             outputs = outputs.float()[..., :height, :width]
-            labels = group_instances(outputs)[0].numpy()
-            return labels, outputs[0, 0].sigmoid().cpu().numpy()
+            instances = group_instances(outputs)[0].numpy().astype(np.int32)
+            outputs[:, 2:] *= OFFSET_UNIT
+            return instances, outputs[0].cpu().numpy()
 
 
 def _padded(channels: 'Tensor') -> 'Tensor':

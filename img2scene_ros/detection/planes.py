@@ -10,6 +10,7 @@ at one height, fitted and outlined.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from dataclasses import replace
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -28,12 +29,17 @@ _ABOVE = 0.3  # metres above a plane that may stand on it
 # Directions: one of so many pixels votes; those nearer than the first angle agree, and those
 # nearer than the second to one that is found are no other. A direction or a surface has at least
 # that share of the readings.
-_VOTING, _AGREE, _OTHER, _LEAST_SHARE = 3, np.cos(np.radians(10.0)), np.cos(np.radians(22.0)), .002
-_MOST_DIRECTIONS, _MOST_LEVELS, _LEAST_PIXELS, _ROUNDS = 6, 6, 30, 6
-# Pixels are on a plane that are nearer than so many standard deviations of the depth, and whose
-# normals are nearer than this.
-_NEAR, ALIGNED = 3.0, np.cos(np.radians(25.0))
+_VOTING, _AGREE, _OTHER, _LEAST_SHARE = 3, np.cos(np.radians(10.0)), np.cos(np.radians(22.0)), .005
+_MOST_DIRECTIONS, _MOST_LEVELS, _LEAST_PIXELS = 6, 6, 30
+# Fits: rounds, until the number of pixels near the plane changes by no larger share, and pixels
+# that are enough for one.
+_ROUNDS, _SETTLED, ENOUGH = 6, 0.01, 1000
+# Pixels are on a plane that are nearer than so many standard deviations, and whose normals are
+# nearer than this. Real surfaces are as flat as this [m].
+_NEAR, ALIGNED, _FLAT = 3.0, np.cos(np.radians(25.0)), 0.003
+_ROUNDED = 0.005  # share of its size by which corners of an outline are cut off
 _TURNED = np.cos(np.radians(12.0))  # a surface is no further off its direction
+_EXPECTED = 0.03  # metres off its place that a surface may be that is expected there
 _HEAP = 0.012  # metres, height of the bins in which surfaces of one direction show
 
 
@@ -66,7 +72,7 @@ class Readings:
     pitch: np.ndarray
     window: int
 
-    @property
+    @cached_property
     def count(self) -> int:
         """Return how many pixels have a reading."""
         return int(np.count_nonzero(np.isfinite(self.std)))
@@ -140,32 +146,46 @@ def directions(read: Readings, up: np.ndarray | None) -> list[np.ndarray]:
 
 
 def surfaces(read: Readings, direction: np.ndarray) -> list[Level]:
-    """Return the surfaces that face a direction, the largest first."""
-    return sorted(_levels(read, direction), key=lambda one: -np.count_nonzero(one.seen))
+    """
+    Return the surfaces that face a direction, the largest first.
 
-
-def _levels(read: Readings, direction: np.ndarray) -> Iterator[Level]:
-    """Find one surface after another: the greatest heap of readings that are left."""
+    The greatest heap of readings that are left is fitted by a plane, again and again. Parts of it
+    that are apart, as the bottom of a bin and the table around it, are surfaces of their own.
+    """
     facing = _Facing(read, direction)
-    heights, std = facing.points @ direction.astype(np.float32), facing.std
+    heights = facing.points @ direction.astype(np.float32)
     free = np.ones(len(heights), bool)
     least = max(_LEAST_PIXELS, _LEAST_SHARE * read.count)
-    taken = np.zeros(read.std.shape, bool)
+    found: list[Level] = []
     for _ in range(_MOST_LEVELS):
         left = heights[free]
         if len(left) < least:
-            return
+            break
         heap = np.bincount(((left - left.min()) / _HEAP).astype(int))
         heap = np.convolve(heap, (1, 2, 3, 2, 1))[2:-2]
         off = np.abs(heights - left.min() - (int(np.argmax(heap)) + 0.5) * _HEAP)
-        found = facing.grown(free & (off < np.maximum(_HEAP, _NEAR * std)))
+        near = free & (off < np.maximum(_HEAP, _NEAR * facing.std))
+        if np.count_nonzero(near) < least:
+            break
         free &= off >= _HEAP
-        if found is not None:
-            free &= np.abs(found.plane.height(facing.points)) >= 1.5 * _NEAR * std
-            seen = np.count_nonzero(found.seen)
-            if seen >= least and np.count_nonzero(found.seen & taken) < 0.5 * seen:
-                taken |= found.seen
-                yield found
+        plane = facing.fitted(near)
+        if plane is not None:
+            free &= ~facing.is_near(plane, 1.5)
+            found += [one for one in facing.parts(plane, least)
+                      if not any(_is_same(one, other) for other in found)]
+    return sorted(found, key=lambda one: -np.count_nonzero(one.seen))
+
+
+def surface_near(read: Readings, plane: SupportPlane) -> Level | None:
+    """Return the largest surface about where a plane is expected; None where there is none."""
+    facing = _Facing(read, plane.normal)
+    found = facing.fitted(np.abs(plane.height(facing.points)) < _EXPECTED)
+    parts = [] if found is None else facing.parts(found, _LEAST_PIXELS)
+    return max(parts, key=lambda one: np.count_nonzero(one.seen), default=None)
+
+
+def _is_same(one: Level, other: Level) -> bool:
+    return np.count_nonzero(one.seen & other.seen) > 0.5 * np.count_nonzero(one.seen)
 
 
 class _Facing:
@@ -174,85 +194,123 @@ class _Facing:
     def __init__(self, read: Readings, direction: np.ndarray) -> None:
         self._read, self._direction = read, direction
         self._pixels = np.flatnonzero(read.normals @ direction.astype(np.float32) > ALIGNED)
-        self._normals = read.normals.reshape(-1, 3)[self._pixels]
-        self.points = read.points.reshape(-1, 3)[self._pixels]
+        self._normals = read.normals.reshape(-1, 3).take(self._pixels, axis=0)
+        self.points = read.points.reshape(-1, 3).take(self._pixels, axis=0)
         self.std = read.std.ravel()[self._pixels]
 
-    def grown(self, near: np.ndarray) -> Level | None:
+    def is_near(self, plane: SupportPlane, times: float = 1.0) -> np.ndarray:
+        """Tell which pixels are no farther from a plane than so many times the tolerance."""
+        height = plane.height(self.points)
+        return np.abs(height) < times * tolerance(plane, height, self.points[:, 2], self.std)
+
+    def fitted(self, near: np.ndarray) -> SupportPlane | None:
         """
         Fit a plane to what is near it until that stays the same; None when it turns too far.
 
         :param near: (N,) bool, the pixels to begin with
         """
-        read, shape = self._read, self._read.std.shape
-        for _ in range(2):
-            plane, near = self._fitted(near)
-            if plane is None:
-                return None
-            seen = np.zeros(shape, bool)
-            seen.flat[self._pixels[near]] = True
-            height = plane.height(read.points)
-            tolerance = _NEAR * read.std
-            seen = _main_part(
-                seen, (height > tolerance) & (height < _ABOVE), np.isnan(read.std))
-            near = seen.ravel()[self._pixels]
-        if plane is None or np.count_nonzero(near) < _LEAST_PIXELS:
-            return None
-        outline = outlined(plane, self.points[near])
-        # Windows at its border show other surfaces, too.
-        beside = cv2.dilate(seen.astype(np.uint8), np.ones(2 * (read.window,), np.uint8)) > 0
-        return Level(outline, seen | beside & (np.abs(height) < tolerance))
-
-    def _fitted(self, near: np.ndarray) -> tuple[SupportPlane | None, np.ndarray]:
         plane, last = None, 0
         for _ in range(_ROUNDS):
-            count = np.count_nonzero(near)
-            if count < _LEAST_PIXELS:
-                return None, near
-            if count == last:
+            some = np.flatnonzero(near)
+            if len(some) < _LEAST_PIXELS:
+                return None
+            if abs(len(some) - last) <= _SETTLED * last:
                 break
-            last = count
-            plane = SupportPlane(*least_squares(self.points[near], self.std[near]))
+            last, some = len(some), some[::len(some) // ENOUGH + 1]
+            plane = fitted(self.points[some], self.std[some])
             if plane.normal @ self._direction < _TURNED:
-                return None, near
-            near = (np.abs(plane.height(self.points)) < _NEAR * self.std) & (
-                self._normals @ plane.normal.astype(np.float32) > ALIGNED)
-        return plane, near
+                return None
+            near = self._is_on(plane)
+        return plane
+
+    def parts(self, plane: SupportPlane, least: float) -> Iterator[Level]:
+        """
+        Give the parts of a plane, each fitted by itself.
+
+        :param least: pixels of a part
+        """
+        read, height = self._read, plane.height(self._read.points)
+        reach = tolerance(plane, height, read.points[..., 2], read.std)
+        on_plane = np.zeros(read.std.shape, bool)
+        on_plane.flat[self._pixels] = self._is_on(plane)
+        labels = _parts(on_plane, (height > reach) & (height < _ABOVE), np.isnan(read.std))
+        inside = labels.ravel()[self._pixels]
+        for label in np.flatnonzero(np.bincount(inside)[1:] >= least) + 1:
+            own = self.fitted(inside == label)
+            near = np.zeros(0, bool) if own is None else (inside == label) & self._is_on(own)
+            if own is None or np.count_nonzero(near) < least:
+                continue
+            seen = np.zeros(read.std.shape, bool)
+            seen.flat[self._pixels] = near
+            # Windows at its border show other surfaces, too.
+            beside = cv2.dilate(
+                seen.view(np.uint8), np.ones(2 * (read.window,), np.uint8)).view(bool)
+            height = own.height(read.points)
+            reach = tolerance(own, height, read.points[..., 2], read.std)
+            seen |= beside & (np.abs(height) < reach)
+            flat = seen & (np.abs(height) < _NEAR * read.std)  # it ends where its border bends up
+            if flat.any():
+                yield Level(outlined(own, read.points, flat), seen)
+
+    def _is_on(self, plane: SupportPlane) -> np.ndarray:
+        return self.is_near(plane) & (self._normals @ plane.normal.astype(np.float32) > ALIGNED)
 
 
-def least_squares(points: np.ndarray, deviation: np.ndarray) -> tuple[np.ndarray, float]:
-    """Fit a plane to (N, 3) points of standard deviations (N,): normal to the camera, offset."""
-    weights = 1.0 / deviation.astype(float) ** 2
-    center = weights @ points / weights.sum()
-    away = points - center
-    normal = np.linalg.eigh((away.T * weights) @ away)[1][:, 0]
-    if normal @ center > 0:
-        normal = -normal
-    return normal, float(-normal @ center)
-
-
-def outlined(plane: SupportPlane, points: np.ndarray) -> SupportPlane:
-    """Return a plane with the outline of points on it, (N, 3) metres."""
-    plan = np.column_stack([points @ axis for axis in plane.axes.astype(np.float32)])
-    corners = points[cv2.convexHull(plan, returnPoints=False)[:, 0]].astype(float)
-    return replace(plane, hull=corners - plane.height(corners)[:, None] * plane.normal)
-
-
-def _main_part(on_plane: np.ndarray, above: np.ndarray, unread: np.ndarray) -> np.ndarray:
+def fitted(points: np.ndarray, std: np.ndarray) -> SupportPlane:
     """
-    Keep the largest part of a plane, with the parts that objects on it cut off.
+    Fit a plane that faces the camera to points, (N, 3) metres, whose depths have these deviations.
+
+    On it q . p = 1, so the inverse depth is linear in the rays, where noise of the depth is noise
+    of what is measured: least squares are unbiased, also for planes that are seen edge-on.
+    """
+    points = points.astype(float)
+    weighted = points * ((points[:, 2] / std) ** 2)[:, None]
+    q = cv2.solve(weighted.T @ points, weighted.sum(axis=0), flags=cv2.DECOMP_SVD)[1][:, 0]
+    length = float(np.linalg.norm(q))
+    return SupportPlane(-q / length, 1.0 / length)
+
+
+def tolerance(
+    plane: SupportPlane, height: np.ndarray, depth: np.ndarray, std: np.ndarray,
+) -> np.ndarray:
+    """
+    Return how far off a plane its readings may be: metres, same shape as their heights above it.
+
+    Noise moves readings along their rays; a plane that is seen edge-on is met at a low angle.
+    """
+    return _NEAR * np.maximum(std * np.abs((height - plane.offset) / depth), _FLAT)
+
+
+def outlined(plane: SupportPlane, points: np.ndarray, seen: np.ndarray) -> SupportPlane:
+    """
+    Return a plane with the outline of what is seen of it.
+
+    :param points: (H, W, 3) metres
+    :param seen: (H, W) bool
+    """
+    rows = np.flatnonzero(seen.any(axis=1))
+    first = seen[rows].argmax(axis=1)
+    last = seen.shape[1] - 1 - seen[rows, ::-1].argmax(axis=1)
+    ends = points[np.tile(rows, 2), np.concatenate([first, last])].astype(float)
+    outline = cv2.convexHull((ends @ plane.axes.T).astype(np.float32))
+    outline = cv2.approxPolyDP(outline, _ROUNDED * float(np.ptp(outline, axis=0).max()), True)
+    return replace(plane, hull=outline[:, 0] @ plane.axes - plane.offset * plane.normal)
+
+
+def _parts(on_plane: np.ndarray, above: np.ndarray, unread: np.ndarray) -> np.ndarray:
+    """
+    Label the parts of a plane; one that objects on it cut into several stays one.
 
     :param above: pixels of what may stand on it
     :param unread: pixels without a reading, which part nothing
+    :return: (H, W) int, 0 = no part
     """
     kernel = np.ones((3, 3), np.uint8)
-    opened = cv2.morphologyEx((on_plane | unread).astype(np.uint8), cv2.MORPH_OPEN, kernel)
+    opened = cv2.morphologyEx((on_plane | unread).view(np.uint8), cv2.MORPH_OPEN, kernel)
     gap = max(3, on_plane.shape[1] // 24)
     shadow = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (gap, gap))
     opened[~on_plane] = 0
-    objects = cv2.morphologyEx(above.astype(np.uint8), cv2.MORPH_OPEN, kernel)
+    objects = cv2.morphologyEx(above.view(np.uint8), cv2.MORPH_OPEN, kernel)
     _, parts = cv2.connectedComponents(np.bitwise_or(cv2.dilate(opened, shadow), objects))
     parts[opened == 0] = 0
-    sizes = np.bincount(parts.ravel())
-    sizes[0] = 0
-    return parts == np.argmax(sizes) if sizes.any() else np.zeros_like(on_plane)
+    return parts

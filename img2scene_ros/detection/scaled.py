@@ -8,7 +8,6 @@ Objects are found in the reduced frame, and the edges of their masks at full res
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
-from weakref import WeakKeyDictionary
 
 import cv2
 import numpy as np
@@ -20,11 +19,6 @@ from img2scene_ros.types import Frame
 
 _JUMP = 0.01  # share of the depth between two sides of an edge from which depth tells where it is
 _REACH = 5  # reduced pixels across, over which the depth of a side is averaged
-# Several stages look at the reduced frame, by its step: it is made once.
-_REDUCED: WeakKeyDictionary[Frame, dict[int, Frame]] = WeakKeyDictionary()
-# The latest picture, for which camera it was averaged, and the average: one picture comes in
-# several frames, as more gets known of it.
-_LATEST: list[tuple[np.ndarray, Camera, np.ndarray]] = []
 
 
 def reduced(frame: Frame, pixels: int = 640 * 480) -> tuple[Frame, int]:
@@ -39,31 +33,21 @@ def reduced(frame: Frame, pixels: int = 640 * 480) -> tuple[Frame, int]:
     step = max(1, round(np.sqrt(height * width / pixels)))
     if frame.depth is None or step == 1:
         return frame, 1
-    made = _REDUCED.setdefault(frame, {})
-    if step not in made:
-        made[step] = _every(step, frame, frame.depth)
-    return made[step], step
+    return _every(step, frame), step
 
 
-def _every(step: int, frame: Frame, depth: np.ndarray) -> Frame:
+@lru_cache(maxsize=2)
+def _every(step: int, frame: Frame) -> Frame:
+    """Reduce a frame; several stages look at it, and at a smaller one for networks."""
     camera, first = _reduced_camera(frame.camera, step), step // 2
     part = np.s_[first:first + camera.height * step:step, first:first + camera.width * step:step]
-    color = _averaged(frame.color, camera, step)
+    color = cv2.resize(frame.color[:camera.height * step, :camera.width * step],
+                       (camera.width, camera.height), interpolation=cv2.INTER_AREA)
     noise = replace(frame.depth_noise, disparity_std=frame.depth_noise.disparity_std / step)
     return replace(
-        frame, color=color, camera=camera, depth=depth[part].copy(), depth_noise=noise,
+        frame, color=color, camera=camera, depth=measured(frame.depth)[part].copy(),
+        depth_noise=noise,
         robot=None if frame.robot is None else frame.robot[part].copy())
-
-
-def _averaged(color: np.ndarray, camera: Camera, step: int) -> np.ndarray:
-    """Return a picture as the camera of the reduced frame would take it."""
-    for picture, of, small in _LATEST:
-        if picture is color and of is camera:
-            return small
-    small = cv2.resize(color[:camera.height * step, :camera.width * step],
-                       (camera.width, camera.height), interpolation=cv2.INTER_AREA)
-    _LATEST[:] = [(color, camera, small)]
-    return small
 
 
 @lru_cache(maxsize=4)

@@ -25,10 +25,11 @@ from img2scene_ros.detection.planes import ALIGNED
 from img2scene_ros.detection.planes import Level
 from img2scene_ros.detection.planes import Readings
 from img2scene_ros.detection.planes import directions
-from img2scene_ros.detection.planes import least_squares
-from img2scene_ros.detection.planes import outlined
+from img2scene_ros.detection.planes import fitted
 from img2scene_ros.detection.planes import readings
+from img2scene_ros.detection.planes import surface_near
 from img2scene_ros.detection.planes import surfaces
+from img2scene_ros.detection.planes import tolerance
 from img2scene_ros.detection.scaled import reduced
 from img2scene_ros.types import Frame
 from img2scene_ros.types import SupportPlane
@@ -56,8 +57,9 @@ _OTHER_LOAD, _OTHER_AREA, _SAME_LEVEL, _PARALLEL = 11.0, 0.03, 0.03, np.cos(np.r
 _SUNK = 0.03  # metres that readings of a thing may lie below what it stands on
 _FEW_READINGS = 0.05  # share of the picture; with less nothing can be found
 # From frame to frame: a plane is held while this share of the pixels that showed it still does,
-# and searched anew after so many frames. A fit takes so many readings and rounds at most.
-_STILL_SEEN, _HELD, _FITTED, _ROUNDS = 0.9, 30, 20000, 8
+# or where a camera that moves sees this share of them, and searched again after so many frames.
+# A fit takes so many readings and rounds at most.
+_STILL_SEEN, _FOLLOWED, _HELD, _FITTED, _ROUNDS = 0.9, 0.5, 30, 20000, 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +87,7 @@ class HeldSupport:
     def __init__(self) -> None:
         self._held: tuple[_Candidate, ...] = ()
         self._age = 0
+        self._pose = np.eye(4)  # of the camera that they are seen by
 
     def find(self, frame: Frame) -> tuple[SupportPlane, ...]:
         """
@@ -96,14 +99,14 @@ class HeldSupport:
         self._age += 1
         if not frame.has_depth:
             return ()
-        frame, held = reduced(frame)[0], self._held
-        if held and self._age <= _HELD and _is_still_seen(frame, held[0]):
-            self._held = tuple(
-                replace(one, plane=_fitted_again(frame, one)) for one in held
-                if one is held[0] or _is_still_seen(frame, one))
-        else:
-            self._held, self._age = _found(frame), 0
-        return tuple(one.plane for one in self._held)
+        frame = reduced(frame)[0]
+        held = self._held if self._age <= _HELD else ()
+        held = _still_seen(frame, held) or _followed(
+            frame, held, np.linalg.inv(frame.pose) @ self._pose)
+        if not held:
+            held, self._age = _found(frame), 0
+        self._held, self._pose = held, frame.pose
+        return tuple(one.plane for one in held)
 
 
 def supported(frame: Frame) -> Frame:
@@ -128,17 +131,51 @@ def support_under(
     return min(under, key=lambda one: one.offset) if under else next(iter(supports), None)
 
 
+def _still_seen(frame: Frame, held: Sequence[_Candidate]) -> tuple[_Candidate, ...]:
+    """Return the planes of an earlier frame that are where they were; none without the first."""
+    if not held or not _is_still_seen(frame, held[0]):
+        return ()
+    return tuple(replace(one, plane=_fitted_again(frame, one)) for one in held
+                 if one is held[0] or _is_still_seen(frame, one))
+
+
+def _followed(
+    frame: Frame, held: Sequence[_Candidate], now_from_before: np.ndarray,
+) -> tuple[_Candidate, ...]:
+    """
+    Return the planes of an earlier frame as a camera sees them that has moved.
+
+    :param now_from_before: (4, 4) motion, as far as it is known
+    """
+    if not held:
+        return ()
+    read, followed = readings(_coarse(frame)), []
+    for one in held:
+        plane = one.plane.moved(now_from_before)
+        level = surface_near(read, plane) if _may_be_up(frame, plane) else None
+        if level is not None and np.count_nonzero(level.seen) > _FOLLOWED * np.count_nonzero(
+                one.seen):
+            one = replace(one, plane=level.plane, seen=level.seen)
+            followed.append(replace(one, plane=_fitted_again(frame, one)))
+        elif one is held[0]:
+            return ()
+    return tuple(followed)
+
+
+def _may_be_up(frame: Frame, plane: SupportPlane) -> bool:
+    return frame.up is None or bool(plane.normal @ frame.up > ALIGNED)
+
+
 def _is_still_seen(frame: Frame, held: _Candidate) -> bool:
     """Tell whether a plane of an earlier frame is where it was, and may still be horizontal."""
     part = _every_nth(frame)
     depth = measured(frame.depth)[part]
-    if depth.shape != held.seen.shape or (
-            frame.up is not None and held.plane.normal @ frame.up <= ALIGNED):
+    if depth.shape != held.seen.shape or not _may_be_up(frame, held.plane):
         return False
     depth = depth[held.seen]
-    off = np.abs(held.plane.height(frame.camera.rays[part][held.seen] * depth[:, None]))
-    is_on_plane = off < 3.0 * frame.depth_std(depth)
-    return bool(is_on_plane.mean() > _STILL_SEEN)
+    height = held.plane.height(frame.camera.rays[part][held.seen] * depth[:, None])
+    reach = tolerance(held.plane, height, depth, frame.depth_std(depth))
+    return bool((np.abs(height) < reach).mean() > _STILL_SEEN)
 
 
 def _found(frame: Frame) -> tuple[_Candidate, ...]:
@@ -154,7 +191,7 @@ def _found(frame: Frame) -> tuple[_Candidate, ...]:
     chosen = group[int(np.argmax(_odds(group, frame.up)))]
     others = sorted((one for one in group if one is not chosen and _is_another(one, chosen)),
                     key=lambda one: -one.carried - one.hidden)
-    return tuple(replace(one, plane=_at_full_resolution(frame, one)) for one in (chosen, *others))
+    return tuple(replace(one, plane=_fitted_again(frame, one)) for one in (chosen, *others))
 
 
 def _is_another(one: _Candidate, main: _Candidate) -> bool:
@@ -286,37 +323,17 @@ def _is_above(plane: SupportPlane, other: SupportPlane) -> bool:
     return plane.height(measured(other.hull)).mean() < -0.02
 
 
-def _at_full_resolution(frame: Frame, coarse: _Candidate) -> SupportPlane:
-    """Fit a plane of the coarse picture to the readings where it was seen, and outline it."""
-    points, tolerance = _readings(frame, coarse)
-    plane = _fitted(coarse.plane, points, tolerance)
-    return outlined(plane, points[np.abs(plane.height(points)) < tolerance])
-
-
 def _fitted_again(frame: Frame, held: _Candidate) -> SupportPlane:
-    """Fit a plane to the readings of another frame; its outline stays."""
-    plane = _fitted(held.plane, *_readings(frame, held, _FITTED))
-    hull = measured(held.plane.hull)
-    return replace(plane, hull=hull - plane.height(hull)[:, None] * plane.normal)
-
-
-def _readings(
-    frame: Frame, coarse: _Candidate, most: int | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return points where a plane was seen, (N, 3) metres, and how far off they may be."""
-    around = cv2.resize(coarse.seen.astype(np.uint8), frame.shape[::-1],
+    """Fit a plane to the readings where it was seen; its outline stays."""
+    around = cv2.resize(held.seen.view(np.uint8), frame.shape[::-1],
                         interpolation=cv2.INTER_NEAREST).view(bool)
-    points = frame.readings(around, most)
-    return points, 3.0 * frame.depth_std(points[:, 2])
-
-
-def _fitted(plane: SupportPlane, points: np.ndarray, tolerance: np.ndarray) -> SupportPlane:
-    """Fit a plane to so many as `_FITTED` of the points that are near it."""
-    some = np.s_[::len(points) // _FITTED + 1]
-    points, tolerance, last = points[some], tolerance[some], None
+    points = frame.readings(around, _FITTED)
+    plane, std, last = held.plane, frame.depth_std(points[:, 2]), None
     for _ in range(_ROUNDS):
-        on_plane = np.abs(plane.height(points)) < tolerance
+        height = plane.height(points)
+        on_plane = np.abs(height) < tolerance(plane, height, points[:, 2], std)
         if last is not None and (on_plane == last).all():
             break
-        plane, last = SupportPlane(*least_squares(points[on_plane], tolerance[on_plane])), on_plane
-    return plane
+        plane, last = fitted(points[on_plane], std[on_plane]), on_plane
+    hull = measured(held.plane.hull)
+    return replace(plane, hull=hull - plane.height(hull)[:, None] * plane.normal)

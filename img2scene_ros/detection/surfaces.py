@@ -125,8 +125,7 @@ def linked_surfaces(
     """
     points = np.ascontiguousarray(measured(frame.points)[window])
     axes = cv2.split(points)
-    reach = np.maximum(gap, _SLANT * axes[2] / frame.camera.fx) + 3.0 * frame.depth_std(axes[2])
-    squared = np.where(pixels, reach, np.float32(np.nan)) ** 2
+    squared = np.where(pixels, link_reach(frame, axes[2], gap), np.float32(np.nan)) ** 2
     # Links between next neighbours are drawn between the pixels of a picture twice as large.
     rows, columns = pixels.shape
     drawn = np.zeros((2 * rows, 2 * columns), np.uint8)
@@ -150,6 +149,11 @@ def linked_surfaces(
     first, second = np.concatenate(pairs, axis=1)
     graph = coo_matrix((np.ones(len(first), bool), (first, second)), (count, count))
     return connected_components(graph, directed=False)[1][pieces]
+
+
+def link_reach(frame: Frame, depth: np.ndarray, gap: float) -> np.ndarray:
+    """Return how near next pixels of one surface lie at depths, metres, see `linked_surfaces`."""
+    return np.maximum(gap, _SLANT * depth / frame.camera.fx) + 3.0 * frame.depth_std(depth)
 
 
 def surface_normals(frame: Frame, step: int | None = None, every: int = 1) -> np.ndarray:

@@ -9,13 +9,13 @@ import numpy as np
 
 from img2scene_ros.depth import measured
 from img2scene_ros.detection import bbox_of
-from img2scene_ros.detection.clusters import agreed
 from img2scene_ros.detection.clusters import clusters
 from img2scene_ros.detection.clusters import square
 from img2scene_ros.detection.clusters import widened
 from img2scene_ros.detection.clusters import windows_of
 from img2scene_ros.detection.held import Held
 from img2scene_ros.detection.instance_masks import InstanceSegmenter
+from img2scene_ros.detection.instance_masks import Seen
 from img2scene_ros.detection.scaled import enlarged
 from img2scene_ros.detection.scaled import reduced
 from img2scene_ros.detection.surfaces import Heights
@@ -37,12 +37,12 @@ _DEVIATIONS = 3.0  # of bare support by which objects stand out of it
 # by so many standard deviations, and the support by no more than this [m, cosine of the tilt].
 _HELD, _HELD_SECONDS, _FLICKER, _MOVED = 10, 1.0, 0.003, 6.0
 _SHIFT, _TILT, _EIGHTH = 0.003, np.cos(np.radians(0.5)), np.s_[::8, ::8]
-_LEAST_READINGS = 20  # of an object
+_LEAST_READINGS = 200  # of an object, at a picture width of 640; fewer are mostly noise
 _SAMPLE = 500  # readings that tell an object's size and place
 # Logistic regression of what `evidence` returns, without and with a network, on the objects found
-# in 120 rendered scenes (benchmarks/clutter.py).
-_WEIGHTS = {4: np.array([-2.16, 0.55, 0.2, 0.06]),
-            6: np.array([-7.21, 0.87, 0.43, -0.17, 3.47, 1.34])}
+# in 120 rendered scenes (benchmarks/scores.py).
+_WEIGHTS = {4: np.array([-2.95, 0.4, 0.33, 0.08]),
+            6: np.array([-10.66, 1.74, 0.64, -0.03, 3.98, 1.91])}
 _FLAT = 1.5  # deviations that most of something flat stands out at least
 # What holds a support up is seen to end so near it, where its border hides no more, and is no
 # further beside it [m].
@@ -69,7 +69,7 @@ class TabletopOptions(Options):
         'more; noise comes on top [m]', low=0.001, high=0.1)
     max_detections: int = option(50, 'Greatest number of objects, largest first', low=1, high=500)
     min_score: float = option(
-        0.2, 'Least probability that what is found is one object', low=0.0, high=1.0)
+        0.3, 'Least probability that what is found is one object', low=0.0, high=1.0)
     network: str = option(
         'bundled', "What tells objects apart: 'bundled' (the network that comes with the package; "
         "where torch is missing, geometry), 'none' (geometry alone: gaps and creases) or the "
@@ -136,42 +136,24 @@ class TabletopDetector:
 
     def _found(self, frame: Frame) -> list[Detection]:
         heights = heights_above_supports(frame)
-        height, noise = heights.height, heights.noise
-        deviations = height / noise
-        least = np.maximum(self.options.min_height, _DEVIATIONS * noise)
-        above = self._in_reach(frame, heights, height > least)
-        labels = clusters(frame, above, height, self.options.gap)
-        instances, probability = None, None
-        if self.network is not None:
-            instances, probability = self._instances(frame, heights)
-            labels = agreed(labels, instances)
-        found = [_filled(labels, label, window, frame, height, least)
+        seen = None if self.network is None else self.network.see(frame, heights.number)
+        least = np.maximum(self.options.min_height, _DEVIATIONS * heights.noise)
+        pixels = heights.height > least
+        if seen is not None:
+            is_seen = seen.probability > 0.5
+            unseen = (pixels & ~is_seen).view(np.uint8)  # but for the rims of what is seen
+            pixels = is_seen | (cv2.morphologyEx(unseen, cv2.MORPH_OPEN, square(frame, 5)) > 0)
+        pixels = self._in_reach(frame, heights, pixels)
+        labels = clusters(frame, pixels, heights.height, self.options.gap, seen)
+        _without_bare(labels, heights)
+        found = [_filled(labels, label, window, frame, heights.height, least)
                  for label, window in windows_of(labels).items()]
         found = [one for one in found if self._is_object(*one, frame, heights)
                  and not _holds_up(*one, frame, heights.number)]
         found.sort(key=lambda one: np.count_nonzero(one[0]), reverse=True)
-        detections = [
-            _detection(*one, frame, evidence(*one, deviations, instances, probability))
-            for one in found[:self.options.max_detections]]
+        detections = [_detection(*one, frame, evidence(*one, heights, seen))
+                      for one in found[:self.options.max_detections]]
         return [one for one in detections if one.score >= self.options.min_score]
-
-    def _instances(self, frame: Frame, heights: Heights) -> tuple[np.ndarray, np.ndarray]:
-        """Return what the network takes for objects, (H, W) int, 0 = none, and how probably."""
-        assert self.network is not None
-        labels, probability = self.network.labels(frame, heights.number)
-        height, deviations = heights.height, heights.height / heights.noise
-        read = np.isfinite(height) & (labels > 0)
-        labels[read & ~self._in_reach(frame, heights, read)] = 0
-        # The support beside a foot is none of the object; what is flat is bare all over.
-        bare = np.abs(deviations) < _BARE
-        areas = np.bincount(labels.ravel())
-        is_flat = np.bincount(labels[bare], minlength=len(areas)) > 0.5 * areas
-        labels[bare & ~is_flat[labels]] = 0
-        for label in np.flatnonzero(is_flat[1:]) + 1:  # no higher than it: paint, but for the rest
-            mask = labels == label
-            if np.median(deviations[mask & np.isfinite(height)]) < _FLAT:
-                labels[mask & ~(deviations >= _BARE)] = 0
-        return labels, probability
 
     def _in_reach(self, frame: Frame, heights: Heights, pixels: np.ndarray) -> np.ndarray:
         """Return those of the pixels that are near enough, and over a support, (H, W) bool."""
@@ -189,7 +171,7 @@ class TabletopDetector:
         if not cv2.erode(mask.astype(np.uint8), square(frame, 5)).any():
             return False
         rows, columns = np.nonzero(mask & np.isfinite(measured(frame.depth)[window]))
-        if len(rows) < _LEAST_READINGS:
+        if len(rows) < _LEAST_READINGS * (frame.shape[1] / 640) ** 2:
             return False
         some = rows[::len(rows) // _SAMPLE + 1], columns[::len(rows) // _SAMPLE + 1]
         points = measured(frame.points)[window][some]
@@ -198,6 +180,23 @@ class TabletopDetector:
             return False
         is_over = _is_over(frame, points, heights.height[window][some], margin=-0.005)
         return bool((is_over | (heights.number[window][some] > 0)).mean() > 0.4)
+
+
+def _without_bare(labels: np.ndarray, heights: Heights) -> None:
+    """
+    Take from objects the support beside their feet, and those that are all support.
+
+    What is flat is as low as its support all over, but most of it higher; paint is not.
+    """
+    deviations = heights.height / heights.noise
+    bare = np.abs(deviations) < _BARE
+    areas = np.bincount(labels.ravel())
+    is_flat = np.bincount(labels[bare], minlength=len(areas)) > 0.5 * areas
+    labels[bare & ~is_flat[labels]] = 0
+    for label in np.flatnonzero(is_flat[1:]) + 1:
+        mask = labels == label
+        if np.nanmedian(deviations[mask]) < _FLAT:
+            labels[mask & ~(deviations >= _BARE)] = 0
 
 
 def _network(options: TabletopOptions) -> InstanceSegmenter | None:
@@ -298,28 +297,26 @@ def _closed(mask: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 
 
 def evidence(
-    mask: np.ndarray, window: Window, height: np.ndarray, instances: np.ndarray | None,
-    probability: np.ndarray | None,
+    mask: np.ndarray, window: Window, heights: Heights, seen: Seen | None,
 ) -> np.ndarray:
     """
     Return what tells whether a mask is one object, for its score.
 
     :param mask: bool, in the window
-    :param height: (H, W) above the support, in standard deviations, NaN = no reading
-    :param instances, probability: of the network, (H, W); None without one
+    :param seen: by a network; None without one
     :return: 1, share of pixels with readings, logarithms of their number and of how many
         deviations the upper ones stand out; with a network its mean probability, and the share of
         the pixels that it takes for one object
     """
-    readings = height[window][mask]
+    readings = (heights.height[window] / heights.noise[window])[mask]
     readings = readings[np.isfinite(readings)]
     upper = float(np.percentile(readings, 90)) if len(readings) else 0.0
     values = [1.0, len(readings) / np.count_nonzero(mask), np.log(len(readings) + 1.0),
               np.log(max(upper, 1.0))]
-    if instances is not None and probability is not None:
-        seen = instances[window][mask]
-        values += [float(probability[window][mask].mean()),
-                   np.bincount(seen)[1:].max(initial=0) / len(seen)]
+    if seen is not None:
+        instances = seen.instances[window][mask]
+        values += [float(seen.probability[window][mask].mean()),
+                   np.bincount(instances)[1:].max(initial=0) / len(instances)]
     return np.array(values)
 
 

@@ -42,10 +42,7 @@ class PublishedFrame:
 
     def support(self, support: SupportPlane) -> SupportPlane:
         """Return a plane of the optical frame in this frame."""
-        normal = self.from_camera[:3, :3] @ support.normal
-        hull = None if support.hull is None else self.points(support.hull)
-        return SupportPlane(
-            normal, float(support.offset - normal @ self.from_camera[:3, 3]), hull)
+        return support.moved(self.from_camera)
 
 
 def published_frame(frame: Frame) -> PublishedFrame:

@@ -126,14 +126,14 @@ class Odometry:
         self._keys = [other for other in self._keys if other is not key][1 - _KEYS:] + [key]
         self._resting = thumbnail
         if self._support is None and support is not None:
-            self._support = _plane_moved(support, self._pose)
+            self._support = support.moved(self._pose)
 
     def _found(
         self, view: '_View', support: SupportPlane | None,
     ) -> tuple[np.ndarray | None, str]:
         """Return the pose in the world, or None and why it is not found."""
         key, why = self._keys[-1], ''
-        plane = self._support and _plane_moved(self._support, np.linalg.inv(key.pose))
+        plane = self._support and self._support.moved(np.linalg.inv(key.pose))
         for guess in (self._pose @ self._step, self._pose):
             start = np.linalg.inv(key.pose) @ guess
             pose, why = _registered(view, key, start, support, plane)
@@ -353,9 +353,3 @@ class _Match:
         error = np.einsum('ni,ni->n', self.normals, self.apart)
         slope = np.einsum('ni,ni->n', self.normals, self.points) / self.points[:, 2]
         return error, self.std * np.abs(slope).clip(0.2, 1.0) * np.sqrt(2.0)
-
-
-def _plane_moved(plane: SupportPlane, pose: np.ndarray) -> SupportPlane:
-    """Return a plane in the coordinates that a pose takes its own to."""
-    normal = pose[:3, :3] @ plane.normal
-    return SupportPlane(normal, float(plane.offset - normal @ pose[:3, 3]))

@@ -200,6 +200,17 @@ def test_a_moved_camera_sees_the_table_where_it_is_now(elevation: float, distanc
         assert_is_plane(held.find(frame)[0], pose, 0.0)
 
 
+def test_a_table_stays_the_support_while_the_camera_moves() -> None:
+    """TF tells where it is now, though nothing stands on it any more, but on the floor."""
+    floor, held = box(6.0, 6.0, 0.1).apply_translation((0, 0, -0.8)), HeldSupport()
+    crate = box(0.3, 0.4, 0.4).apply_translation((-0.9, 0.3, -0.7))
+    things = [box(0.1, 0.1, 0.12), box(0.06, 0.2, 0.2).apply_translation((0.1, 0.25, 0))]
+    for pose, seen in ((camera_pose(40, 1.3), things), (camera_pose(48, 1.9), [crate])):
+        frame, _ = tabletop_frame([*seen, floor], pose)
+        support = held.find(replace(frame, world_from_camera=pose, world_id='map'))[0]
+        assert_is_plane(support, pose, 0.0)
+
+
 def test_a_table_that_comes_before_the_floor_is_found() -> None:
     """What is held is not all there is: another support is found when it fills the picture."""
     pose, held = camera_pose(40, 1.1), HeldSupport()

@@ -18,6 +18,9 @@ from trimesh.transformations import rotation_matrix
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.detection import bbox_of
+from img2scene_ros.detection.clusters import clusters
+from img2scene_ros.detection.clusters import contracted
+from img2scene_ros.detection.instance_masks import Seen
 from img2scene_ros.detection.supports import supported
 from img2scene_ros.detection.tabletop import TabletopDetector
 from img2scene_ros.detection.tabletop import TabletopOptions
@@ -159,6 +162,31 @@ def test_inside_and_outside_of_a_bowl_are_one() -> None:
     found = detect(frame)
     assert len(found) == 1
     assert iou(found[0].mask, truth == 1) > 0.85
+
+
+@pytest.mark.parametrize('width, is_part', [(0.5, True), (0.05, False)])
+def test_what_has_no_readings_is_part_of_what_a_network_sees(width: float, is_part: bool) -> None:
+    """A black half is; a narrow band at the edge, as a stereo camera's shadow, is not."""
+    frame, truth = tabletop_frame([box(0.12, 0.2, 0.12)], camera_pose(35, 0.8))
+    columns = np.flatnonzero((truth == 1).any(axis=0))
+    hidden = (truth == 1) & (np.arange(640) > columns[0] + (1.0 - width) * len(columns))
+    frame = replace(frame, depth=np.where(hidden, np.float32(np.nan), frame.depth))
+    height = np.where(hidden, np.nan, 0.1 * (truth == 1))
+    seen = Seen((truth == 1).astype(np.float32), (truth == 1).astype(np.int32),
+                np.full((*frame.shape, 2), 240.0, np.float32))
+    labels = clusters(frame, truth == 1, height, 0.006, seen)
+    assert len(np.unique(labels[labels > 0])) == 1
+    assert ((labels > 0)[hidden].mean() > 0.8) == is_part
+
+
+def test_pieces_are_joined_the_surest_first_and_odds_add_up() -> None:
+    """Two that are surely one are so; a third with more odds against it than for it is not."""
+    odds = np.zeros((4, 4))
+    odds[[1, 2], [2, 1]], odds[[2, 3], [3, 2]], odds[[1, 3], [3, 1]] = 3.0, 1.0, -2.0
+    names = contracted(odds)
+    assert names[1] == names[2] != names[3]
+    odds[1, 3] = odds[3, 1] = -0.5
+    assert len(set(contracted(odds)[1:])) == 1
 
 
 def test_an_object_cut_by_the_border_is_kept() -> None:
