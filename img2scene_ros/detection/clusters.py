@@ -19,7 +19,7 @@ import numpy as np
 from scipy import ndimage
 
 from img2scene_ros.depth import measured
-from img2scene_ros.detection.instance_masks import Seen
+from img2scene_ros.detection.instance_masks import Segmentation
 from img2scene_ros.detection.surfaces import Window
 from img2scene_ros.detection.surfaces import link_reach
 from img2scene_ros.detection.surfaces import linked_surfaces
@@ -46,11 +46,13 @@ _SHARP_SEAM = 48.0  # degrees, median of a seam: bodies touch in sharper ones, f
 _MIN_SEAM = 0.6  # of the smaller body's width in the image; shorter seams are necks of one body
 _HALF = np.s_[::2, ::2]
 _STANDING_HEIGHT = 0.025  # metres above the support; what comes nearer stands on it
-_SHADOW = 15  # pixels at a picture width of 640; narrower bands without readings are shadows
+# Pixels at a picture width of 640: narrower bands without readings are shadows, wider patches
+# belong to what is so near.
+_SHADOW, _SIDE = 15, 5
 
 
 def clusters(
-    frame: Frame, pixels: np.ndarray, height: np.ndarray, gap: float, seen: Seen | None,
+    frame: Frame, pixels: np.ndarray, height: np.ndarray, gap: float, seen: Segmentation | None,
 ) -> np.ndarray:
     """
     Label the pixels of single objects.
@@ -77,7 +79,7 @@ def clusters(
 
 def _odds(
     frame: Frame, pieces: np.ndarray, ends: np.ndarray, height: np.ndarray, gap: float,
-    seen: Seen | None,
+    seen: Segmentation | None,
 ) -> np.ndarray:
     """Return the logarithms of the odds that pieces are of one object, (N, N); 0 = not known."""
     odds = np.zeros((pieces.max() + 1,) * 2)
@@ -97,12 +99,13 @@ def _odds(
 
 
 def _with_unread(
-    labels: np.ndarray, nearest: np.ndarray, frame: Frame, seen: Seen,
+    labels: np.ndarray, nearest: np.ndarray, frame: Frame, seen: Segmentation,
 ) -> np.ndarray:
     """
     Add to objects the patches without readings that the network sees as theirs.
 
-    Narrow bands are the shadows of a sensor whose projector or second camera is beside it.
+    They touch it. Narrow bands are the shadows of a sensor whose projector or second camera is
+    beside it.
 
     :param nearest: as `_nearest_pixels`
     """
@@ -111,8 +114,14 @@ def _with_unread(
     at = np.flatnonzero(wide)
     there = nearest.ravel()[at]
     is_same = seen.instances.ravel()[at] == seen.instances.ravel()[there]
+    at, there = at[is_same], there[is_same]
+    added = np.zeros_like(wide)
+    added.ravel()[at] = 1
+    _, patches = cv2.connectedComponents(added)
+    is_beside = cv2.dilate((labels > 0).view(np.uint8), square(frame, _SIDE)) > 0
+    touches = np.isin(patches.ravel()[at], patches[is_beside & (patches > 0)])
     labels = labels.copy()
-    labels.ravel()[at[is_same]] = labels.ravel()[there[is_same]]
+    labels.ravel()[at[touches]] = labels.ravel()[there[touches]]
     return labels
 
 
@@ -143,7 +152,7 @@ def _surfaces(frame: Frame, pixels: np.ndarray, gap: float) -> np.ndarray:
     return surfaces
 
 
-def _pieces(parts: np.ndarray, frame: Frame, seen: Seen | None) -> np.ndarray:
+def _pieces(parts: np.ndarray, frame: Frame, seen: Segmentation | None) -> np.ndarray:
     """Cut surfaces where a network sees several objects; (H, W) int32, small pieces are 0."""
     pieces, at = np.zeros(frame.shape, np.int32), np.flatnonzero(parts)
     names = parts.ravel()[at].astype(np.int64)
@@ -183,7 +192,7 @@ def _borders(pieces: np.ndarray, nearest: np.ndarray, is_near: np.ndarray) -> np
 
 def evidence_of_pairs(
     frame: Frame, pieces: np.ndarray, ends: np.ndarray, height: np.ndarray, gap: float,
-    seen: Seen | None,
+    seen: Segmentation | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """
     Return what tells whether pieces side by side are of one object.

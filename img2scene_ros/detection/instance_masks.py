@@ -30,7 +30,7 @@ MULTIPLE = 16  # of its sides
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class Segmentation:
     """
     What the network sees at each pixel of a frame.
 
@@ -70,7 +70,7 @@ class InstanceSegmenter:
         with torch.inference_mode():  # what is made at the first use, for no frame to wait
             self._network(torch.zeros(1, CHANNELS, 240, 320, device=self._device))
 
-    def see(self, frame: Frame, number: np.ndarray) -> Seen:
+    def see(self, frame: Frame, number: np.ndarray) -> Segmentation:
         """
         Tell which pixels of a frame show objects, and which of them the same.
 
@@ -82,7 +82,7 @@ class InstanceSegmenter:
             small, number[part][:small.shape[0], :small.shape[1]])
         size = frame.shape[::-1]
         centers = step * (np.indices(small.shape) + outputs[2:])
-        return Seen(
+        return Segmentation(
             cv2.resize(1.0 / (1.0 + np.exp(-outputs[0])), size),
             cv2.resize(instances, size, interpolation=cv2.INTER_NEAREST),
             cv2.resize(cv2.merge(list(centers.astype(np.float32))), size,

@@ -15,7 +15,7 @@ from img2scene_ros.detection.clusters import widened
 from img2scene_ros.detection.clusters import windows_of
 from img2scene_ros.detection.held import Held
 from img2scene_ros.detection.instance_masks import InstanceSegmenter
-from img2scene_ros.detection.instance_masks import Seen
+from img2scene_ros.detection.instance_masks import Segmentation
 from img2scene_ros.detection.scaled import enlarged
 from img2scene_ros.detection.scaled import reduced
 from img2scene_ros.detection.surfaces import Heights
@@ -297,7 +297,7 @@ def _closed(mask: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 
 
 def evidence(
-    mask: np.ndarray, window: Window, heights: Heights, seen: Seen | None,
+    mask: np.ndarray, window: Window, heights: Heights, seen: Segmentation | None,
 ) -> np.ndarray:
     """
     Return what tells whether a mask is one object, for its score.

@@ -74,9 +74,10 @@ class SensorDistance:
         if len(read) < self.options.min_readings:
             return None
         points = frame.readings_at(read)
-        if _share_spanned(read, pixels, frame.shape[1]) >= _SPANNED:
+        unread = pixels.compress(np.isnan(frame.depth.take(pixels)))
+        if _share_spanned(read, unread, frame.shape[1]) >= _SPANNED:
             return self._placed(frame, ray, points, support)
-        points = np.concatenate([points, _filled(frame, pixels, read, support)])
+        points = np.concatenate([points, _filled(frame, read, unread, support)])
         seen = self._placed(frame, ray, points, support)
         standing = PlaneDistance().place(frame, detection, support)
         return seen if standing is None else _completed(seen, standing)
@@ -133,21 +134,21 @@ def _own_readings(
     return pixels.compress((z > low - margin) & (z < high + margin))
 
 
-def _share_spanned(read: np.ndarray, pixels: np.ndarray, width: int) -> float:
+def _share_spanned(read: np.ndarray, unread: np.ndarray, width: int) -> float:
     """Return how much of the box around an object's pixels that of the read ones covers."""
-    sides = [box_around(some, width)[2:] - box_around(some, width)[:2] for some in (read, pixels)]
+    boxes = [box_around(some, width) for some in (read, np.concatenate([read, unread]))]
+    sides = [box[2:] - box[:2] for box in boxes]
     return float(np.prod(sides[0] / sides[1]))
 
 
 def _filled(
-    frame: Frame, pixels: np.ndarray, read: np.ndarray, support: SupportPlane | None,
+    frame: Frame, read: np.ndarray, unread: np.ndarray, support: SupportPlane | None,
 ) -> np.ndarray:
     """
     Return the points of pixels without readings, (N, 3) float32 metres.
 
     They are as far away as the nearest reading in the picture, but not below the support.
     """
-    unread = pixels.compress(np.isnan(measured(frame.depth).take(pixels)))
     rows = [np.stack(np.divmod(one, frame.shape[1]), axis=1) for one in (read, unread)]
     depth = measured(frame.depth).take(read[cKDTree(rows[0]).query(rows[1])[1]])
     rays = frame.camera.rays.reshape(-1, 3).take(unread, axis=0)

@@ -252,6 +252,8 @@ class _Talk:
             raise _TryAgain(f'no connection within {self.options.connect_timeout:g} s'
                             if monotonic() < self.deadline else str(self._too_slow())) from error
         except (RequestException, ValueError) as error:
+            if monotonic() >= self.deadline:  # which a body that stops is no `Timeout` for
+                raise self._too_slow() from error
             raise _TryAgain(
                 f'the connection failed ({type(error).__name__}: {first_line(error)})') from error
         return bytes(body)

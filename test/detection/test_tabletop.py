@@ -20,7 +20,7 @@ from img2scene_ros.camera import Camera
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection.clusters import clusters
 from img2scene_ros.detection.clusters import contracted
-from img2scene_ros.detection.instance_masks import Seen
+from img2scene_ros.detection.instance_masks import Segmentation
 from img2scene_ros.detection.supports import supported
 from img2scene_ros.detection.tabletop import TabletopDetector
 from img2scene_ros.detection.tabletop import TabletopOptions
@@ -172,7 +172,7 @@ def test_what_has_no_readings_is_part_of_what_a_network_sees(width: float, is_pa
     hidden = (truth == 1) & (np.arange(640) > columns[0] + (1.0 - width) * len(columns))
     frame = replace(frame, depth=np.where(hidden, np.float32(np.nan), frame.depth))
     height = np.where(hidden, np.nan, 0.1 * (truth == 1))
-    seen = Seen((truth == 1).astype(np.float32), (truth == 1).astype(np.int32),
+    seen = Segmentation((truth == 1).astype(np.float32), (truth == 1).astype(np.int32),
                 np.full((*frame.shape, 2), 240.0, np.float32))
     labels = clusters(frame, truth == 1, height, 0.006, seen)
     assert len(np.unique(labels[labels > 0])) == 1

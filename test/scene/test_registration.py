@@ -194,7 +194,9 @@ def test_a_recorded_mesh_stays_at_its_own_frame(
     if noise:
         assert np.linalg.norm(np.std(np.reshape(moved, (4, -1, 3)), axis=0), axis=1).max() < 0.001
     else:
-        assert np.median(np.linalg.norm(moved, axis=1)) < 0.0005
+        # Less than one reading errs: the recorded depth image is not without noise.
+        distances = np.array([item.position[2] for item in scene.objects])
+        assert np.median(np.linalg.norm(moved, axis=1) / scene.frame.depth_std(distances)) < 1.0
 
 
 def test_nothing_read_leaves_the_pose() -> None:
