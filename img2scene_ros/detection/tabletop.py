@@ -140,9 +140,7 @@ class TabletopDetector:
         least = np.maximum(self.options.min_height, _DEVIATIONS * heights.noise)
         pixels = heights.height > least
         if seen is not None:
-            is_seen = seen.probability > 0.5
-            unseen = (pixels & ~is_seen).view(np.uint8)  # but for the rims of what is seen
-            pixels = is_seen | (cv2.morphologyEx(unseen, cv2.MORPH_OPEN, square(frame, 5)) > 0)
+            pixels = pixels | (seen.probability > 0.5)
         pixels = self._in_reach(frame, heights, pixels)
         labels = clusters(frame, pixels, heights.height, self.options.gap, seen)
         _without_bare(labels, heights)

@@ -25,6 +25,7 @@ from img2scene_ros.detection.masks import object_mask
 from img2scene_ros.detection.masks import without_background
 from img2scene_ros.detection.supports import supported
 from img2scene_ros.detection.tabletop import TabletopDetector
+from img2scene_ros.detection.tabletop import TabletopOptions
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 
@@ -174,7 +175,8 @@ def test_boxes_that_hold_no_pixels_give_no_mask(bbox):
 def test_recorded_objects_without_readings_are_cut_out_all_the_same(name, unread, recorded):
     """As glass and black plastic: readings are taken away that the frame's own mask has."""
     frame = supported(recorded(name))
-    truth = max((one.mask for one in TabletopDetector().detect(frame)), key=np.count_nonzero)
+    by_depth = TabletopDetector(TabletopOptions(network='none'))
+    truth = max((one.mask for one in by_depth.detect(frame)), key=np.count_nonzero)
     rows, columns = np.indices(frame.shape)
     xmin, ymin, xmax, ymax = bbox = bbox_of(truth)
     gone = {'box': _inside(bbox, frame.shape), 'object': truth,
