@@ -38,7 +38,7 @@ def lens(name: str) -> Camera:
 
 @pytest.mark.parametrize('name', LENSES)
 def test_objects_get_their_place_and_size_through_any_lens(tmp_path, name):
-    camera, pose = lens(name).resized(280, 210), camera_pose(40.0, 0.4)
+    camera, pose = lens(name).resized(320, 240), camera_pose(40.0, 0.4)
     truths = [can(0.035, 0.1), box(0.06, 0.05, 0.1).apply_translation((-0.02, 0.16, 0))]
     frame, _ = tabletop_frame(truths, pose, camera=camera)
     scene = Pipeline(*parse_settings(GEOMETRIC | {'depth_shell.resolution': 32})).run(frame)
