@@ -2,6 +2,7 @@
 """Class-agnostic RGB-D detection: whatever stands on the support plane."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -47,6 +48,8 @@ _FLAT = 1.5  # deviations that most of something flat stands out at least
 # What holds a support up is seen to end so near it, where its border hides no more, and is no
 # further beside it [m].
 _ENDS, _BESIDE = 0.12, 0.03
+# A rim fills no more of its convex hull in the picture, in which another object lies by more.
+_RIM, _WITHIN = 0.3, 0.8
 _BARE = 2.0  # deviations of bare support within which readings are taken for it
 
 
@@ -148,6 +151,7 @@ class TabletopDetector:
                  for label, window in windows_of(labels).items()]
         found = [one for one in found if self._is_object(*one, frame, heights)
                  and not _holds_up(*one, frame, heights.number)]
+        found = [one for one in found if not _surrounds(*one, found)]
         found.sort(key=lambda one: np.count_nonzero(one[0]), reverse=True)
         detections = [_detection(*one, frame, evidence(*one, heights, seen))
                       for one in found[:self.options.max_detections]]
@@ -241,6 +245,22 @@ def _holds_up(mask: np.ndarray, window: Window, frame: Frame, number: np.ndarray
     for this, other in enumerate(frame.supports):
         top = float(np.nanpercentile(other.height(points), 99))
         if this != stands_on and abs(top) < _ENDS and other.is_over(points, _BESIDE).mean() > 0.5:
+            return True
+    return False
+
+
+def _surrounds(
+    mask: np.ndarray, window: Window, found: Sequence[tuple[np.ndarray, Window]],
+) -> bool:
+    """Tell whether a mask is the rim of a tray or bin: thin around what stands in it."""
+    corner = np.array([window[1].start, window[0].start])
+    hull = cv2.convexHull(np.stack(np.nonzero(mask)[::-1], axis=1).astype(np.int32)) + corner
+    if np.count_nonzero(mask) > _RIM * cv2.contourArea(hull):
+        return False
+    for other, there in found:
+        inside = np.zeros(other.shape, np.uint8)
+        cv2.fillConvexPoly(inside, hull - (there[1].start, there[0].start), 1)
+        if other is not mask and inside[other].mean() > _WITHIN:
             return True
     return False
 

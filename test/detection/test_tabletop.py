@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import trimesh
 from synthetic import bowl
 from synthetic import box
 from synthetic import camera_pose
@@ -285,3 +286,16 @@ def test_things_on_every_support_are_found(level: str, network: str) -> None:
     assert sorted(one for mask in found for one in range(1, len(things) + 1)
                   if iou(mask.mask, truth == one) > 0.8) == list(range(1, len(things) + 1))
     assert len(found) == len(things), 'legs are no objects'
+
+
+def test_the_rim_of_a_tray_is_no_object_around_what_stands_in_it() -> None:
+    """As a solid it would cover all that a gripper could reach."""
+    rim = trimesh.util.concatenate([
+        box(depth, width, 0.03).apply_translation((x, y, 0)) for depth, width, x, y in (
+            (0.01, 0.4, 0.15, 0), (0.01, 0.4, -0.15, 0),
+            (0.3, 0.01, 0, 0.2), (0.3, 0.01, 0, -0.2))])
+    frame, truth = tabletop_frame([rim, can(0.03, 0.08)], camera_pose(50, 0.8))
+    for network in ('bundled', 'none'):
+        found = TabletopDetector(TabletopOptions(network=network)).detect(supported(frame))
+        assert not any(iou(one.mask, truth == 1) > 0.3 for one in found)
+        assert any(iou(one.mask, truth == 2) > 0.8 for one in found)
