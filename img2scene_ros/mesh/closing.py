@@ -24,7 +24,8 @@ def main_parts(solid: np.ndarray, cell: float, share: float = 1.0) -> np.ndarray
     :param share: least size of a part to be kept, as a share of the largest
     :return: (X, Y, Z)
     """
-    parts, count = ndimage.label(solid > 0)
+    # Cells that meet in a corner are one part: a wall of one cell is no more than that.
+    parts, count = ndimage.label(solid > 0, np.ones((3, 3, 3)))
     if count < 2:
         return solid
     sizes = ndimage.sum_labels(solid > 0, parts, range(1, count + 1))
