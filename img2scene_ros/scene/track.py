@@ -264,6 +264,7 @@ class Track:
         if self._is_recalled and seen.owned[index].any() and (
                 self.fit(seen, index, is_owned=True) >= _LEAST_FIT):
             self.offset, self._moving = self._local(look.position), 0
+            self.counts[~seen.lies(index)] = 0  # a guess, as of a mesh that was just made
         self._is_recalled = False
 
     def rests(self, look: Look, is_whole: bool, seen: Seen, index: int, change: float) -> bool:
