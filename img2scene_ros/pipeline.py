@@ -610,8 +610,8 @@ def _beside_robot(frame: Frame, detection: Detection) -> Detection | None:
 
 def _guessed(sighting: Sighting) -> str:
     """Say how much of an object no reading of the depth image shows, where that is much."""
-    share = depth_coverage(sighting.frame, sighting.detection) or 0.0
-    if not sighting.frame.has_depth or share >= _COVERED:
+    share = depth_coverage(sighting.frame, sighting.detection)
+    if share is None or share >= _COVERED or not sighting.frame.has_depth:
         return ''
     if 'sensor' not in sighting.placement.depth_source:
         return 'the depth image does not show it; place, size and mesh are guessed by its box'

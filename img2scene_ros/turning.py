@@ -83,8 +83,9 @@ def turned_planes(
     planes: Sequence[SupportPlane], rotation: np.ndarray,
 ) -> tuple[SupportPlane, ...]:
     """Return planes in axes that a (3, 3) rotation takes points to."""
-    return tuple(replace(plane, normal=rotation @ plane.normal, hull=(
-        None if plane.hull is None else plane.hull @ rotation.T)) for plane in planes)
+    pose = np.eye(4)
+    pose[:3, :3] = rotation
+    return tuple(plane.moved(pose) for plane in planes)
 
 
 def turned_back(scene: Scene, quarters: int) -> Scene:

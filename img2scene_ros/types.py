@@ -252,10 +252,17 @@ def _spread(mask: np.ndarray, most: int | None) -> np.ndarray:
 
 
 def depth_coverage(frame: Frame, detection: Detection) -> float | None:
-    """Return the share of an object's pixels that have readings; None without depth or mask."""
-    if frame.depth is None or detection.mask is None or not detection.mask.any():
+    """
+    Return the share of an object's pixels that have readings; None without a depth image.
+
+    Without a mask those of its box are taken for its own.
+    """
+    if frame.depth is None:
         return None
-    return float(np.isfinite(frame.depth[detection.mask]).mean())
+    xmin, ymin, xmax, ymax = np.rint(detection.bbox).astype(int)
+    own = frame.depth[ymin:ymax, xmin:xmax] if detection.mask is None else (
+        frame.depth[detection.mask])
+    return float(np.isfinite(own).mean()) if own.size else 0.0
 
 
 @dataclass(frozen=True, eq=False)

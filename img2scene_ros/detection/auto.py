@@ -58,6 +58,7 @@ from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
+from img2scene_ros.types import depth_coverage
 
 _LOGGER = logging.getLogger(__name__)
 # IoU from which a cluster and a box are the same object, and from which clusters fill a box; the
@@ -75,6 +76,7 @@ _REACH = 0.05
 _OFF_CENTER = 0.25
 # The support is a box where less than this share is something unknown that stands on it.
 _UNKNOWN = 0.2
+_READ = 0.5  # share of a box from which on clusters in it are no glints of something unread
 _RIM = 0.05  # metres to both sides of the support's outline that walls take
 _ROWS = 120  # of the picture, about, that tell shares of it
 _POINTS = 2000  # of a cluster, about, that tell whether another is near
@@ -241,7 +243,7 @@ def merged(
             if added.mask is not None:
                 taken |= added.mask
                 free = [part for part in free if (_pixels(part) & ~added.mask).any()]
-            elif _is_unread(added, frame):
+            elif (depth_coverage(frame, added) or 0.0) < _READ:
                 free = [part for part in free if _share_inside(_pixels(part), added) < _INSIDE]
     return found + free
 
@@ -374,13 +376,6 @@ def _touch(part: np.ndarray, other: np.ndarray, one: Detection, frame: Frame) ->
     reach = float(_REACH * diagonal * np.median(first[:, 2]))
     distance = cKDTree(first).query(second, distance_upper_bound=reach)[0].min()
     return bool(distance < reach)
-
-
-def _is_unread(one: Detection, frame: Frame) -> bool:
-    """Tell whether the depth image shows less than half of a box."""
-    region = _region(one, frame.shape)
-    return np.count_nonzero(np.isfinite(measured(frame.depth)[region])) < (
-        0.5 * np.count_nonzero(region))
 
 
 def _union(clusters: Sequence[Detection], frame: Frame) -> np.ndarray:

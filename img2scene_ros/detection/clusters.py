@@ -3,27 +3,24 @@
 Single objects among pixels that show objects.
 
 Pixels are linked to their neighbours in the image where the surface goes on: what is linked is a
-piece, cut further at sharp concave creases, where bodies touch that both stand on the support, and
-where a network sees several objects. Pieces side by side are of one object the
-more surely, the more of their border the surface goes on across, the less the colour changes
-there, the more level their tops are, and the nearer to each other the network sees the middle of
-their object. Such pieces are joined, the surest first: greedy additive edge contraction (Keuper et
-al., "Efficient decomposition of image and mesh graphs by lifted multicuts", ICCV 2015).
+piece, cut further at sharp concave creases (`creases.py`) and where a network sees several
+objects. Pieces side by side are of one object the more surely, the more of their border the
+surface goes on across, the less the colour changes there, the more level their tops are, and the
+nearer to each other the network sees the middle of their object. Such pieces are joined, the
+surest first: greedy additive edge contraction (Keuper et al., "Efficient decomposition of image
+and mesh graphs by lifted multicuts", ICCV 2015).
 """
-
-from collections.abc import Sequence
-from itertools import combinations
 
 import cv2
 import numpy as np
-from scipy import ndimage
 
 from img2scene_ros.depth import measured
+from img2scene_ros.detection.creases import split_at_creases
 from img2scene_ros.detection.instance_masks import Segmentation
-from img2scene_ros.detection.surfaces import Window
+from img2scene_ros.detection.labelling import nearest_pixels
+from img2scene_ros.detection.labelling import square
 from img2scene_ros.detection.surfaces import link_reach
 from img2scene_ros.detection.surfaces import linked_surfaces
-from img2scene_ros.detection.surfaces import surface_normals
 from img2scene_ros.types import Frame
 
 _LINK_STEPS = (2,)  # pixels over which holes are bridged
@@ -40,12 +37,6 @@ _PART, _GOES_ON, _SURE = 1.0 / 3.0, 0.2, 5.0
 # as real things have more of them than rendered ones, and what is doubtful is one.
 WEIGHTS = {5: np.array([1.98, 1.15, -1.3, -3.13, -1.84]),
             8: np.array([0.57, 2.2, -0.62, -1.4, -1.48, -0.98, 0.6, -1.08])}
-_CREASE_REACH = 0.0075  # metres to either side over which a surface's bend is taken
-_CUT_CREASE = 22.0  # degrees; a surface is cut where it bends inwards by more
-_SHARP_SEAM = 48.0  # degrees, median of a seam: bodies touch in sharper ones, fillets are softer
-_MIN_SEAM = 0.6  # of the smaller body's width in the image; shorter seams are necks of one body
-_HALF = np.s_[::2, ::2]
-_STANDING_HEIGHT = 0.025  # metres above the support; what comes nearer stands on it
 # Pixels at a picture width of 640: narrower bands without readings are shadows, wider patches
 # belong to what is so near.
 _SHADOW, _SIDE = 15, 5
@@ -64,11 +55,11 @@ def clusters(
     :return: (H, W) int32, 0 = no object
     """
     surfaces = _surfaces(frame, pixels, gap)
-    parts = _split_at_creases(surfaces, frame, height)
+    parts = split_at_creases(surfaces, frame, height)
     pieces = _pieces(parts, frame, seen)
     if not pieces.any():
         return pieces
-    nearest, distance = _nearest_pixels(pieces)
+    nearest, distance = nearest_pixels(pieces)
     ends = _borders(pieces, nearest, distance <= _BESIDE * frame.shape[1] / 640)
     odds = _odds(frame, pieces, ends, height, gap, seen)
     surface, part = (_of_pieces(pieces, labels) for labels in (surfaces, parts))
@@ -107,7 +98,7 @@ def _with_unread(
     They touch it. Narrow bands are the shadows of a sensor whose projector or second camera is
     beside it.
 
-    :param nearest: as `_nearest_pixels`
+    :param nearest: positions, as `nearest_pixels`
     """
     unread = np.isnan(measured(frame.depth)) & (seen.instances > 0)
     wide = cv2.morphologyEx(unread.view(np.uint8), cv2.MORPH_OPEN, square(frame, _SHADOW))
@@ -164,21 +155,11 @@ def _pieces(parts: np.ndarray, frame: Frame, seen: Segmentation | None) -> np.nd
     return pieces
 
 
-def _nearest_pixels(pieces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the position of the pixel of a piece that is nearest to each, and how far it is."""
-    distance, numbers = cv2.distanceTransformWithLabels(
-        (pieces == 0).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
-    at = np.flatnonzero(pieces)
-    positions = np.zeros(len(at) + 1, np.int64)
-    positions[numbers.ravel()[at]] = at
-    return positions[numbers], distance
-
-
 def _borders(pieces: np.ndarray, nearest: np.ndarray, is_near: np.ndarray) -> np.ndarray:
     """
     Return the pixels of pieces where they are side by side.
 
-    :param nearest: as `_nearest_pixels`
+    :param nearest: positions, as `nearest_pixels`
     :param is_near: bool, the pixels at which borders count
     :return: (2, N) positions in the flattened picture, N steps across borders
     """
@@ -267,135 +248,3 @@ def contracted(odds: np.ndarray) -> np.ndarray:
         odds[:, one] = odds[one]
         odds[one, one] = 0.0
         odds[other] = odds[:, other] = 0.0
-
-
-def _split_at_creases(labels: np.ndarray, frame: Frame, height: np.ndarray) -> np.ndarray:
-    """Split surfaces that a sharp concave seam crosses from end to end, found at half the size."""
-    coarse, height = labels[_HALF], height[_HALF]
-    if not coarse.any():
-        return labels
-    distance = np.nanmedian(measured(frame.depth)[_HALF][coarse > 0])
-    step = 2 * int(np.clip(round(_CREASE_REACH * frame.camera.fx / distance / 2), 2, 20))
-    crease = _crease_angles(frame, step)
-    # Everything meets its support in a crease; that one separates nothing.
-    crease[(height < 0.02) | (coarse == 0)] = 0.0
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (step // 2 + 1,) * 2)
-    cut = cv2.dilate((crease > _CUT_CREASE).astype(np.uint8), disc) > 0
-    sharpness = cv2.dilate(crease, square(frame, 3))
-    least = 75 * (frame.shape[1] / 640) ** 2
-    split = labels.copy()
-    for label, whole in windows_of(labels).items():
-        rows, columns = (slice(part.start // 2, part.stop // 2 + 1) for part in whole)
-        window = widened([(rows, columns)], 1, (coarse.shape[0], coarse.shape[1]))
-        mask = coarse[window] == label
-        if not cut[window][mask].any():
-            continue
-        cores = cv2.erode((mask & ~cut[window]).astype(np.uint8), np.ones((3, 3)))
-        _, cores = cv2.connectedComponents(cores, connectivity=4)
-        cores = _without_specks(cores, max(least, 0.08 * np.count_nonzero(mask)))
-        if len(np.unique(cores)) < 3:
-            continue
-        nearest = _nearest_label(cores)
-        parts = _soft_seams_closed(np.where(mask, nearest, 0), sharpness[window], height[window])
-        joined = np.zeros(cores.max() + 1, int)
-        joined[nearest[mask]] = parts[mask]
-        whole = np.s_[2 * window[0].start:2 * window[0].stop,
-                      2 * window[1].start:2 * window[1].stop]
-        mask = labels[whole] == label
-        parts = joined[nearest].repeat(2, axis=0).repeat(2, axis=1)
-        split[whole][mask] = split.max() + parts[:mask.shape[0], :mask.shape[1]][mask]
-    return split
-
-
-def _crease_angles(frame: Frame, step: int) -> np.ndarray:
-    """
-    Return by how many degrees the surface bends inwards at every second pixel, float32.
-
-    :param step: pixels to either side, an even number
-    """
-    points = cv2.split(measured(frame.points)[_HALF])
-    normals = cv2.split(surface_normals(frame, max(2, step // 4 * 2), every=2))
-    crease, apart = np.zeros_like(points[2]), step // 2
-    for down, right in ((0, apart), (apart, 0)):
-        one, middle, other = (
-            np.s_[way * down:way * down - 2 * down or None,
-                  way * right:way * right - 2 * right or None] for way in (0, 1, 2))
-        across = [axis[other] - axis[one] for axis in points]
-        length = np.sqrt(sum(axis * axis for axis in across))
-        rise = [np.arcsin(np.clip(sum(
-            normal[end] * axis for normal, axis in zip(normals, across)) / length, -1.0, 1.0))
-            for end in (one, other)]
-        # Across a depth jump there is no surface to bend.
-        reach = np.float32(8 * step / frame.camera.fx) * points[2][middle]
-        angle = np.degrees(rise[0] - rise[1])
-        angle[~(np.isfinite(angle) & (length < reach))] = 0.0
-        np.maximum(crease[middle], angle, out=crease[middle])
-    return crease
-
-
-def _nearest_label(labels: np.ndarray) -> np.ndarray:
-    """Return the label that is nearest to every pixel."""
-    _, nearest = cv2.distanceTransformWithLabels(
-        (labels == 0).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
-    names = np.zeros(nearest.max() + 1, labels.dtype)
-    names[nearest[labels > 0]] = labels[labels > 0]
-    return names[nearest]
-
-
-def _soft_seams_closed(
-    parts: np.ndarray, sharpness: np.ndarray, height: np.ndarray,
-) -> np.ndarray:
-    """
-    Join parts again, the softest seam first, until all seams that are left are sharp.
-
-    Parts that do not reach down to the support stand on the other part, as a goblet's bowl does.
-    """
-    parts = parts.copy()
-    while True:
-        standing = {part for part in np.unique(parts[parts > 0])
-                    if np.percentile(height[parts == part], 3) < _STANDING_HEIGHT}
-        seams = {pair: _seam_sharpness(parts, pair, sharpness, standing.issuperset(pair))
-                 for pair in combinations(np.unique(parts[parts > 0]), 2)}
-        softest = min(seams, key=lambda pair: seams[pair], default=None)
-        if softest is None or seams[softest] >= _SHARP_SEAM:
-            return parts
-        parts[parts == softest[0]] = softest[1]
-
-
-def _seam_sharpness(
-    parts: np.ndarray, pair: tuple[int, int], sharpness: np.ndarray, both_stand: bool,
-) -> float:
-    """Return the median crease along the seam of two parts, degrees; 0 for those of one body."""
-    one, other = (parts == label for label in pair)
-    seam = (cv2.dilate(one.astype(np.uint8), np.ones((3, 3))) > 0) & other
-    length = np.count_nonzero(seam)
-    if not length:
-        return np.inf
-    width = np.sqrt(min(np.count_nonzero(one), np.count_nonzero(other)))
-    is_neck = length < _MIN_SEAM * width
-    return float(np.median(sharpness[seam])) if both_stand and not is_neck else 0.0
-
-
-def _without_specks(labels: np.ndarray, min_pixels: float) -> np.ndarray:
-    sizes = np.bincount(labels.ravel())
-    return np.where(sizes[labels] >= min_pixels, labels, 0)
-
-
-def windows_of(labels: np.ndarray) -> dict[int, Window]:
-    """Return the part of the picture that each label takes."""
-    return {label: window for label, window in enumerate(ndimage.find_objects(labels), 1)
-            if window is not None}
-
-
-def widened(windows: Sequence[Window], margin: int, shape: tuple[int, int]) -> Window:
-    """Return the part of the picture that holds some others and what is around them."""
-    rows, columns = (slice(max(0, min(part.start for part in parts) - margin),
-                           min(size, max(part.stop for part in parts) + margin))
-                     for parts, size in zip(zip(*windows), shape))
-    return rows, columns
-
-
-def square(frame: Frame, pixels: int) -> np.ndarray:
-    """Return a kernel of that many pixels at a picture width of 640, of an odd size."""
-    size = 2 * round(pixels * frame.shape[1] / 640 / 2 - 0.5) + 1
-    return np.ones((max(3, size),) * 2, np.uint8)

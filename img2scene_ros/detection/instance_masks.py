@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from img2scene_ros.depth import measured
+from img2scene_ros.detection.labelling import nearest_pixels
 from img2scene_ros.detection.scaled import reduced
 from img2scene_ros.devices import autocast
 from img2scene_ros.devices import quick_dtype
@@ -121,11 +122,10 @@ class InstanceSegmenter:
 
 def _grown(labels: np.ndarray) -> np.ndarray:
     """Widen instances by `RIM`, as their edges are not exact; (h, w) int32."""
-    distance, nearest = cv2.distanceTransformWithLabels(
-        (labels == 0).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
-    names = np.zeros(nearest.max() + 1, labels.dtype)
-    names[nearest[labels > 0]] = labels[labels > 0]
-    return np.where(distance <= RIM, names[nearest], 0)
+    if not labels.any():
+        return labels
+    nearest, distance = nearest_pixels(labels)
+    return np.where(distance <= RIM, labels.ravel()[nearest], 0)
 
 
 def _padded(channels: 'Tensor') -> 'Tensor':

@@ -33,7 +33,7 @@ _VOTING, _AGREE, _OTHER, _LEAST_SHARE = 3, np.cos(np.radians(10.0)), np.cos(np.r
 _MOST_DIRECTIONS, _MOST_LEVELS, _LEAST_PIXELS = 6, 6, 30
 # Fits: rounds, until the number of pixels near the plane changes by no larger share, and pixels
 # that are enough for one.
-_ROUNDS, _SETTLED, ENOUGH = 6, 0.01, 1000
+_ROUNDS, _SETTLED, _ENOUGH = 6, 0.01, 1000
 # Pixels are on a plane that are nearer than so many standard deviations, and whose normals are
 # nearer than this. Real surfaces are as flat as this [m].
 _NEAR, ALIGNED, _FLAT = 3.0, np.cos(np.radians(25.0)), 0.003
@@ -216,7 +216,7 @@ class _Facing:
                 return None
             if abs(len(some) - last) <= _SETTLED * last:
                 break
-            last, some = len(some), some[::len(some) // ENOUGH + 1]
+            last, some = len(some), some[::len(some) // _ENOUGH + 1]
             plane = fitted(self.points[some], self.std[some])
             if plane.normal @ self._direction < _TURNED:
                 return None

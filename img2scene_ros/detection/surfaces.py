@@ -12,6 +12,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from img2scene_ros.depth import measured
+from img2scene_ros.detection.labelling import Window
 from img2scene_ros.types import Frame
 from img2scene_ros.types import SupportPlane
 
@@ -24,8 +25,6 @@ _SLANT = 3.0
 _NEAR, _NEAR_DEVIATIONS, _FITTED, _DEGREE, _ROUNDS = 0.03, 4.0, 6000, 3, 8
 _NOISE_RANGE = (1.0, 6.0)
 _TERMS = np.add.outer(range(_DEGREE + 1), range(_DEGREE + 1)).ravel() <= _DEGREE
-
-Window = tuple[slice, slice]  # rows and columns of a part of the picture
 
 
 def heights_above(frame: Frame, support: SupportPlane) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from img2scene_ros.depth import measured
 from img2scene_ros.localization import DistanceSource
 from img2scene_ros.localization.monocular import MonocularOptions
 from img2scene_ros.localization.monocular import is_at_hand
@@ -25,6 +24,7 @@ from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 from img2scene_ros.types import Placement
 from img2scene_ros.types import SupportPlane
+from img2scene_ros.types import depth_coverage
 
 MEASURED = 'sensor'
 AUTO = (MEASURED, 'plane', 'size_prior', 'monocular')
@@ -68,7 +68,8 @@ def place(
     """
     answers: list[Placement] = []
     is_measured = frame.has_depth and MEASURED in sources
-    if is_measured and detection.mask is None and _is_read(frame, detection):
+    if is_measured and detection.mask is None and (
+            depth_coverage(frame, detection) or 0.0) > _READ:
         return None
     for name, source in sources.items():
         if (name == LAST_RESORT and answers
@@ -80,12 +81,6 @@ def place(
             if name == MEASURED or _relative_std(answer) < _SURE:
                 break
     return combined(answers) if len(answers) > 1 else next(iter(answers), None)
-
-
-def _is_read(frame: Frame, detection: Detection) -> bool:
-    """Tell whether most of a detection's box has readings."""
-    xmin, ymin, xmax, ymax = np.rint(detection.bbox).astype(int)
-    return bool(np.isfinite(measured(frame.depth)[ymin:ymax, xmin:xmax]).mean() > _READ)
 
 
 def combined(answers: Sequence[Placement]) -> Placement:

@@ -11,6 +11,7 @@ from threading import Event
 from threading import Lock
 from threading import Thread
 from time import monotonic
+from weakref import WeakKeyDictionary
 
 from img2scene_ros.nodes.diagnostics import Problems
 from img2scene_ros.nodes.outputs import Output
@@ -25,6 +26,7 @@ from img2scene_ros.types import SceneObject
 
 IDLE = 0.2  # seconds between two checks whether to stop
 LAST_WORK = 30.0  # seconds that work may go on when Python ends
+_running: WeakKeyDictionary[Thread, Event] = WeakKeyDictionary()
 MOST_LOOKS = 1000  # as many pictures as `birth_sightings` may ask for
 
 
@@ -34,14 +36,19 @@ def begin(threads: Sequence[Thread], stopping: Event) -> None:
 
     Python stops daemons in the midst of native code, which then ends the process by SIGABRT.
     """
-    def end() -> None:
-        stopping.set()
-        for thread in threads:
-            thread.join(LAST_WORK)
-
     for thread in threads:
+        _running[thread] = stopping
         thread.start()
-    atexit.register(end)
+    atexit.unregister(_end)  # what is registered last is called first
+    atexit.register(_end)
+
+
+def _end() -> None:
+    running = list(_running.items())
+    for _, stopping in running:
+        stopping.set()
+    for thread, _ in running:
+        thread.join(LAST_WORK)
 
 
 class Meter:

@@ -260,7 +260,8 @@ def _world(frame: Frame) -> dict[str, Any]:
 def _object_summary(item: SceneObject, frame: Frame) -> dict[str, Any]:
     import trimesh
 
-    model, coverage = item.model, depth_coverage(frame, item.detection)
+    model = item.model
+    coverage = depth_coverage(frame, item.detection) if item.state == 'visible' else None
     mesh = trimesh.Trimesh(model.vertices, model.faces, process=False)
     return {
         'id': item.id,
