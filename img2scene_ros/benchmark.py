@@ -12,11 +12,11 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 import trimesh
 
 from img2scene_ros.depth import DepthNoise
 from img2scene_ros.detection import bbox_of
+from img2scene_ros.detection import box_iou
 from img2scene_ros.detection import mask_iou
 from img2scene_ros.io.bags import BagFrame
 from img2scene_ros.io.frames import load_frame
@@ -27,7 +27,6 @@ from img2scene_ros.pipeline import parse_settings
 from img2scene_ros.rendering.raycast import Surface
 from img2scene_ros.rendering.raycast import render
 from img2scene_ros.tables import markdown_table
-from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 from img2scene_ros.types import SceneObject
 
@@ -69,25 +68,13 @@ def accuracy(folder: Path, frame: Frame, found: Sequence[SceneObject]) -> Accura
     if not (folder / 'mask.png').is_file() or not found:
         return None
     truth = read_picture(folder / 'mask.png')[0].max(axis=2) > 0
-    one = max(found, key=lambda item: mask_iou(_region(item.detection, frame.shape), truth))
+    one = max(found, key=lambda item: mask_iou(item.detection.region(frame.shape), truth))
     silhouette = render([Surface(one.points, one.model.faces, one.model.colors, id=1)],
                         frame.camera).ids == 1
     measured = json.loads((folder / 'measured.json').read_text())
-    box, tight = (_filled_box(bbox, frame.shape) for bbox in (one.detection.bbox, bbox_of(truth)))
-    return Accuracy(mask_iou(box, tight), mask_iou(silhouette, truth),
+    box = float(box_iou(one.detection.bbox[None], bbox_of(truth)[None])[0, 0])
+    return Accuracy(box, mask_iou(silhouette, truth),
                     float(one.model.size[2]) - measured['height_above_table_m'])
-
-
-def _region(detection: Detection, shape: tuple[int, int]) -> np.ndarray:
-    """Return the detection's mask, without one its box; (H, W) bool."""
-    return _filled_box(detection.bbox, shape) if detection.mask is None else detection.mask
-
-
-def _filled_box(bbox: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    area = np.zeros(shape, bool)
-    xmin, ymin, xmax, ymax = np.round(bbox).astype(int)
-    area[ymin:ymax, xmin:xmax] = True
-    return area
 
 
 def _measured(

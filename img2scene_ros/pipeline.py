@@ -597,9 +597,7 @@ def _beside_robot(frame: Frame, detection: Detection) -> Detection | None:
     """Return what a detection shows beside the robot itself; None for the robot."""
     if frame.robot is None:
         return detection
-    xmin, ymin, xmax, ymax = np.rint(detection.bbox).astype(int)
-    box = np.s_[ymin:ymax, xmin:xmax]
-    robot = frame.robot[box] if detection.mask is None else frame.robot[detection.mask]
+    robot = frame.robot[detection.window if detection.mask is None else detection.mask]
     if robot.size and robot.mean() > _ROBOT:
         return None
     if detection.mask is None or not robot.any():

@@ -228,6 +228,21 @@ class Detection:
         edges = box_edges(self.bbox)
         return (edges[:2] + edges[2:]) / 2.0
 
+    @cached_property
+    def window(self) -> tuple[slice, slice]:
+        """Return the rows and columns of the box, at least one of each."""
+        xmin, ymin = np.floor(self.bbox[:2]).astype(int).tolist()
+        xmax, ymax = np.ceil(self.bbox[2:]).astype(int).tolist()
+        return slice(ymin, max(ymax, ymin + 1)), slice(xmin, max(xmax, xmin + 1))
+
+    def region(self, shape: tuple[int, int]) -> np.ndarray:
+        """Return the mask, without one the pixels of the box: (H, W) bool."""
+        if self.mask is not None:
+            return self.mask
+        region = np.zeros(shape, bool)
+        region[self.window] = True
+        return region
+
     def pixels(self, most: int) -> np.ndarray:
         """Return which pixels of the flattened picture are in the mask, as `Frame.readings`."""
         if most not in self._pixels:
@@ -259,9 +274,7 @@ def depth_coverage(frame: Frame, detection: Detection) -> float | None:
     """
     if frame.depth is None:
         return None
-    xmin, ymin, xmax, ymax = np.rint(detection.bbox).astype(int)
-    own = frame.depth[ymin:ymax, xmin:xmax] if detection.mask is None else (
-        frame.depth[detection.mask])
+    own = frame.depth[detection.window if detection.mask is None else detection.mask]
     return float(np.isfinite(own).mean()) if own.size else 0.0
 
 

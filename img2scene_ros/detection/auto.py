@@ -348,23 +348,12 @@ def _pixels(cluster: Detection) -> np.ndarray:
 
 
 def _share_inside(mask: np.ndarray, one: Detection) -> float:
-    return np.count_nonzero(mask & _region(one, mask.shape)) / np.count_nonzero(mask)
+    return np.count_nonzero(mask & one.region(mask.shape)) / np.count_nonzero(mask)
 
 
 def _mask(one: Detection, frame: Frame) -> np.ndarray | None:
     """Return the detection's mask, without one what depth or colour shows in its box."""
     return held_mask(frame, one) if one.mask is None else one.mask
-
-
-def _region(one: Detection, shape: tuple[int, int]) -> np.ndarray:
-    """Return the detection's mask, without one its box; (H, W) bool."""
-    if one.mask is not None:
-        return one.mask
-    region = np.zeros(shape, bool)
-    xmin, ymin = np.floor(one.bbox[:2]).astype(int)
-    xmax, ymax = np.ceil(one.bbox[2:]).astype(int)
-    region[ymin:ymax, xmin:xmax] = True
-    return region
 
 
 def _touch(part: np.ndarray, other: np.ndarray, one: Detection, frame: Frame) -> bool:
@@ -405,7 +394,7 @@ def _addition(
     if _is_support(one, taken, frame):
         return None
     mask = _mask(one, frame)
-    covered = _region(one, frame.shape) if mask is None else mask
+    covered = one.region(frame.shape) if mask is None else mask
     new = covered & ~taken
     if mask is not None:
         inside = replace(one, mask=mask)
@@ -431,7 +420,7 @@ def _is_support(one: Detection, taken: np.ndarray, frame: Frame) -> bool:
         return False
     part = np.s_[::max(1, frame.shape[0] // _ROWS), ::max(1, frame.shape[0] // _ROWS)]
     points, depth = measured(frame.points)[part], measured(frame.depth)[part]
-    known = _region(one, frame.shape)[part] & np.isfinite(depth)
+    known = one.region(frame.shape)[part] & np.isfinite(depth)
     height, reach = frame.support.height(points), 3.0 * frame.depth_std(depth)
     on_plane = (np.abs(height) <= reach) & frame.support.is_over(points, _RIM)
     if np.count_nonzero(on_plane & known) <= 0.5 * np.count_nonzero(on_plane):

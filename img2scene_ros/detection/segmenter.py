@@ -103,10 +103,8 @@ class Segmenter:
         whole = np.full(color.shape[:2], -1.0, np.float32)
         whole[top:bottom, left:right] = cv2.resize(
             answer.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
-        xmin, ymin = np.floor(detection.bbox[:2]).astype(int)
-        xmax, ymax = np.ceil(detection.bbox[2:]).astype(int)
         mask = np.zeros(color.shape[:2], bool)
-        mask[ymin:ymax, xmin:xmax] = whole[ymin:ymax, xmin:xmax] > 0
+        mask[detection.window] = whole[detection.window] > 0
         if not mask.any():
             raise InputError(
                 f"the segmenter '{self.checkpoint}' sees no '{detection.label}' in its box")

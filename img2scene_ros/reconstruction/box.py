@@ -45,8 +45,7 @@ def _cube() -> tuple[np.ndarray, np.ndarray]:
 
 def _mean_color(sighting: Sighting) -> np.ndarray:
     color, mask = sighting.frame.color, sighting.detection.mask
-    xmin, ymin, xmax, ymax = np.round(sighting.detection.bbox).astype(int)
-    box = np.s_[ymin:max(ymax, ymin + 1), xmin:max(xmax, xmin + 1)]
+    box = sighting.detection.window
     inside = None if mask is None or not mask[box].any() else mask[box].view(np.uint8)
     return np.array(cv2.mean(color[box], inside))[:3].astype(np.uint8)
 

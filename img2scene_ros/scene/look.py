@@ -56,13 +56,10 @@ class Look:
         stds = np.append(self.sighting.placement.position_std, np.full(3, _ROTATION_STD))
         return turned_covariance(np.diag(stds ** 2), self.world[:3, :3])
 
-    @cached_property
+    @property
     def window(self) -> tuple[slice, slice]:
         """Return the part of the picture that shows it."""
-        height, width = self.sighting.frame.shape
-        xmin, ymin = np.floor(self.sighting.detection.bbox[:2]).astype(int)
-        xmax, ymax = np.ceil(self.sighting.detection.bbox[2:]).astype(int)
-        return slice(max(ymin, 0), min(ymax, height)), slice(max(xmin, 0), min(xmax, width))
+        return self.sighting.detection.window
 
     @cached_property
     def mask(self) -> np.ndarray:
