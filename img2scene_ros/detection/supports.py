@@ -40,13 +40,13 @@ _LEAST_READ = 0.01  # share of its pixels that have readings
 # than such a share of that. Larger surfaces of other directions are no parts of things [m].
 _LOW, _SMALLER, _WALL = 0.35, 0.5, 0.4
 _SEAT = 0.6  # and what is solid and no higher than this is no table, but a seat, a bed, a box [m]
-# Weights of what tells a support, by conditional logistic regression on 320 rendered scenes: how
-# cameras are held; logarithms of what stands on it, of what does but hides its own foot, of the
-# greatest extent of a surface of its direction; what is seen to be solid, and what open below it.
-# Little that stands on it, and few readings below, are none. The first was .8, of cameras of which
-# a third had any roll, which is more than real ones have.
-_WEIGHTS = np.array([1.2, 2.7, 1.5, 1.7, -2.5, 0.8])
-_LITTLE, _FEW = 10.0, 5
+# Weights of what tells a support, by conditional logistic regression on 210 rendered scenes: how
+# cameras are held; logarithms of what stands on it, of what does but hides its own foot, and of
+# its area; what is seen to be solid, and what open below it. Little that stands on it, few
+# readings below, and a small area [m^2] are none. The first was 1.0, of cameras of which a third
+# had any roll, which is more than real ones have.
+_WEIGHTS = np.array([1.2, 3.4, 1.3, 0.6, -2.9, 1.3])
+_LITTLE, _FEW, _SMALL = 10.0, 5, 0.01
 _TOP = 0.5  # the top of an object counts so much beside what is seen to touch its support
 # How cameras are held: so many are level rather than rolled anyhow, by that standard deviation
 # [degrees]; a plane seen head-on is the ground rather than a wall so often.
@@ -256,10 +256,15 @@ def _candidates(
     below = [{i: seen_below(read, one.plane, other.plane) for i, other in enumerate(group)
               if _is_above(one.plane, other.plane)} for one in group]
     bases = [_base(*one, group) for one in zip(group, below)]
+    legs = []
     for thing in things(read, group, walls, jumps):
-        is_leg = thing.top is not None and bases[thing.top] is None  # of a table
-        if not is_leg:
+        if thing.top is not None and bases[thing.top] is None:
+            legs.append(thing)
+        else:
             (carried if thing.touches else hidden)[thing.surface] += np.sqrt(thing.pixels)
+    for leg in legs:  # of a table, which is a thing itself where nothing is on it
+        if carried[leg.top] + hidden[leg.top] == 0.0:
+            carried[leg.surface] += np.sqrt(leg.pixels)
     for i in sorted(range(len(group)), key=lambda i: group[i].plane.offset):  # the highest first
         if bases[i] is not None:
             carried[bases[i]] += carried[i] + _TOP * np.sqrt(np.count_nonzero(group[i].seen))
@@ -303,11 +308,10 @@ def _extent(plane: SupportPlane) -> float:
 
 def _odds(group: Sequence[_Candidate], up: np.ndarray | None) -> np.ndarray:
     """Return logarithms of the odds that surfaces of one direction are the support."""
-    extent = np.log(max(_extent(one.plane) for one in group))
     prior = _prior(group[0].plane.normal) if up is None else 0.0
     return np.array([
-        (prior, np.log1p(one.carried / _LITTLE), np.log1p(one.hidden / _LITTLE), extent, one.solid,
-         one.open) for one in group]) @ _WEIGHTS
+        (prior, np.log1p(one.carried / _LITTLE), np.log1p(one.hidden / _LITTLE),
+         np.log(_SMALL + _area(one.plane)), one.solid, one.open) for one in group]) @ _WEIGHTS
 
 
 def _prior(normal: np.ndarray) -> float:
