@@ -10,6 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 from img2scene_ros.depth import measured
+from img2scene_ros.detection.planes import NEAREST
 from img2scene_ros.detection.planes import Level
 from img2scene_ros.detection.planes import Readings
 from img2scene_ros.types import SupportPlane
@@ -110,7 +111,7 @@ def seen_below(read: Readings, upper: SupportPlane, lower: SupportPlane) -> tupl
         many show something right there, and how many what lies farther in, or the lower surface
     """
     points, std = read.points[::_NTH, ::_NTH], read.std[::_NTH, ::_NTH]
-    rays = points / points[..., 2:]
+    rays = points / np.maximum(points[..., 2:], NEAREST)
     down = np.minimum(rays @ lower.normal.astype(np.float32), -1e-3)
     ends = upper.is_over(rays * (-lower.offset / down)[..., None])
     rays, down, points, std = rays[ends], down[ends], points[ends], std[ends]

@@ -37,6 +37,7 @@ _ROUNDS, _SETTLED, _ENOUGH = 6, 0.01, 1000
 # Pixels are on a plane that are nearer than so many standard deviations, and whose normals are
 # nearer than this. Real surfaces are as flat as this [m].
 _NEAR, ALIGNED, _FLAT = 3.0, np.cos(np.radians(25.0)), 0.003
+NEAREST = 1e-3  # metres, least depth of a reading
 _ROUNDED = 0.005  # share of its size by which corners of an outline are cut off
 _TURNED = np.cos(np.radians(12.0))  # a surface is no further off its direction
 _EXPECTED = 0.03  # metres off its place that a surface may be that is expected there
@@ -278,7 +279,8 @@ def tolerance(
 
     Noise moves readings along their rays; a plane that is seen edge-on is met at a low angle.
     """
-    return _NEAR * np.maximum(std * np.abs((height - plane.offset) / depth), _FLAT)
+    across = np.abs(height - plane.offset) / np.maximum(depth, NEAREST)
+    return _NEAR * np.maximum(std * across, _FLAT)
 
 
 def outlined(plane: SupportPlane, points: np.ndarray, seen: np.ndarray) -> SupportPlane:

@@ -83,6 +83,31 @@ def test_floor_below_bare_tops_of_two_heights() -> None:
     assert supported(frame).support.height(point) == pytest.approx(0.0, abs=0.02)
 
 
+@pytest.mark.parametrize('things', [0, 2])
+def test_a_table_with_nothing_on_it_stands_on_the_floor(things: int) -> None:
+    """It is furniture, whose legs show what it stands on; with things on it it is the support."""
+    pose = camera_pose(45, 3.2)
+    top = box(0.8, 1.4, 0.03).apply_translation((0, 0, 0.69))
+    legs = [box(0.05, 0.05, 0.69).apply_translation((x, y, 0))
+            for x in (-0.3, 0.3) for y in (-0.6, 0.6)]
+    carried = [box(0.12, 0.12, 0.2).apply_translation((0.1, y, 0.72)) for y in (-0.3, 0.3)]
+    floor = box(9.0, 9.0, 0.1).apply_translation((0, 0, -0.1))
+    frame, _ = tabletop_frame([top, *legs, floor, *carried[:things]], pose)
+    assert_is_plane(supported(frame).support, pose, 0.72 if things else 0.0)
+
+
+@pytest.mark.filterwarnings('error')
+def test_readings_of_no_depth_are_none() -> None:
+    """Zeros, as some programs have them for no reading, neither warn nor move the plane."""
+    pose = camera_pose(35, 0.9)
+    frame, _ = tabletop_frame([box(0.08, 0.06, 0.1), box(0.3, 0.3, 0.03)], pose)
+    depth = measured(frame.depth).copy()
+    depth[::3, 100:200] = 0.0
+    held = HeldSupport()
+    for _ in range(2):
+        assert_is_plane(held.find(replace(frame, depth=depth))[0], pose, 0.0)
+
+
 def test_floor_in_noise_from_afar() -> None:
     """Readings that scatter by centimetres, one pixel from the next, still show a floor."""
     pose = camera_pose(60, 3.8)
