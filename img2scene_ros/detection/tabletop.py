@@ -50,6 +50,7 @@ _FLAT = 1.5  # deviations that most of something flat stands out at least
 _ENDS, _BESIDE = 0.12, 0.03
 # A rim fills no more of its convex hull in the picture, in which another object lies by more.
 _RIM, _WITHIN = 0.3, 0.8
+_BELOW = 0.04  # metres; what is seen so far below a support is not under the support
 _BARE = 2.0  # deviations of bare support within which readings are taken for it
 
 
@@ -144,12 +145,12 @@ class TabletopDetector:
         pixels = heights.height > least
         if seen is not None:
             pixels = pixels | (seen.probability > 0.5)
-        pixels = self._in_reach(frame, heights, pixels)
+        pixels = self._in_reach(frame, heights, pixels, seen)
         labels = clusters(frame, pixels, heights.height, self.options.gap, seen)
         _without_bare(labels, heights)
         found = [_filled(labels, label, window, frame, heights.height, least)
                  for label, window in windows_of(labels).items()]
-        found = [one for one in found if self._is_object(*one, frame, heights)
+        found = [one for one in found if self._is_object(*one, frame, heights, seen)
                  and not _holds_up(*one, frame, heights.number)]
         found = [one for one in found if not _surrounds(*one, found)]
         found.sort(key=lambda one: np.count_nonzero(one[0]), reverse=True)
@@ -157,18 +158,23 @@ class TabletopDetector:
                       for one in found[:self.options.max_detections]]
         return [one for one in detections if one.score >= self.options.min_score]
 
-    def _in_reach(self, frame: Frame, heights: Heights, pixels: np.ndarray) -> np.ndarray:
+    def _in_reach(
+        self, frame: Frame, heights: Heights, pixels: np.ndarray, seen: Segmentation | None,
+    ) -> np.ndarray:
         """Return those of the pixels that are near enough, and over a support, (H, W) bool."""
         in_reach = (pixels & (heights.height < self.options.max_height)
                     & (measured(frame.depth) < self.options.max_distance))
         first = np.flatnonzero(in_reach & (heights.number == 0))  # all others are over theirs
         points = measured(frame.points).reshape(-1, 3).take(first, axis=0)
-        in_reach.ravel()[first] = _is_over(
-            frame, points, heights.height.ravel()[first], margin=0.08)
+        is_over = _is_over(frame, points, heights.height.ravel()[first], margin=0.08)
+        if seen is not None:
+            is_over |= seen.probability.ravel()[first] > 0.5
+        in_reach.ravel()[first] = is_over
         return in_reach
 
     def _is_object(
         self, mask: np.ndarray, window: Window, frame: Frame, heights: Heights,
+        seen: Segmentation | None,
     ) -> bool:
         if not cv2.erode(mask.astype(np.uint8), square(frame, 5)).any():
             return False
@@ -178,10 +184,15 @@ class TabletopDetector:
         some = rows[::len(rows) // _SAMPLE + 1], columns[::len(rows) // _SAMPLE + 1]
         points = measured(frame.points)[window][some]
         low, high = np.percentile(points, (1, 99), axis=0)
-        if not self.options.min_size <= np.linalg.norm(high - low) <= self.options.max_size:
+        size = float(np.linalg.norm(high - low))
+        if not self.options.min_size <= size <= self.options.max_size:
             return False
-        is_over = _is_over(frame, points, heights.height[window][some], margin=-0.005)
-        return bool((is_over | (heights.number[window][some] > 0)).mean() > 0.4)
+        height = heights.height[window][some]
+        is_over = heights.number[window][some] > 0
+        is_over |= _is_over(frame, points, height, margin=-0.005)
+        if seen is not None and seen.probability[window][mask].mean() > 0.5:
+            is_over |= _may_be_over(frame, points, height, size)
+        return bool(is_over.mean() > 0.4)
 
 
 def _without_bare(labels: np.ndarray, heights: Heights) -> None:
@@ -234,6 +245,30 @@ def _is_over(frame: Frame, points: np.ndarray, height: np.ndarray, margin: float
         reach = -support.offset / (rays @ support.normal)
         is_over[beside[is_below]] = support.is_over(rays * reach[:, None], margin) & (reach > 0)
     return is_over
+
+
+def _may_be_over(
+    frame: Frame, points: np.ndarray, height: np.ndarray, reach: float,
+) -> np.ndarray:
+    """
+    Tell which points may stand over the main support where it is hidden.
+
+    It hides itself what is no further from the seen part than its own size. Where the support
+    goes on under it, it hides what is below.
+
+    :param points: (N, 3) metres
+    :param height: (N,) metres, of the points
+    :param reach: metres
+    """
+    support = frame.supports[0]
+    below = points - (height + _BELOW)[:, None] * support.normal
+    pixels = np.rint(frame.camera.project(below))
+    rows, columns = pixels[:, ::-1].T.astype(int)
+    is_inside = (rows >= 0) & (rows < frame.shape[0]) & (columns >= 0) & (columns < frame.shape[1])
+    depth = np.full(len(points), np.nan)
+    depth[is_inside] = measured(frame.depth)[rows[is_inside], columns[is_inside]]
+    is_seen = depth > below[:, 2] - _BELOW / 2.0
+    return support.is_over(points, reach) & ~is_seen
 
 
 def _holds_up(mask: np.ndarray, window: Window, frame: Frame, number: np.ndarray) -> bool:
