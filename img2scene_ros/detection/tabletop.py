@@ -22,6 +22,7 @@ from img2scene_ros.detection.scaled import enlarged
 from img2scene_ros.detection.scaled import reduced
 from img2scene_ros.detection.surfaces import Heights
 from img2scene_ros.detection.surfaces import heights_above_supports
+from img2scene_ros.detection.surfaces import support_numbers
 from img2scene_ros.devices import device_option
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
@@ -50,7 +51,7 @@ _FLAT = 1.5  # deviations that most of something flat stands out at least
 _ENDS, _BESIDE = 0.12, 0.03
 # A rim fills no more of its convex hull in the picture, in which another object lies by more.
 _RIM, _WITHIN = 0.3, 0.8
-_BELOW = 0.04  # metres; what is seen so far below a support is not under the support
+_BEFORE = 0.01  # metres; what is read so far before a point hides it
 _BARE = 2.0  # deviations of bare support within which readings are taken for it
 
 
@@ -139,8 +140,10 @@ class TabletopDetector:
         return list(held.found)
 
     def _found(self, frame: Frame) -> list[Detection]:
-        heights = heights_above_supports(frame)
-        seen = None if self.network is None else self.network.see(frame, heights.number)
+        number = support_numbers(frame)
+        seen = None if self.network is None else self.network.see(frame, number)
+        heights = heights_above_supports(
+            frame, number, None if seen is None else seen.probability < 0.5)
         least = np.maximum(self.options.min_height, _DEVIATIONS * heights.noise)
         pixels = heights.height > least
         if seen is not None:
@@ -190,8 +193,10 @@ class TabletopDetector:
         height = heights.height[window][some]
         is_over = heights.number[window][some] > 0
         is_over |= _is_over(frame, points, height, margin=-0.005)
-        if seen is not None and seen.probability[window][mask].mean() > 0.5:
-            is_over |= _may_be_over(frame, points, height, size)
+        lowest = np.percentile(height, 5)
+        if (seen is not None and seen.probability[window][mask].mean() > 0.5
+                and -_DEVIATIONS * np.median(heights.noise[window][some]) < lowest < size / 2.0):
+            is_over |= _hides_its_foot(mask, window, frame, points, height, size)
         return bool(is_over.mean() > 0.4)
 
 
@@ -247,28 +252,32 @@ def _is_over(frame: Frame, points: np.ndarray, height: np.ndarray, margin: float
     return is_over
 
 
-def _may_be_over(
-    frame: Frame, points: np.ndarray, height: np.ndarray, reach: float,
+def _hides_its_foot(
+    mask: np.ndarray, window: Window, frame: Frame, points: np.ndarray, height: np.ndarray,
+    reach: float,
 ) -> np.ndarray:
     """
-    Tell which points may stand over the main support where it is hidden.
+    Tell which points of an object are over what it hides of the main support itself.
 
-    It hides itself what is no further from the seen part than its own size. Where the support
-    goes on under it, it hides what is below.
+    That is no further from what is seen of the support than its own size, and behind the object
+    or out of the picture.
 
+    :param mask: of the object in the window
     :param points: (N, 3) metres
     :param height: (N,) metres, of the points
     :param reach: metres
     """
     support = frame.supports[0]
-    below = points - (height + _BELOW)[:, None] * support.normal
-    pixels = np.rint(frame.camera.project(below))
-    rows, columns = pixels[:, ::-1].T.astype(int)
-    is_inside = (rows >= 0) & (rows < frame.shape[0]) & (columns >= 0) & (columns < frame.shape[1])
-    depth = np.full(len(points), np.nan)
-    depth[is_inside] = measured(frame.depth)[rows[is_inside], columns[is_inside]]
-    is_seen = depth > below[:, 2] - _BELOW / 2.0
-    return support.is_over(points, reach) & ~is_seen
+    feet = points - height[:, None] * support.normal
+    pixels = np.rint(frame.camera.project(feet)[:, ::-1])
+    is_inside = ((pixels >= 0) & (pixels < frame.shape)).all(axis=1)
+    rows, columns = pixels[is_inside].astype(int).T
+    whole = np.zeros(frame.shape, bool)
+    whole[window] = mask
+    depth = measured(frame.depth)[rows, columns]
+    is_hidden = ~is_inside
+    is_hidden[is_inside] = whole[rows, columns] & ~(depth > feet[is_inside, 2] - _BEFORE)
+    return support.is_over(points, reach) & is_hidden
 
 
 def _holds_up(mask: np.ndarray, window: Window, frame: Frame, number: np.ndarray) -> bool:
