@@ -193,9 +193,8 @@ class TabletopDetector:
         height = heights.height[window][some]
         is_over = heights.number[window][some] > 0
         is_over |= _is_over(frame, points, height, margin=-0.005)
-        lowest = np.percentile(height, 5)
-        if (seen is not None and seen.probability[window][mask].mean() > 0.5
-                and -_DEVIATIONS * np.median(heights.noise[window][some]) < lowest < size / 2.0):
+        if seen is not None and seen.probability[window][mask].mean() > 0.5 and (
+                np.percentile(height / heights.noise[window][some], 5) > -_DEVIATIONS):
             is_over |= _hides_its_foot(mask, window, frame, points, height, size)
         return bool(is_over.mean() > 0.4)
 
@@ -259,8 +258,8 @@ def _hides_its_foot(
     """
     Tell which points of an object are over what it hides of the main support itself.
 
-    That is no further from what is seen of the support than its own size, and behind the object
-    or out of the picture.
+    That is no further from what is seen of the support than its own size, and behind the object,
+    or out of the picture, if the object is seen to come down further than it is away.
 
     :param mask: of the object in the window
     :param points: (N, 3) metres
@@ -275,7 +274,7 @@ def _hides_its_foot(
     whole = np.zeros(frame.shape, bool)
     whole[window] = mask
     depth = measured(frame.depth)[rows, columns]
-    is_hidden = ~is_inside
+    is_hidden = ~is_inside & (np.percentile(height, 5) < reach / 2.0)
     is_hidden[is_inside] = whole[rows, columns] & ~(depth > feet[is_inside, 2] - _BEFORE)
     return support.is_over(points, reach) & is_hidden
 
