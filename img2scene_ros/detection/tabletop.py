@@ -51,6 +51,9 @@ _FLAT = 1.5  # deviations that most of something flat stands out at least
 _ENDS, _BESIDE = 0.12, 0.03
 # A rim fills no more of its convex hull in the picture, in which another object lies by more.
 _RIM, _WITHIN = 0.3, 0.8
+# What the network sees as an object, and the picture shows up to its top, may be so many times as
+# large as walls.
+_FURNITURE = 2.0
 _BEFORE = 0.01  # metres; what is read so far before a point hides it
 # Deviations of bare support within which readings are taken for it, and twice the pixels over
 # which the network may see it as an object, at a picture width of 640.
@@ -190,12 +193,14 @@ class TabletopDetector:
         points = measured(frame.points)[window][some]
         low, high = np.percentile(points, (1, 99), axis=0)
         size = float(np.linalg.norm(high - low))
-        if not self.options.min_size <= size <= self.options.max_size:
+        is_seen = seen is not None and seen.probability[window][mask].mean() > 0.5
+        is_cut = window[0].start == 0 and mask[0].any()
+        largest = self.options.max_size * (_FURNITURE if is_seen and not is_cut else 1.0)
+        if not self.options.min_size <= size <= largest:
             return False
-        height = heights.height[window][some]
+        height, noise = heights.height[window][some], heights.noise[window][some]
         is_over = _stands_over(frame, heights, window, some)
-        if seen is not None and seen.probability[window][mask].mean() > 0.5 and (
-                np.percentile(height / heights.noise[window][some], 5) > -_DEVIATIONS):
+        if is_seen and np.percentile(height / noise, 5) > -_DEVIATIONS:
             is_over |= _hides_its_foot(mask, window, frame, points, height, size)
         return bool(is_over.mean() > 0.4)
 
