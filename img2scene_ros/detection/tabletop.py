@@ -200,9 +200,12 @@ class TabletopDetector:
             return False
         height, noise = heights.height[window][some], heights.noise[window][some]
         is_over = _stands_over(frame, heights, window, some)
-        if is_seen and np.percentile(height / noise, 5) > -_DEVIATIONS:
-            is_over |= _hides_its_foot(mask, window, frame, points, height, size)
-        return bool(is_over.mean() > 0.4)
+        if is_over.mean() > 0.4:
+            return True
+        if not is_seen or np.percentile(height / noise, 5) < -_DEVIATIONS:
+            return False
+        is_over |= _hides_its_foot(mask, window, frame, points, height, size)
+        return bool(is_over.mean() > 0.8)
 
 
 def _without_bare(labels: np.ndarray, heights: Heights, skirt: np.ndarray) -> None:
