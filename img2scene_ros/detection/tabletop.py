@@ -51,9 +51,7 @@ _FLAT = 1.5  # deviations that most of something flat stands out at least
 _ENDS, _BESIDE = 0.12, 0.03
 # A rim fills no more of its convex hull in the picture, in which another object lies by more.
 _RIM, _WITHIN = 0.3, 0.8
-# What the network sees as an object, and the picture shows up to its top, may be so many times as
-# large as walls.
-_FURNITURE = 2.0
+_FURNITURE = 2.0  # times as large as other things may be what the network sees as one object, too
 _BEFORE = 0.01  # metres; what is read so far before a point hides it
 # Deviations of bare support within which readings are taken for it, and twice the pixels over
 # which the network may see it as an object, at a picture width of 640.
@@ -194,8 +192,8 @@ class TabletopDetector:
         low, high = np.percentile(points, (1, 99), axis=0)
         size = float(np.linalg.norm(high - low))
         is_seen = seen is not None and seen.probability[window][mask].mean() > 0.5
-        is_cut = window[0].start == 0 and mask[0].any()
-        largest = self.options.max_size * (_FURNITURE if is_seen and not is_cut else 1.0)
+        is_one = seen is not None and _overlap_with_seen(mask, window, seen) > 0.5
+        largest = self.options.max_size * (_FURNITURE if is_one else 1.0)
         if not self.options.min_size <= size <= largest:
             return False
         height, noise = heights.height[window][some], heights.noise[window][some]
@@ -373,7 +371,7 @@ def _holes_filled(
         drop = np.percentile(rim, 10) - np.median(height[inside]) if rim.size else 0.0
         if drop < np.median(least_height[inside]):
             mask |= inside
-    return mask | _without_holes(_closed(mask, square(frame, 19))) & unread
+    return mask | _without_holes(_closed(mask, square(frame, 11))) & unread
 
 
 def _without_holes(mask: np.ndarray) -> np.ndarray:
@@ -408,11 +406,19 @@ def evidence(
     values = [1.0, readings / area, np.log(readings + 1.0), float(is_over.mean()),
               min(1.0, area / max(cv2.contourArea(hull), 1.0))]
     if seen is not None:
-        shared = np.bincount(seen.instances[window][mask])[1:]
-        most, both = int(shared.argmax()) + 1 if shared.any() else -1, shared.max(initial=0)
-        either = area + np.count_nonzero(seen.instances == most) - both
-        values += [float(seen.probability[window][mask].mean()), both / either]
+        values += [float(seen.probability[window][mask].mean()),
+                   _overlap_with_seen(mask, window, seen)]
     return np.array(values)
+
+
+def _overlap_with_seen(mask: np.ndarray, window: Window, seen: Segmentation) -> float:
+    """Return the IoU of a mask with what the network sees as one object there."""
+    shared = np.bincount(seen.instances[window][mask])
+    shared[0] = 0
+    if not shared.any():
+        return 0.0
+    both, whole = shared.max(), np.count_nonzero(seen.instances == shared.argmax())
+    return float(both / (np.count_nonzero(mask) + whole - both))
 
 
 def _detection(
