@@ -82,7 +82,11 @@ def _odds(
         goes_on, size = evidence[:, 1:3].T
         is_unseen, is_part = evidence[:, 7] > 0, size < goes_on * np.log(_PART)
         each[~is_unseen & is_part & (goes_on > _GOES_ON)] = _SURE
-        each[is_unseen & (goes_on <= _GOES_ON)] = 0.0
+        areas = np.bincount(pieces.ravel())[pairs]
+        is_seen = _of_pieces(pieces, seen.instances)[pairs] > 0
+        is_larger = is_seen.any(axis=0) & (
+            (areas * ~is_seen).max(axis=0) > (areas * is_seen).max(axis=0))
+        each[is_unseen & ((goes_on <= _GOES_ON) | is_larger)] = 0.0
     odds[pairs[0], pairs[1]] = odds[pairs[1], pairs[0]] = each
     if seen is not None:
         _loosen(odds, _of_pieces(pieces, seen.instances) > 0)

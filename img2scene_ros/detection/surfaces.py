@@ -27,7 +27,9 @@ _NOISE_RANGE = (1.0, 6.0)
 _TERMS = np.add.outer(range(_DEGREE + 1), range(_DEGREE + 1)).ravel() <= _DEGREE
 
 
-def heights_above(frame: Frame, support: SupportPlane) -> tuple[np.ndarray, np.ndarray]:
+def heights_above(
+    frame: Frame, support: SupportPlane, bare: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
     """
     Measure how far readings lie above a support that may be warped, and how far off bare ones are.
 
@@ -35,18 +37,20 @@ def heights_above(frame: Frame, support: SupportPlane) -> tuple[np.ndarray, np.n
     Tukey, 1974), which things on the support do not pull. The spread about it is this support's
     noise, before this sensor.
 
+    :param bare: (H, W) bool, pixels that may show the support; None = all
     :return: heights (H, W) metres, NaN = no reading, and their standard deviation on bare support
     """
     points, std = measured(frame.points), frame.depth_std(measured(frame.depth))
     height = cv2.transform(points, np.append(support.normal, support.offset)[None])
-    near = np.flatnonzero(np.abs(height) < np.maximum(_NEAR, _NEAR_DEVIATIONS * std))
+    is_near = np.abs(height) < np.maximum(_NEAR, _NEAR_DEVIATIONS * std)
+    near = np.flatnonzero(is_near if bare is None else is_near & bare)
     near = near[::max(1, len(near) // _FITTED)]
-    bare = points.reshape(-1, 3)[near]
-    is_over = support.is_over(bare)
-    near, bare = near[is_over], bare[is_over]
+    fitted = points.reshape(-1, 3)[near]
+    is_over = support.is_over(fitted)
+    near, fitted = near[is_over], fitted[is_over]
     if len(near) < _FITTED // 10:
         return height, std
-    found, plan = height.ravel()[near], bare @ support.axes.T
+    found, plan = height.ravel()[near], fitted @ support.axes.T
     low, high = np.percentile(plan, (1, 99), axis=0)
     # Both coordinates are -1 to 1 where the relief is fitted; it goes on level beyond.
     factor, shift = 2.0 / (high - low), (low + high) / (low - high)
@@ -89,22 +93,37 @@ class Heights:
     number: np.ndarray
 
 
-def heights_above_supports(frame: Frame) -> Heights:
-    """Measure heights above the highest support under each reading; where none is, the first."""
-    main, *others = frame.supports
-    height, noise = heights_above(frame, main)
+def support_numbers(frame: Frame) -> np.ndarray:
+    """Return the highest support under each reading in `Frame.supports`, (H, W); else 0."""
     number = np.zeros(frame.shape, np.uint8)
-    if not others:
-        return Heights(height, noise, number)
+    if len(frame.supports) < 2:
+        return number
     points = measured(frame.points)
-    is_under = main.is_over(points) & (height > -_NEAR_DEVIATIONS * noise)
+    least = -_NEAR_DEVIATIONS * frame.depth_std(measured(frame.depth))
+    lowest = np.full(frame.shape, np.inf)
+    for this, support in enumerate(frame.supports):
+        height = cv2.transform(points, np.append(support.normal, support.offset)[None])
+        is_it = support.is_over(points) & (height > least) & (height < lowest)
+        number[is_it], lowest[is_it] = this, height[is_it]
+    return number
+
+
+def heights_above_supports(
+    frame: Frame, number: np.ndarray, bare: np.ndarray | None = None,
+) -> Heights:
+    """
+    Measure heights above the supports under readings.
+
+    :param number: (H, W), as `support_numbers`
+    :param bare: (H, W) bool, pixels that may show supports; None = all
+    """
+    main, *others = frame.supports
+    height, noise = heights_above(frame, main, bare)
     for this, other in enumerate(others, 1):
-        above, its_noise = heights_above(frame, other)
-        is_it = other.is_over(points) & (above > -_NEAR_DEVIATIONS * its_noise) & (
-            ~is_under | (above < height))
-        height, noise = np.where(is_it, above, height), np.where(is_it, its_noise, noise)
-        number[is_it] = this
-        is_under |= is_it
+        is_it = number == this
+        if is_it.any():
+            above, its_noise = heights_above(frame, other, bare)
+            height, noise = np.where(is_it, above, height), np.where(is_it, its_noise, noise)
     return Heights(height, noise, number)
 
 

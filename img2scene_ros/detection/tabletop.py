@@ -22,6 +22,7 @@ from img2scene_ros.detection.scaled import enlarged
 from img2scene_ros.detection.scaled import reduced
 from img2scene_ros.detection.surfaces import Heights
 from img2scene_ros.detection.surfaces import heights_above_supports
+from img2scene_ros.detection.surfaces import support_numbers
 from img2scene_ros.devices import device_option
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
@@ -41,16 +42,20 @@ _SHIFT, _TILT, _EIGHTH = 0.003, np.cos(np.radians(0.5)), np.s_[::8, ::8]
 _LEAST_READINGS = 200  # of an object, at a picture width of 640; fewer are mostly noise
 _SAMPLE = 500  # readings that tell an object's size and place
 # Logistic regression of what `evidence` returns, without and with a network, on the objects found
-# in 120 rendered scenes (benchmarks/scores.py).
-_WEIGHTS = {4: np.array([-2.95, 0.4, 0.33, 0.08]),
-            6: np.array([-10.66, 1.74, 0.64, -0.03, 3.98, 1.91])}
+# in 160 rendered scenes (benchmarks/scores.py).
+_WEIGHTS = {5: np.array([-7.88, 0.5, 0.54, 1.93, 2.42]),
+            7: np.array([-8.64, 1.51, 0.27, 1.38, 1.0, 3.4, 2.92])}
 _FLAT = 1.5  # deviations that most of something flat stands out at least
 # What holds a support up is seen to end so near it, where its border hides no more, and is no
 # further beside it [m].
 _ENDS, _BESIDE = 0.12, 0.03
 # A rim fills no more of its convex hull in the picture, in which another object lies by more.
 _RIM, _WITHIN = 0.3, 0.8
-_BARE = 2.0  # deviations of bare support within which readings are taken for it
+_FURNITURE = 2.0  # times as large as other things may be what the network sees as one object, too
+_BEFORE = 0.01  # metres; what is read so far before a point hides it
+# Deviations of bare support within which readings are taken for it, and twice the pixels over
+# which the network may see it as an object, at a picture width of 640.
+_BARE, _SKIRT = 2.0, 25
 
 
 @dataclass(frozen=True)
@@ -138,63 +143,85 @@ class TabletopDetector:
         return list(held.found)
 
     def _found(self, frame: Frame) -> list[Detection]:
-        heights = heights_above_supports(frame)
-        seen = None if self.network is None else self.network.see(frame, heights.number)
+        number = support_numbers(frame)
+        seen = None if self.network is None else self.network.see(frame, number)
+        heights = heights_above_supports(
+            frame, number, None if seen is None else seen.probability < 0.5)
         least = np.maximum(self.options.min_height, _DEVIATIONS * heights.noise)
         pixels = heights.height > least
         if seen is not None:
             pixels = pixels | (seen.probability > 0.5)
-        pixels = self._in_reach(frame, heights, pixels)
+        pixels = self._in_reach(frame, heights, pixels, seen)
         labels = clusters(frame, pixels, heights.height, self.options.gap, seen)
-        _without_bare(labels, heights)
+        _without_bare(labels, heights, square(frame, _SKIRT))
         found = [_filled(labels, label, window, frame, heights.height, least)
                  for label, window in windows_of(labels).items()]
-        found = [one for one in found if self._is_object(*one, frame, heights)
+        found = [one for one in found if self._is_object(*one, frame, heights, seen)
                  and not _holds_up(*one, frame, heights.number)]
         found = [one for one in found if not _surrounds(*one, found)]
         found.sort(key=lambda one: np.count_nonzero(one[0]), reverse=True)
-        detections = [_detection(*one, frame, evidence(*one, heights, seen))
+        detections = [_detection(*one, frame, evidence(*one, frame, heights, seen))
                       for one in found[:self.options.max_detections]]
         return [one for one in detections if one.score >= self.options.min_score]
 
-    def _in_reach(self, frame: Frame, heights: Heights, pixels: np.ndarray) -> np.ndarray:
+    def _in_reach(
+        self, frame: Frame, heights: Heights, pixels: np.ndarray, seen: Segmentation | None,
+    ) -> np.ndarray:
         """Return those of the pixels that are near enough, and over a support, (H, W) bool."""
         in_reach = (pixels & (heights.height < self.options.max_height)
                     & (measured(frame.depth) < self.options.max_distance))
         first = np.flatnonzero(in_reach & (heights.number == 0))  # all others are over theirs
         points = measured(frame.points).reshape(-1, 3).take(first, axis=0)
-        in_reach.ravel()[first] = _is_over(
-            frame, points, heights.height.ravel()[first], margin=0.08)
+        is_over = _is_over(frame, points, heights.height.ravel()[first], margin=0.08)
+        if seen is not None:
+            is_over |= seen.probability.ravel()[first] > 0.5
+        in_reach.ravel()[first] = is_over
         return in_reach
 
     def _is_object(
         self, mask: np.ndarray, window: Window, frame: Frame, heights: Heights,
+        seen: Segmentation | None,
     ) -> bool:
         if not cv2.erode(mask.astype(np.uint8), square(frame, 5)).any():
             return False
-        rows, columns = np.nonzero(mask & np.isfinite(measured(frame.depth)[window]))
-        if len(rows) < _LEAST_READINGS * (frame.shape[1] / 640) ** 2:
+        is_read = mask & np.isfinite(measured(frame.depth)[window])
+        if np.count_nonzero(is_read) < _LEAST_READINGS * (frame.shape[1] / 640) ** 2:
             return False
-        some = rows[::len(rows) // _SAMPLE + 1], columns[::len(rows) // _SAMPLE + 1]
+        some = _sample(is_read)
         points = measured(frame.points)[window][some]
         low, high = np.percentile(points, (1, 99), axis=0)
-        if not self.options.min_size <= np.linalg.norm(high - low) <= self.options.max_size:
+        size = float(np.linalg.norm(high - low))
+        is_seen = seen is not None and seen.probability[window][mask].mean() > 0.5
+        is_one = seen is not None and _overlap_with_seen(mask, window, seen) > 0.5
+        largest = self.options.max_size * (_FURNITURE if is_one else 1.0)
+        if not self.options.min_size <= size <= largest:
             return False
-        is_over = _is_over(frame, points, heights.height[window][some], margin=-0.005)
-        return bool((is_over | (heights.number[window][some] > 0)).mean() > 0.4)
+        height, noise = heights.height[window][some], heights.noise[window][some]
+        is_over = _stands_over(frame, heights, window, some)
+        if is_over.mean() > 0.4:
+            return True
+        if not is_seen or np.percentile(height / noise, 5) < -_DEVIATIONS:
+            return False
+        is_over |= _hides_its_foot(mask, window, frame, points, height, size)
+        return bool(is_over.mean() > 0.8)
 
 
-def _without_bare(labels: np.ndarray, heights: Heights) -> None:
+def _without_bare(labels: np.ndarray, heights: Heights, skirt: np.ndarray) -> None:
     """
     Take from objects the support beside their feet, and those that are all support.
 
-    What is flat is as low as its support all over, but most of it higher; paint is not.
+    The network's edges are not exact; the bottom of a bowl may be as low as its support. What is
+    flat is so all over, but most of it higher; paint is not.
+
+    :param skirt: kernel, as wide as what is seen as an object beside one, twice
     """
     deviations = heights.height / heights.noise
     bare = np.abs(deviations) < _BARE
     areas = np.bincount(labels.ravel())
     is_flat = np.bincount(labels[bare], minlength=len(areas)) > 0.5 * areas
-    labels[bare & ~is_flat[labels]] = 0
+    is_around = (labels == 0) & np.isfinite(heights.height)
+    is_inside = cv2.dilate(is_around.view(np.uint8), skirt) == 0
+    labels[bare & ~is_flat[labels] & ~is_inside] = 0
     for label in np.flatnonzero(is_flat[1:]) + 1:
         mask = labels == label
         if np.nanmedian(deviations[mask]) < _FLAT:
@@ -210,6 +237,22 @@ def _network(options: TabletopOptions) -> InstanceSegmenter | None:
     except MissingDependencyError as error:
         _LOGGER.debug("'tabletop' tells objects apart by geometry alone, because %s", error)
         return None
+
+
+def _sample(is_read: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows and columns of some of the pixels that are read, about `_SAMPLE`."""
+    rows, columns = np.nonzero(is_read)
+    every = len(rows) // _SAMPLE + 1
+    return rows[::every], columns[::every]
+
+
+def _stands_over(
+    frame: Frame, heights: Heights, window: Window, some: tuple[np.ndarray, np.ndarray],
+) -> np.ndarray:
+    """Tell which readings stand over a support, as far as it is seen, (N,) bool."""
+    is_over = _is_over(frame, measured(frame.points)[window][some], heights.height[window][some],
+                       margin=-0.005)
+    return is_over | (heights.number[window][some] > 0)
 
 
 def _is_over(frame: Frame, points: np.ndarray, height: np.ndarray, margin: float) -> np.ndarray:
@@ -234,6 +277,34 @@ def _is_over(frame: Frame, points: np.ndarray, height: np.ndarray, margin: float
         reach = -support.offset / (rays @ support.normal)
         is_over[beside[is_below]] = support.is_over(rays * reach[:, None], margin) & (reach > 0)
     return is_over
+
+
+def _hides_its_foot(
+    mask: np.ndarray, window: Window, frame: Frame, points: np.ndarray, height: np.ndarray,
+    reach: float,
+) -> np.ndarray:
+    """
+    Tell which points of an object are over what it hides of the main support itself.
+
+    That is no further from what is seen of the support than its own size, and behind the object,
+    or out of the picture, if the object is seen to come down further than it is away.
+
+    :param mask: of the object in the window
+    :param points: (N, 3) metres
+    :param height: (N,) metres, of the points
+    :param reach: metres
+    """
+    support = frame.supports[0]
+    feet = points - height[:, None] * support.normal
+    pixels = np.rint(frame.camera.project(feet)[:, ::-1])
+    is_inside = ((pixels >= 0) & (pixels < frame.shape)).all(axis=1)
+    rows, columns = pixels[is_inside].astype(int).T
+    whole = np.zeros(frame.shape, bool)
+    whole[window] = mask
+    depth = measured(frame.depth)[rows, columns]
+    is_hidden = ~is_inside & (np.percentile(height, 5) < reach / 2.0)
+    is_hidden[is_inside] = whole[rows, columns] & ~(depth > feet[is_inside, 2] - _BEFORE)
+    return support.is_over(points, reach) & is_hidden
 
 
 def _holds_up(mask: np.ndarray, window: Window, frame: Frame, number: np.ndarray) -> bool:
@@ -289,17 +360,18 @@ def _holes_filled(
     mask |= _without_holes(_closed(mask, square(frame, 11))) & unread
     # The rim of a bowl may be broken where the depth image has no readings.
     near = cv2.dilate(mask.astype(np.uint8), square(frame, 43)) > 0
-    ring = _closed(mask | (unread & near), square(frame, 19))
-    count, gaps = cv2.connectedComponents(
-        (_without_holes(ring) & ~ring).astype(np.uint8), connectivity=4)
+    outline = mask | (unread & near)
+    ring = _closed(outline, square(frame, 19))
+    holes = ((_without_holes(outline) & ~outline) | (_without_holes(ring) & ~ring)) & ~unread
+    count, gaps = cv2.connectedComponents(holes.astype(np.uint8), connectivity=4)
     for gap in range(1, count):
         inside = gaps == gap
         around = cv2.dilate(inside.astype(np.uint8), square(frame, 11)) > 0
         rim = height[around & mask & ~unread]
-        drop = np.percentile(rim, 10) - np.nanmedian(height[inside]) if rim.size else 0.0
-        if drop < np.nanmedian(least_height[around]):
-            mask |= around & ring | inside
-    return mask
+        drop = np.percentile(rim, 10) - np.median(height[inside]) if rim.size else 0.0
+        if drop < np.median(least_height[inside]):
+            mask |= inside
+    return mask | _without_holes(_closed(mask, square(frame, 11))) & unread
 
 
 def _without_holes(mask: np.ndarray) -> np.ndarray:
@@ -315,27 +387,38 @@ def _closed(mask: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 
 
 def evidence(
-    mask: np.ndarray, window: Window, heights: Heights, seen: Segmentation | None,
+    mask: np.ndarray, window: Window, frame: Frame, heights: Heights, seen: Segmentation | None,
 ) -> np.ndarray:
     """
     Return what tells whether a mask is one object, for its score.
 
-    :param mask: bool, in the window
+    :param mask: bool, in the window; some of it is read
     :param seen: by a network; None without one
-    :return: 1, share of pixels with readings, logarithms of their number and of how many
-        deviations the upper ones stand out; with a network its mean probability, and the share of
-        the pixels that it takes for one object
+    :return: 1, share of pixels with readings, logarithm of their number; the share of them that
+        stands over the seen part of a support; the share of its convex hull in the picture that
+        it fills; with a network its mean probability, and the IoU with the object that it sees
+        most of there
     """
-    readings = (heights.height[window] / heights.noise[window])[mask]
-    readings = readings[np.isfinite(readings)]
-    upper = float(np.percentile(readings, 90)) if len(readings) else 0.0
-    values = [1.0, len(readings) / np.count_nonzero(mask), np.log(len(readings) + 1.0),
-              np.log(max(upper, 1.0))]
+    is_read = mask & np.isfinite(heights.height[window])
+    area, readings = np.count_nonzero(mask), np.count_nonzero(is_read)
+    is_over = _stands_over(frame, heights, window, _sample(is_read))
+    hull = cv2.convexHull(np.stack(np.nonzero(mask)[::-1], axis=1).astype(np.int32))
+    values = [1.0, readings / area, np.log(readings + 1.0), float(is_over.mean()),
+              min(1.0, area / max(cv2.contourArea(hull), 1.0))]
     if seen is not None:
-        instances = seen.instances[window][mask]
         values += [float(seen.probability[window][mask].mean()),
-                   np.bincount(instances)[1:].max(initial=0) / len(instances)]
+                   _overlap_with_seen(mask, window, seen)]
     return np.array(values)
+
+
+def _overlap_with_seen(mask: np.ndarray, window: Window, seen: Segmentation) -> float:
+    """Return the IoU of a mask with what the network sees as one object there."""
+    shared = np.bincount(seen.instances[window][mask])
+    shared[0] = 0
+    if not shared.any():
+        return 0.0
+    both, whole = shared.max(), np.count_nonzero(seen.instances == shared.argmax())
+    return float(both / (np.count_nonzero(mask) + whole - both))
 
 
 def _detection(

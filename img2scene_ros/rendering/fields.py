@@ -179,7 +179,7 @@ def _outermost(full: Tensor, directions: Tensor, reach: float) -> Tensor:
     """Return the outermost corners of full cells, (D, 3) cells from the middle of the grid."""
     middle = (torch.tensor(full.shape, device=full.device) - 1) / 2
     middles = full.nonzero() - middle
-    return middles[(middles @ directions.T).argmax(dim=0)] + reach * directions.sign()
+    return middles[(directions @ middles.T).argmax(dim=1)] + reach * directions.sign()
 
 
 def spread_directions(count: int) -> Tensor:

@@ -64,6 +64,19 @@ def test_a_warped_support_is_flat_again() -> None:
     assert (noise > 0).all()
 
 
+def test_what_is_known_to_be_no_support_does_not_raise_it() -> None:
+    """A board of 8 mm on nine tenths of a table."""
+    camera = Camera(160, 120, 150.0, 150.0, 79.5, 59.5)
+    depth = np.ones((120, 160))
+    board = np.zeros(depth.shape, bool)
+    board[6:, :152] = True
+    depth[board] -= 0.008
+    support = SupportPlane(np.array([0.0, 0.0, -1.0]), 1.0)
+    height, _ = heights_above(frame_of(depth, camera), support, ~board)
+    assert height[board] == pytest.approx(0.008, abs=1e-4)
+    assert np.abs(height[~board]).max() < 1e-4
+
+
 @pytest.mark.parametrize('every', (1, 2))
 def test_normals_of_a_plane(every: int) -> None:
     normal = np.array([0.3, -0.5, -1.0]) / np.linalg.norm([0.3, -0.5, -1.0])

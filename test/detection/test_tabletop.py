@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -125,6 +126,30 @@ def test_low_things_are_found() -> None:
     found = detect(frame)
     assert len(found) == 1
     assert iou(found[0].mask, truth == 1) > 0.8
+
+
+def test_a_board_that_covers_most_of_the_table_is_no_table() -> None:
+    """Of 8 mm: the network tells which of two levels so near each other is bare."""
+    frame, truth = tabletop_frame([box(0.3, 0.4, 0.008)], camera_pose(50, 0.5))
+    found, = TabletopDetector().detect(supported(frame))
+    assert (truth == 1).mean() > 0.4 and iou(found.mask, truth == 1) > 0.85
+
+
+@pytest.mark.parametrize('bottom, height, stands', [(0.0, 0.22, True), (0.18, 0.02, False)])
+def test_what_hides_its_own_foot_stands_on_the_table(
+    bottom: float, height: float, stands: bool,
+) -> None:
+    """A box in front, of whose foot and of the table under it nothing is seen; a plate in air."""
+    frame, truth = tabletop_frame(
+        [box(0.12, 0.12, height).apply_translation((0.2, 0.02, bottom)),
+         can(0.04, 0.1).apply_translation((-0.1, -0.15, 0))], camera_pose(25, 0.45))
+    detector = TabletopDetector(TabletopOptions(network='none'))
+    detector.network = SimpleNamespace(see=lambda *_: Segmentation(
+        (truth > 0).astype(np.float32), truth.astype(np.int32),
+        np.zeros((*frame.shape, 2), np.float32)))
+    found = detector.detect(supported(frame))
+    assert any(iou(one.mask, truth == 1) > 0.9 for one in found) == stands
+    assert any(iou(one.mask, truth == 2) > 0.8 for one in found)
 
 
 def test_furniture_seen_from_afar_is_whole() -> None:
