@@ -13,16 +13,14 @@ from sensor_msgs.msg import Image
 from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.io.ros_images import labels_from_image
 from img2scene_ros.nodes.messages import seconds
+from img2scene_ros.nodes.pairing import MOST_PAIRS
 from img2scene_ros.nodes.pairing import Pair
 from img2scene_ros.nodes.pairing import Pairing
+from img2scene_ros.nodes.pairing import too_many
 from img2scene_ros.nodes.topics import FollowingSubscription
 from img2scene_ros.nodes.topics import naming
 from img2scene_ros.types import Frame
 
-# Pictures wait for their detections, as detectors are slower than cameras: 2 s at 30 Hz, and less
-# where so many are large.
-UNSEEN = 60
-MOST_BYTES = 256_000_000
 MANY = 10  # messages of detections without a picture before that is worth a word
 
 
@@ -52,7 +50,8 @@ class DetectionPairing(Pairing):
         self.has_labels = False
         self.unseen_in_a_row = 0
         self._others |= {
-            kind: deque(maxlen=UNSEEN) for kind in ('pairs', 'detections', 'labels')}
+            kind: deque(maxlen=MOST_PAIRS) for kind in ('detections', 'labels')}
+        self._others['pairs'] = deque()
 
     def add(self, kind: str, stamp: float, message: Any) -> None:
         """Take what belongs to a picture; detections and their labels, too."""
@@ -73,11 +72,9 @@ class DetectionPairing(Pairing):
 
     def _offer(self, pair: Pair) -> None:
         pairs = self._others['pairs']
-        self._dropped['no detections came in time'] += len(pairs) == pairs.maxlen
         pairs.append((seconds(pair.color.header.stamp), pair))
-        while len(pairs) > 1 and sum(_size(one) for _, one in pairs) > MOST_BYTES:
-            pairs.popleft()
-            self._dropped['no detections came in time'] += 1
+        self._drop_oldest(
+            pairs, too_many([one for _, one in pairs]), 'no detections came in time')
 
 
 class DetectionInputs:
@@ -141,8 +138,3 @@ class DetectionInputs:
 
     def _on(self, kind: str, message: Any) -> None:
         self._pairing.add(kind, seconds(message.header.stamp), message)
-
-
-def _size(pair: Pair) -> int:
-    """Return how many bytes the images of a pair have."""
-    return sum(len(one.data) for one in (pair.color, pair.depth, pair.mask) if one is not None)

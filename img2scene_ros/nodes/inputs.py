@@ -74,6 +74,7 @@ class Inputs:
     ) -> None:
         self._node = node
         self._pairing = pairing
+        self._transforms = transforms
         self._since = monotonic()
         self._first_color: float | None = None
         self._is_taking = False
@@ -102,6 +103,7 @@ class Inputs:
             self.destroy()
             raise
         self._headers = Headers(self._color.topic)
+        pairing.is_ready = transforms.has_come
 
     def follow(self) -> None:
         """Adapt to the publishers that there are now."""
@@ -244,25 +246,27 @@ class Inputs:
         self._last['color'] = monotonic()
         self._first_color = self._first_color or self._last['color']
         self._headers.see(message.header, self._node.get_clock().now().nanoseconds)
-        self._take_others(self._calibration, self._depth, self._mask)
+        self._transforms.follow_stamps(nanoseconds(message.header.stamp))
+        self._calibration.poll()  # it belongs to the picture
         self._pairing.add_color(seconds(message.header.stamp), message, self._partners())
+        self._take_all()
 
     def _on_depth(self, message: Image | CompressedImage) -> None:
         if self._depth is not None:
             self._depth.prepare(message.header, self._headers.frame_id or '')
-        self._take_others(self._calibration, self._color)
+        self._calibration.poll()
         self._on('depth', message)
+        self._take_all()
 
     def _on(self, kind: str, message: Image | CompressedImage) -> None:
         self._last[kind] = monotonic()
         self._pairing.add(kind, seconds(message.header.stamp), message)
 
-    def _take_others(self, *others: FollowingSubscription | None) -> None:
+    def _take_all(self) -> None:
         """Take what has come with a message: on a busy machine it would be replaced meanwhile."""
         if self._is_taking:
             return
         self._is_taking = True
-        for one in others:
-            if one is not None:
-                one.poll()
+        for subscription in self._subscriptions:
+            subscription.poll()
         self._is_taking = False

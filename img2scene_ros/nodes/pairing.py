@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures with the depth image and the mask of the same moment; only the newest is kept."""
+"""Pictures with the depth image and the mask of the same moment, of which the newest is taken."""
 
 from collections import Counter
 from collections import deque
+from collections.abc import Callable
 from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
 from threading import Condition
@@ -13,6 +15,11 @@ from typing import Any
 KINDS = ('depth', 'mask')  # what belongs to a picture
 WAITING = 10  # messages of each kind that wait for their partner
 UNPAIRED = 'no depth image or mask fits'
+POLL = 0.01  # seconds between two looks whether a pair is ready
+# Pairs that wait, for TF or for what another node finds in them: 2 s at 30 Hz, and less where so
+# many are large.
+MOST_PAIRS = 60
+MOST_BYTES = 256_000_000
 
 
 @dataclass(frozen=True)
@@ -44,24 +51,26 @@ class _Picture:
 
 class Pairing:
     """
-    A one-slot buffer between the callbacks that fill it and the worker that empties it.
+    A buffer between the callbacks that fill it and the worker that takes the newest that is ready.
 
     Stamps are only compared with each other, in order of arrival, so that a bag that loops or a
     simulation that starts again pairs like any other stream. A camera may send its depth images
     some pictures late, so a few messages of each kind wait for their partner.
 
+    - is_ready: tells whether a pair can be used now, such as when TF knows its camera
     - tolerance: greatest difference of the stamps of a pair, seconds
     - unpaired_in_a_row: pictures since the latest pair
     """
 
     def __init__(self, tolerance: float = 0.02) -> None:
+        self.is_ready: Callable[[Pair], bool] = lambda _: True
         self.tolerance = tolerance
         self._dropped: Counter[str] = Counter()
         self.unpaired_in_a_row = 0
         self._pictures: deque[_Picture] = deque(maxlen=WAITING)
         self._others: dict[str, deque[tuple[float, Any]]] = {
             kind: deque(maxlen=WAITING) for kind in KINDS}
-        self._newest: Pair | None = None
+        self._pairs: deque[Pair] = deque()
         self._changed = Condition()
 
     def add_color(self, stamp: float, message: Any, partners: Collection[str]) -> None:
@@ -91,11 +100,15 @@ class Pairing:
             self._match()
 
     def take(self, timeout: float) -> Pair | None:
-        """Wait for a new pair and take it; None when none came within the timeout, in seconds."""
+        """Wait for a pair that is ready and take it; None after the timeout, in seconds."""
+        end = monotonic() + timeout
         with self._changed:
-            self._changed.wait_for(lambda: self._newest is not None, timeout)
-            pair, self._newest = self._newest, None
-            return pair
+            while not self._has_ready():
+                left = end - monotonic()
+                if left <= 0.0:
+                    return None
+                self._changed.wait(min(left, POLL) if self._pairs else left)
+            return self._pairs.popleft()
 
     def drop(self, reason: str) -> None:
         """Count a pair that was taken but cannot be used."""
@@ -114,7 +127,7 @@ class Pairing:
             self._pictures.clear()
             for messages in self._others.values():
                 messages.clear()
-            self._newest = None
+            self._pairs.clear()
             self.unpaired_in_a_row = 0
 
     def _match(self) -> None:
@@ -146,7 +159,30 @@ class Pairing:
         return self._others[kind].popleft()[1]
 
     def _offer(self, pair: Pair) -> None:
-        if self._newest is not None:
-            self._dropped['busy with an earlier picture'] += 1
-        self._newest = pair
+        self._pairs.append(pair)
+        if not self._has_ready():
+            self._drop_oldest(self._pairs, too_many(self._pairs), 'too many wait for TF')
         self._changed.notify()
+
+    def _has_ready(self) -> bool:
+        """Tell whether a pair is ready; the newest that is comes first then."""
+        for i in reversed(range(len(self._pairs))):
+            if self.is_ready(self._pairs[i]):
+                self._drop_oldest(self._pairs, i, 'busy with an earlier picture')
+                return True
+        return False
+
+    def _drop_oldest(self, pairs: deque[Any], count: int, reason: str) -> None:
+        self._dropped[reason] += count
+        for _ in range(count):
+            pairs.popleft()
+
+
+def too_many(pairs: Sequence[Pair]) -> int:
+    """Return how many of the oldest pairs are more than can wait."""
+    sizes = [sum(len(one.data) for one in (pair.color, pair.depth, pair.mask) if one is not None)
+             for pair in pairs]
+    count = max(len(pairs) - MOST_PAIRS, 0)
+    while count < len(pairs) - 1 and sum(sizes[count:]) > MOST_BYTES:
+        count += 1
+    return count

@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures find their depth images, whatever the order, the delay, and the clock."""
 
+from time import monotonic
+from types import SimpleNamespace
+
+import pytest
+
 from img2scene_ros.nodes.pairing import Pair
 from img2scene_ros.nodes.pairing import Pairing
 
@@ -71,6 +76,41 @@ def test_keeps_only_the_newest_pair_and_counts_the_others() -> None:
         pairing.add('depth', float(i), f'depth {i}')
     assert taken(pairing) == ('color 2', 'depth 2')
     assert pairing.dropped['busy with an earlier picture'] == 2
+
+
+def test_pairs_wait_until_they_are_ready() -> None:
+    """The newest that is ready is taken, and what has come before it is dropped."""
+    pairing, known = Pairing(), []
+    pairing.is_ready = lambda pair: pair.color in known
+    pictures = [SimpleNamespace(data=bytes([i])) for i in range(4)]
+    for i, picture in enumerate(pictures):
+        pairing.add_color(float(i), picture, ())
+        assert taken(pairing) is None
+    known += pictures[1:3]
+    assert pairing.take(0.0).color is pictures[2]
+    assert pairing.dropped == {'busy with an earlier picture': 2}
+    known += pictures[3:]
+    assert pairing.take(0.0).color is pictures[3]
+
+
+def test_a_pair_that_becomes_ready_is_taken_soon() -> None:
+    pairing, ready_at = Pairing(), monotonic() + 0.2
+    pairing.is_ready = lambda _: monotonic() > ready_at
+    pairing.add_color(1.0, SimpleNamespace(data=b''), ())
+    assert pairing.take(20.0)
+    assert monotonic() - ready_at < 10.0
+
+
+@pytest.mark.parametrize('size, kept', [(10, 60), (100_000_000, 2)])
+def test_what_waits_is_bounded_by_number_and_size(size: int, kept: int) -> None:
+    pairing = Pairing()
+    pairing.is_ready = lambda _: False
+    picture = SimpleNamespace(data=memoryview(bytes(size)))
+    for i in range(70):
+        pairing.add_color(float(i), picture, ())
+    assert pairing.dropped == {'too many wait for TF': 70 - kept}
+    pairing.is_ready = lambda _: True
+    assert taken(pairing) == (picture, None)
 
 
 def test_stamps_that_jump_back_go_on_at_once() -> None:
