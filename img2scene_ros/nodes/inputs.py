@@ -37,6 +37,7 @@ from img2scene_ros.types import Frame
 GRACE = 3.0  # seconds a camera may need before its silence is logged
 SILENCE = 10.0  # seconds without a picture before that is worth a word
 DISCOVERY = 2.0  # seconds in which DDS finds all publishers of a camera, one after another
+MOST_LOST = 0.2  # share of messages that may get lost before that is worth a word
 MANY = 10  # pictures without a depth image or a mask before that is worth a word
 NO_COLOR = ('depth', 'mask', 'label', 'infra', 'disparity')  # in names of topics of other images
 
@@ -182,6 +183,12 @@ class Inputs:
         if len(nodes) > 1:
             found.append(f"{' and '.join(nodes)} publish pictures on '{self._color.topic}', which "
                          'are mixed; stop all but one')
+        found += [
+            f"{one.lost:.0%} of the messages on '{one.topic}' get lost on the way; raise the "
+            "buffers of its publisher's DDS (Fast DDS: start it with "
+            'FASTRTPS_DEFAULT_PROFILES_FILE set to config/fastdds.xml of img2scene), or take '
+            'compressed images'
+            for one in self._subscriptions if one.lost > MOST_LOST]
         if depth and 'color' in self._last and self._is_alone('depth'):
             if 'depth' in self._last:
                 found.append(
@@ -267,6 +274,6 @@ class Inputs:
         if self._is_taking:
             return
         self._is_taking = True
-        for subscription in self._subscriptions:
-            subscription.poll()
+        while sum(subscription.poll() for subscription in self._subscriptions):
+            pass  # one of each in turn, as what belongs together has come together
         self._is_taking = False
