@@ -6,6 +6,7 @@ from time import monotonic
 from typing import Any
 
 import numpy as np
+from rclpy.clock import ROSClock
 from rclpy.node import Node
 from rclpy.time import Time
 
@@ -69,9 +70,10 @@ class Transforms:
     def has_come(self, pair: Pair) -> bool:
         """Tell whether TF knows all that a pair needs, or the pair has waited long enough."""
         buffer, header = self._buffer, pair.color.header
-        waits_for = max(self._timeout, PATIENCE) if (
-            self._node.get_clock().ros_time_is_active) else self._timeout
-        if buffer is None or monotonic() - pair.arrived > waits_for:
+        clock, timeout = self._node.get_clock(), self._timeout
+        if isinstance(clock, ROSClock) and clock.ros_time_is_active:
+            timeout = max(timeout, PATIENCE)
+        if buffer is None or monotonic() - pair.arrived > timeout:
             return True
         frames = {*self._frames, pair.depth.header.frame_id if pair.depth else ''}
         time = Time.from_msg(header.stamp)
