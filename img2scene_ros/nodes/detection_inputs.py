@@ -13,7 +13,6 @@ from sensor_msgs.msg import Image
 from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.io.ros_images import labels_from_image
 from img2scene_ros.nodes.messages import seconds
-from img2scene_ros.nodes.pairing import MOST_PAIRS
 from img2scene_ros.nodes.pairing import Pair
 from img2scene_ros.nodes.pairing import Pairing
 from img2scene_ros.nodes.pairing import too_many
@@ -49,9 +48,7 @@ class DetectionPairing(Pairing):
         super().__init__()
         self.has_labels = False
         self.unseen_in_a_row = 0
-        self._others |= {
-            kind: deque(maxlen=MOST_PAIRS) for kind in ('detections', 'labels')}
-        self._others['pairs'] = deque()
+        self._others |= {kind: deque() for kind in ('pairs', 'detections', 'labels')}
 
     def add(self, kind: str, stamp: float, message: Any) -> None:
         """Take what belongs to a picture; detections and their labels, too."""
@@ -73,8 +70,8 @@ class DetectionPairing(Pairing):
     def _offer(self, pair: Pair) -> None:
         pairs = self._others['pairs']
         pairs.append((seconds(pair.color.header.stamp), pair))
-        self._drop_oldest(
-            pairs, too_many([one for _, one in pairs]), 'no detections came in time')
+        count = too_many([one.size for _, one in pairs])
+        self._drop_oldest(pairs, count, 'no detections came in time')
 
 
 class DetectionInputs:

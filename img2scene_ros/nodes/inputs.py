@@ -38,7 +38,7 @@ GRACE = 3.0  # seconds a camera may need before its silence is logged
 SILENCE = 10.0  # seconds without a picture before that is worth a word
 DISCOVERY = 2.0  # seconds in which DDS finds all publishers of a camera, one after another
 MOST_LOST = 0.2  # share of messages that may get lost before that is worth a word
-MANY = 10  # pictures without a depth image or a mask before that is worth a word
+UNPAIRED = 2.0  # seconds of pictures without depth image or mask before that is worth a word
 NO_COLOR = ('depth', 'mask', 'label', 'infra', 'disparity')  # in names of topics of other images
 
 
@@ -170,7 +170,7 @@ class Inputs:
             others = similar_topics(self._node, topic, CameraInfo)
             return (f"no camera_info has arrived on '{topic}', so pictures have no scale; "
                     f"{instead(others, 'camera_info_topic')} and calibrate it")
-        if self._pairing.unpaired_in_a_row >= MANY:
+        if self._pairing.unpaired_for > UNPAIRED:
             for kind, one in (('depth', self._depth), ('mask', self._mask)):
                 sentence = one and one.publishers and self._unpaired(kind, one.topic)
                 if sentence:
@@ -183,6 +183,11 @@ class Inputs:
         if len(nodes) > 1:
             found.append(f"{' and '.join(nodes)} publish pictures on '{self._color.topic}', which "
                          'are mixed; stop all but one')
+        frames = self._calibration.frame_id, self._headers.frame_id
+        if all(frames) and frames[0] != frames[1]:
+            found.append(
+                f"'{self._calibration.topic}' is of '{frames[0]}' but the picture of "
+                f"'{frames[1]}'; check that it is of the same camera (camera_info_topic)")
         found += [
             f"{one.lost:.0%} of the messages on '{one.topic}' get lost on the way; raise the "
             "buffers of its publisher's DDS (Fast DDS: start it with "

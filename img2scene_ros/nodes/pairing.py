@@ -13,12 +13,11 @@ from time import monotonic
 from typing import Any
 
 KINDS = ('depth', 'mask')  # what belongs to a picture
-WAITING = 10  # messages of each kind that wait for their partner
 UNPAIRED = 'no depth image or mask fits'
 POLL = 0.01  # seconds between two looks whether a pair is ready
-# Pairs that wait, for TF or for what another node finds in them: 2 s at 30 Hz, and less where so
-# many are large.
-MOST_PAIRS = 60
+# Images that wait for their partners, for TF, or for what another node finds in them: 2 s at
+# 30 Hz, and less where so many are large.
+MOST = 60
 MOST_BYTES = 256_000_000
 
 
@@ -38,6 +37,11 @@ class Pair:
     arrived: float
     mask: Any | None = None
 
+    @property
+    def size(self) -> int:
+        """Return how many bytes its images have."""
+        return size(self.color) + size(self.depth) + size(self.mask)
+
 
 @dataclass(frozen=True)
 class _Picture:
@@ -55,21 +59,19 @@ class Pairing:
 
     Stamps are only compared with each other, in order of arrival, so that a bag that loops or a
     simulation that starts again pairs like any other stream. A camera may send its depth images
-    some pictures late, so a few messages of each kind wait for their partner.
+    some pictures late, so messages of each kind wait for their partner.
 
     - is_ready: tells whether a pair can be used now, such as when TF knows its camera
     - tolerance: greatest difference of the stamps of a pair, seconds
-    - unpaired_in_a_row: pictures since the latest pair
     """
 
     def __init__(self, tolerance: float = 0.02) -> None:
         self.is_ready: Callable[[Pair], bool] = lambda _: True
         self.tolerance = tolerance
         self._dropped: Counter[str] = Counter()
-        self.unpaired_in_a_row = 0
-        self._pictures: deque[_Picture] = deque(maxlen=WAITING)
-        self._others: dict[str, deque[tuple[float, Any]]] = {
-            kind: deque(maxlen=WAITING) for kind in KINDS}
+        self._unpaired_since: float | None = None
+        self._pictures: deque[_Picture] = deque()
+        self._others: dict[str, deque[tuple[float, Any]]] = {kind: deque() for kind in KINDS}
         self._pairs: deque[Pair] = deque()
         self._changed = Condition()
 
@@ -81,15 +83,20 @@ class Pairing:
         :param partners: of `KINDS`, what it waits for
         """
         with self._changed:
-            self._dropped[UNPAIRED] += len(self._pictures) == self._pictures.maxlen
-            self.unpaired_in_a_row += 1
-            self._pictures.append(_Picture(stamp, message, frozenset(partners), monotonic()))
+            now = monotonic()
+            self._unpaired_since = self._unpaired_since or now
+            self._pictures.append(_Picture(stamp, message, frozenset(partners), now))
             self._match()
+            self._drop_oldest(
+                self._pictures, too_many([size(one.message) for one in self._pictures]), UNPAIRED)
 
     def add(self, kind: str, stamp: float, message: Any) -> None:
         """Take what belongs to a picture, one of `KINDS`; the stamp is in seconds."""
         with self._changed:
-            self._others[kind].append((stamp, message))
+            others = self._others[kind]
+            others.append((stamp, message))
+            for _ in range(too_many([size(one) for _, one in others])):
+                others.popleft()
             self._match()
 
     def wait_only_for(self, partners: Collection[str]) -> None:
@@ -116,6 +123,12 @@ class Pairing:
             self._dropped[reason] += 1
 
     @property
+    def unpaired_for(self) -> float:
+        """Return for how many seconds pictures have come that find no partners."""
+        with self._changed:
+            return monotonic() - self._unpaired_since if self._unpaired_since else 0.0
+
+    @property
     def dropped(self) -> dict[str, int]:
         """Return how many pictures were not used, by reason."""
         with self._changed:
@@ -128,7 +141,7 @@ class Pairing:
             for messages in self._others.values():
                 messages.clear()
             self._pairs.clear()
-            self.unpaired_in_a_row = 0
+            self._unpaired_since = None
 
     def _match(self) -> None:
         """Offer the newest picture that has all its partners; older ones are too late then."""
@@ -141,10 +154,9 @@ class Pairing:
             messages = {kind: self._taken(kind, j) for kind, j in found.items()}
             self._offer(Pair(picture.message, messages.get('depth'), picture.arrived,
                              messages.get('mask')))
-            self.unpaired_in_a_row = len(self._pictures) - i - 1
-            self._dropped[UNPAIRED] += i
-            for _ in range(i + 1):
-                self._pictures.popleft()
+            self._unpaired_since = None
+            self._drop_oldest(self._pictures, i, UNPAIRED)
+            self._pictures.popleft()
             return
 
     def _nearest(self, kind: str, stamp: float) -> int | None:
@@ -161,7 +173,8 @@ class Pairing:
     def _offer(self, pair: Pair) -> None:
         self._pairs.append(pair)
         if not self._has_ready():
-            self._drop_oldest(self._pairs, too_many(self._pairs), 'too many wait for TF')
+            sizes = [pair.size for pair in self._pairs]
+            self._drop_oldest(self._pairs, too_many(sizes), 'too many wait for TF')
         self._changed.notify()
 
     def _has_ready(self) -> bool:
@@ -172,17 +185,20 @@ class Pairing:
                 return True
         return False
 
-    def _drop_oldest(self, pairs: deque[Any], count: int, reason: str) -> None:
+    def _drop_oldest(self, waiting: deque[Any], count: int, reason: str) -> None:
         self._dropped[reason] += count
         for _ in range(count):
-            pairs.popleft()
+            waiting.popleft()
 
 
-def too_many(pairs: Sequence[Pair]) -> int:
-    """Return how many of the oldest pairs are more than can wait."""
-    sizes = [sum(len(one.data) for one in (pair.color, pair.depth, pair.mask) if one is not None)
-             for pair in pairs]
-    count = max(len(pairs) - MOST_PAIRS, 0)
-    while count < len(pairs) - 1 and sum(sizes[count:]) > MOST_BYTES:
+def too_many(sizes: Sequence[int]) -> int:
+    """Return how many of the oldest messages, of so many bytes, are more than can wait."""
+    count = max(len(sizes) - MOST, 0)
+    while count < len(sizes) - 1 and sum(sizes[count:]) > MOST_BYTES:
         count += 1
     return count
+
+
+def size(message: Any) -> int:
+    """Return how many bytes an image has; other messages are small."""
+    return len(getattr(message, 'data', ()))

@@ -11,9 +11,12 @@ import re
 import subprocess
 import sys
 from array import array
+from collections import deque
 from collections.abc import Callable
 from collections.abc import Iterator
 from pathlib import Path
+from time import monotonic
+from time import time_ns
 from typing import Any
 
 import cv2
@@ -232,7 +235,12 @@ def of_changing_frame(image: Image, _: CameraInfo, depth: Image) -> None:
     image.header.frame_id = depth.header.frame_id = f'camera_{image.header.stamp.nanosec % 2}'
 
 
+def calibrated_elsewhere(_: Image, info: CameraInfo, __: Image) -> None:
+    info.header.frame_id = 'infra_optical'
+
+
 @pytest.mark.parametrize('change, sentence', [
+    (calibrated_elsewhere, "'/camera_info' is of 'infra_optical' but the picture of 'camera_col"),
     (without_stamp, "'/image'.* 0"),
     (an_hour_ahead, "'/image'.*ahead.*use_sim_time"),
     (a_minute_old, "'/image'.*old.*use_sim_time"),
@@ -308,6 +316,25 @@ def test_a_topic_of_another_type_is_said(
         'the mask is said', camera.send)
     works(robot, camera)
     robot.node.destroy_publisher(others[1])
+
+
+def test_depth_images_may_come_many_pictures_late(
+    robot: Robot, camera: FakeCamera, scene_node: NodeProcess,
+) -> None:
+    """As of a camera at 60 Hz whose depth images are registered elsewhere; nothing is wrong."""
+    works(robot, camera)
+    start, shown, due = len(scene_node.log), set(), deque()
+    depth, camera.depth = camera.depth, None
+    end = monotonic() + 8.0
+    while monotonic() < end:
+        camera.send(lambda _, __, message: due.append(message))
+        if len(due) > 20:
+            depth.publish(due.popleft())
+            shown |= {stamp_of(one) for one in robot.markers}
+        robot.spin(0.03)
+    camera.depth = depth
+    assert max(filter(None, shown)) >= time_ns() - 5 * 10**9
+    assert not scene_node.complaints(start)
 
 
 def test_what_has_come_while_the_node_was_busy_is_paired(robot: Robot) -> None:

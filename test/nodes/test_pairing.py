@@ -45,18 +45,20 @@ def test_does_not_pair_beyond_tolerance() -> None:
         pairing.add_color(i * 0.1, i, ('depth',))
         pairing.add('depth', i * 0.1 + 0.05, i)
     assert taken(pairing) is None
-    assert pairing.unpaired_in_a_row == 5
+    assert 0.0 < pairing.unpaired_for < 20.0
+    pairing.add('depth', 0.39, 'a depth image')
+    assert pairing.unpaired_for == 0.0
 
 
 def test_depth_may_come_some_pictures_late() -> None:
     pairing = Pairing(0.01)
     pairs = []
-    for i in range(20):
+    for i in range(60):
         pairing.add_color(i / 30, f'color {i}', ('depth',))
-        if i >= 4:
-            pairing.add('depth', (i - 4) / 30, f'depth {i - 4}')
+        if i >= 40:
+            pairing.add('depth', (i - 40) / 30, f'depth {i - 40}')
         pairs.append(taken(pairing))
-    assert pairs[4:] == [(f'color {i}', f'depth {i}') for i in range(16)]
+    assert pairs[40:] == [(f'color {i}', f'depth {i}') for i in range(20)]
 
 
 def test_color_may_come_some_depth_images_late() -> None:
@@ -127,7 +129,7 @@ def test_memory_is_bounded_and_losses_are_counted() -> None:
     pairing = Pairing(0.01)
     for i in range(1000):
         pairing.add_color(float(i), bytearray(1), ('depth',))
-    assert pairing.dropped['no depth image or mask fits'] == 990
+    assert pairing.dropped['no depth image or mask fits'] == 940
     pairing.add('depth', 5.0, 'the partner of one that is gone')
     assert taken(pairing) is None
 
