@@ -126,7 +126,8 @@ class Pairing:
     def unpaired_for(self) -> float:
         """Return for how many seconds pictures have come that find no partners."""
         with self._changed:
-            return monotonic() - self._unpaired_since if self._unpaired_since else 0.0
+            since, waiting = self._unpaired_since, self._pictures
+            return waiting[-1].arrived - since if since and waiting else 0.0
 
     @property
     def dropped(self) -> dict[str, int]:
