@@ -11,15 +11,18 @@ from sensor_msgs.msg import CameraInfo
 from img2scene_ros.camera import Camera
 from img2scene_ros.errors import InputError
 from img2scene_ros.io.ros_images import camera_from_info
+from img2scene_ros.nodes.pairing import MOST
 from img2scene_ros.nodes.topics import FollowingSubscription
 from img2scene_ros.nodes.topics import naming
 
-KEPT = 10  # as many pictures as wait for what belongs to them
+KEPT = 3 * MOST  # pictures wait for depth images, then for detections, then for TF
 
 
 class CalibrationInput(FollowingSubscription):
     """
     Subscribes to a camera_info.
+
+    - frame_id: of the latest that was taken for an image
 
     :param otherwise: the topic to take while nobody publishes on the first
     :param rectified: the images are rectified, so P and no distortion hold
@@ -29,6 +32,7 @@ class CalibrationInput(FollowingSubscription):
         self._choices = topic, otherwise or topic
         self._rectified = rectified
         self._infos: deque[CameraInfo] = deque(maxlen=KEPT)
+        self.frame_id = ''
         self._camera: Camera | None = None
         self._camera_of: tuple[Any, ...] | None = None
         super().__init__(node, CameraInfo, topic, self._on_info)
@@ -51,6 +55,7 @@ class CalibrationInput(FollowingSubscription):
         if not infos:
             raise InputError(f"no camera_info has arrived on '{self.topic}'")
         info = next((one for one in infos if one.header.stamp == stamp), infos[-1])
+        self.frame_id = info.header.frame_id
         values = (
             info.width, info.height, bytes(info.k), bytes(info.p), bytes(info.d),
             info.distortion_model, info.binning_x, info.binning_y, str(info.roi))

@@ -15,14 +15,12 @@ from img2scene_ros.io.ros_images import labels_from_image
 from img2scene_ros.nodes.messages import seconds
 from img2scene_ros.nodes.pairing import Pair
 from img2scene_ros.nodes.pairing import Pairing
+from img2scene_ros.nodes.pairing import too_many
 from img2scene_ros.nodes.topics import FollowingSubscription
 from img2scene_ros.nodes.topics import naming
 from img2scene_ros.types import Frame
 
-# Pictures wait for their detections, as detectors are slower than cameras: 2 s at 30 Hz, and less
-# where so many are large.
-UNSEEN = 60
-MOST_BYTES = 256_000_000
+SILENCE = 10.0  # seconds of pictures without any detections before that is worth a word
 MANY = 10  # messages of detections without a picture before that is worth a word
 
 
@@ -51,13 +49,27 @@ class DetectionPairing(Pairing):
         super().__init__()
         self.has_labels = False
         self.unseen_in_a_row = 0
-        self._others |= {
-            kind: deque(maxlen=UNSEEN) for kind in ('pairs', 'detections', 'labels')}
+        self._undetected_since: float | None = None
+        self._others |= {kind: deque() for kind in ('pairs', 'detections', 'labels')}
 
     def add(self, kind: str, stamp: float, message: Any) -> None:
         """Take what belongs to a picture; detections and their labels, too."""
-        self.unseen_in_a_row += kind == 'detections'
+        if kind == 'detections':
+            self.unseen_in_a_row += 1
+            self._undetected_since = None
         super().add(kind, stamp, message)
+
+    @property
+    def undetected_for(self) -> float:
+        """Return for how many seconds pictures have come, but no detections at all."""
+        with self._changed:
+            since, pairs = self._undetected_since, self._others['pairs']
+            return pairs[-1][1].arrived - since if since and pairs else 0.0
+
+    def clear(self) -> None:
+        """Forget all messages."""
+        super().clear()
+        self._undetected_since = None
 
     def _match(self) -> None:
         super()._match()
@@ -72,12 +84,11 @@ class DetectionPairing(Pairing):
             return
 
     def _offer(self, pair: Pair) -> None:
+        self._undetected_since = self._undetected_since or pair.arrived
         pairs = self._others['pairs']
-        self._dropped['no detections came in time'] += len(pairs) == pairs.maxlen
         pairs.append((seconds(pair.color.header.stamp), pair))
-        while len(pairs) > 1 and sum(_size(one) for _, one in pairs) > MOST_BYTES:
-            pairs.popleft()
-            self._dropped['no detections came in time'] += 1
+        count = too_many([one.size for _, one in pairs])
+        self._drop_oldest(pairs, count, 'no detections came in time')
 
 
 class DetectionInputs:
@@ -124,6 +135,9 @@ class DetectionInputs:
             return (f"detections on '{topic}' come, but no picture"
                     f"{labels if self._pairing.has_labels else ''} of their stamps, or they come "
                     'too late; give them the stamp of the picture that they were made of')
+        if self._pairing.undetected_for > SILENCE:
+            return (f"no detections arrive on '{topic}' though it has a publisher; see what "
+                    f"{' and '.join(self._detections.nodes)} says in its log and diagnostics")
         return self._labels.misfit
 
     def add(self, frame: Frame, pair: DetectedPair) -> Frame:
@@ -141,8 +155,3 @@ class DetectionInputs:
 
     def _on(self, kind: str, message: Any) -> None:
         self._pairing.add(kind, seconds(message.header.stamp), message)
-
-
-def _size(pair: Pair) -> int:
-    """Return how many bytes the images of a pair have."""
-    return sum(len(one.data) for one in (pair.color, pair.depth, pair.mask) if one is not None)

@@ -37,7 +37,8 @@ from img2scene_ros.types import Frame
 GRACE = 3.0  # seconds a camera may need before its silence is logged
 SILENCE = 10.0  # seconds without a picture before that is worth a word
 DISCOVERY = 2.0  # seconds in which DDS finds all publishers of a camera, one after another
-MANY = 10  # pictures without a depth image or a mask before that is worth a word
+MOST_LOST = 0.2  # share of messages that may get lost before that is worth a word
+UNPAIRED = 2.0  # seconds of pictures without depth image or mask before that is worth a word
 NO_COLOR = ('depth', 'mask', 'label', 'infra', 'disparity')  # in names of topics of other images
 
 
@@ -74,6 +75,7 @@ class Inputs:
     ) -> None:
         self._node = node
         self._pairing = pairing
+        self._transforms = transforms
         self._since = monotonic()
         self._first_color: float | None = None
         self._is_taking = False
@@ -102,6 +104,7 @@ class Inputs:
             self.destroy()
             raise
         self._headers = Headers(self._color.topic)
+        pairing.is_ready = transforms.has_come
 
     def follow(self) -> None:
         """Adapt to the publishers that there are now."""
@@ -167,7 +170,7 @@ class Inputs:
             others = similar_topics(self._node, topic, CameraInfo)
             return (f"no camera_info has arrived on '{topic}', so pictures have no scale; "
                     f"{instead(others, 'camera_info_topic')} and calibrate it")
-        if self._pairing.unpaired_in_a_row >= MANY:
+        if self._pairing.unpaired_for > UNPAIRED:
             for kind, one in (('depth', self._depth), ('mask', self._mask)):
                 sentence = one and one.publishers and self._unpaired(kind, one.topic)
                 if sentence:
@@ -180,6 +183,17 @@ class Inputs:
         if len(nodes) > 1:
             found.append(f"{' and '.join(nodes)} publish pictures on '{self._color.topic}', which "
                          'are mixed; stop all but one')
+        frames = self._calibration.frame_id, self._headers.frame_id
+        if all(frames) and frames[0] != frames[1]:
+            found.append(
+                f"'{self._calibration.topic}' is of '{frames[0]}' but the picture of "
+                f"'{frames[1]}'; check that it is of the same camera (camera_info_topic)")
+        found += [
+            f"{one.lost:.0%} of the messages on '{one.topic}' get lost on the way; raise the "
+            "buffers of its publisher's DDS (Fast DDS: start it with "
+            'FASTRTPS_DEFAULT_PROFILES_FILE set to config/fastdds.xml of img2scene), or take '
+            'compressed images'
+            for one in self._subscriptions if one.lost > MOST_LOST]
         if depth and 'color' in self._last and self._is_alone('depth'):
             if 'depth' in self._last:
                 found.append(
@@ -244,25 +258,27 @@ class Inputs:
         self._last['color'] = monotonic()
         self._first_color = self._first_color or self._last['color']
         self._headers.see(message.header, self._node.get_clock().now().nanoseconds)
-        self._take_others(self._calibration, self._depth, self._mask)
+        self._transforms.follow_stamps(nanoseconds(message.header.stamp))
+        self._calibration.poll()  # it belongs to the picture
         self._pairing.add_color(seconds(message.header.stamp), message, self._partners())
+        self._take_all()
 
     def _on_depth(self, message: Image | CompressedImage) -> None:
         if self._depth is not None:
             self._depth.prepare(message.header, self._headers.frame_id or '')
-        self._take_others(self._calibration, self._color)
+        self._calibration.poll()
         self._on('depth', message)
+        self._take_all()
 
     def _on(self, kind: str, message: Image | CompressedImage) -> None:
         self._last[kind] = monotonic()
         self._pairing.add(kind, seconds(message.header.stamp), message)
 
-    def _take_others(self, *others: FollowingSubscription | None) -> None:
+    def _take_all(self) -> None:
         """Take what has come with a message: on a busy machine it would be replaced meanwhile."""
         if self._is_taking:
             return
         self._is_taking = True
-        for one in others:
-            if one is not None:
-                one.poll()
+        while sum(subscription.poll() for subscription in self._subscriptions):
+            pass  # one of each in turn, as what belongs together has come together
         self._is_taking = False

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures with the depth image and the mask of the same moment; only the newest is kept."""
+"""Pictures with the depth image and the mask of the same moment, of which the newest is taken."""
 
 from collections import Counter
 from collections import deque
+from collections.abc import Callable
 from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
 from threading import Condition
@@ -11,8 +13,12 @@ from time import monotonic
 from typing import Any
 
 KINDS = ('depth', 'mask')  # what belongs to a picture
-WAITING = 10  # messages of each kind that wait for their partner
 UNPAIRED = 'no depth image or mask fits'
+POLL = 0.01  # seconds between two looks whether a pair is ready
+# Images that wait for their partners, for TF, or for what another node finds in them: 2 s at
+# 30 Hz, and less where so many are large.
+MOST = 60
+MOST_BYTES = 256_000_000
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,11 @@ class Pair:
     arrived: float
     mask: Any | None = None
 
+    @property
+    def size(self) -> int:
+        """Return how many bytes its images have."""
+        return size(self.color) + size(self.depth) + size(self.mask)
+
 
 @dataclass(frozen=True)
 class _Picture:
@@ -44,24 +55,24 @@ class _Picture:
 
 class Pairing:
     """
-    A one-slot buffer between the callbacks that fill it and the worker that empties it.
+    A buffer between the callbacks that fill it and the worker that takes the newest that is ready.
 
     Stamps are only compared with each other, in order of arrival, so that a bag that loops or a
     simulation that starts again pairs like any other stream. A camera may send its depth images
-    some pictures late, so a few messages of each kind wait for their partner.
+    some pictures late, so messages of each kind wait for their partner.
 
+    - is_ready: tells whether a pair can be used now, such as when TF knows its camera
     - tolerance: greatest difference of the stamps of a pair, seconds
-    - unpaired_in_a_row: pictures since the latest pair
     """
 
     def __init__(self, tolerance: float = 0.02) -> None:
+        self.is_ready: Callable[[Pair], bool] = lambda _: True
         self.tolerance = tolerance
         self._dropped: Counter[str] = Counter()
-        self.unpaired_in_a_row = 0
-        self._pictures: deque[_Picture] = deque(maxlen=WAITING)
-        self._others: dict[str, deque[tuple[float, Any]]] = {
-            kind: deque(maxlen=WAITING) for kind in KINDS}
-        self._newest: Pair | None = None
+        self._unpaired_since: float | None = None
+        self._pictures: deque[_Picture] = deque()
+        self._others: dict[str, deque[tuple[float, Any]]] = {kind: deque() for kind in KINDS}
+        self._pairs: deque[Pair] = deque()
         self._changed = Condition()
 
     def add_color(self, stamp: float, message: Any, partners: Collection[str]) -> None:
@@ -72,15 +83,20 @@ class Pairing:
         :param partners: of `KINDS`, what it waits for
         """
         with self._changed:
-            self._dropped[UNPAIRED] += len(self._pictures) == self._pictures.maxlen
-            self.unpaired_in_a_row += 1
-            self._pictures.append(_Picture(stamp, message, frozenset(partners), monotonic()))
+            now = monotonic()
+            self._unpaired_since = self._unpaired_since or now
+            self._pictures.append(_Picture(stamp, message, frozenset(partners), now))
             self._match()
+            self._drop_oldest(
+                self._pictures, too_many([size(one.message) for one in self._pictures]), UNPAIRED)
 
     def add(self, kind: str, stamp: float, message: Any) -> None:
         """Take what belongs to a picture, one of `KINDS`; the stamp is in seconds."""
         with self._changed:
-            self._others[kind].append((stamp, message))
+            others = self._others[kind]
+            others.append((stamp, message))
+            for _ in range(too_many([size(one) for _, one in others])):
+                others.popleft()
             self._match()
 
     def wait_only_for(self, partners: Collection[str]) -> None:
@@ -91,16 +107,27 @@ class Pairing:
             self._match()
 
     def take(self, timeout: float) -> Pair | None:
-        """Wait for a new pair and take it; None when none came within the timeout, in seconds."""
+        """Wait for a pair that is ready and take it; None after the timeout, in seconds."""
+        end = monotonic() + timeout
         with self._changed:
-            self._changed.wait_for(lambda: self._newest is not None, timeout)
-            pair, self._newest = self._newest, None
-            return pair
+            while not self._has_ready():
+                left = end - monotonic()
+                if left <= 0.0:
+                    return None
+                self._changed.wait(min(left, POLL) if self._pairs else left)
+            return self._pairs.popleft()
 
     def drop(self, reason: str) -> None:
         """Count a pair that was taken but cannot be used."""
         with self._changed:
             self._dropped[reason] += 1
+
+    @property
+    def unpaired_for(self) -> float:
+        """Return for how many seconds pictures have come that find no partners."""
+        with self._changed:
+            since, waiting = self._unpaired_since, self._pictures
+            return waiting[-1].arrived - since if since and waiting else 0.0
 
     @property
     def dropped(self) -> dict[str, int]:
@@ -114,8 +141,8 @@ class Pairing:
             self._pictures.clear()
             for messages in self._others.values():
                 messages.clear()
-            self._newest = None
-            self.unpaired_in_a_row = 0
+            self._pairs.clear()
+            self._unpaired_since = None
 
     def _match(self) -> None:
         """Offer the newest picture that has all its partners; older ones are too late then."""
@@ -128,10 +155,9 @@ class Pairing:
             messages = {kind: self._taken(kind, j) for kind, j in found.items()}
             self._offer(Pair(picture.message, messages.get('depth'), picture.arrived,
                              messages.get('mask')))
-            self.unpaired_in_a_row = len(self._pictures) - i - 1
-            self._dropped[UNPAIRED] += i
-            for _ in range(i + 1):
-                self._pictures.popleft()
+            self._unpaired_since = None
+            self._drop_oldest(self._pictures, i, UNPAIRED)
+            self._pictures.popleft()
             return
 
     def _nearest(self, kind: str, stamp: float) -> int | None:
@@ -146,7 +172,34 @@ class Pairing:
         return self._others[kind].popleft()[1]
 
     def _offer(self, pair: Pair) -> None:
-        if self._newest is not None:
-            self._dropped['busy with an earlier picture'] += 1
-        self._newest = pair
+        self._pairs.append(pair)
+        if not self._has_ready():
+            sizes = [pair.size for pair in self._pairs]
+            self._drop_oldest(self._pairs, too_many(sizes), 'too many wait for TF')
         self._changed.notify()
+
+    def _has_ready(self) -> bool:
+        """Tell whether a pair is ready; the newest that is comes first then."""
+        for i in reversed(range(len(self._pairs))):
+            if self.is_ready(self._pairs[i]):
+                self._drop_oldest(self._pairs, i, 'busy with an earlier picture')
+                return True
+        return False
+
+    def _drop_oldest(self, waiting: deque[Any], count: int, reason: str) -> None:
+        self._dropped[reason] += count
+        for _ in range(count):
+            waiting.popleft()
+
+
+def too_many(sizes: Sequence[int]) -> int:
+    """Return how many of the oldest messages, of so many bytes, are more than can wait."""
+    count = max(len(sizes) - MOST, 0)
+    while count < len(sizes) - 1 and sum(sizes[count:]) > MOST_BYTES:
+        count += 1
+    return count
+
+
+def size(message: Any) -> int:
+    """Return how many bytes an image has; other messages are small."""
+    return len(getattr(message, 'data', ()))

@@ -53,6 +53,11 @@ def published_frame(frame: Frame) -> PublishedFrame:
         header_of(frame.world_id, frame.stamp_ns), np.asarray(frame.world_from_camera, float))
 
 
+def own_name(node: Node, separator: str) -> str:
+    """Return what names that all nodes share begin with: the full name of the node."""
+    return node.get_fully_qualified_name().strip('/').replace('/', separator)
+
+
 def object_name(item: SceneObject) -> str:
     """Return the object's name in TF and planning scenes, '<label>_<id>', of plain characters."""
     label = re.sub(r'\W+', '_', item.detection.label)

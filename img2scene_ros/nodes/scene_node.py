@@ -79,8 +79,8 @@ class NodeOptions(InputOptions):
         'what is up; a picture at whose stamp TF does not know the camera in it is skipped; '
         'empty: none', read_only=True)
     tf_timeout: float = option(
-        0.2, "How long to wait for the transform of a picture's stamp, in the node's time [s]",
-        low=0.0, high=10.0, read_only=True)
+        0.2, 'How long each picture waits for the transforms of its stamp; with use_sim_time 2 s '
+        'at least, as time may go slowly there [s]', low=0.0, high=10.0, read_only=True)
     support_frame: str = option(
         '', 'TF frame whose plane z = 0 objects stand on, used where the depth image shows no '
         'plane; empty: none', read_only=True)
@@ -261,9 +261,9 @@ class SceneNode(LifecycleNode):
         self._transforms = Transforms(self, options.tf_timeout)
         undo.callback(self._transforms.close)
         for name in ('target_frame', 'support_frame'):
-            if getattr(options, name):
-                self._transforms.listen(
-                    f"the parameter '{name}' is '{getattr(options, name)}'")
+            frame = getattr(options, name)
+            if frame:
+                self._transforms.listen(f"the parameter '{name}' is '{frame}'", frame)
         self._inputs = Inputs(
             self, self._pairing, options, self._transforms,
             self._depth_noise_group.read(self))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Topics: publishers and subscriptions, and what takes a missing one's place."""
 
+from collections import deque
 from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ except ImportError:  # Humble
 
 HISTORY = 10  # messages kept for subscribers that are still being connected
 RECENT = 5  # messages kept until a subscription's turn comes
+WINDOW = 100  # messages of which the share that was lost is told
 MOST_NAMED = 3  # topics that a sentence names
 
 
@@ -75,6 +77,7 @@ class FollowingSubscription:
         self.topic = node.resolve_topic_name(topic)
         self._node = node
         self._callback = callback
+        self._losses: deque[bool] = deque(maxlen=WINDOW)  # of the latest messages, which were lost
         self._policies = self._wanted()
         self._subscription = self._subscribe()
 
@@ -82,6 +85,12 @@ class FollowingSubscription:
     def publishers(self) -> int:
         """Return how many publishers of its type the topic has."""
         return len(self._found())
+
+    @property
+    def lost(self) -> float:
+        """Return which share of the latest messages got lost; 0 before there are many."""
+        is_full = len(self._losses) == WINDOW
+        return sum(self._losses) / WINDOW if is_full else 0.0
 
     @property
     def nodes(self) -> list[str]:
@@ -114,12 +123,18 @@ class FollowingSubscription:
         self._subscription = self._subscribe()
         return True
 
-    def poll(self) -> None:
-        """Take all that has come, before its turn; for callbacks of the executor's thread."""
+    def poll(self) -> bool:
+        """
+        Take a message before its turn, and tell whether there was one.
+
+        For callbacks of the executor's thread.
+        """
         one = self._subscription
         with one.handle:
-            while found := one.handle.take_message(one.msg_type, one.raw):
-                self._callback(found[0])
+            found = one.handle.take_message(one.msg_type, one.raw)
+        if found:
+            self._on_message(found[0])
+        return bool(found)
 
     def destroy(self) -> None:
         """Unsubscribe."""
@@ -145,10 +160,19 @@ class FollowingSubscription:
 
     def _subscribe(self) -> Any:
         reliability, durability = self._policies
+        self._losses.clear()
         return self._node.create_subscription(
-            self.kind, self.topic, self._callback,
+            self.kind, self.topic, self._on_message,
             QoSProfile(depth=RECENT, reliability=reliability, durability=durability),
-            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible))
+            event_callbacks=SubscriptionEventCallbacks(
+                incompatible_qos=self._on_incompatible, message_lost=self._on_lost))
+
+    def _on_message(self, message: Any) -> None:
+        self._losses.append(False)
+        self._callback(message)
+
+    def _on_lost(self, event: Any) -> None:
+        self._losses.extend([True] * min(event.total_count_change, WINDOW))
 
     def _on_incompatible(self, _event: Any) -> None:
         if self.follow():

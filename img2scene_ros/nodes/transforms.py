@@ -3,24 +3,23 @@
 
 from dataclasses import replace
 from time import monotonic
-from time import sleep
 from typing import Any
 
 import numpy as np
-from rclpy.duration import Duration
+from rclpy.clock import ROSClock
 from rclpy.node import Node
 from rclpy.time import Time
 
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.io.bag_transforms import matrix_of
+from img2scene_ros.nodes.pairing import Pair
 from img2scene_ros.types import Frame
 from img2scene_ros.types import SupportPlane
 
 # Nanoseconds by which stamps go back where a bag starts again, or a simulation.
 BACK = 500_000_000
-POLL = 0.01  # seconds between two looks whether a transform has come
-PATIENCE = 2.0  # seconds of waiting at most where a simulation's clock is slow, or stands
+PATIENCE = 2.0  # seconds of waiting at least where a simulation or a bag may be slow
 APART = 2_000_000  # nanoseconds between two poses that tell how fast a camera moves
 FASTEST = 5.0  # metres per second; arms and mobile robots stay below 3
 
@@ -29,27 +28,27 @@ class Transforms:
     """
     Looks up transforms at the stamps of pictures.
 
-    The node's executor receives them; look up from another thread, which may wait.
-
-    :param timeout: seconds of the node's clock to wait for the transform of a picture that has
-        just been taken
+    :param timeout: seconds that a picture waits for them
     """
 
     def __init__(self, node: Node, timeout: float) -> None:
         self._node = node
         self._timeout = timeout
         self._latest_ns = self._cleared_ns = 0  # stamps of pictures
+        self._frames: tuple[str, ...] = ()
         self._is_settled = True  # nothing of before the stamps went back is left
         self._buffer: Any = None  # a tf2_ros.Buffer
         self._listener: Any = None
 
-    def listen(self, purpose: str) -> None:
+    def listen(self, purpose: str, *frames: str) -> None:
         """
         Start listening to TF, if that has not begun.
 
         :param purpose: what it is needed for, a clause
+        :param frames: in which the camera of every picture is to be known
         :raises MissingDependencyError: tf2_ros is not installed
         """
+        self._frames += frames
         if self._buffer is not None:
             return
         try:
@@ -68,6 +67,29 @@ class Transforms:
             self._listener.unregister()
         self._buffer = self._listener = None
 
+    def has_come(self, pair: Pair) -> bool:
+        """Tell whether TF knows all that a pair needs, or the pair has waited long enough."""
+        buffer, header = self._buffer, pair.color.header
+        clock, timeout = self._node.get_clock(), self._timeout
+        if isinstance(clock, ROSClock) and clock.ros_time_is_active:
+            timeout = max(timeout, PATIENCE)
+        if buffer is None or monotonic() - pair.arrived > timeout:
+            return True
+        frames = {*self._frames, pair.depth.header.frame_id if pair.depth else ''}
+        time = Time.from_msg(header.stamp)
+        return all(buffer.can_transform(frame, header.frame_id, time)
+                   for frame in frames - {'', header.frame_id})
+
+    def follow_stamps(self, stamp_ns: int) -> None:
+        """Forget what is known when the stamps go back, and again while old transforms come."""
+        # tf2 refuses what is much older than the newest it has, and mixes what is a little.
+        if self._buffer is not None and (
+                stamp_ns < self._latest_ns - BACK
+                or not self._is_settled and stamp_ns > self._cleared_ns + BACK):
+            self._buffer.clear()
+            self._is_settled, self._cleared_ns = False, stamp_ns
+        self._latest_ns = stamp_ns
+
     def matrix(self, target: str, source: str, stamp_ns: int, purpose: str) -> np.ndarray:
         """
         Return what takes points of a frame to another at a stamp, (4, 4).
@@ -82,11 +104,9 @@ class Transforms:
             raise InputError(
                 f"pictures of '{source}' have no stamp (0), so TF does not tell where it is in "
                 f"'{target}' ({purpose}); set the stamps in the driver")
-        self._follow_stamps(buffer, stamp_ns)
         from tf2_ros import ExtrapolationException
         from tf2_ros import TransformException
 
-        self._wait(buffer, target, source, stamp_ns)
         try:
             found = _looked_up(buffer, target, source, stamp_ns)
         except TransformException as error:
@@ -97,7 +117,7 @@ class Transforms:
             raise InputError(
                 f"TF does not tell where '{source}' is in '{target}' ({purpose}) at the stamp of "
                 f"the picture ({' '.join(str(error).split())}); {cure}") from error
-        self._is_settled = True
+        self._is_settled |= stamp_ns <= self._latest_ns + BACK  # not of before they went back
         try:
             before = _looked_up(buffer, target, source, max(stamp_ns - APART, 1))
         except TransformException:  # the first that is known
@@ -108,24 +128,6 @@ class Transforms:
                 f"by TF '{source}' moves at {speed:.0f} m/s in '{target}' ({purpose}), as where "
                 'two nodes publish one transform; see to it that only one does')
         return found
-
-    def _follow_stamps(self, buffer: Any, stamp_ns: int) -> None:
-        """Forget what is known when the stamps go back, and again while old transforms come."""
-        # tf2 refuses what is much older than the newest it has, and mixes what is a little.
-        if (stamp_ns < self._latest_ns - BACK
-                or not self._is_settled and stamp_ns > self._cleared_ns + BACK):
-            buffer.clear()
-            self._is_settled, self._cleared_ns = False, stamp_ns
-        self._latest_ns = stamp_ns
-
-    def _wait(self, buffer: Any, target: str, source: str, stamp_ns: int) -> None:
-        """Wait until a transform is known, in the node's time: a bag may be played slowly."""
-        time, clock = Time(nanoseconds=stamp_ns), self._node.get_clock()
-        until = clock.now() + Duration(seconds=self._timeout)
-        last = monotonic() + max(self._timeout, PATIENCE)
-        while (buffer is self._buffer and not buffer.can_transform(target, source, time)
-               and clock.now() < until and monotonic() < last):
-            sleep(POLL)
 
 
 def _looked_up(buffer: Any, target: str, source: str, stamp_ns: int) -> np.ndarray:

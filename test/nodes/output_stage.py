@@ -2,6 +2,7 @@
 """One output in an active node of its own, and a robot that listens to it over DDS."""
 
 from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 from time import monotonic
 from typing import Any
@@ -47,16 +48,18 @@ class OutputStage:
     :param make: the output's class
     :param options: of it
     :param domain, robot: as of another stage, which was killed
+    :param arguments: of the node, as after --ros-args
     """
 
     def __init__(
         self, make: Callable[..., Any], options: Any, domain: int = 0,
-        robot: Robot | None = None,
+        robot: Robot | None = None, arguments: Sequence[str] = (),
     ) -> None:
         self.domain = domain or free_domain()
         self._context = Context()
         rclpy.init(context=self._context, domain_id=self.domain)
-        self.node = LifecycleNode('img2scene', context=self._context)
+        self.node = LifecycleNode(
+            'img2scene', context=self._context, cli_args=['--ros-args', *arguments])
         self.node.declare_parameters(
             '', [('republish_distance', 0.002), ('republish_angle', 2.0)])
         self._executor = SingleThreadedExecutor(context=self._context)

@@ -176,6 +176,9 @@ def test_boxes_of_a_slow_detector_belong_to_the_picture_that_it_saw(
     robot.spin_until(
         lambda: "'/detections'" in robot.diagnosis(), 'the missing topic is named', camera.send)
     publisher = robot.node.create_publisher(vision_msgs.Detection2DArray, 'detections', 1)
+    robot.spin_until(
+        lambda: "no detections arrive on '/detections'" in robot.diagnosis(),
+        'the silence is said', camera.send)
     sent, seen = [], []
 
     def send() -> None:

@@ -6,11 +6,16 @@ After bad input the node lives on, and works when the input is good again.
 """
 
 import json
+import os
 import re
+import subprocess
+import sys
 from array import array
+from collections import deque
 from collections.abc import Callable
 from collections.abc import Iterator
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import cv2
@@ -19,6 +24,7 @@ import pytest
 import rclpy
 from builtin_interfaces.msg import Time
 from harness import LATCHED
+from harness import TIMEOUT
 from harness import FakeCamera
 from harness import NodeProcess
 from harness import Robot
@@ -26,6 +32,7 @@ from harness import half_size
 from harness import meshes
 from harness import stamp_of
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile
 from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo
@@ -39,10 +46,33 @@ from img2scene_ros.nodes.inputs import Inputs
 from img2scene_ros.nodes.messages import header_of
 from img2scene_ros.nodes.messages import info_from_camera
 from img2scene_ros.nodes.pairing import Pairing
+from img2scene_ros.nodes.topics import FollowingSubscription
 from img2scene_ros.nodes.transforms import Transforms
 from img2scene_ros.types import Frame
 
 Change = Callable[[Image, CameraInfo, Image], None]
+VARIABLE = 'FASTRTPS_DEFAULT_PROFILES_FILE'
+# Publishes pictures and depth images of 640x480 at 30 Hz, as drivers do.
+DRIVER = '''
+import time
+from array import array
+import rclpy
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import Image
+
+rclpy.init()
+node = rclpy.create_node('driver')
+sent = [(node.create_publisher(Image, topic, qos_profile_sensor_data), Image(
+    height=480, width=640, encoding=encoding, step=640 * size,
+    data=array('B', bytes(640 * 480 * size))))
+    for topic, encoding, size in (('image', 'rgb8', 3), ('depth', '16UC1', 2))]
+while True:
+    stamp = node.get_clock().now().to_msg()
+    for publisher, message in sent:
+        message.header.stamp = stamp
+        publisher.publish(message)
+    time.sleep(1 / 30)
+'''
 
 
 @pytest.fixture
@@ -201,11 +231,17 @@ def without_frame(image: Image, _: CameraInfo, depth: Image) -> None:
     image.header.frame_id = depth.header.frame_id = ''
 
 
-def of_changing_frame(image: Image, _: CameraInfo, depth: Image) -> None:
-    image.header.frame_id = depth.header.frame_id = f'camera_{image.header.stamp.nanosec % 2}'
+def of_changing_frame(image: Image, info: CameraInfo, depth: Image) -> None:
+    for message in (image, info, depth):
+        message.header.frame_id = f'camera_{message.header.stamp.nanosec % 2}'
+
+
+def calibrated_elsewhere(_: Image, info: CameraInfo, __: Image) -> None:
+    info.header.frame_id = 'infra_optical'
 
 
 @pytest.mark.parametrize('change, sentence', [
+    (calibrated_elsewhere, "'/camera_info' is of 'infra_optical' but the picture of 'camera_col"),
     (without_stamp, "'/image'.* 0"),
     (an_hour_ahead, "'/image'.*ahead.*use_sim_time"),
     (a_minute_old, "'/image'.*old.*use_sim_time"),
@@ -283,6 +319,24 @@ def test_a_topic_of_another_type_is_said(
     robot.node.destroy_publisher(others[1])
 
 
+def test_depth_images_may_come_many_pictures_late(
+    robot: Robot, camera: FakeCamera, scene_node: NodeProcess,
+) -> None:
+    """As of a camera at 60 Hz whose depth images are registered elsewhere; nothing is wrong."""
+    works(robot, camera)
+    start, before, due = len(scene_node.log), camera.stamp_ns, deque()
+    depth, camera.depth = camera.depth, None
+    end = monotonic() + TIMEOUT
+    while (stamp_of(robot.markers[-1]) or 0) <= before + 5 * 10**9:
+        assert monotonic() < end
+        camera.send(lambda _, __, message: due.append(message))
+        if len(due) > 20:
+            depth.publish(due.popleft())
+        robot.spin(0.03)
+    camera.depth = depth
+    assert not scene_node.complaints(start)
+
+
 def test_what_has_come_while_the_node_was_busy_is_paired(robot: Robot) -> None:
     """A depth image counts although the next one has come before anybody looked."""
     node = rclpy.create_node('node', namespace='/busy', context=robot.node.context)
@@ -295,19 +349,55 @@ def test_what_has_come_while_the_node_was_busy_is_paired(robot: Robot) -> None:
     robot.spin_until(
         lambda: image.get_subscription_count() and depth.get_subscription_count()
         and node.count_publishers('/busy/depth'), 'they know each other')
-    for second, publisher in ((1, depth), (1, image), (2, depth)):
-        publisher.publish(Image(header=header_of('lens', second * 10**9)))
-    robot.spin(0.5)
     pairs = []
-    for _ in range(20):
-        executor.spin_once(0.05)
-        pairs += filter(None, [pairing.take(0.0)])
-    assert [(one.color.header.stamp.sec, one.depth.header.stamp.sec) for one in pairs] == [(1, 1)]
+
+    def receive(*sent: tuple[int, Publisher]) -> None:
+        for second, publisher in sent:
+            publisher.publish(Image(header=header_of('lens', second * 10**9)))
+        robot.spin(0.5)
+        for _ in range(20):
+            executor.spin_once(0.05)
+            pairs.extend(filter(None, [pairing.take(0.0)]))
+
+    receive((1, depth), (1, image), (2, depth))
+    receive(*((second, publisher) for second in (3, 4, 5) for publisher in (image, depth)))
+    assert [(one.color.header.stamp.sec, one.depth.header.stamp.sec)
+            for one in pairs] == [(1, 1), (5, 5)], 'the newest of what had come'
     inputs.destroy()
     executor.remove_node(node)
     node.destroy_node()
     for publisher in (image, depth):
         robot.node.destroy_publisher(publisher)
+
+
+@pytest.mark.skipif(
+    'fastrtps' not in rclpy.utilities.get_rmw_implementation_identifier(),
+    reason='config/fastdds.xml is for Fast DDS')
+@pytest.mark.parametrize('is_cured', [False, True])
+def test_messages_that_get_lost_are_said_and_the_cure_works(
+    robot: Robot, camera: FakeCamera, scene_node: NodeProcess, is_cured: bool,
+) -> None:
+    """Of a driver, a process of its own, that publishes with best effort, one after the other."""
+    received: list[Image] = []
+    camera.close()
+    cure = {VARIABLE: str(Path('config/fastdds.xml').resolve())} if is_cured else {}
+    driver = subprocess.Popen(
+        [sys.executable, '-c', DRIVER],
+        env=os.environ | {'ROS_DOMAIN_ID': str(robot.domain)} | cure)
+    depth = FollowingSubscription(robot.node, Image, 'depth', received.append)
+    try:
+        if is_cured:
+            robot.spin_until(lambda: len(received) >= 150, 'many arrive', depth.follow)
+            assert depth.lost < 0.1
+        else:
+            robot.spin_until(
+                lambda: re.search(f"% of the messages on '/depth' get lost.*{VARIABLE}",
+                                  robot.diagnosis()), 'the losses are said', depth.follow)
+            assert depth.lost > 0.2
+    finally:
+        depth.destroy()
+        driver.kill()
+        driver.wait()
 
 
 def test_two_publishers_of_pictures_are_said(

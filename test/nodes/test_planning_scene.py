@@ -363,3 +363,24 @@ def test_killed_node_leaves_a_scene_that_the_next_one_puts_right(
     assert node.stop() == 0
     robot.spin_until(lambda: set(moveit.world) == {'table_of_the_cell'}, 'all is removed')
     camera.close()
+
+
+def test_two_nodes_leave_each_others_objects_alone(stage: Callable[..., OutputStage]) -> None:
+    """As of two cameras; after seconds, in which what is nobody's is removed."""
+    first = stage(**FAST)
+    moveit = started(first)
+    tells(first, moveit, ['ADD img2scene_mug_1'], thing(1))
+    second = OutputStage(
+        PlanningSceneOutput, PlanningSceneOptions(**FAST), first.domain, first.robot,
+        ('-r', '__ns:=/left', '-r', 'planning_scene:=/planning_scene',
+         '-r', 'get_planning_scene:=/get_planning_scene'))
+    second.spin_until(lambda: second.output._client.service_is_ready()
+                      and second.node.count_subscribers('/planning_scene'))
+    second.show(thing(1))
+    for _ in range(10):
+        first.spin()
+        second.spin()
+    assert set(moveit.world) == {'img2scene_mug_1', 'left_img2scene_mug_1'}
+    assert not [line for line in moveit.log if line.startswith('REMOVE')]
+    second.output.close()
+    second.kill()

@@ -163,6 +163,15 @@ def test_every_object_has_a_tf_frame_once_per_picture(stage: Callable[..., Outpu
     assert len(received) == 2
 
 
+def test_frames_of_two_nodes_are_apart() -> None:
+    stage = OutputStage(TfOutput, TfOptions(), arguments=('-r', '__ns:=/arm/left'))
+    received = stage.listen(tf2_msgs.TFMessage, '/tf')
+    stage.show(thing(7))
+    stage.spin_until(lambda: received)
+    assert received[0].transforms[0].child_frame_id == 'arm/left/img2scene/mug_7'
+    stage.close()
+
+
 @pytest.mark.parametrize('points, sources', [
     ('model', {0}), ('measured', {1}), ('both', {0, 1})])
 def test_cloud_has_points_of_meshes_and_readings(

@@ -2,11 +2,11 @@
 """What TF knows; tf2_ros, which pip does not have, is stood in for where it is not installed."""
 
 import sys
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from threading import Thread
-from time import sleep
+from time import monotonic
 from types import ModuleType
 from types import SimpleNamespace
 
@@ -21,13 +21,16 @@ from harness import Robot
 from harness import half_size
 from harness import stamp_of
 from rclpy.clock import ROSClock
-from rclpy.time import Time
 from scipy.spatial.transform import Rotation
+from sensor_msgs.msg import Image
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.nodes.demo_nodes import free_domain
+from img2scene_ros.nodes.messages import header_of
+from img2scene_ros.nodes.messages import nanoseconds
+from img2scene_ros.nodes.pairing import Pair
 from img2scene_ros.nodes.transforms import Transforms
 from img2scene_ros.nodes.transforms import in_world
 from img2scene_ros.nodes.transforms import support_at
@@ -143,12 +146,14 @@ def test_a_recording_that_starts_again_is_taken_as_it_is_now(
     receive(transforms, *(
         pose(DOWN, EYE, STAMP + ns) for ns in (0, 8 * 10 ** 8, lasted * 10 ** 9)))
     later = replace(FRAME, stamp_ns=STAMP + lasted * 10 ** 9)
+    transforms.follow_stamps(later.stamp_ns)
     assert in_world(later, transforms, 'map').world_from_camera[:3, 3] == pytest.approx(EYE)
     half = 5 * 10 ** 8
     for again in range(2):  # TF that comes before the first picture may be lost
         first = STAMP + again * half
         receive(transforms, pose(DOWN, -EYE, first - 1), pose(DOWN, -EYE, first + half))
         now = replace(FRAME, stamp_ns=first + half // 2)
+        transforms.follow_stamps(now.stamp_ns)
         try:
             found = in_world(now, transforms, 'map')
         except InputError:
@@ -161,39 +166,54 @@ def test_transforms_of_before_that_come_after_a_restart_do_no_harm(
 ) -> None:
     """They wait in queues when the first picture is looked at; tf2 then refuses all new ones."""
     late = STAMP + 60 * 10 ** 9
+    before = replace(FRAME, stamp_ns=late)
     receive(transforms, pose(DOWN, EYE, late))
-    in_world(replace(FRAME, stamp_ns=late), transforms, 'table')
+    transforms.follow_stamps(late)
+    in_world(before, transforms, 'table')
     found = None
     for again in range(5):
         now = STAMP + again * 300_000_000
         receive(transforms, pose(DOWN, -EYE, now))
+        transforms.follow_stamps(now)
         try:
             found = in_world(replace(FRAME, stamp_ns=now), transforms, 'table')
         except InputError:
-            receive(transforms, *[pose(DOWN, EYE, late)] * (again == 0))
+            if again == 0:  # a picture of before may wait for them, too
+                receive(transforms, pose(DOWN, EYE, late))
+                in_world(before, transforms, 'table')
     assert found is not None
     assert found.world_from_camera[:3, 3] == pytest.approx(-EYE)
 
 
-def test_a_bag_that_is_played_slowly_is_waited_for(transforms: Transforms) -> None:
-    """At a fifth of its speed, a transform that is 0.08 s late comes after 0.4 s."""
+def pair_of(depth_frame: str = 'optical', waited: float = 0.0) -> Pair:
+    """Return a pair of `FRAME`'s header that arrived some seconds ago."""
+    depth = Image(header=header_of(depth_frame, STAMP))
+    return Pair(Image(header=header_of('optical', STAMP)), depth, monotonic() - waited)
+
+
+def test_a_pair_waits_for_all_that_it_needs(transforms: Transforms) -> None:
+    """The camera in the frame that is asked for, and the depth camera where it is another."""
+    assert transforms.has_come(pair_of()) and not transforms.has_come(pair_of('infra'))
+    transforms.listen('this test needs TF', 'table')
+    assert not transforms.has_come(pair_of())
+    receive(transforms, pose(DOWN, EYE, STAMP - 1))
+    assert not transforms.has_come(pair_of())
+    receive(transforms, pose(DOWN, EYE, STAMP + 1))
+    assert transforms.has_come(pair_of()) and not transforms.has_come(pair_of('infra'))
+    transforms._buffer.set_transform_static(
+        small_tf2.transform_message(np.eye(4), 'optical', 'infra', 0), 'test')
+    assert transforms.has_come(pair_of('infra'))
+
+
+def test_no_pair_waits_longer_than_the_timeout(transforms: Transforms) -> None:
+    """In a simulation or bag, which may be played at a fifth of its speed, at least 2 s."""
+    transforms.listen('this test needs TF', 'table')
+    assert transforms.has_come(pair_of(waited=0.11))
     clock = ROSClock()
     clock._set_ros_time_is_active(True)
     transforms._node.get_clock = lambda: clock
-
-    def play() -> None:
-        for step in range(21):
-            clock.set_ros_time_override(Time(nanoseconds=STAMP + step * 4_000_000))
-            sleep(0.02)
-        receive(transforms, pose(DOWN, EYE))
-
-    player = Thread(target=play)
-    player.start()
-    sleep(0.05)
-    assert in_world(FRAME, transforms, 'table').world_from_camera[:3, 3] == pytest.approx(EYE)
-    player.join()
-    with pytest.raises(InputError, match='tf_timeout'):  # the clock stands
-        in_world(replace(FRAME, stamp_ns=STAMP + 10 ** 9), transforms, 'table')
+    assert not transforms.has_come(pair_of(waited=0.4))
+    assert transforms.has_come(pair_of(waited=2.1))
 
 
 def test_two_publishers_of_one_transform_are_said(transforms: Transforms) -> None:
@@ -273,6 +293,39 @@ def test_pictures_without_their_transform_are_skipped_and_said(
 
     robot.spin_until(lambda: any(map(stamp_of, robot.markers)), 'objects are shown', send)
     robot.spin_until(lambda: robot.diagnosis() == 'active', 'nothing is wrong', send)
+    assert node.stop() == 0
+    camera.close()
+    robot.close()
+
+
+def test_tf_that_is_late_costs_no_pictures(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, recorded,
+) -> None:
+    """At 4 Hz, and 1.5 s late: who waits for one after the other perceives 7 of 40."""
+    (tmp_path / 'tf2_ros.py').write_text(Path(small_tf2.__file__).read_text())
+    monkeypatch.setenv('PYTHONPATH', str(tmp_path), prepend=':')
+    robot, late = Robot(free_domain()), 1.5
+    camera = FakeCamera(robot, half_size(recorded('table_mustard_bottle')))
+    tf = robot.node.create_publisher(TransformStamped, '/tf', 100)
+    perceived: set[int] = set()
+    robot.node.create_subscription(
+        Image, '/img2scene/labels', lambda one: perceived.add(nanoseconds(one.header.stamp)), 10)
+    node = NodeProcess(
+        'scene_node', robot.domain, tmp_path, *GEOMETRIC, '-p', 'target_frame:=map',
+        '-p', 'outputs:=[labels]', '-p', 'tf_timeout:=5.0')
+    sent: deque[tuple[float, int]] = deque()
+
+    def send() -> None:
+        camera.send()
+        sent.append((monotonic(), camera.stamp_ns))
+        while sent and sent[0][0] <= monotonic() - late:
+            tf.publish(pose(DOWN, EYE, sent.popleft()[1], 'map', camera.frame.frame_id))
+
+    robot.spin_until(lambda: perceived, 'a first one is perceived', send)
+    first = monotonic()
+    robot.spin_until(lambda: monotonic() - first > 10.0, '10 s are over', send)
+    assert len(perceived) > 9
+    assert not node.complaints()
     assert node.stop() == 0
     camera.close()
     robot.close()

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-planning_scene: the objects as MoveIt's collision objects img2scene_<label>_<id>.
+planning_scene: the objects as MoveIt's collision objects <node>_<label>_<id>.
 
 MoveIt is sent changes only: ADD with geometry, MOVE, REMOVE. It answers none of them, so once a
 second it is asked what it has: what a former life of this node has left is removed, what is
@@ -27,6 +27,7 @@ from img2scene_ros.nodes.published import PublishedFrame
 from img2scene_ros.nodes.published import has_moved
 from img2scene_ros.nodes.published import noticeable_motion
 from img2scene_ros.nodes.published import object_name
+from img2scene_ros.nodes.published import own_name
 from img2scene_ros.nodes.published import published_frame
 from img2scene_ros.nodes.support_box import SupportBox
 from img2scene_ros.nodes.support_box import published_supports
@@ -36,8 +37,7 @@ from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import Scene
 from img2scene_ros.types import SceneObject
 
-PREFIX = 'img2scene_'  # of the names of all that this output adds
-SUPPORT = f'{PREFIX}support'  # others have a number behind it
+SUPPORT = 'support'  # its name; others have a number behind it
 PERIOD = 0.1  # seconds between two looks for MoveIt, its answers and new shapes
 ASK_PERIOD = 1.0  # seconds between two questions what MoveIt has
 GRACE = 2.0  # seconds that MoveIt may need for a change before it counts as missed
@@ -85,6 +85,7 @@ class PlanningSceneOutput:
             from img2scene_ros.nodes import planning_messages
         self.options = options
         self._node = node
+        self._prefix = own_name(node, '_') + '_'  # of the names of all that this output adds
         self._messages = planning_messages
         self._lock = Lock()  # workers show scenes, the executor looks for MoveIt
         self._is_active = False
@@ -173,7 +174,7 @@ class PlanningSceneOutput:
         self._removed = {name: at for name, at in self._removed.items()
                          if at >= self._asked_at - GRACE}
         self._strays = {
-            name for name in there if name.startswith(PREFIX)
+            name for name in there if name.startswith(self._prefix)
             and name not in self._sent.keys() | self._removed.keys()}
         self._is_due |= bool(missed or self._strays or before != self._attached)
 
@@ -192,14 +193,15 @@ class PlanningSceneOutput:
     def _changes(self, scene: Scene) -> list[Any]:
         """Return what makes a planning scene like a scene; it counts as sent."""
         frame = published_frame(scene.frame)
-        objects = {PREFIX + object_name(item): item for item in scene.objects}
+        objects = {self._prefix + object_name(item): item for item in scene.objects}
         models = {item.model for item in scene.objects}
         self._shapes = {model: shape for model, shape in self._shapes.items() if model in models}
         if not self.options.supports:
             self._supports = {}
         elif scene.supports or not scene.frame.world_id:  # else they are hidden, or out of view
             self._supports = published_supports(scene, self._supports)
-        supports = {_support_name(number): box for number, box in self._supports.items()}
+        supports = {self._prefix + _support_name(number): box
+                    for number, box in self._supports.items()}
         wanted = objects.keys() | supports.keys()
         gone = (self._sent.keys() | self._strays) - wanted - self._attached
         changes = [self._messages.removed(frame.header, name) for name in sorted(gone)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""/tf: a frame per object, img2scene/<label>_<id>."""
+"""/tf: a frame per object, <node>/<label>_<id>."""
 
 from dataclasses import dataclass
 
@@ -10,6 +10,7 @@ from img2scene_ros.nodes.messages import transform_from_matrix
 from img2scene_ros.nodes.outputs import TopicOutput
 from img2scene_ros.nodes.outputs import importing_messages
 from img2scene_ros.nodes.published import object_name
+from img2scene_ros.nodes.published import own_name
 from img2scene_ros.nodes.published import published_frame
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
@@ -20,7 +21,9 @@ from img2scene_ros.types import Scene
 class TfOptions(Options):
     """Whether there are frames."""
 
-    publish_tf: bool = option(True, 'Publish a TF frame img2scene/<label>_<id> for every object')
+    publish_tf: bool = option(
+        True, 'Publish a TF frame img2scene/<label>_<id> for every object, behind the '
+        'namespace of the node if it has one')
 
 
 class TfOutput(TopicOutput):
@@ -32,6 +35,7 @@ class TfOutput(TopicOutput):
         with importing_messages('tf', 'tf2_msgs'):
             from tf2_msgs.msg import TFMessage
         self._message = TFMessage
+        self._prefix = own_name(node, '/')
         self._stamp_ns = -1  # of the latest transforms: TF complains of those that come twice
         super().__init__(node, options, TFMessage, '/tf', 100)
 
@@ -44,7 +48,7 @@ class TfOutput(TopicOutput):
         frame = published_frame(scene.frame)
         self._publisher.publish(self._message(transforms=[
             TransformStamped(
-                header=frame.header, child_frame_id=f'img2scene/{object_name(item)}',
+                header=frame.header, child_frame_id=f'{self._prefix}/{object_name(item)}',
                 transform=transform_from_matrix(frame.pose(item)))
             for item in scene.objects]))
 
