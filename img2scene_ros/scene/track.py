@@ -31,9 +31,9 @@ from img2scene_ros.types import Sighting
 # is a part of what a look shows, and how much of it then lies on readings at least.
 _COVERED, _WITHIN, _SHOWN = 0.5, 0.8, 0.3
 _BOX_MARGIN = 0.01  # metres, or a tenth, by which its box is widened to hold its readings
-# Chi-squared of six degrees of freedom, whose readings are not independent, by which an object
-# has moved; for how many frames more it is registered then, and at most after many such frames.
-_MOVED, _LIVELY, _LIVELIEST = 40.0, 2, 12
+# F statistic of what readings show of a motion by which an object has moved, and for how many
+# frames more it is registered then.
+_MOVED, _LIVELY = 6.0, 2
 # Metres by which the middle of sightings scatters, before it is known, and frames for which it
 # lags behind the turn of a view.
 _FIRST_SHIFT, _TURNS = 0.003, 5.0
@@ -104,7 +104,7 @@ class Track:
         self.surface = sampled(self.proxy)
         self.offset = np.zeros(3)
         self._shift, self._toward = _FIRST_SHIFT, np.zeros(3)
-        self._moving, self._is_recalled = 0, False
+        self._moving, self._has_moved, self._is_recalled = 0, False, False
         self.behind: np.ndarray
         self._forget_readings()
 
@@ -205,7 +205,7 @@ class Track:
         if found is not None and np.isfinite(found.residual) and found.fit >= _LEAST_FIT and (
                 not is_whole or self._is_near(look, look.world @ found.pose)):
             error = turned_covariance(found.covariance, look.world[:3, :3])
-            self.motion.add(look.world @ found.pose, error, seconds)
+            self.motion.add(look.world @ found.pose, error, seconds, self._has_moved)
             self._learn_offset(look)
         elif is_whole:
             pose = self.motion.pose.copy()  # a place tells no turn
@@ -282,9 +282,10 @@ class Track:
         toward, before = look.world[:3, 3] - self.center, self._toward
         self._toward = toward / np.linalg.norm(toward)
         turn = float(np.linalg.norm(self._toward - before)) if before.any() else 0.0
-        if change >= _MOVED or self.is_seen_through(seen, index) or is_whole and (
+        self._has_moved = change >= _MOVED or self.is_seen_through(seen, index)
+        if self._has_moved or is_whole and (
                 shift > 3.0 * usual + _TURNS * turn * self.surface.radius):
-            self._moving = min(self._moving + _LIVELY, _LIVELIEST)
+            self._moving = _LIVELY
             return False
         self._moving -= 1
         if is_whole and self._moving >= 0:
@@ -321,7 +322,10 @@ class Track:
         if is_base and self.bad_since is not None:
             return
         pose, points, behind = seen.poses[index], seen.points[index], seen.behind[index]
-        self.behind = np.where(np.isnan(self.behind) | is_base, behind, self.behind)
+        if is_base:
+            self.behind, self._based = behind.copy(), 1
+        else:
+            self._learn_base(behind)
         new = np.flatnonzero(seen.owned[index] & (self.counts < _AVERAGED) & (
             np.abs(behind) < _GUESSED * self.surface.radius))
         self.counts[new] += 1
@@ -329,10 +333,17 @@ class Track:
         self.places[new] += (points[new] * (away / points[new, 2])[:, None]) @ pose[:3, :3]
         self.behind[new] -= away
 
+    def _learn_base(self, behind: np.ndarray) -> None:
+        self.behind = np.where(np.isnan(self.behind), behind, self.behind)
+        if self._based < _AVERAGED:
+            self._based += 1
+            change = behind - self.behind
+            self.behind += np.where(np.abs(change) < _BOX_MARGIN, change / self._based, 0.0)
+
     def _forget_readings(self) -> None:
         """Take the mesh for what it is."""
         self.places, self.counts = self.surface.points.copy(), np.full(SAMPLES, _AVERAGED)
-        self.behind, self._moving = np.full(SAMPLES, np.nan), 0
+        self.behind, self._based, self._moving = np.full(SAMPLES, np.nan), 1, 0
 
     def consider(self, look: Look, better_view: float, now: float) -> None:
         """
@@ -408,7 +419,7 @@ class Track:
         self._forget_readings()
         if frame.depth is not None:
             seen = compared(self.surface.points[None], self.surface.smooth_normals[None],
-                            pose_of(model)[None], frame)
+                            np.array([self.surface.spacing]), pose_of(model)[None], frame)
             self.behind = seen.behind[0]
             self.counts[~seen.lies(0)] = 0  # such as of its far side
 

@@ -320,6 +320,7 @@ def _compared(
     return compared(
         np.stack([track.places for track in tracks]),
         np.stack([track.surface.smooth_normals for track in tracks]),
+        np.array([track.surface.spacing for track in tracks]),
         camera_from_world @ np.stack([track.motion.pose for track in tracks]), frame, owners)
 
 
