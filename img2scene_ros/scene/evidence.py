@@ -2,6 +2,7 @@
 """What a depth image says of objects: where they are seen, hidden, seen through, or moved."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -16,8 +17,9 @@ _MARGIN, _NEARER = 0.005, 0.025
 # above which it is seen through; of those in view, that have to be unhidden to tell.
 _IN_VIEW, _THROUGH, _UNHIDDEN = 0.5, 0.6, 0.3
 _FEWEST = 10  # samples that tell anything
-# Change of a reading by which it is of something else [m]; least cosine of surface and view.
-_OUTLIER, _GRAZING = 0.1, 0.2
+# Change of a reading by which it is of something else, and distance of one that tells nothing of a
+# surface [m]; least cosine of surface and view.
+_OUTLIER, _CONTRADICTED, _GRAZING = 0.1, 0.015, 0.2
 _STEPS, _FIRST_SCALE, _AVERAGED = 3, 3.0, 3.0
 _LATERAL_STD = 0.5  # pixels by which readings are off sideways
 _AROUND = np.stack(np.meshgrid((-1, 0, 1), (-1, 0, 1)), axis=-1).reshape(9, 2)  # rows, columns
@@ -51,6 +53,18 @@ class Seen:
     owned: np.ndarray
     std: np.ndarray
     lateral: np.ndarray
+
+    @cached_property
+    def slope(self) -> np.ndarray:
+        """Return the way along normals to outside that a metre of depth is worth, (O, S), < 0."""
+        rays = self.points / self.points[..., 2:]
+        slope = np.einsum('osi,osi->os', self.normals, rays)
+        return np.minimum(slope, -_GRAZING * np.linalg.norm(rays, axis=2))
+
+    @property
+    def within(self) -> np.ndarray:
+        """Return the metres along normals by which readings are inside, from any side, (O, S)."""
+        return -self.behind * self.slope
 
     @property
     def margin(self) -> np.ndarray:
@@ -180,19 +194,17 @@ def moved_by(seen: Seen, before: np.ndarray) -> np.ndarray:
     """
     Tell how much of what changed in the readings is a motion of the objects.
 
-    :param before: (O, S) metres by which readings were behind before, or NaN
+    :param before: (O, S) metres along normals by which readings were inside before, or NaN
     :return: how many times more the best small motions explain, for each of their six degrees of
         freedom, than noise: the F statistic, (O,); NaN where too little is seen at both times
     """
-    points, normals, change = seen.points, seen.normals, seen.behind - before
-    used = np.abs(change) < _OUTLIER
+    points, normals, slope = seen.points, seen.normals, seen.slope
+    change = seen.behind + before / slope
+    used = (np.abs(change) < _OUTLIER) & (np.abs(before) < _CONTRADICTED)
     count = np.count_nonzero(used, axis=1)
-    rays = points / points[..., 2:]
-    slope = np.einsum('osi,osi->os', normals, rays)
-    slope = np.minimum(slope, -_GRAZING * np.linalg.norm(rays, axis=2))
     # Of an average over many readings, that are off along the ray and sideways.
     std = np.hypot(seen.std[:, None], seen.lateral * np.sqrt(np.clip(
-        (rays ** 2).sum(axis=2) / slope ** 2 - 1.0, 0.0, None))) / _AVERAGED
+        ((points / points[..., 2:]) ** 2).sum(axis=2) / slope ** 2 - 1.0, 0.0, None))) / _AVERAGED
     middle = (points * used[..., None]).sum(axis=1) / np.maximum(count, 1)[:, None]
     arms = (points - middle[:, None]) * used[..., None]
     lever = np.sqrt((arms ** 2).sum(axis=(1, 2)) / np.maximum(count, 1))[:, None, None]

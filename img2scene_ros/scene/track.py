@@ -47,6 +47,7 @@ _STALE, _HALVING = 0.3, 1.0
 # Readings of a part that the mesh only guesses which are averaged, and by which share of the
 # object's radius the guess may be wrong.
 _AVERAGED, _GUESSED = 10, 0.5
+_SAME_SIDE = np.cos(np.radians(5.0))  # of two views from one side
 _FEWEST = 10  # samples that tell anything
 _KEPT_SHARE = 0.8  # of the colour and size so far, beside those of the newest sighting
 
@@ -72,7 +73,8 @@ class Track:
     - bad_since: seconds, since when readings contradict the mesh
     - places: (SAMPLES, 3) metres, where samples of the mesh are by the readings, in its own frame
     - counts: (SAMPLES,) how many readings told so, none where the mesh is still a guess
-    - behind: (SAMPLES,) metres by which readings were behind them when it was registered, or NaN
+    - within: (SAMPLES,) metres along normals by which readings were inside of them since it was
+      registered, a mean, or NaN
     """
 
     proxy: ObjectModel
@@ -104,8 +106,8 @@ class Track:
         self.surface = sampled(self.proxy)
         self.offset = np.zeros(3)
         self._shift, self._toward = _FIRST_SHIFT, np.zeros(3)
-        self._moving, self._has_moved, self._is_recalled = 0, False, False
-        self.behind: np.ndarray
+        self._moving, self._has_moved, self._is_gone, self._is_recalled = 0, False, False, False
+        self.within: np.ndarray
         self._forget_readings()
 
     @classmethod
@@ -207,7 +209,7 @@ class Track:
             error = turned_covariance(found.covariance, look.world[:3, :3])
             self.motion.add(look.world @ found.pose, error, seconds, self._has_moved)
             self._learn_offset(look)
-        elif is_whole:
+        elif is_whole and (found is None or self._is_gone):
             pose = self.motion.pose.copy()  # a place tells no turn
             pose[:3, 3] = look.position - pose[:3, :3] @ self.offset
             self.motion.add(pose, look.error, seconds)
@@ -282,6 +284,7 @@ class Track:
         toward, before = look.world[:3, 3] - self.center, self._toward
         self._toward = toward / np.linalg.norm(toward)
         turn = float(np.linalg.norm(self._toward - before)) if before.any() else 0.0
+        self._is_gone = self.is_seen_through(seen, index) or bool(np.isnan(change))
         self._has_moved = change >= _MOVED or self.is_seen_through(seen, index)
         if self._has_moved or is_whole and (
                 shift > 3.0 * usual + _TURNS * turn * self.surface.radius):
@@ -322,28 +325,35 @@ class Track:
         if is_base and self.bad_since is not None:
             return
         pose, points, behind = seen.poses[index], seen.points[index], seen.behind[index]
-        if is_base:
-            self.behind, self._based = behind.copy(), 1
-        else:
-            self._learn_base(behind)
+        self._learn_base(seen, index, is_base)
         new = np.flatnonzero(seen.owned[index] & (self.counts < _AVERAGED) & (
             np.abs(behind) < _GUESSED * self.surface.radius))
         self.counts[new] += 1
         away = behind[new] / self.counts[new]
         self.places[new] += (points[new] * (away / points[new, 2])[:, None]) @ pose[:3, :3]
-        self.behind[new] -= away
+        self.within[new] += away * seen.slope[index][new]
 
-    def _learn_base(self, behind: np.ndarray) -> None:
-        self.behind = np.where(np.isnan(self.behind), behind, self.behind)
-        if self._based < _AVERAGED:
-            self._based += 1
-            change = behind - self.behind
-            self.behind += np.where(np.abs(change) < _BOX_MARGIN, change / self._based, 0.0)
+    def _learn_base(self, seen: Seen, index: int, is_new: bool) -> None:
+        """
+        Remember how readings lie on its samples while it rests, a mean of the first ones.
+
+        From another side they lie otherwise, as no mesh is quite like the thing.
+        """
+        within, pose = seen.within[index], seen.poses[index]
+        eye = -pose[:3, 3] @ pose[:3, :3] / np.linalg.norm(pose[:3, 3])
+        if is_new or eye @ self._based_from < _SAME_SIDE:
+            self.within, self._based, self._based_from = within.copy(), 0, eye
+        self.within = np.where(np.isnan(self.within), within, self.within)
+        self._based += 1
+        change = within - self.within
+        if self._based <= _AVERAGED:
+            self.within += np.where(np.abs(change) < _BOX_MARGIN, change / self._based, 0.0)
 
     def _forget_readings(self) -> None:
         """Take the mesh for what it is."""
         self.places, self.counts = self.surface.points.copy(), np.full(SAMPLES, _AVERAGED)
-        self.behind, self._based, self._moving = np.full(SAMPLES, np.nan), 1, 0
+        self.within, self._based, self._based_from = np.full(SAMPLES, np.nan), 0, np.zeros(3)
+        self._moving = 0
 
     def consider(self, look: Look, better_view: float, now: float) -> None:
         """
@@ -420,7 +430,7 @@ class Track:
         if frame.depth is not None:
             seen = compared(self.surface.points[None], self.surface.smooth_normals[None],
                             np.array([self.surface.spacing]), pose_of(model)[None], frame)
-            self.behind = seen.behind[0]
+            self._learn_base(seen, 0, is_new=True)
             self.counts[~seen.lies(0)] = 0  # such as of its far side
 
     def move(self, new_from_old: np.ndarray) -> None:

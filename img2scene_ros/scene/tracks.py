@@ -160,7 +160,7 @@ class Tracker:
         if not pairs:
             return
         seen, now = _compared(list(pairs), frame, list(pairs.values())), self._clock.now
-        changes = moved_by(seen, np.stack([track.behind for track in pairs]))
+        changes = moved_by(seen, np.stack([track.within for track in pairs]))
         wholes, shaped = {}, {}
         for index, (track, look) in enumerate(pairs.items()):
             wholes[track] = shows_all(track, look, seen, index)
