@@ -20,9 +20,11 @@ _FEWEST = 10  # samples that tell anything
 # Change of a reading by which it is of something else, and distance of one that tells nothing of a
 # surface [m]; least cosine of surface and view.
 _OUTLIER, _CONTRADICTED, _GRAZING = 0.1, 0.015, 0.2
-_STEPS, _FIRST_SCALE, _AVERAGED = 3, 3.0, 3.0
-_LATERAL_STD = 0.5  # pixels by which readings are off sideways
-_AROUND = np.stack(np.meshgrid((-1, 0, 1), (-1, 0, 1)), axis=-1).reshape(9, 2)  # rows, columns
+LATERAL_STD = 0.5  # pixels by which readings are off sideways
+# Readings around each sample that are averaged, rows and columns; how many times their mean is
+# less noisy; and how much noisier it may be at first, in so many steps of a robust fit.
+_AROUND = np.stack(np.meshgrid((-1, 0, 1), (-1, 0, 1)), axis=-1).reshape(9, 2)
+_AVERAGED, _FIRST_SCALE, _STEPS = 3.0, 3.0, 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +158,7 @@ def compared(
         owned[inside] = owners[at] == np.nonzero(inside)[0]
     return Seen(
         poses, points, normals, in_view, inside, rows, columns, nearer, behind, owned, std,
-        _LATERAL_STD * poses[:, 2, 3:] / frame.camera.fx)
+        LATERAL_STD * poses[:, 2, 3:] / frame.camera.fx)
 
 
 def _averaged(

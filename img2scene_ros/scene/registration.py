@@ -20,6 +20,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from img2scene_ros.depth import measured
+from img2scene_ros.scene.evidence import LATERAL_STD
 from img2scene_ros.scene.evidence import compared
 from img2scene_ros.scene.evidence import quantile
 from img2scene_ros.scene.poses import moved_points
@@ -45,11 +46,10 @@ _LEAST_SHARE = 0.04
 _CLEAR_SHARE = 0.2  # share at which the outline has no say
 _LEAST_SURE = 0.05  # of the object's radius: the standard deviation of what is determined at all
 _MODEL_STD = 0.0005  # metres by which the surface of a mesh is off
-_LATERAL_STD = 0.5  # pixels by which readings are off sideways
 # Pixels by which the outline of a mask is off, about this many places of it by themselves.
 _OUTLINE_STD, _OUTLINE_ALONE = 1.5, 20
 _OUTLINE_REACH = 15.0  # pixels between the outlines of mask and model
-_UNREAD = np.arange(3.0, 16.0)  # pixels from a mask's outline at which is looked for what is beyond
+_UNREAD = np.arange(3.0, 16.0)  # pixels beyond a mask's outline that may be unread
 # Least cosine between a surface and the view of it: at first, as it may turn, and at last.
 _FIRST_FACING, _LAST_FACING = -0.25, 0.1
 _STANDING = 0.01  # metres over the support, and
@@ -256,7 +256,7 @@ class _Depth:
         self.batch = batch
         self.worth = np.array([min(1.0, len(one) / _READINGS) for one in pixels])
         self.readings = frame.camera.rays.reshape(-1, 3)[chosen] * z[..., None]
-        self.axial, self.lateral = frame.depth_std(z), _LATERAL_STD * z / frame.camera.fx
+        self.axial, self.lateral = frame.depth_std(z), LATERAL_STD * z / frame.camera.fx
 
     def begin(self, pose: np.ndarray, facing: float) -> None:
         """Take a picture of the samples, in cells as wide as they are apart."""
@@ -370,7 +370,7 @@ def _nearest(cells: np.ndarray, samples: np.ndarray, width: int, height: int) ->
 
 
 class _Outline:
-    """What the mask's outline says: the model's must lie there, or where nothing is read beyond."""
+    """What the mask's outline says: the model's lies there, or beyond where nothing is read."""
 
     leaves_noise = True
 
@@ -443,8 +443,8 @@ def _ends(
 
     :param contours: (O, C, 4) pixels and directions outward
     :param z: (O,) metres, where there is no reading
-    :return: (O, C, 2) places at z = 1, (O, C, 2) directions outward, (O, C) bool, and (O, C) pixels
-        without readings from there outward
+    :return: (O, C, 2) places at z = 1, (O, C, 2) directions outward, (O, C) bool, and (O, C)
+        pixels without readings from there outward
     """
     depth, last = measured(frame.depth), np.array(frame.shape[::-1]) - 1
     pixels, outward = contours[..., :2], contours[..., 2:]

@@ -106,7 +106,8 @@ class Track:
         self.surface = sampled(self.proxy)
         self.offset = np.zeros(3)
         self._shift, self._toward = _FIRST_SHIFT, np.zeros(3)
-        self._moving, self._has_moved, self._is_gone, self._is_recalled = 0, False, False, False
+        self._moving, self._is_recalled = 0, False
+        self._has_moved = self._is_gone = False  # as readings tell; nothing lies where it was
         self.within: np.ndarray
         self._forget_readings()
 
@@ -274,18 +275,19 @@ class Track:
         Tell whether nothing shows that it has moved since its mesh was made or registered.
 
         Neither do readings, nor has the middle of its sightings gone farther than usual, and than
-        another view of it explains. What has moved for long may go on unnoticed for some frames.
+        another view of it explains. What has moved is registered for some frames more.
 
         :param seen: samples of its mesh, at an index, where it was
-        :param change: chi-squared of the motion that readings show; NaN where they show too little
+        :param change: F statistic of the motion that readings show; NaN where they show too little
         """
         shift = float(np.linalg.norm(look.position - self.center))
         usual, self._shift = self._shift, 0.8 * self._shift + 0.2 * min(shift, 2 * self._shift)
         toward, before = look.world[:3, 3] - self.center, self._toward
         self._toward = toward / np.linalg.norm(toward)
         turn = float(np.linalg.norm(self._toward - before)) if before.any() else 0.0
-        self._is_gone = self.is_seen_through(seen, index) or bool(np.isnan(change))
-        self._has_moved = change >= _MOVED or self.is_seen_through(seen, index)
+        is_seen_through = self.is_seen_through(seen, index)
+        self._is_gone = is_seen_through or bool(np.isnan(change))
+        self._has_moved = is_seen_through or change >= _MOVED
         if self._has_moved or is_whole and (
                 shift > 3.0 * usual + _TURNS * turn * self.surface.radius):
             self._moving = _LIVELY
