@@ -41,6 +41,7 @@ class Seen:
       is nearer or nothing is read
     - owned: (O, S) bool, those in the pixels that show the object
     - std: (O,) metres, of one reading, and lateral: (O, 1), sideways
+    - worth: (O,) share of the readings around each sample that are not those of others, too
     """
 
     poses: np.ndarray
@@ -55,6 +56,7 @@ class Seen:
     owned: np.ndarray
     std: np.ndarray
     lateral: np.ndarray
+    worth: np.ndarray
 
     @cached_property
     def slope(self) -> np.ndarray:
@@ -158,7 +160,8 @@ def compared(
         owned[inside] = owners[at] == np.nonzero(inside)[0]
     return Seen(
         poses, points, normals, in_view, inside, rows, columns, nearer, behind, owned, std,
-        LATERAL_STD * poses[:, 2, 3:] / frame.camera.fx)
+        LATERAL_STD * poses[:, 2, 3:] / frame.camera.fx,
+        np.clip(spacing * frame.camera.fx / poses[:, 2, 3] / 3.0, 0.0, 1.0) ** 2)
 
 
 def _averaged(
@@ -213,7 +216,8 @@ def moved_by(seen: Seen, before: np.ndarray) -> np.ndarray:
     arms = arms / np.maximum(lever, 1e-6)
     motion = np.concatenate([normals, np.cross(arms, normals)], axis=2) / (slope * std)[..., None]
     change = np.where(used, change / std, 0.0)
-    left, scale = change, _FIRST_SCALE
+    left: np.ndarray = change
+    scale: np.ndarray = np.full((len(change), 1), _FIRST_SCALE)
     for _ in range(_STEPS):
         weights = used / (1.0 + (left / (3.0 * scale)) ** 2)  # Cauchy's, against edges
         weighted = np.swapaxes(motion * weights[..., None], 1, 2)
@@ -222,4 +226,4 @@ def moved_by(seen: Seen, before: np.ndarray) -> np.ndarray:
         left = change - (motion @ step)[..., 0]
         scale = np.maximum(quantile(np.abs(left), used, 0.5)[:, None] / 0.6745, 1.0)
     explained = ((change ** 2 - left ** 2) * weights).sum(axis=1) / scale[:, 0] ** 2
-    return np.where(count < 2 * _FEWEST, np.nan, explained / 6.0)
+    return np.where(count < 2 * _FEWEST, np.nan, seen.worth * explained / 6.0)

@@ -109,6 +109,7 @@ class Track:
         self._moving, self._is_recalled = 0, False
         self._has_moved = self._is_gone = False  # as readings tell; nothing lies where it was
         self.within: np.ndarray
+        self._based_from: np.ndarray
         self._forget_readings()
 
     @classmethod
