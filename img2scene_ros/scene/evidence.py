@@ -2,9 +2,11 @@
 """What a depth image says of objects: where they are seen, hidden, seen through, or moved."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
+from img2scene_ros.depth import measured
 from img2scene_ros.scene.poses import moved_points
 from img2scene_ros.scene.poses import transposed
 from img2scene_ros.types import Frame
@@ -15,9 +17,14 @@ _MARGIN, _NEARER = 0.005, 0.025
 # above which it is seen through; of those in view, that have to be unhidden to tell.
 _IN_VIEW, _THROUGH, _UNHIDDEN = 0.5, 0.6, 0.3
 _FEWEST = 10  # samples that tell anything
-# Change of a reading by which it is of something else [m]; least cosine of surface and view.
-_OUTLIER, _GRAZING = 0.1, 0.2
-_APART = 2  # samples of which one is looked at for motion
+# Change of a reading by which it is of something else, and distance of one that tells nothing of a
+# surface [m]; least cosine of surface and view.
+_OUTLIER, _CONTRADICTED, _GRAZING = 0.1, 0.015, 0.2
+LATERAL_STD = 0.5  # pixels by which readings are off sideways
+# Readings around each sample that are averaged, rows and columns; how many times their mean is
+# less noisy; and how much noisier it may be at first, in so many steps of a robust fit.
+_AROUND = np.stack(np.meshgrid((-1, 0, 1), (-1, 0, 1)), axis=-1).reshape(9, 2)
+_AVERAGED, _FIRST_SCALE, _STEPS = 3.0, 3.0, 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +40,8 @@ class Seen:
     - behind: (O, S) metres by which readings are behind those in the picture; NaN where something
       is nearer or nothing is read
     - owned: (O, S) bool, those in the pixels that show the object
-    - std: (O,) metres, of one reading
+    - std: (O,) metres, of one reading, and lateral: (O, 1), sideways
+    - worth: (O,) share of the readings around each sample that are not those of others, too
     """
 
     poses: np.ndarray
@@ -47,6 +55,20 @@ class Seen:
     behind: np.ndarray
     owned: np.ndarray
     std: np.ndarray
+    lateral: np.ndarray
+    worth: np.ndarray
+
+    @cached_property
+    def slope(self) -> np.ndarray:
+        """Return the way along normals to outside that a metre of depth is worth, (O, S), < 0."""
+        rays = self.points / self.points[..., 2:]
+        slope = np.einsum('osi,osi->os', self.normals, rays)
+        return np.minimum(slope, -_GRAZING * np.linalg.norm(rays, axis=2))
+
+    @property
+    def within(self) -> np.ndarray:
+        """Return the metres along normals by which readings are inside, from any side, (O, S)."""
+        return -self.behind * self.slope
 
     @property
     def margin(self) -> np.ndarray:
@@ -108,13 +130,14 @@ def pixels_of(points: np.ndarray, frame: Frame) -> tuple[np.ndarray, np.ndarray,
 
 
 def compared(
-    places: np.ndarray, normals: np.ndarray, poses: np.ndarray, frame: Frame,
+    places: np.ndarray, normals: np.ndarray, spacing: np.ndarray, poses: np.ndarray, frame: Frame,
     owners: np.ndarray | None = None,
 ) -> Seen:
     """
     Compare samples of surfaces with what is read where they should be seen.
 
     :param places: (O, S, 3) metres and normals: (O, S, 3), object frames
+    :param spacing: (O,) metres between the samples, over which readings are averaged
     :param poses: (O, 4, 4) camera from object
     :param owners: (H, W) int, which object a pixel shows, or -1
     """
@@ -127,7 +150,8 @@ def compared(
     behind, nearer, owned = (np.full(faces.shape, fill) for fill in (np.nan, False, False))
     at = rows[inside], columns[inside]
     if frame.depth is not None:
-        behind[inside] = frame.depth[at] - points[inside][:, 2]
+        behind[inside] = _averaged(frame, at, points[inside], normals[inside], (
+            spacing / poses[:, 2, 3])[np.nonzero(inside)[0]])
         nearer = behind < -(_NEARER + 3.0 * std)[:, None]
         behind[nearer] = np.nan
     if frame.robot is not None:
@@ -135,35 +159,71 @@ def compared(
     if owners is not None:
         owned[inside] = owners[at] == np.nonzero(inside)[0]
     return Seen(
-        poses, points, normals, in_view, inside, rows, columns, nearer, behind, owned, std)
+        poses, points, normals, in_view, inside, rows, columns, nearer, behind, owned, std,
+        LATERAL_STD * poses[:, 2, 3:] / frame.camera.fx,
+        np.clip(spacing * frame.camera.fx / poses[:, 2, 3] / 3.0, 0.0, 1.0) ** 2)
+
+
+def _averaged(
+    frame: Frame, at: tuple[np.ndarray, np.ndarray], points: np.ndarray, normals: np.ndarray,
+    width: np.ndarray,
+) -> np.ndarray:
+    """
+    Return metres by which readings are behind samples, (N,): means over their surroundings.
+
+    :param at: (N,) rows and columns of the samples, at points: (N, 3), with normals: (N, 3)
+    :param width: (N,) of their surroundings, at a distance of 1
+    """
+    depth = measured(frame.depth)
+    apart = np.maximum(1, np.rint(width * frame.camera.fx / 3.0).astype(int))[:, None]
+    rows, columns = (
+        np.clip(middle[:, None] + apart * around, 0, last - 1)
+        for middle, around, last in zip(at, _AROUND.T, frame.shape))
+    plane = (points * normals).sum(axis=1)[:, None] / np.einsum(
+        'nki,ni->nk', frame.camera.rays[rows, columns], normals)
+    change = depth[rows, columns] - depth[at][:, None] - plane + plane[:, 4:5]
+    near = np.abs(change) < 4.0 * frame.depth_std(points[:, 2:])
+    mean = (np.where(near, change, 0.0).sum(axis=1)) / np.maximum(near.sum(axis=1), 1)
+    return depth[at] - points[:, 2] + mean
+
+
+def quantile(values: np.ndarray, used: np.ndarray, share: float) -> np.ndarray:
+    """Return a quantile of those of the last axis that are used, 0 without any."""
+    ordered = np.sort(np.where(used, values, np.inf))
+    count = np.count_nonzero(used, axis=-1)
+    at = (share * (count - 1)).astype(int).clip(0)
+    return np.where(count > 0, np.take_along_axis(ordered, at[..., None], -1)[..., 0], 0.0)
 
 
 def moved_by(seen: Seen, before: np.ndarray) -> np.ndarray:
     """
     Tell how much of what changed in the readings is a motion of the objects.
 
-    :param before: (O, S) metres by which readings were behind before, or NaN
-    :return: chi-squared of the best small motions, of six degrees of freedom, (O,); NaN where too
-        little is seen at both times
+    :param before: (O, S) metres along normals by which readings were inside before, or NaN
+    :return: how many times more the best small motions explain, for each of their six degrees of
+        freedom, than noise: the F statistic, (O,); NaN where too little is seen at both times
     """
-    points, normals, change = (
-        a[:, ::_APART] for a in (seen.points, seen.normals, seen.behind - before))
-    used = np.abs(change) < _OUTLIER
+    points, normals, slope = seen.points, seen.normals, seen.slope
+    change = seen.behind + before / slope
+    used = (np.abs(change) < _OUTLIER) & (np.abs(before) < _CONTRADICTED)
     count = np.count_nonzero(used, axis=1)
-    rays = points / points[..., 2:]
-    slope = np.einsum('osi,osi->os', normals, rays)
-    slope = np.minimum(slope, -_GRAZING * np.linalg.norm(rays, axis=2))[..., None]
+    # Of an average over many readings, that are off along the ray and sideways.
+    std = np.hypot(seen.std[:, None], seen.lateral * np.sqrt(np.clip(
+        ((points / points[..., 2:]) ** 2).sum(axis=2) / slope ** 2 - 1.0, 0.0, None))) / _AVERAGED
     middle = (points * used[..., None]).sum(axis=1) / np.maximum(count, 1)[:, None]
     arms = (points - middle[:, None]) * used[..., None]
     lever = np.sqrt((arms ** 2).sum(axis=(1, 2)) / np.maximum(count, 1))[:, None, None]
     arms = arms / np.maximum(lever, 1e-6)
-    motion = np.concatenate([normals, np.cross(arms, normals)], axis=2) / slope
-    std = seen.std[:, None]
-    change = np.where(used, change, 0.0)
-    weights = used / (1.0 + (change / (3.0 * std)) ** 2)  # Cauchy's, against edges
-    weighted = np.swapaxes(motion * (weights ** 2)[..., None], 1, 2)
-    step = np.linalg.pinv(weighted @ motion, 1e-4, hermitian=True) @ (
-        weighted @ change[..., None])
-    left = change - (motion @ step)[..., 0]
-    explained = ((change ** 2 - left ** 2) * weights).sum(axis=1) / (2.0 * std[:, 0] ** 2)
-    return np.where(count < 2 * _FEWEST, np.nan, explained)
+    motion = np.concatenate([normals, np.cross(arms, normals)], axis=2) / (slope * std)[..., None]
+    change = np.where(used, change / std, 0.0)
+    left: np.ndarray = change
+    scale: np.ndarray = np.full((len(change), 1), _FIRST_SCALE)
+    for _ in range(_STEPS):
+        weights = used / (1.0 + (left / (3.0 * scale)) ** 2)  # Cauchy's, against edges
+        weighted = np.swapaxes(motion * weights[..., None], 1, 2)
+        step = np.linalg.pinv(weighted @ motion, 1e-4, hermitian=True) @ (
+            weighted @ change[..., None])
+        left = change - (motion @ step)[..., 0]
+        scale = np.maximum(quantile(np.abs(left), used, 0.5)[:, None] / 0.6745, 1.0)
+    explained = ((change ** 2 - left ** 2) * weights).sum(axis=1) / scale[:, 0] ** 2
+    return np.where(count < 2 * _FEWEST, np.nan, seen.worth * explained / 6.0)

@@ -17,9 +17,9 @@ _LEARNED = 0.05  # share of the newest second difference
 # An object has moved when a measurement is this many deviations off, or the mean of the latest
 # ones, in which the newest counts half, this many.
 _JUMP, _DRIFT = 5.0, 2.5
-# Gains of place and velocity while it moves (an alpha-beta filter), and the speed below which it
-# rests again: metres per second, or deviations from frame to frame.
-_ALPHA, _BETA, _RESTING, _CALM = 0.7, 0.3, 0.01, 0.3
+# Least gain of the velocity while it moves, and the speed below which it rests again: metres per
+# second, or deviations from frame to frame.
+_BETA, _RESTING, _CALM = 0.15, 0.01, 0.3
 _WALK = np.array([0.003, 0.02])  # how uncertain a place gets unseen, metres and radians per root s
 _COAST = 0.5  # seconds for which a moving object is expected to go on
 
@@ -39,30 +39,33 @@ class PoseFilter:
     velocity: np.ndarray = field(default_factory=lambda: np.zeros(3))
     _count: int = 1
     _learned: int = 0
+    _followed: int = 0  # measurements since it began to move
     _scatter: np.ndarray = field(default_factory=_FIRST.copy)
     _drift: np.ndarray = field(default_factory=lambda: np.zeros(6))
     _last: np.ndarray | None = None  # the latest measurement
     _step: np.ndarray | None = None  # from the one before to it
 
-    def add(self, measured: np.ndarray, error: np.ndarray, seconds: float) -> None:
+    def add(
+        self, measured: np.ndarray, error: np.ndarray, seconds: float, has_moved: bool = False,
+    ) -> None:
         """
         Take in a measurement.
 
         :param measured: (4, 4) world from object
         :param error: (6, 6), in the axes of the world
         :param seconds: since the one before
+        :param has_moved: as other evidence tells
         """
         self._learn(measured)
         self.error = error
-        if self.velocity.any():
+        if has_moved or self.velocity.any():
             self._follow(measured, seconds)
             return
         off = difference(measured, self.pose)
         self._drift = 0.5 * self._drift + 0.5 * off
         if ((_lengths(off) > _JUMP * self._scatter)
                 | (_lengths(self._drift) > _DRIFT * self._scatter)).any():
-            self.velocity = 0.5 * off[:3] / seconds
-            self._stand(measured)
+            self._follow(measured, seconds)
             return
         self._count = min(self._count + 1, _AVERAGED)
         self.pose = stepped(self.pose, off / self._count)
@@ -91,12 +94,14 @@ class PoseFilter:
         return self.error + np.diag(np.repeat(variances, 3))
 
     def _follow(self, measured: np.ndarray, seconds: float) -> None:
-        """Take in the measurement of an object that moves."""
+        """Take in the measurement of an object that moves: its velocity is that of all of them."""
         off = measured[:3, 3] - self.pose[:3, 3] - self.predicted(seconds)
-        pose = measured.copy()
-        pose[:3, 3] -= (1.0 - _ALPHA) * off
-        self._stand(pose)
-        self.velocity = self.velocity + _BETA * off / seconds
+        self._stand(measured)
+        # The gain with which a line is fitted to ever more points (Brookner: Tracking and Kalman
+        # filtering made easy, 1998, expanding memory).
+        self._followed = self._followed + 1 if self.velocity.any() else 1
+        gain = max(_BETA, 6.0 / (self._followed + 1) / (self._followed + 2))
+        self.velocity = self.velocity + gain * off / seconds
         speed = np.linalg.norm(self.velocity)
         if speed < max(_RESTING, _CALM * self._scatter[0] / seconds):
             self.velocity = np.zeros(3)

@@ -20,7 +20,9 @@ import numpy as np
 from scipy.special import ndtri
 
 from img2scene_ros.depth import measured
+from img2scene_ros.scene.evidence import LATERAL_STD
 from img2scene_ros.scene.evidence import compared
+from img2scene_ros.scene.evidence import quantile
 from img2scene_ros.scene.poses import moved_points
 from img2scene_ros.scene.poses import stepped
 from img2scene_ros.scene.poses import transposed
@@ -44,10 +46,10 @@ _LEAST_SHARE = 0.04
 _CLEAR_SHARE = 0.2  # share at which the outline has no say
 _LEAST_SURE = 0.05  # of the object's radius: the standard deviation of what is determined at all
 _MODEL_STD = 0.0005  # metres by which the surface of a mesh is off
-_LATERAL_STD = 0.5  # pixels by which readings are off sideways
 # Pixels by which the outline of a mask is off, about this many places of it by themselves.
 _OUTLINE_STD, _OUTLINE_ALONE = 1.5, 20
 _OUTLINE_REACH = 15.0  # pixels between the outlines of mask and model
+_UNREAD = np.arange(3.0, 16.0)  # pixels beyond a mask's outline that may be unread
 # Least cosine between a surface and the view of it: at first, as it may turn, and at last.
 _FIRST_FACING, _LAST_FACING = -0.25, 0.1
 _STANDING = 0.01  # metres over the support, and
@@ -180,7 +182,8 @@ def _all_registered(
     sources.append(_Outline(batch, frame, pose))
     pose, information = _solved(batch, pose, sources, _LAST_STEPS, _LAST_FACING)
     distance, share = depth.explained(pose)
-    fit = np.minimum(share, compared(batch.mesh, batch.normals, pose, frame).confirmed)
+    fit = np.minimum(share, compared(
+        batch.mesh, batch.normals, batch.spacing, pose, frame).confirmed)
     return list(map(
         Registered, pose, _covariance(information, batch, pose), fit, distance))
 
@@ -204,19 +207,11 @@ def equations(
     off = np.abs(error / std)
     used = np.ones(off.shape, bool) if used is None else used
     scale = np.ones(off.shape[:-1]) if share is None else np.maximum(
-        1.0, _quantile(off, used, share) / ndtri((1.0 + share) / 2.0))
+        1.0, quantile(off, used, share) / ndtri((1.0 + share) / 2.0))
     scale = scale[..., None]
     weight = np.clip(1.0 - (off / (_TUKEY * scale)) ** 2, 0.0, None) ** 2 * used
     weighted = transposed(jacobian * (weight / (scale * std) ** 2)[..., None])
     return weighted @ jacobian, (weighted @ error[..., None])[..., 0]
-
-
-def _quantile(values: np.ndarray, used: np.ndarray, share: float) -> np.ndarray:
-    """Return a quantile of those of the last axis that are used, 0 without any."""
-    ordered = np.sort(np.where(used, values, np.inf))
-    count = np.count_nonzero(used, axis=-1)
-    at = (share * (count - 1)).astype(int).clip(0)
-    return np.where(count > 0, np.take_along_axis(ordered, at[..., None], -1)[..., 0], 0.0)
 
 
 def along(arms: np.ndarray, directions: np.ndarray) -> np.ndarray:
@@ -261,7 +256,7 @@ class _Depth:
         self.batch = batch
         self.worth = np.array([min(1.0, len(one) / _READINGS) for one in pixels])
         self.readings = frame.camera.rays.reshape(-1, 3)[chosen] * z[..., None]
-        self.axial, self.lateral = frame.depth_std(z), _LATERAL_STD * z / frame.camera.fx
+        self.axial, self.lateral = frame.depth_std(z), LATERAL_STD * z / frame.camera.fx
 
     def begin(self, pose: np.ndarray, facing: float) -> None:
         """Take a picture of the samples, in cells as wide as they are apart."""
@@ -294,7 +289,7 @@ class _Depth:
         samples, apart, error = self._errors(samples, local, self.batch.places)
         normals, std = self._directions(pose, samples)
         distance = np.linalg.norm(apart, axis=2)
-        reach = 3.0 * _quantile(distance, known, share) + 2.0 * self.batch.spacing
+        reach = 3.0 * quantile(distance, known, share) + 2.0 * self.batch.spacing
         # At arms of samples, as what is round then tells nothing of its turn.
         arms = (local - apart) @ transposed(pose[:, :3, :3])
         told, toward = equations(
@@ -375,14 +370,14 @@ def _nearest(cells: np.ndarray, samples: np.ndarray, width: int, height: int) ->
 
 
 class _Outline:
-    """What the mask's outline says: the model's must lie there."""
+    """What the mask's outline says: the model's lies there, or beyond where nothing is read."""
 
     leaves_noise = True
 
     def __init__(self, batch: _Batch, frame: Frame, pose: np.ndarray) -> None:
         self.batch, self.focal = batch, frame.camera.fx
         contours = np.stack([_contour(one) for one in batch.sought])
-        self.places, self.outward, self.ends = _ends(frame, contours, pose[:, 2, 3])
+        self.places, self.outward, self.ends, self.unread = _ends(frame, contours, pose[:, 2, 3])
 
     def begin(self, pose: np.ndarray, facing: float) -> None:
         """Find the points between what faces the camera and what does not, (O, R, 3)."""
@@ -407,6 +402,8 @@ class _Outline:
         used = (self.ends & (square * self.focal ** 2 < _OUTLINE_REACH ** 2)
                 & np.take_along_axis(self.known, nearest, 1) & (rim[..., 2] > 0))
         error = self.focal * np.einsum('oni,oni->on', self.outward, self.places - seen)
+        used &= (error > 0.0) | (error <= -self.unread)
+        error += np.where(error < 0.0, self.unread, 0.0)
         # The derivative of (x / z, y / z) along the outward direction.
         toward = -np.einsum('oni,oni->on', self.outward, seen)[..., None]
         directions = self.focal * np.concatenate([self.outward, toward], axis=2) / rim[..., 2:]
@@ -437,27 +434,33 @@ def _contour(one: Sought) -> np.ndarray:
 
 def _ends(
     frame: Frame, contours: np.ndarray, z: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """
     Tell where objects end against what lies farther away.
 
     Where one touches something, or something nearer hides it, its mask tells little of its shape.
+    Where nothing is read beside its mask, as on grazing surfaces and in shadows, it may go on.
 
     :param contours: (O, C, 4) pixels and directions outward
     :param z: (O,) metres, where there is no reading
-    :return: (O, C, 2) places at z = 1, (O, C, 2) directions outward, (O, C) bool
+    :return: (O, C, 2) places at z = 1, (O, C, 2) directions outward, (O, C) bool, and (O, C)
+        pixels without readings from there outward
     """
+    depth, last = measured(frame.depth), np.array(frame.shape[::-1]) - 1
     pixels, outward = contours[..., :2], contours[..., 2:]
-    beyond, within = (np.rint(pixels + by * outward).astype(int) for by in (3.0, -2.0))
-    last = np.array(frame.shape[::-1]) - 1
-    inside = ((beyond >= 0) & (beyond <= last)).all(axis=2)
-    behind, own = (measured(frame.depth)[at[..., 1], at[..., 0]]
-                   for at in (beyond.clip(0, last), within.clip(0, last)))
+    within = np.rint(pixels - 2.0 * outward).astype(int).clip(0, last)
+    beyond = np.rint(pixels[..., None, :] + _UNREAD[:, None] * outward[..., None, :]).astype(int)
+    inside = ((beyond[:, :, 0] >= 0) & (beyond[:, :, 0] <= last)).all(axis=2)
+    beyond = beyond.clip(0, last)
+    own, others = depth[within[..., 1], within[..., 0]], depth[beyond[..., 1], beyond[..., 0]]
+    first = np.isfinite(others).argmax(axis=2)
+    behind = np.take_along_axis(others, first[..., None], 2)[..., 0]
+    first = np.where(np.isnan(behind), len(_UNREAD), first)
     own = np.where(np.isnan(own), z[:, None], own)
     gap = np.maximum(0.01, 5.0 * frame.depth_std(own))
     ends = inside & (np.isnan(behind) | (behind > own + gap))
     # A contour runs through the centres of the outermost pixels, half a pixel inside the edge.
-    return frame.camera.rays_at(pixels + 0.5 * outward)[..., :2], outward, ends
+    return frame.camera.rays_at(pixels + 0.5 * outward)[..., :2], outward, ends, first
 
 
 class _Standing:

@@ -31,9 +31,9 @@ from img2scene_ros.types import Sighting
 # is a part of what a look shows, and how much of it then lies on readings at least.
 _COVERED, _WITHIN, _SHOWN = 0.5, 0.8, 0.3
 _BOX_MARGIN = 0.01  # metres, or a tenth, by which its box is widened to hold its readings
-# Chi-squared of six degrees of freedom, whose readings are not independent, by which an object
-# has moved; for how many frames more it is registered then, and at most after many such frames.
-_MOVED, _LIVELY, _LIVELIEST = 40.0, 2, 12
+# F statistic of what readings show of a motion by which an object has moved, and for how many
+# frames more it is registered then.
+_MOVED, _LIVELY = 6.0, 2
 # Metres by which the middle of sightings scatters, before it is known, and frames for which it
 # lags behind the turn of a view.
 _FIRST_SHIFT, _TURNS = 0.003, 5.0
@@ -47,6 +47,7 @@ _STALE, _HALVING = 0.3, 1.0
 # Readings of a part that the mesh only guesses which are averaged, and by which share of the
 # object's radius the guess may be wrong.
 _AVERAGED, _GUESSED = 10, 0.5
+_SAME_SIDE = np.cos(np.radians(5.0))  # of two views from one side
 _FEWEST = 10  # samples that tell anything
 _KEPT_SHARE = 0.8  # of the colour and size so far, beside those of the newest sighting
 
@@ -72,7 +73,8 @@ class Track:
     - bad_since: seconds, since when readings contradict the mesh
     - places: (SAMPLES, 3) metres, where samples of the mesh are by the readings, in its own frame
     - counts: (SAMPLES,) how many readings told so, none where the mesh is still a guess
-    - behind: (SAMPLES,) metres by which readings were behind them when it was registered, or NaN
+    - within: (SAMPLES,) metres along normals by which readings were inside of them since it was
+      registered, a mean, or NaN
     """
 
     proxy: ObjectModel
@@ -105,7 +107,9 @@ class Track:
         self.offset = np.zeros(3)
         self._shift, self._toward = _FIRST_SHIFT, np.zeros(3)
         self._moving, self._is_recalled = 0, False
-        self.behind: np.ndarray
+        self._has_moved = self._is_gone = False  # as readings tell; nothing lies where it was
+        self.within: np.ndarray
+        self._based_from: np.ndarray
         self._forget_readings()
 
     @classmethod
@@ -205,9 +209,9 @@ class Track:
         if found is not None and np.isfinite(found.residual) and found.fit >= _LEAST_FIT and (
                 not is_whole or self._is_near(look, look.world @ found.pose)):
             error = turned_covariance(found.covariance, look.world[:3, :3])
-            self.motion.add(look.world @ found.pose, error, seconds)
+            self.motion.add(look.world @ found.pose, error, seconds, self._has_moved)
             self._learn_offset(look)
-        elif is_whole:
+        elif is_whole and (found is None or self._is_gone):
             pose = self.motion.pose.copy()  # a place tells no turn
             pose[:3, 3] = look.position - pose[:3, :3] @ self.offset
             self.motion.add(pose, look.error, seconds)
@@ -272,19 +276,22 @@ class Track:
         Tell whether nothing shows that it has moved since its mesh was made or registered.
 
         Neither do readings, nor has the middle of its sightings gone farther than usual, and than
-        another view of it explains. What has moved for long may go on unnoticed for some frames.
+        another view of it explains. What has moved is registered for some frames more.
 
         :param seen: samples of its mesh, at an index, where it was
-        :param change: chi-squared of the motion that readings show; NaN where they show too little
+        :param change: F statistic of the motion that readings show; NaN where they show too little
         """
         shift = float(np.linalg.norm(look.position - self.center))
         usual, self._shift = self._shift, 0.8 * self._shift + 0.2 * min(shift, 2 * self._shift)
         toward, before = look.world[:3, 3] - self.center, self._toward
         self._toward = toward / np.linalg.norm(toward)
         turn = float(np.linalg.norm(self._toward - before)) if before.any() else 0.0
-        if change >= _MOVED or self.is_seen_through(seen, index) or is_whole and (
+        is_seen_through = self.is_seen_through(seen, index)
+        self._is_gone = is_seen_through or bool(np.isnan(change))
+        self._has_moved = is_seen_through or change >= _MOVED
+        if self._has_moved or is_whole and (
                 shift > 3.0 * usual + _TURNS * turn * self.surface.radius):
-            self._moving = min(self._moving + _LIVELY, _LIVELIEST)
+            self._moving = _LIVELY
             return False
         self._moving -= 1
         if is_whole and self._moving >= 0:
@@ -321,18 +328,35 @@ class Track:
         if is_base and self.bad_since is not None:
             return
         pose, points, behind = seen.poses[index], seen.points[index], seen.behind[index]
-        self.behind = np.where(np.isnan(self.behind) | is_base, behind, self.behind)
+        self._learn_base(seen, index, is_base)
         new = np.flatnonzero(seen.owned[index] & (self.counts < _AVERAGED) & (
             np.abs(behind) < _GUESSED * self.surface.radius))
         self.counts[new] += 1
         away = behind[new] / self.counts[new]
         self.places[new] += (points[new] * (away / points[new, 2])[:, None]) @ pose[:3, :3]
-        self.behind[new] -= away
+        self.within[new] += away * seen.slope[index][new]
+
+    def _learn_base(self, seen: Seen, index: int, is_new: bool) -> None:
+        """
+        Remember how readings lie on its samples while it rests, a mean of the first ones.
+
+        From another side they lie otherwise, as no mesh is quite like the thing.
+        """
+        within, pose = seen.within[index], seen.poses[index]
+        eye = -pose[:3, 3] @ pose[:3, :3] / np.linalg.norm(pose[:3, 3])
+        if is_new or eye @ self._based_from < _SAME_SIDE:
+            self.within, self._based, self._based_from = within.copy(), 0, eye
+        self.within = np.where(np.isnan(self.within), within, self.within)
+        self._based += 1
+        change = within - self.within
+        if self._based <= _AVERAGED:
+            self.within += np.where(np.abs(change) < _BOX_MARGIN, change / self._based, 0.0)
 
     def _forget_readings(self) -> None:
         """Take the mesh for what it is."""
         self.places, self.counts = self.surface.points.copy(), np.full(SAMPLES, _AVERAGED)
-        self.behind, self._moving = np.full(SAMPLES, np.nan), 0
+        self.within, self._based, self._based_from = np.full(SAMPLES, np.nan), 0, np.zeros(3)
+        self._moving = 0
 
     def consider(self, look: Look, better_view: float, now: float) -> None:
         """
@@ -408,8 +432,8 @@ class Track:
         self._forget_readings()
         if frame.depth is not None:
             seen = compared(self.surface.points[None], self.surface.smooth_normals[None],
-                            pose_of(model)[None], frame)
-            self.behind = seen.behind[0]
+                            np.array([self.surface.spacing]), pose_of(model)[None], frame)
+            self._learn_base(seen, 0, is_new=True)
             self.counts[~seen.lies(0)] = 0  # such as of its far side
 
     def move(self, new_from_old: np.ndarray) -> None:

@@ -160,7 +160,7 @@ class Tracker:
         if not pairs:
             return
         seen, now = _compared(list(pairs), frame, list(pairs.values())), self._clock.now
-        changes = moved_by(seen, np.stack([track.behind for track in pairs]))
+        changes = moved_by(seen, np.stack([track.within for track in pairs]))
         wholes, shaped = {}, {}
         for index, (track, look) in enumerate(pairs.items()):
             wholes[track] = shows_all(track, look, seen, index)
@@ -320,6 +320,7 @@ def _compared(
     return compared(
         np.stack([track.places for track in tracks]),
         np.stack([track.surface.smooth_normals for track in tracks]),
+        np.array([track.surface.spacing for track in tracks]),
         camera_from_world @ np.stack([track.motion.pose for track in tracks]), frame, owners)
 
 

@@ -386,6 +386,26 @@ def test_a_turned_box_is_followed_by_each_of_several_at_once() -> None:
         assert turned == pytest.approx(28.0, abs=3.0)
 
 
+def test_a_narrow_box_that_turns_is_followed_from_its_first_step() -> None:
+    """It is seen end-on, rests for a while, and turns by 4 degrees a frame."""
+    tracker = Tracker(better_view=100.0)
+    for number in range(14):
+        turn = 4.0 * max(0, number - 6)
+        end_on, turned = (trimesh.transformations.rotation_matrix(np.radians(degrees), (0, 0, 1))
+                          for degrees in (90.0, 90.0 + turn))
+        seen = Scenery(box(0.08, 0.18, 0.2).apply_transform(turned), seed=number,
+                       seconds=1.0 + 0.1 * number)
+        sighting, = seen.sightings
+        seen.sightings[0] = replace(sighting, placement=replace(
+            sighting.placement, rotation=sighting.placement.rotation @ end_on[:3, :3],
+            size=np.array([0.08, 0.18, 0.2])))
+        found, = run(tracker, seen)
+        if number == 0:
+            first = found.rotation
+        shown = np.degrees(np.arccos(min(1.0, (np.trace(first.T @ found.rotation) - 1.0) / 2.0)))
+        assert shown == pytest.approx(turn, abs=3.0), number
+
+
 def test_an_object_out_of_view_is_remembered() -> None:
     """The camera turns away and back: it is shown where it is, and keeps its id and mesh."""
     tracker = Tracker()
