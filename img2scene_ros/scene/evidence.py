@@ -174,14 +174,19 @@ def _averaged(
     :param at: (N,) rows and columns of the samples, at points: (N, 3), with normals: (N, 3)
     :param width: (N,) of their surroundings, at a distance of 1
     """
-    depth = measured(frame.depth)
-    apart = np.maximum(1, np.rint(width * frame.camera.fx / 3.0).astype(int))[:, None]
+    depth, rays = measured(frame.depth), frame.camera.rays
+    apart = np.maximum(1, np.rint(width * frame.camera.fx / 3.0).astype(int))
+    beside = [np.minimum(middle + apart, last - 1) for middle, last in zip(at, frame.shape)]
+    along, down, right = ((rays[pixels] * normals).sum(axis=1)[:, None] for pixels in (
+        at, (beside[0], at[1]), (at[0], beside[1])))
     rows, columns = (
-        np.clip(middle[:, None] + apart * around, 0, last - 1)
+        np.clip(middle[:, None] + apart[:, None] * around, 0, last - 1)
         for middle, around, last in zip(at, _AROUND.T, frame.shape))
-    plane = (points * normals).sum(axis=1)[:, None] / np.einsum(
-        'nki,ni->nk', frame.camera.rays[rows, columns], normals)
-    change = depth[rows, columns] - depth[at][:, None] - plane + plane[:, 4:5]
+    # Rays change evenly over a few pixels.
+    plane = (points * normals).sum(axis=1)[:, None] / (
+        along + _AROUND[:, 0] * (down - along) + _AROUND[:, 1] * (right - along))
+    change = depth.ravel()[rows * frame.shape[1] + columns] - depth[at][:, None] \
+        - plane + plane[:, 4:5]
     near = np.abs(change) < 4.0 * frame.depth_std(points[:, 2:])
     mean = (np.where(near, change, 0.0).sum(axis=1)) / np.maximum(near.sum(axis=1), 1)
     return depth[at] - points[:, 2] + mean

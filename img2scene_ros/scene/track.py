@@ -38,6 +38,7 @@ _MOVED, _LIVELY = 6.0, 2
 # lags behind the turn of a view.
 _FIRST_SHIFT, _TURNS = 0.003, 5.0
 _ASIDE = 0.15  # of its diagonal by which that middle is off where its mesh cannot be
+_UNSURE = 0.12  # of its diagonal by which a place is off that readings do not tell
 _OFFSET_SHARE = 0.2  # of the newest difference between the middles of mesh and box
 # Readings contradict a mesh that lies on less than this share of them, or is seen through where
 # they once told it, or leaves more of them outside, or reaches so far into what carries it [m].
@@ -206,7 +207,7 @@ class Track:
         :param seconds: since the frame before
         :param is_whole: it shows as much of the object as was seen before
         """
-        if found is not None and np.isfinite(found.residual) and found.fit >= _LEAST_FIT and (
+        if found is not None and self._is_sure(found) and (
                 not is_whole or self._is_near(look, look.world @ found.pose)):
             error = turned_covariance(found.covariance, look.world[:3, :3])
             self.motion.add(look.world @ found.pose, error, seconds, self._has_moved)
@@ -215,6 +216,12 @@ class Track:
             pose = self.motion.pose.copy()  # a place tells no turn
             pose[:3, 3] = look.position - pose[:3, :3] @ self.offset
             self.motion.add(pose, look.error, seconds)
+
+    def _is_sure(self, found: Registered) -> bool:
+        """Tell whether its mesh fits the readings, and these tell where it is."""
+        std = np.sqrt(np.trace(found.covariance[:3, :3]))
+        return bool(np.isfinite(found.residual) and found.fit >= _LEAST_FIT
+                    and std < _UNSURE * np.linalg.norm(self.size))
 
     def _is_near(self, look: Look, pose: np.ndarray) -> bool:
         """Tell whether a sighting is about where it should be of the object at a pose, (4, 4)."""
