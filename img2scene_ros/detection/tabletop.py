@@ -2,7 +2,6 @@
 """Class-agnostic RGB-D detection: whatever stands on the support plane."""
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -20,6 +19,12 @@ from img2scene_ros.detection.labelling import widened
 from img2scene_ros.detection.labelling import windows_of
 from img2scene_ros.detection.scaled import enlarged
 from img2scene_ros.detection.scaled import reduced
+from img2scene_ros.detection.standing import hides_its_foot
+from img2scene_ros.detection.standing import holds_up
+from img2scene_ros.detection.standing import is_over
+from img2scene_ros.detection.standing import sample
+from img2scene_ros.detection.standing import stands_over
+from img2scene_ros.detection.standing import surrounds
 from img2scene_ros.detection.surfaces import Heights
 from img2scene_ros.detection.surfaces import heights_above_supports
 from img2scene_ros.detection.surfaces import support_numbers
@@ -40,19 +45,15 @@ _DEVIATIONS = 3.0  # of bare support by which objects stand out of it
 _HELD, _HELD_SECONDS, _FLICKER, _MOVED = 10, 1.0, 0.003, 6.0
 _SHIFT, _TILT, _EIGHTH = 0.003, np.cos(np.radians(0.5)), np.s_[::8, ::8]
 _LEAST_READINGS = 200  # of an object, at a picture width of 640; fewer are mostly noise
-_SAMPLE = 500  # readings that tell an object's size and place
 # Logistic regression of what `evidence` returns, without and with a network, on the objects found
 # in 160 rendered scenes (benchmarks/scores.py).
 _WEIGHTS = {5: np.array([-7.88, 0.5, 0.54, 1.93, 2.42]),
             7: np.array([-8.64, 1.51, 0.27, 1.38, 1.0, 3.4, 2.92])}
 _FLAT = 1.5  # deviations that most of something flat stands out at least
-# What holds a support up is seen to end so near it, where its border hides no more, and is no
-# further beside it [m].
-_ENDS, _BESIDE = 0.12, 0.03
-# A rim fills no more of its convex hull in the picture, in which another object lies by more.
-_RIM, _WITHIN = 0.3, 0.8
+# Share of an object that is over a support as far as that is seen, and, if the object itself hides
+# it, as far as it may go on.
+_STANDING, _HIDDEN = 0.4, 0.8
 _FURNITURE = 2.0  # times as large as other things may be what the network sees as one object, too
-_BEFORE = 0.01  # metres; what is read so far before a point hides it
 # Deviations of bare support within which readings are taken for it, and twice the pixels over
 # which the network may see it as an object, at a picture width of 640.
 _BARE, _SKIRT = 2.0, 25
@@ -157,8 +158,8 @@ class TabletopDetector:
         found = [_filled(labels, label, window, frame, heights.height, least)
                  for label, window in windows_of(labels).items()]
         found = [one for one in found if self._is_object(*one, frame, heights, seen)
-                 and not _holds_up(*one, frame, heights.number)]
-        found = [one for one in found if not _surrounds(*one, found)]
+                 and not holds_up(*one, frame, heights.number)]
+        found = [one for one in found if not surrounds(*one, found)]
         found.sort(key=lambda one: np.count_nonzero(one[0]), reverse=True)
         detections = [_detection(*one, frame, evidence(*one, frame, heights, seen))
                       for one in found[:self.options.max_detections]]
@@ -172,10 +173,10 @@ class TabletopDetector:
                     & (measured(frame.depth) < self.options.max_distance))
         first = np.flatnonzero(in_reach & (heights.number == 0))  # all others are over theirs
         points = measured(frame.points).reshape(-1, 3).take(first, axis=0)
-        is_over = _is_over(frame, points, heights.height.ravel()[first], margin=0.08)
+        may_stand = is_over(frame, points, heights.height.ravel()[first], margin=0.08)
         if seen is not None:
-            is_over |= seen.probability.ravel()[first] > 0.5
-        in_reach.ravel()[first] = is_over
+            may_stand |= seen.probability.ravel()[first] > 0.5
+        in_reach.ravel()[first] = may_stand
         return in_reach
 
     def _is_object(
@@ -187,7 +188,7 @@ class TabletopDetector:
         is_read = mask & np.isfinite(measured(frame.depth)[window])
         if np.count_nonzero(is_read) < _LEAST_READINGS * (frame.shape[1] / 640) ** 2:
             return False
-        some = _sample(is_read)
+        some = sample(is_read)
         points = measured(frame.points)[window][some]
         low, high = np.percentile(points, (1, 99), axis=0)
         size = float(np.linalg.norm(high - low))
@@ -197,13 +198,13 @@ class TabletopDetector:
         if not self.options.min_size <= size <= largest:
             return False
         height, noise = heights.height[window][some], heights.noise[window][some]
-        is_over = _stands_over(frame, heights, window, some)
-        if is_over.mean() > 0.4:
+        stands = stands_over(frame, heights, window, some)
+        if stands.mean() > _STANDING:
             return True
         if not is_seen or np.percentile(height / noise, 5) < -_DEVIATIONS:
             return False
-        is_over |= _hides_its_foot(mask, window, frame, points, height, size)
-        return bool(is_over.mean() > 0.8)
+        stands |= hides_its_foot(mask, window, frame, points, height, size)
+        return bool(stands.mean() > _HIDDEN)
 
 
 def _without_bare(labels: np.ndarray, heights: Heights, skirt: np.ndarray) -> None:
@@ -237,103 +238,6 @@ def _network(options: TabletopOptions) -> InstanceSegmenter | None:
     except MissingDependencyError as error:
         _LOGGER.debug("'tabletop' tells objects apart by geometry alone, because %s", error)
         return None
-
-
-def _sample(is_read: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows and columns of some of the pixels that are read, about `_SAMPLE`."""
-    rows, columns = np.nonzero(is_read)
-    every = len(rows) // _SAMPLE + 1
-    return rows[::every], columns[::every]
-
-
-def _stands_over(
-    frame: Frame, heights: Heights, window: Window, some: tuple[np.ndarray, np.ndarray],
-) -> np.ndarray:
-    """Tell which readings stand over a support, as far as it is seen, (N,) bool."""
-    is_over = _is_over(frame, measured(frame.points)[window][some], heights.height[window][some],
-                       margin=-0.005)
-    return is_over | (heights.number[window][some] > 0)
-
-
-def _is_over(frame: Frame, points: np.ndarray, height: np.ndarray, margin: float) -> np.ndarray:
-    """
-    Tell which points stand over the main support, as far as it is seen or goes on unseen.
-
-    The picture's lower border cuts the support off, not the objects that stand nearer: a foot
-    below it counts where the support is seen at the border above it.
-
-    :param points: (N, 3) metres
-    :param height: (N,) metres, of the points
-    """
-    support = frame.supports[0]
-    is_over = support.is_over(points, margin)
-    beside = np.flatnonzero(~is_over)
-    seen = frame.camera.project(points[beside] - height[beside, None] * support.normal)
-    last = frame.shape[0] - 1
-    is_below = seen[:, 1] > last - 1
-    if is_below.any():
-        rays = frame.camera.rays_at(
-            np.column_stack([seen[is_below, 0], np.full(is_below.sum(), last)]))
-        reach = -support.offset / (rays @ support.normal)
-        is_over[beside[is_below]] = support.is_over(rays * reach[:, None], margin) & (reach > 0)
-    return is_over
-
-
-def _hides_its_foot(
-    mask: np.ndarray, window: Window, frame: Frame, points: np.ndarray, height: np.ndarray,
-    reach: float,
-) -> np.ndarray:
-    """
-    Tell which points of an object are over what it hides of the main support itself.
-
-    That is no further from what is seen of the support than its own size, and behind the object,
-    or out of the picture, if the object is seen to come down further than it is away.
-
-    :param mask: of the object in the window
-    :param points: (N, 3) metres
-    :param height: (N,) metres, of the points
-    :param reach: metres
-    """
-    support = frame.supports[0]
-    feet = points - height[:, None] * support.normal
-    pixels = np.rint(frame.camera.project(feet)[:, ::-1])
-    is_inside = ((pixels >= 0) & (pixels < frame.shape)).all(axis=1)
-    rows, columns = pixels[is_inside].astype(int).T
-    whole = np.zeros(frame.shape, bool)
-    whole[window] = mask
-    depth = measured(frame.depth)[rows, columns]
-    is_hidden = ~is_inside & (np.percentile(height, 5) < reach / 2.0)
-    is_hidden[is_inside] = whole[rows, columns] & ~(depth > feet[is_inside, 2] - _BEFORE)
-    return support.is_over(points, reach) & is_hidden
-
-
-def _holds_up(mask: np.ndarray, window: Window, frame: Frame, number: np.ndarray) -> bool:
-    """Tell whether what stands on one support ends below another, as a table's legs do."""
-    if len(frame.supports) < 2:
-        return False
-    points = measured(frame.points)[window][mask]
-    stands_on = np.bincount(number[window][mask]).argmax()
-    for this, other in enumerate(frame.supports):
-        top = float(np.nanpercentile(other.height(points), 99))
-        if this != stands_on and abs(top) < _ENDS and other.is_over(points, _BESIDE).mean() > 0.5:
-            return True
-    return False
-
-
-def _surrounds(
-    mask: np.ndarray, window: Window, found: Sequence[tuple[np.ndarray, Window]],
-) -> bool:
-    """Tell whether a mask is the rim of a tray or bin: thin around what stands in it."""
-    corner = np.array([window[1].start, window[0].start])
-    hull = cv2.convexHull(np.stack(np.nonzero(mask)[::-1], axis=1).astype(np.int32)) + corner
-    if np.count_nonzero(mask) > _RIM * cv2.contourArea(hull):
-        return False
-    for other, there in found:
-        inside = np.zeros(other.shape, np.uint8)
-        cv2.fillConvexPoly(inside, hull - (there[1].start, there[0].start), 1)
-        if other is not mask and inside[other].mean() > _WITHIN:
-            return True
-    return False
 
 
 def _filled(
@@ -401,9 +305,9 @@ def evidence(
     """
     is_read = mask & np.isfinite(heights.height[window])
     area, readings = np.count_nonzero(mask), np.count_nonzero(is_read)
-    is_over = _stands_over(frame, heights, window, _sample(is_read))
+    stands = stands_over(frame, heights, window, sample(is_read))
     hull = cv2.convexHull(np.stack(np.nonzero(mask)[::-1], axis=1).astype(np.int32))
-    values = [1.0, readings / area, np.log(readings + 1.0), float(is_over.mean()),
+    values = [1.0, readings / area, np.log(readings + 1.0), float(stands.mean()),
               min(1.0, area / max(cv2.contourArea(hull), 1.0))]
     if seen is not None:
         values += [float(seen.probability[window][mask].mean()),
