@@ -38,7 +38,7 @@ _MOVED, _LIVELY = 6.0, 2
 # lags behind the turn of a view.
 _FIRST_SHIFT, _TURNS = 0.003, 5.0
 _ASIDE = 0.15  # of its diagonal by which that middle is off where its mesh cannot be
-_UNSURE = 0.12  # of its diagonal by which a place is off that readings do not tell
+_UNSURE = 0.06  # of its diagonal by which what does not fit may move it
 _OFFSET_SHARE = 0.2  # of the newest difference between the middles of mesh and box
 # Readings contradict a mesh that lies on less than this share of them, or is seen through where
 # they once told it, or leaves more of them outside, or reaches so far into what carries it [m].
@@ -218,10 +218,14 @@ class Track:
             self.motion.add(pose, look.error, seconds)
 
     def _is_sure(self, found: Registered) -> bool:
-        """Tell whether its mesh fits the readings, and these tell where it is."""
+        """
+        Tell whether its mesh fits the readings well enough.
+
+        Where they do not tell its place along some axis, what does not fit moves it there.
+        """
         std = np.sqrt(np.trace(found.covariance[:3, :3]))
         return bool(np.isfinite(found.residual) and found.fit >= _LEAST_FIT
-                    and std < _UNSURE * np.linalg.norm(self.size))
+                    and (1.0 - found.fit) * std < _UNSURE * np.linalg.norm(self.size))
 
     def _is_near(self, look: Look, pose: np.ndarray) -> bool:
         """Tell whether a sighting is about where it should be of the object at a pose, (4, 4)."""
