@@ -53,12 +53,13 @@ def main(shapes: str, count: str = '120', seed: str = '1') -> None:
         clusters.WEIGHTS[len(weights)] = weights
         is_right: list[bool] = []
         calls.clear()
-        with patch.object(tabletop, 'evidence', recorded(tabletop.evidence, calls)):
+        with patch.object(tabletop, '_detection', recorded(tabletop._detection, calls)):
             for one in scenes:
                 pipeline.restart()
                 is_right += [is_found(found.mask, one.ids) for found in pipeline.detect(one.frame)]
         weights = fitted(
-            np.array([answer for _, answer in calls]), np.array(is_right), np.ones(len(is_right)))
+            np.array([given[-1] for given, _ in calls]), np.array(is_right),
+            np.ones(len(is_right)))
         print(network, 'scores', np.round(weights, 2).tolist())
 
 

@@ -82,6 +82,7 @@ def _odds(
         goes_on, size = evidence[:, 1:3].T
         is_unseen, is_part = evidence[:, 7] > 0, size < goes_on * np.log(_PART)
         each[~is_unseen & is_part & (goes_on > _GOES_ON)] = _SURE
+        # What is not seen as an object and larger than what is, such as a wall, is no part of it.
         areas = np.bincount(pieces.ravel())[pairs]
         is_seen = _of_pieces(pieces, seen.instances)[pairs] > 0
         is_larger = is_seen.any(axis=0) & (

@@ -155,20 +155,26 @@ class TabletopDetector:
         pixels = self._in_reach(frame, heights, pixels, seen)
         labels = clusters(frame, pixels, heights.height, self.options.gap, seen)
         _without_bare(labels, heights, square(frame, _SKIRT))
-        found = [_filled(labels, label, window, frame, heights.height, least)
-                 for label, window in windows_of(labels).items()]
-        found = [one for one in found if self._is_object(*one, frame, heights, seen)
-                 and not holds_up(*one, frame, heights.number)]
-        found = [one for one in found if not surrounds(*one, found)]
+        found = []
+        for label, window in windows_of(labels).items():
+            one = _filled(labels, label, window, frame, heights.height, least)
+            if not _is_shown(*one, frame):
+                continue
+            known = evidence(*one, frame, heights, seen)
+            if self._is_object(*one, frame, heights, known) and not holds_up(
+                    *one, frame, heights.number):
+                found.append((*one, known))
+        parts = [(mask, window) for mask, window, _ in found]
+        found = [one for one in found if not surrounds(*one[:2], parts)]
         found.sort(key=lambda one: np.count_nonzero(one[0]), reverse=True)
-        detections = [_detection(*one, frame, evidence(*one, frame, heights, seen))
-                      for one in found[:self.options.max_detections]]
+        detections = [_detection(mask, window, frame, known)
+                      for mask, window, known in found[:self.options.max_detections]]
         return [one for one in detections if one.score >= self.options.min_score]
 
     def _in_reach(
         self, frame: Frame, heights: Heights, pixels: np.ndarray, seen: Segmentation | None,
     ) -> np.ndarray:
-        """Return those of the pixels that are near enough, and over a support, (H, W) bool."""
+        """Return those of the pixels that are near enough and may be over a support, (H, W)."""
         in_reach = (pixels & (heights.height < self.options.max_height)
                     & (measured(frame.depth) < self.options.max_distance))
         first = np.flatnonzero(in_reach & (heights.number == 0))  # all others are over theirs
@@ -181,30 +187,33 @@ class TabletopDetector:
 
     def _is_object(
         self, mask: np.ndarray, window: Window, frame: Frame, heights: Heights,
-        seen: Segmentation | None,
+        known: np.ndarray,
     ) -> bool:
-        if not cv2.erode(mask.astype(np.uint8), square(frame, 5)).any():
-            return False
-        is_read = mask & np.isfinite(measured(frame.depth)[window])
-        if np.count_nonzero(is_read) < _LEAST_READINGS * (frame.shape[1] / 640) ** 2:
-            return False
-        some = sample(is_read)
+        """Tell by its `evidence` whether a mask is of an object's size and stands on a support."""
+        _, _, _, standing, _, *by_network = known
+        probability, overlap = by_network or (0.0, 0.0)
+        some = sample(mask & np.isfinite(heights.height[window]))
         points = measured(frame.points)[window][some]
         low, high = np.percentile(points, (1, 99), axis=0)
         size = float(np.linalg.norm(high - low))
-        is_seen = seen is not None and seen.probability[window][mask].mean() > 0.5
-        is_one = seen is not None and _overlap_with_seen(mask, window, seen) > 0.5
-        largest = self.options.max_size * (_FURNITURE if is_one else 1.0)
+        largest = self.options.max_size * (_FURNITURE if overlap > 0.5 else 1.0)
         if not self.options.min_size <= size <= largest:
             return False
-        height, noise = heights.height[window][some], heights.noise[window][some]
-        stands = stands_over(frame, heights, window, some)
-        if stands.mean() > _STANDING:
+        if standing > _STANDING:
             return True
-        if not is_seen or np.percentile(height / noise, 5) < -_DEVIATIONS:
+        height, noise = heights.height[window][some], heights.noise[window][some]
+        if probability < 0.5 or np.percentile(height / noise, 5) < -_DEVIATIONS:
             return False
+        stands = stands_over(frame, heights, window, some)
         stands |= hides_its_foot(mask, window, frame, points, height, size)
         return bool(stands.mean() > _HIDDEN)
+
+
+def _is_shown(mask: np.ndarray, window: Window, frame: Frame) -> bool:
+    """Tell whether enough of a mask is read, and in one place."""
+    readings = np.count_nonzero(mask & np.isfinite(measured(frame.depth)[window]))
+    return bool(readings >= _LEAST_READINGS * (frame.shape[1] / 640) ** 2
+                and cv2.erode(mask.astype(np.uint8), square(frame, 5)).any())
 
 
 def _without_bare(labels: np.ndarray, heights: Heights, skirt: np.ndarray) -> None:

@@ -48,7 +48,8 @@ _STALE, _HALVING = 0.3, 1.0
 # Readings of a part that the mesh only guesses which are averaged, and by which share of the
 # object's radius the guess may be wrong.
 _AVERAGED, _GUESSED = 10, 0.5
-_SAME_SIDE = np.cos(np.radians(5.0))  # of two views from one side
+# Of two views from one side; metres by which readings of something at rest may change.
+_SAME_SIDE, _STEADY = np.cos(np.radians(5.0)), 0.01
 _FEWEST = 10  # samples that tell anything
 _KEPT_SHARE = 0.8  # of the colour and size so far, beside those of the newest sighting
 
@@ -361,7 +362,7 @@ class Track:
         self._based += 1
         change = within - self.within
         if self._based <= _AVERAGED:
-            self.within += np.where(np.abs(change) < _BOX_MARGIN, change / self._based, 0.0)
+            self.within += np.where(np.abs(change) < _STEADY, change / self._based, 0.0)
 
     def _forget_readings(self) -> None:
         """Take the mesh for what it is."""
