@@ -44,13 +44,17 @@ from img2scene_ros.types import Frame
 FRAMES = Path(__file__).parents[1] / 'data/frames'
 STEADY, MOVING, RATE = 30, 5, 30  # frames, frames, 1 / s
 WIDTHS = (640, 1280, 2048)
-# What does a stage.
+# Owners of what does a stage, and its name there.
 STAGES: dict[str, tuple[Any, str]] = {
-    'noise': (MeasuredNoise, 'of'), 'support': (HeldSupport, 'find'),
-    'network of names': (CocoDetector, 'detect'), 'tabletop': (TabletopDetector, '_found'),
-    'its network': (InstanceSegmenter, 'labels'), 'merging': (auto, 'merged'),
-    'localization': (pipeline.Pipeline, '_placed'), 'tracking': (Tracker, 'update'),
-    'all': (pipeline.Pipeline, 'perceive')}
+    'noise': (MeasuredNoise, MeasuredNoise.of.__name__),
+    'support': (HeldSupport, HeldSupport.find.__name__),
+    'network of names': (CocoDetector, CocoDetector.detect.__name__),
+    'tabletop': (TabletopDetector, TabletopDetector._found.__name__),
+    'its network': (InstanceSegmenter, InstanceSegmenter.see.__name__),
+    'merging': (auto, auto.merged.__name__),
+    'localization': (pipeline.Pipeline, pipeline.Pipeline._placed.__name__),
+    'tracking': (Tracker, Tracker.update.__name__),
+    'all': (pipeline.Pipeline, pipeline.Pipeline.perceive.__name__)}
 
 
 def enlarged(frame: Frame, width: int) -> Frame:

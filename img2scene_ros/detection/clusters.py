@@ -32,6 +32,7 @@ _SAME_MIDDLE = 4.0  # pixels of a picture 640 wide
 # What is less than so much of the piece that it goes on to, across so much of their border, is a
 # part of that; logarithm of the odds of what is sure.
 _PART, _GOES_ON, _SURE = 1.0 / 3.0, 0.2, 5.0
+_WHOLE = 2.0 / 3.0  # of what a network sees as one object: a piece of more is this object
 # Weights of what `evidence_of_pairs` returns, without and with a network: logistic regression on
 # pieces of 120 rendered scenes (benchmarks/scores.py). With a network colour counts half as much,
 # as real things have more of them than rendered ones, and what is doubtful is one.
@@ -79,19 +80,31 @@ def _odds(
     pairs, evidence = evidence_of_pairs(frame, pieces, ends, height, gap, seen)
     each = evidence @ WEIGHTS[evidence.shape[1]]
     if seen is not None:
-        goes_on, size = evidence[:, 1:3].T
-        is_unseen, is_part = evidence[:, 7] > 0, size < goes_on * np.log(_PART)
-        each[~is_unseen & is_part & (goes_on > _GOES_ON)] = _SURE
-        # What is not seen as an object and larger than what is, such as a wall, is no part of it.
-        areas = np.bincount(pieces.ravel())[pairs]
-        is_seen = _of_pieces(pieces, seen.instances)[pairs] > 0
-        is_larger = is_seen.any(axis=0) & (
-            (areas * ~is_seen).max(axis=0) > (areas * is_seen).max(axis=0))
-        each[is_unseen & ((goes_on <= _GOES_ON) | is_larger)] = 0.0
+        _settle(each, pairs, evidence, pieces, seen)
     odds[pairs[0], pairs[1]] = odds[pairs[1], pairs[0]] = each
     if seen is not None:
         _loosen(odds, _of_pieces(pieces, seen.instances) > 0)
     return odds
+
+
+def _settle(
+    each: np.ndarray, pairs: np.ndarray, evidence: np.ndarray, pieces: np.ndarray,
+    seen: Segmentation,
+) -> None:
+    """Decide pairs by what the network sees as whole objects, and what it does not see."""
+    goes_on, size = evidence[:, 1:3].T
+    areas, instances = np.bincount(pieces.ravel()), _of_pieces(pieces, seen.instances)
+    is_whole = areas > _WHOLE * np.bincount(seen.instances.ravel())[instances]
+    is_whole &= instances > 0
+    smaller, larger = np.where(areas[pairs[0]] < areas[pairs[1]], pairs, pairs[::-1])
+    is_seen = (instances[pairs] > 0).all(axis=0)
+    is_part = (size < goes_on * np.log(_PART)) & (goes_on > _GOES_ON) & ~is_whole[smaller]
+    each[is_seen & is_part] = _SURE
+    is_other = instances[smaller] != instances[larger]
+    each[is_other & is_whole[pairs].all(axis=0)] = -_SURE
+    # What is not seen as an object and larger than what is, such as a wall, is no part of it.
+    is_wall = (instances[larger] == 0) & (instances[smaller] > 0)
+    each[~is_seen & ((goes_on <= _GOES_ON) | is_wall)] = 0.0
 
 
 def _with_unread(

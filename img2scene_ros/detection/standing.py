@@ -12,6 +12,7 @@ from img2scene_ros.detection.surfaces import Heights
 from img2scene_ros.types import Frame
 
 _SAMPLE = 500  # readings that tell an object's size and place
+_UNDER = 3.0  # deviations of bare support by which readings are under it
 _BEFORE = 0.01  # metres; what is read so far before a point hides it
 # What holds a support up is seen to end so near it, where its border hides no more, and is no
 # further beside it [m].
@@ -30,9 +31,11 @@ def sample(is_read: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def stands_over(
     frame: Frame, heights: Heights, window: Window, some: tuple[np.ndarray, np.ndarray],
 ) -> np.ndarray:
-    """Tell which readings stand over a support, as far as it is seen, (N,) bool."""
-    return (heights.number[window][some] > 0) | is_over(
-        frame, measured(frame.points)[window][some], heights.height[window][some], margin=-0.005)
+    """Tell which readings stand over a support, as far as it is seen, not under it, (N,) bool."""
+    height = heights.height[window][some]
+    is_under = height < -_UNDER * heights.noise[window][some]
+    return ~is_under & ((heights.number[window][some] > 0) | is_over(
+        frame, measured(frame.points)[window][some], height, margin=-0.005))
 
 
 def is_over(frame: Frame, points: np.ndarray, height: np.ndarray, margin: float) -> np.ndarray:

@@ -44,7 +44,8 @@ _DEVIATIONS = 3.0  # of bare support by which objects stand out of it
 # by so many standard deviations, and the support by no more than this [m, cosine of the tilt].
 _HELD, _HELD_SECONDS, _FLICKER, _MOVED = 10, 1.0, 0.003, 6.0
 _SHIFT, _TILT, _EIGHTH = 0.003, np.cos(np.radians(0.5)), np.s_[::8, ::8]
-_LEAST_READINGS = 200  # of an object, at a picture width of 640; fewer are mostly noise
+# Of an object, and of each of its parts in the picture, 640 pixels wide; fewer are mostly noise.
+_LEAST_READINGS, _CRUMB = 200, 60
 # Logistic regression of what `evidence` returns, without and with a network, on the objects found
 # in 160 rendered scenes (benchmarks/scores.py).
 _WEIGHTS = {5: np.array([-7.88, 0.5, 0.54, 1.93, 2.42]),
@@ -254,13 +255,18 @@ def _filled(
     least_height: np.ndarray,
 ) -> tuple[np.ndarray, Window]:
     """
-    Close pin holes, seams without readings, and holes that come down to the support.
+    Leave crumbs out; close pin holes, seams without readings, and holes down to the support.
 
     :return: the mask in a window, bool, and this
     """
     window = widened([window], len(square(frame, 43)), frame.shape)
-    return _holes_filled(
-        labels[window] == label, frame, height[window], least_height[window]), window
+    mask = _without_crumbs(labels[window] == label, frame)
+    return _holes_filled(mask, frame, height[window], least_height[window]), window
+
+
+def _without_crumbs(mask: np.ndarray, frame: Frame) -> np.ndarray:
+    _, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    return mask & (stats[:, cv2.CC_STAT_AREA] >= _CRUMB * (frame.shape[1] / 640) ** 2)[parts]
 
 
 def _holes_filled(

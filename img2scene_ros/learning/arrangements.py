@@ -29,11 +29,12 @@ TABLE, FLOOR, TRAY, BIN, SHELF = range(5)
 MOST_OBJECTS = 12
 MOST_DRAWN = 50  # labels with more shapes than this are drawn no more often
 LYING, LEANING = 0.2, 0.1  # shares of the small things; the others stand
-STACKED, TOUCHING = 0.15, 0.4  # shares of the places tried; the others stand up to GAP apart
+STACKED, TOUCHING = 0.25, 0.5  # shares of the places tried; the others stand up to GAP apart
 GAP, WIDER_GAP = 0.06, 0.3  # metres; on floors the second
 PLACES = 12  # tried for each object
 AXES = 16  # horizontal directions in which footprints are told apart
 OVERLAP = 1e-4  # metres
+SINKING = 12  # steps
 # Least and greatest elevation of the camera in degrees, and logarithm of its distance in metres.
 ELEVATIONS = ((5, 90), (5, 75), (10, 90), (35, 90), (-5, 35))
 LOG_DISTANCES = tuple((log(near), log(far)) for near, far in (
@@ -123,7 +124,7 @@ def arrange(
         kind = chance.draw(torch.tensor(SHARES, device=device), count)
     shape, turn = _things(stock, chance, kind)
     outermost = stock.fields.outermost[shape.clamp(min=0)] @ turn.mT
-    shape, position = _places(chance, shape, outermost, kind)
+    shape, position = _places(stock.fields, chance, shape, turn, outermost, kind)
     points = outermost + position[:, :, None]
     known = (shape >= 0)[..., None, None]
     low = torch.where(known, points, torch.inf).flatten(1, 2).amin(dim=1)
@@ -171,13 +172,16 @@ def rotation(angle: Tensor, axis: int) -> Tensor:
 
 
 def _places(
-    chance: Chance, shape: Tensor, outermost: Tensor, kind: Tensor,
+    fields: DistanceFields, chance: Chance, shape: Tensor, turn: Tensor, outermost: Tensor,
+    kind: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """
-    Put things side by side and on top of each other; one that finds no room is skipped.
+    Put things side by side, on top of each other and into each other; without room one is skipped.
 
-    Two things are apart if one of `AXES` horizontal directions or z parts them.
+    Two things are apart if one of `AXES` horizontal directions or z parts them. What is put on top
+    sinks until it meets something.
 
+    :param turn: (B, K, 3, 3) of the solids
     :param outermost: (B, K, D, 3) turned points
     :return: shapes, -1 = skipped, and positions (B, K, 3)
     """
@@ -203,7 +207,59 @@ def _places(
         best = free.float().argmax(dim=1)
         position[:, number] = tried.gather(1, best[:, None, None].expand(-1, -1, 3))[:, 0]
         kept[:, number] &= free.any(dim=1)
+        position[:, number, 2] -= _room_below(
+            fields, torch.where(kept, shape, -1)[:, :number + 1], turn, outermost, position,
+            -least[:, number, -1])
     return torch.where(kept, shape, -1), position
+
+
+def _room_below(
+    fields: DistanceFields, shape: Tensor, turn: Tensor, outermost: Tensor, position: Tensor,
+    lowest: Tensor,
+) -> Tensor:
+    """
+    Return how far the last of some things sinks until it meets another or the support, metres.
+
+    Outermost points of each are kept out of the solid of the other.
+
+    :param shape: (B, N), -1 = none
+    :param lowest: (B,) its position's z on the support
+    :return: (B,)
+    """
+    last = shape.shape[1] - 1
+    place, room = position[:, last].clone(), torch.zeros_like(lowest)
+    if last == 0 or not bool(((shape[:, last] >= 0) & (place[:, 2] > lowest + OVERLAP)).any()):
+        return room
+    mine = shape[:, last, None].expand(-1, last)
+    is_there = (mine >= 0) & (shape[:, :last] >= 0)
+    for _ in range(SINKING):
+        apart = (place[:, None] - position[:, :last])[:, :, None]
+        near = torch.minimum(
+            _clearance(fields, shape[:, :last], turn[:, :last],
+                       outermost[:, last, None] + apart),
+            _clearance(fields, mine, turn[:, last, None].expand(-1, last, -1, -1),
+                       outermost[:, :last] - apart))
+        near = torch.where(is_there, near, torch.inf).amin(dim=1).clamp(min=0.0)
+        step = torch.minimum(near, place[:, 2] - lowest).clamp(min=0.0)
+        place[:, 2] -= step
+        room += step
+    return room
+
+
+def _clearance(fields: DistanceFields, shape: Tensor, turn: Tensor, points: Tensor) -> Tensor:
+    """
+    Return how far points are at least out of solids, (B, N) metres.
+
+    :param shape: (B, N), -1 = any
+    :param points: (B, N, D, 3) metres from the solids' middles
+    """
+    local = points @ torch.linalg.inv(turn).mT
+    solid = shape.clamp(min=0)[..., None].expand(local.shape[:3])
+    distance = fields.distance(solid.flatten(), local.flatten(0, 2)).view(solid.shape)
+    # Beyond a field the distance is that of its border.
+    beyond = (local.abs() - fields.half[solid]).clamp(min=0.0).norm(dim=-1)
+    scale = torch.linalg.matrix_norm(torch.linalg.inv(turn), 2)
+    return (distance.maximum(beyond).amin(dim=-1)) / scale
 
 
 def _tried(

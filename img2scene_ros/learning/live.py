@@ -39,7 +39,7 @@ WIDTH, HEIGHT = 320, 240  # pixels of whole pictures
 COARSE = 2  # objects are looked for in pictures so many times smaller
 CROPS_PER_SCENE = 3
 BOX_STD = 0.03  # of the boxes' edges, in sides
-DROP_COLOR = 0.5  # share of the scenes; UOIS-Net-3D tells instances by depth alone
+DROP_COLOR = 0.3  # share of the scenes; UOIS-Net-3D tells instances by depth alone
 MOST_NOISE = 1.5  # greatest strength of a sensor's errors
 UP_STD, OFFSET_STD = 0.02, 0.006  # radians and metres, errors of the support plane
 OTHER_PLANE, OTHER_STD = 0.2, 0.3  # share of scenes where it is another plane; so far off, metres
@@ -224,8 +224,9 @@ def scene_inputs(scenes: Examples, generator: Generator, is_plain: bool = False)
         up = functional.normalize(up + UP_STD * chance.normal(count, 3), dim=1)
         is_other = chance.uniform(count) < OTHER_PLANE
         offset = offset + torch.where(is_other, OTHER_STD, OFFSET_STD) * chance.normal(count)
-    depth = sensed_depth(scenes['depth'], scenes['color'], scenes['focal'], generator,
-                         strength=strength)
+    depth = sensed_depth(
+        scenes['depth'], scenes['color'], scenes['focal'], generator, strength=strength,
+        magnification=torch.full_like(offset, WIDTH / SENSOR_WIDTH))
     height, width = depth.shape[1:]
     v, u = torch.meshgrid(torch.arange(height, device=up.device),
                           torch.arange(width, device=up.device), indexing='ij')

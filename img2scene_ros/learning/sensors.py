@@ -31,7 +31,10 @@ TEXTURELESS = (0.0, 0.05, 0.0)  # share lost of surfaces without texture: chosen
 # Of one kind, or of all.
 SHINY = 250.0  # brightness, brighter surfaces are lost: chosen
 GREY = 128.0  # brightness of the surfaces that time of flight's law is for: chosen
-WINDOW = 2.0  # px, stereo errors at a distance d correlate by exp(-(d / 2 WINDOW)^2): chosen
+WINDOW = 2.0  # px, matching errors at a distance d correlate by exp(-(d / 2 WINDOW)^2): chosen
+# Two cameras' disparity is smoothed over so many pixels (standard deviation), where it changes by
+# less than so many pixels; the greatest of what is drawn: as D415 and D435 do.
+MATCHED, ACROSS = (0.0, 4.0, 0.0), 8.0
 CLOUD = 0.05  # the same of patches, in picture heights: chosen
 BLOBS = 0.003  # share of a picture in blobs without reading: chosen
 PATCHES = 0.7  # share lost of dark and shiny surfaces: chosen
@@ -108,6 +111,9 @@ def sensed_depth(
     window, rim = smooth_noise((2, *depth.shape), WINDOW, generator)
     white, right, down = torch.randn(3, *depth.shape, **chance)
     side = strength * (2 * torch.randint(2, kinds.shape, **chance) - 1)
+    matched, across = torch.rand(2, *kinds.shape, **chance)
+    true = smoothed(true, focal / magnification * _of(kinds, BASELINE), ACROSS * across,
+                    strength * magnification.clamp(max=1) * _of(kinds, MATCHED) * matched)
     at_edge = edges(true)
     lost = shadow(true, focal / repeated, side * _of(kinds, BASELINE))
     lost |= grazing(true, focal / repeated, strength * _of(kinds, GRAZING) * (1 + 0.2 * patch)
@@ -126,7 +132,7 @@ def sensed_depth(
     # The laws are those of whole readings; rounding is a part of it, of step / sqrt(12).
     std = strength * axial_std(read, kinds, grey, focal / magnification)
     std = (std ** 2 - (read ** 2 / unit) ** 2 / 12).clamp(min=0).sqrt()
-    read = quantised(read + std * torch.where(kinds == 1, window, white), unit)
+    read = quantised(read + std * torch.where(kinds == 2, white, window), unit)
     read = _zoomed(read, 1 / repeated)
     read = torch.where((read > 0) & ~depth.isnan(), read, torch.nan)
     return torch.where(strength == 0, depth.float(), read)
@@ -144,6 +150,33 @@ def axial_std(depth: Tensor, kinds: Tensor, grey: Tensor, focal: Tensor) -> Tens
     structured, stereo, flight = (
         kind.std(z, focal) for kind, z in zip(KINDS, (depth, depth, shot)))
     return torch.where(kinds == 0, structured, torch.where(kinds == 1, stereo, flight))
+
+
+def smoothed(depth: Tensor, disparity: Tensor, across: Tensor, reach: Tensor) -> Tensor:
+    """
+    Smooth disparity where it changes little: low steps become ramps, high ones stay.
+
+    So do semi-global matching, which pays less for changes by a pixel (Hirschmüller, PAMI 2008),
+    and the filters behind it.
+
+    :param disparity: (B, 1, 1) pixels, at one metre
+    :param across: (B, 1, 1) pixels of disparity within a window that are little
+    :param reach: (B, 1, 1) pixels, standard deviation of the window, at most `MATCHED`'s greatest
+    """
+    known = disparity / depth
+    read = known.isfinite()
+    both = torch.stack([torch.where(read, known, 0.0), read.float()])
+    side = int(2 * max(MATCHED))
+    offsets = (torch.arange(pixels, device=depth.device) for pixels in depth.shape[1:])
+    apart = [along - along[:, None] for along in offsets]
+    down, right = ((-0.5 * (one / reach.clamp(min=1e-3)) ** 2).exp() * (one.abs() <= side)
+                   for one in apart)
+    total, weight = down @ both @ right
+    ends = torch.stack([torch.where(read, sign * known, -torch.inf) for sign in (1, -1)])
+    for window in ((2 * side + 1, 1), (1, 2 * side + 1)):
+        ends = F.max_pool2d(ends, window, 1, (window[0] // 2, window[1] // 2))
+    is_smooth = (reach > 0) & read & (ends.sum(dim=0) < across)
+    return torch.where(is_smooth, disparity * weight / total, depth)
 
 
 def edges(depth: Tensor) -> Tensor:

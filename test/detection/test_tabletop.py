@@ -205,6 +205,19 @@ def test_what_has_no_readings_is_part_of_what_a_network_sees(width: float, is_pa
     assert ((labels > 0)[hidden].mean() > 0.8) == is_part
 
 
+def test_what_a_network_sees_as_two_whole_things_stays_two() -> None:
+    """However smoothly one surface goes on to the other, and however small one is."""
+    frame, truth = tabletop_frame([box(0.12, 0.2, 0.12)], camera_pose(35, 0.8))
+    shown = truth == 1
+    columns = np.flatnonzero(shown.any(axis=0))
+    instances = np.where(shown, 1 + (np.arange(640) > columns[len(columns) * 4 // 5]), 0)
+    assert 60 < np.count_nonzero(instances == 2) < 0.3 * np.count_nonzero(shown)
+    seen = Segmentation(shown.astype(np.float32), instances.astype(np.int32),
+                        np.full((*frame.shape, 2), 240.0, np.float32))
+    labels = clusters(frame, shown, 0.1 * shown, 0.006, seen)
+    assert len(np.unique(labels[labels > 0])) == 2
+
+
 def test_pieces_are_joined_the_surest_first_and_odds_add_up() -> None:
     """Two that are surely one are so; a third with more odds against it than for it is not."""
     odds = np.zeros((4, 4))
@@ -311,6 +324,17 @@ def test_things_on_every_support_are_found(level: str, network: str) -> None:
     assert sorted(one for mask in found for one in range(1, len(things) + 1)
                   if iou(mask.mask, truth == one) > 0.8) == list(range(1, len(things) + 1))
     assert len(found) == len(things), 'legs are no objects'
+
+
+def test_legs_below_the_only_support_are_no_objects() -> None:
+    """They are right under it, and the floor is not read."""
+    board = box(0.6, 1.0, 0.04).apply_translation((0.3, 0, -0.04))
+    legs = [box(0.06, 0.06, 0.5).apply_translation((0.5, y, -0.54)) for y in (-0.4, 0.4)]
+    frame, truth = tabletop_frame(
+        [box(0.1, 0.1, 0.1).apply_translation((0.25, 0, 0)), board, *legs], camera_pose(35, 1.5))
+    frame = replace(frame, depth=np.where(truth > 0, frame.depth, np.nan).astype(np.float32))
+    found = detect(frame)
+    assert [iou(one.mask, truth == 1) > 0.8 for one in found] == [True]
 
 
 def test_the_rim_of_a_tray_is_no_object_around_what_stands_in_it() -> None:

@@ -87,13 +87,32 @@ def test_readings_of_a_magnified_sensor_are_repeated_in_blocks():
     assert set(np.diff(changes)) == {4}
 
 
-def test_errors_of_stereo_correlate_between_neighbours():
-    for kind, expected in ((STRUCTURED, 0.0), (STEREO, np.exp(-(3 / 4) ** 2)), (TOF, 0.0)):
+def test_errors_of_matching_correlate_between_neighbours():
+    alike = np.exp(-(3 / 4) ** 2)
+    step, std = 1 / (FOCAL * 0.075 * 8), 0.0012 + 0.0019 * 0.6 ** 2
+    rounded = 1 - step ** 2 / 12 / std ** 2  # the share of the variance that is not rounding
+    for kind, expected in ((STRUCTURED, alike * rounded), (STEREO, alike), (TOF, 0.0)):
         error = read(walls(*[1.0] * 4), kind)[:, 60:180] - 1
         one, other = error[..., 3:], error[..., :-3]
         both = ~(one.isnan() | other.isnan())
         together = torch.corrcoef(torch.stack([one[both], other[both]]))[0, 1]
         assert together == pytest.approx(expected, abs=0.03), sensors.KINDS[kind]
+
+
+def test_matching_smooths_low_steps_of_the_disparity_and_keeps_high_ones():
+    depth = walls(1.0)
+    depth[:, :, 100:], depth[:, :, 200:] = 0.9, 0.5
+    disparity, across, reach = (
+        torch.tensor(value)[None, None, None] for value in (30.0, 8.0, 3.0))
+    smooth = sensors.smoothed(depth, disparity, across, reach)[0, 120]
+    columns = torch.arange(90, 110)
+    ramp = 0.5 + 0.5 * torch.erf((columns - 99.5) / (3.0 * 2 ** 0.5))
+    expected = 1.0 / (1.0 + (1.0 / 0.9 - 1.0) * ramp)
+    torch.testing.assert_close(smooth[90:110], expected, atol=1e-3, rtol=0)
+    torch.testing.assert_close(smooth[180:], depth[0, 120, 180:], atol=1e-6, rtol=0)
+    plane = 1.0 / (1.0 + 0.002 * torch.arange(320.0)).expand(1, 240, -1)
+    same = sensors.smoothed(plane, disparity, across, reach)
+    torch.testing.assert_close(same[..., 20:-20], plane[..., 20:-20], atol=1e-5, rtol=0)
 
 
 def shadow_by_pixel(depth: np.ndarray, shift: float) -> np.ndarray:

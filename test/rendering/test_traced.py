@@ -4,6 +4,7 @@
 from dataclasses import replace
 
 import numpy as np
+import open3d
 import pytest
 import torch
 from arranged_scenes import camera_of
@@ -93,3 +94,34 @@ def test_sun_casts_shadows_and_lights_what_faces_it():
     brightness = pictures.color[:, 0][level].float()
     assert brightness.max() == pytest.approx(127, abs=2)  # colour times the sun at right angles
     assert (brightness < 20).float().mean() > 0.005  # under the things
+
+
+def test_what_stands_on_others_touches_one_and_is_in_none():
+    """Mesh against mesh: a bottle put on a bowl stands in it."""
+    shapes, stock = household()
+    scenes = arrange(stock, torch.Generator().manual_seed(4), 12, WIDTH, HEIGHT,
+                     torch.full((12,), SUPPORTS.index('table')))
+    raised = []
+    for number in range(len(scenes.shape)):
+        pose = scenes.pose[number].double().numpy()
+        placed = {slot: (shapes[one].vertices @ pose[slot, :3, :3].T + pose[slot, :3, 3],
+                         shapes[one].faces)
+                  for slot, one in enumerate(scenes.shape[number].tolist()) if one >= 0}
+        for slot, (points, _) in placed.items():
+            if points[:, 2].min() < 0.002:
+                continue
+            away = [signed_distance(points, other).min() for key, other in placed.items()
+                    if key != slot]
+            back = [signed_distance(other[0], placed[slot]).min() for key, other in placed.items()
+                    if key != slot]
+            raised.append(min(away + back))
+    assert len(raised) > 4
+    assert -0.006 < min(raised) and max(raised) < 0.006
+
+
+def signed_distance(points: np.ndarray, mesh: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """Return the distances of points to a closed mesh, negative inside."""
+    scene = open3d.t.geometry.RaycastingScene()
+    scene.add_triangles(open3d.core.Tensor(mesh[0].astype(np.float32)),
+                        open3d.core.Tensor(mesh[1].astype(np.uint32)))
+    return scene.compute_signed_distance(open3d.core.Tensor(points.astype(np.float32))).numpy()
