@@ -32,7 +32,9 @@ _SAME_MIDDLE = 4.0  # pixels of a picture 640 wide
 # What is less than so much of the piece that it goes on to, across so much of their border, is a
 # part of that; logarithm of the odds of what is sure.
 _PART, _GOES_ON, _SURE = 1.0 / 3.0, 0.2, 5.0
-_WHOLE = 2.0 / 3.0  # of what a network sees as one object: a piece of more is this object
+# Of what a network sees as one object: a piece of more is this object; one of less is a sliver of
+# the edge of another, as its edges are not exact.
+_WHOLE, _SLIVER = 2.0 / 3.0, 1.0 / 8.0
 # Weights of what `evidence_of_pairs` returns, without and with a network: logistic regression on
 # pieces of 120 rendered scenes (benchmarks/scores.py). With a network colour counts half as much,
 # as real things have more of them than rendered ones, and what is doubtful is one.
@@ -79,29 +81,35 @@ def _odds(
         return odds
     pairs, evidence = evidence_of_pairs(frame, pieces, ends, height, gap, seen)
     each = evidence @ WEIGHTS[evidence.shape[1]]
-    if seen is not None:
-        _settle(each, pairs, evidence, pieces, seen)
+    if seen is None:
+        odds[pairs[0], pairs[1]] = odds[pairs[1], pairs[0]] = each
+        return odds
+    areas, instances = np.bincount(pieces.ravel()), _of_pieces(pieces, seen.instances)
+    shares = (instances > 0) * areas / np.bincount(seen.instances.ravel())[instances]
+    _settle(each, pairs, evidence, areas, instances, shares)
     odds[pairs[0], pairs[1]] = odds[pairs[1], pairs[0]] = each
-    if seen is not None:
-        _loosen(odds, _of_pieces(pieces, seen.instances) > 0)
+    _loosen(odds, instances, shares > _SLIVER)
     return odds
 
 
 def _settle(
-    each: np.ndarray, pairs: np.ndarray, evidence: np.ndarray, pieces: np.ndarray,
-    seen: Segmentation,
+    each: np.ndarray, pairs: np.ndarray, evidence: np.ndarray, areas: np.ndarray,
+    instances: np.ndarray, shares: np.ndarray,
 ) -> None:
-    """Decide pairs by what the network sees as whole objects, and what it does not see."""
+    """
+    Decide pairs by what the network sees as whole objects, and what it does not see.
+
+    :param areas: (N,) pixels of the pieces
+    :param instances: (N,) of which the network sees them as parts, 0 = none
+    :param shares: (N,) of the instances that they are
+    """
     goes_on, size = evidence[:, 1:3].T
-    areas, instances = np.bincount(pieces.ravel()), _of_pieces(pieces, seen.instances)
-    is_whole = areas > _WHOLE * np.bincount(seen.instances.ravel())[instances]
-    is_whole &= instances > 0
     smaller, larger = np.where(areas[pairs[0]] < areas[pairs[1]], pairs, pairs[::-1])
     is_seen = (instances[pairs] > 0).all(axis=0)
-    is_part = (size < goes_on * np.log(_PART)) & (goes_on > _GOES_ON) & ~is_whole[smaller]
+    is_part = (size < goes_on * np.log(_PART)) & (goes_on > _GOES_ON) & (shares[smaller] < _SLIVER)
     each[is_seen & is_part] = _SURE
     is_other = instances[smaller] != instances[larger]
-    each[is_other & is_whole[pairs].all(axis=0)] = -_SURE
+    each[is_other & (shares[pairs] > _WHOLE).all(axis=0)] = -_SURE
     # What is not seen as an object and larger than what is, such as a wall, is no part of it.
     is_wall = (instances[larger] == 0) & (instances[smaller] > 0)
     each[~is_seen & ((goes_on <= _GOES_ON) | is_wall)] = 0.0
@@ -134,12 +142,17 @@ def _with_unread(
     return labels
 
 
-def _loosen(odds: np.ndarray, is_seen: np.ndarray) -> None:
-    """Leave what the network does not see one neighbour, the surest, so that it joins no two."""
-    unseen = np.flatnonzero(~is_seen)
-    best = odds[unseen].argmax(axis=1)
-    is_kept = is_seen[:, None] & is_seen
-    is_kept[unseen, best] = is_kept[best, unseen] = True
+def _loosen(odds: np.ndarray, instances: np.ndarray, is_firm: np.ndarray) -> None:
+    """
+    Leave the others one neighbour of other instances, the surest, so that they join no two.
+
+    :param instances: (N,) of which the pieces are parts, 0 = none
+    """
+    is_kept = (is_firm[:, None] & is_firm) | (
+        (instances[:, None] == instances) & (instances > 0))
+    others = np.flatnonzero(~is_firm)
+    best = np.where(is_kept[others], -np.inf, odds[others]).argmax(axis=1)
+    is_kept[others, best] = is_kept[best, others] = True
     odds[~is_kept] = 0.0
 
 
