@@ -160,9 +160,9 @@ def reliability(scores: list[tuple[float, bool]]) -> str:
          float(right[bins == low].mean())] for low in np.unique(bins)])
 
 
-def instances(scene: Scene) -> np.ndarray:
+def instances(scene: Scene, shape: tuple[int, int] = (HEIGHT, WIDTH)) -> np.ndarray:
     """Return the masks of a scene's objects as (HEIGHT, WIDTH) ids."""
-    ids = np.zeros((HEIGHT, WIDTH), np.int64)
+    ids = np.zeros(shape, np.int64)
     for one in scene.objects:
         ids[one.detection.mask] = one.id
     return ids
