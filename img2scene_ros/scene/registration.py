@@ -182,8 +182,8 @@ def _all_registered(
     sources.append(_Outline(batch, frame, pose))
     pose, information = _solved(batch, pose, sources, _LAST_STEPS, _LAST_FACING)
     distance, share = depth.explained(pose)
-    fit = np.minimum(share, compared(
-        batch.mesh, batch.normals, batch.spacing, pose, frame).confirmed)
+    seen = compared([one.surface for one in batch.sought], list(batch.mesh), pose, frame)
+    fit = np.minimum(share, [one.confirmed for one in seen])
     return list(map(
         Registered, pose, _covariance(information, batch, pose), fit, distance))
 

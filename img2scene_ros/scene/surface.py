@@ -46,6 +46,11 @@ class SampledSurface:
         return normals
 
     @cached_property
+    def heights(self) -> np.ndarray:
+        """Return the metres along these from the origin to the samples, (SAMPLES,)."""
+        return np.einsum('ni,ni->n', self.smooth_normals, self.points)
+
+    @cached_property
     def beyond_edge(self) -> np.ndarray:
         """Return the nearest sample beyond an edge, itself where none is near, (SAMPLES,)."""
         alike = np.einsum('nki,ni->nk', self.normals[self._around], self.normals)
