@@ -82,7 +82,7 @@ class Seen:
 
     @property
     def missed_share(self) -> float:
-        """Return the share of its readings where it was that the pixels of the object leave out."""
+        """Return the share of the readings on the object that are not in its pixels."""
         lies = self.lies
         count = np.count_nonzero(lies)
         return np.count_nonzero(lies & ~self.owned) / count if count >= _FEWEST else 0.0

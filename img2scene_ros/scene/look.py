@@ -56,7 +56,7 @@ class Look:
         stds = np.append(self.sighting.placement.position_std, np.full(3, _ROTATION_STD))
         return turned_covariance(np.diag(stds ** 2), self.world[:3, :3])
 
-    @property
+    @cached_property
     def window(self) -> tuple[slice, slice]:
         """Return the part of the picture that shows it."""
         return self.sighting.detection.window
@@ -88,9 +88,9 @@ class Look:
 
     def at(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Return what is read at pixels of the window, (N, 3) metres, world."""
-        rays = self.sighting.frame.camera.rays[self.window][rows, columns]
-        points = (rays * self.depth[rows, columns, None]).astype(float)
-        return points @ self.world[:3, :3].T + self.world[:3, 3]
+        frame, (down, right) = self.sighting.frame, self.window
+        pixels = (rows + down.start) * frame.shape[1] + columns + right.start
+        return frame.readings_at(pixels) @ self.world[:3, :3].T + self.world[:3, 3]
 
     @cached_property
     def color(self) -> np.ndarray:

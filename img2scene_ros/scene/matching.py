@@ -60,15 +60,18 @@ def _cost_of_part(track: Track, look: Look) -> float:
     return 4.0 - inside if inside > _INSIDE else _NO_MATCH
 
 
+def has_size(track: Track, look: Look) -> bool:
+    """Tell whether a look is about as large as an object: it shows all of it."""
+    return bool(_growth(track.size, look.sighting.placement.size) < np.log(_SAME))
+
+
 def shows_all(track: Track, look: Look, seen: Seen) -> bool:
     """
-    Tell whether a look shows as much of an object as others did: its box tells its place.
+    Tell whether a look that has another size shows as much of an object as others did.
 
     :param seen: samples of the object, where it was
     """
     growth = _growth(track.size, look.sighting.placement.size)
-    if growth < np.log(_SAME):
-        return True
     most = _HIDDEN_OF_STALE if track.is_stale else _HIDDEN
     return (growth < np.log(_TRACKED[1]) or track.is_stale) and (
         seen.in_view > 1.0 - most and seen.hidden_share < most
@@ -156,7 +159,6 @@ def _growth(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     Which of the horizontal sides is x depends on where the camera is, which does not see how far
     the object goes behind.
     """
-    extents = [np.stack([np.hypot(size[..., 0], size[..., 1]), size[..., 2]], axis=-1)
-               for size in (one, other)]
-    ratio = np.maximum(extents[0], 1e-3) / np.maximum(extents[1], 1e-3)
-    return np.abs(np.log(ratio)).max(axis=-1)
+    one, other = np.maximum(one, 1e-3), np.maximum(other, 1e-3)
+    plan = np.hypot(one[..., 0], one[..., 1]) / np.hypot(other[..., 0], other[..., 1])
+    return np.maximum(np.abs(np.log(plan)), np.abs(np.log(one[..., 2] / other[..., 2])))

@@ -233,10 +233,10 @@ def plane_equations(
     :param height_std: metres, and tilt_std: radians
     :param used: (...) bool, what stands on it
     """
-    axes = plane.axes
+    x, y = plane.axes
     jacobian = np.zeros((3, 6))
-    jacobian[0, :3], jacobian[1:, 3:] = plane.normal, axes
-    tilt = np.cross(up, plane.normal) @ axes.T
+    jacobian[0, :3], jacobian[1:, 3:] = plane.normal, (x, y)
+    tilt = up @ np.column_stack([y, -x])
     error = np.concatenate([np.asarray(rise)[..., None], tilt], axis=-1)
     used = np.broadcast_to(np.asarray(used)[..., None], error.shape)
     std = np.array([height_std, tilt_std, tilt_std])
@@ -381,15 +381,13 @@ class _Outline:
 
     def begin(self, pose: np.ndarray, facing: float) -> None:
         """Find the points between what faces the camera and what does not, (O, R, 3)."""
-        rims, known = [], []
-        for one, eye in zip(self.batch.sought, _eye(pose)):
-            edges = one.surface.edges
-            rim = edges.rim(eye)
-            some = rim[np.linspace(0, len(rim) - 1, _RIM).astype(int)] if len(rim) else (
-                np.zeros(_RIM, int))
-            rims.append(edges.points[some])
-            known.append(one.known[edges.samples[some]].any(axis=1) & (len(rim) > 0))
-        self.rim, self.known = np.stack(rims), np.stack(known)
+        self.rim = np.zeros((len(pose), _RIM, 3))
+        self.known = np.zeros((len(pose), _RIM), bool)
+        for index, (one, eye) in enumerate(zip(self.batch.sought, _eye(pose))):
+            rim = one.surface.edges.rim(eye, _RIM)
+            if len(rim):
+                self.rim[index] = rim
+                self.known[index] = one.known[one.surface.near(rim)].any(axis=1)
 
     def equations(self, pose: np.ndarray, share: float) -> Equations:
         rim = moved_points(pose, self.rim)

@@ -297,9 +297,10 @@ class Track:
 
         :param seen: samples of its mesh, where it was
         """
-        shift = float(np.linalg.norm(look.position - self.center))
+        center = self.center
+        shift = float(np.linalg.norm(look.position - center))
         usual, self._shift = self._shift, 0.8 * self._shift + 0.2 * min(shift, 2 * self._shift)
-        toward, before = look.world[:3, 3] - self.center, self._toward
+        toward, before = look.world[:3, 3] - center, self._toward
         self._toward = toward / np.linalg.norm(toward)
         turn = float(np.linalg.norm(self._toward - before)) if before.any() else 0.0
         change = seen.motion(self.within[seen.samples])
@@ -347,6 +348,8 @@ class Track:
         self._learn_base(seen, is_base)
         new = np.flatnonzero(seen.owned & (self.counts[seen.samples] < _AVERAGED) & (
             np.abs(seen.behind) < _GUESSED * self.surface.radius))
+        if not len(new):
+            return
         samples, points = seen.samples[new], seen.points.take(new, 1)
         self.counts[samples] += 1
         away = seen.behind[new] / self.counts[samples]

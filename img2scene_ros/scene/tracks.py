@@ -12,6 +12,7 @@ from img2scene_ros.scene.clock import StampClock
 from img2scene_ros.scene.evidence import Seen
 from img2scene_ros.scene.evidence import compared
 from img2scene_ros.scene.look import Look
+from img2scene_ros.scene.matching import has_size
 from img2scene_ros.scene.matching import is_covered
 from img2scene_ros.scene.matching import is_explained
 from img2scene_ros.scene.matching import is_part
@@ -160,17 +161,19 @@ class Tracker:
         """Take in sightings of known objects."""
         if not pairs:
             return
-        wholes, shaped, now = {}, {}, self._clock.now
-        for track, seen in _compared(list(pairs), frame, list(pairs.values())).items():
-            look = pairs[track]
-            wholes[track] = shows_all(track, look, seen)
-            is_meshed = track.model is not None and frame.depth is not None
-            if is_meshed:
-                track.recall(seen, look)
-            if is_meshed and track.rests(look, wholes[track], seen):
-                track.judge(seen, look, track.fit(seen), now)
-                track.learn(seen)
-            elif is_meshed and track.is_shaped:
+        meshed = [track for track in pairs if track.model is not None and frame.depth is not None]
+        wholes = {track: has_size(track, look) for track, look in pairs.items()}
+        asked = [track for track in pairs if track in meshed or not wholes[track]]
+        seen = _compared(asked, frame, [pairs[track] for track in asked])
+        shaped, now = {}, self._clock.now
+        for track, look in pairs.items():
+            wholes[track] = wholes[track] or shows_all(track, look, seen[track])
+            if track in meshed:
+                track.recall(seen[track], look)
+            if track in meshed and track.rests(look, wholes[track], seen[track]):
+                track.judge(seen[track], look, track.fit(seen[track]), now)
+                track.learn(seen[track])
+            elif track in meshed and track.is_shaped:
                 shaped[track] = look
             else:
                 track.follow(look, None, seconds, wholes[track])
