@@ -27,9 +27,10 @@ from img2scene_ros.types import SceneObject
 from img2scene_ros.types import Sighting
 
 _BOX_MARGIN = 0.01  # metres, or a tenth, by which its box is widened to hold its readings
-# F statistic of what readings show of a motion by which an object has moved, and for how many
-# frames more it is registered then.
-_MOVED, _LIVELY = 6.0, 2
+# F statistic of what readings show of a motion by which an object has moved, for how many frames
+# more it is registered then, and the statistic by which it may go on (what rests has it in 1 of
+# 100 frames).
+_MOVED, _LIVELY, _GOES_ON = 6.0, 2, 2.8
 # Metres by which the middle of sightings scatters, before it is known, and frames for which it
 # lags behind the turn of a view.
 _FIRST_SHIFT, _TURNS = 0.003, 5.0
@@ -307,14 +308,15 @@ class Track:
         is_seen_through = self.is_seen_through(seen)
         self._is_gone = is_seen_through or bool(np.isnan(change))
         self._has_moved = is_seen_through or change >= _MOVED
-        if self._has_moved or is_whole and (
+        goes_on = self._moving >= 0 and change >= _GOES_ON
+        if self._has_moved or goes_on or is_whole and (
                 shift > 3.0 * usual + _TURNS * turn * self.surface.radius):
             self._moving = _LIVELY
             return False
         self._moving -= 1
         if is_whole and self._moving >= 0:
             return False
-        self._moving = 0
+        self._moving = -1
         self.motion.rest()
         if is_whole:
             self._learn_offset(look)
