@@ -109,35 +109,6 @@ class Seen:
             return 'out_of_view'
         return 'hidden' if unhidden < 0.5 * count else 'visible'
 
-    def motion(self, before: np.ndarray) -> float:
-        """
-        Tell how much of what changed in the readings is a motion of the object.
-
-        :param before: (N,) metres along normals by which readings were inside before, or NaN
-        :return: how many times more the best small motion explains, for each of its six degrees of
-            freedom, than noise: the F statistic; NaN where too little is seen at both times
-        """
-        change = self.behind + before / self.slope
-        used = np.flatnonzero((np.abs(change) < _OUTLIER) & (np.abs(before) < _CONTRADICTED))
-        if len(used) < 2 * _FEWEST:
-            return np.nan
-        points, unit = self.points.take(used, 1), self.slope[used] * self.std[used]
-        arms = points - points.sum(axis=1, keepdims=True) / len(used)
-        arms /= np.sqrt((arms * arms).sum() / len(used))
-        (x, y, z), (a, b, c) = arms, self.normals.take(used, 1) / unit
-        motion = np.stack([a, b, c, y * c - z * b, z * a - x * c, x * b - y * a])
-        change = change[used] / self.std[used]
-        left, scale = change, _FIRST_SCALE
-        for _ in range(_STEPS):
-            weights = 1.0 / (1.0 + (left / (3.0 * scale)) ** 2)  # Cauchy's, against edges
-            weighted = motion * weights
-            information = weighted @ motion.T
-            information += information.trace() * _UNDETERMINED
-            left = change - np.linalg.solve(information, weighted @ change) @ motion
-            scale = max(1.0, _median(np.abs(left)) / 0.6745)
-        explained = (change ** 2 - left ** 2) @ weights / scale ** 2
-        return float(self.worth * explained / 6.0)
-
 
 def compared(
     surfaces: Sequence[SampledSurface], places: Sequence[np.ndarray], poses: np.ndarray,
@@ -226,8 +197,54 @@ def _averaged(
     return 1.0 / own + mean / own ** 2 - z
 
 
-def _median(values: np.ndarray) -> float:
-    return float(np.partition(values, len(values) // 2)[len(values) // 2])
+def moved_by(seen: Sequence[Seen], before: Sequence[np.ndarray]) -> np.ndarray:
+    """
+    Tell how much of what changed in the readings is a motion of the objects.
+
+    :param seen: O of them, and before: (N,) each, metres along normals by which readings were
+        inside of their samples before, or NaN
+    :return: how many times more the best small motions explain, for each of their six degrees of
+        freedom, than noise: the F statistic, (O,); NaN where too little is seen at both times
+    """
+    found = np.full(len(seen), np.nan)
+    if not seen:
+        return found
+    behind, slope, std = (np.concatenate(some) for some in zip(*(
+        (one.behind, one.slope, one.std) for one in seen)))
+    inside = np.concatenate(before)
+    change = behind + inside / slope
+    is_used = (np.abs(change) < _OUTLIER) & (np.abs(inside) < _CONTRADICTED)
+    whose = np.repeat(np.arange(len(seen)), [len(one) for one in before])
+    counts = np.bincount(whose, is_used, len(seen)).astype(int)
+    enough = np.flatnonzero(counts >= 2 * _FEWEST)
+    if not len(enough):
+        return found
+    used, counts = np.flatnonzero(is_used & np.isin(whose, enough)), counts[enough]
+    ends = np.cumsum(counts)
+    parts = [slice(end - count, end) for end, count in zip(ends, counts)]
+
+    def total(values: np.ndarray) -> np.ndarray:
+        return np.add.reduceat(values, ends - counts, axis=-1)
+
+    points, normals = (np.concatenate(some, axis=1).take(used, 1) for some in zip(*(
+        (one.points, one.normals) for one in seen)))
+    arms = points - (total(points) / counts).repeat(counts, axis=1)
+    arms /= np.sqrt(total((arms * arms).sum(axis=0)) / counts).repeat(counts)
+    (x, y, z), (a, b, c) = arms, normals / (slope[used] * std[used])
+    motion = np.stack([a, b, c, y * c - z * b, z * a - x * c, x * b - y * a])
+    change = change[used] / std[used]
+    left, scale = change, np.full(len(enough), _FIRST_SCALE)
+    for _ in range(_STEPS):
+        weights = 1.0 / (1.0 + (left / (3.0 * scale).repeat(counts)) ** 2)  # Cauchy's
+        weighted = motion * weights
+        information = np.stack([weighted[:, part] @ motion[:, part].T for part in parts])
+        information += _UNDETERMINED * information.trace(axis1=1, axis2=2)[:, None, None]
+        step = np.linalg.solve(information, total(weighted * change).T[..., None])[..., 0]
+        left = change - (motion * step.T.repeat(counts, axis=1)).sum(axis=0)
+        scale = np.maximum(1.0, [_median(np.abs(left[part])) / 0.6745 for part in parts])
+    explained = total((change ** 2 - left ** 2) * weights) / scale ** 2
+    found[enough] = np.array([seen[one].worth for one in enough]) * explained / 6.0
+    return found
 
 
 def quantile(values: np.ndarray, used: np.ndarray, share: float) -> np.ndarray:
@@ -236,3 +253,7 @@ def quantile(values: np.ndarray, used: np.ndarray, share: float) -> np.ndarray:
     count = np.count_nonzero(used, axis=-1)
     at = (share * (count - 1)).astype(int).clip(0)
     return np.where(count > 0, np.take_along_axis(ordered, at[..., None], -1)[..., 0], 0.0)
+
+
+def _median(values: np.ndarray) -> float:
+    return float(np.partition(values, len(values) // 2)[len(values) // 2])

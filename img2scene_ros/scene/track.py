@@ -289,7 +289,7 @@ class Track:
             self._guess_beyond(seen)
         self._is_recalled = False
 
-    def rests(self, look: Look, is_whole: bool, seen: Seen) -> bool:
+    def rests(self, look: Look, is_whole: bool, seen: Seen, change: float) -> bool:
         """
         Tell whether nothing shows that it has moved since its mesh was made or registered.
 
@@ -297,6 +297,7 @@ class Track:
         another view of it explains. What has moved is registered for some frames more.
 
         :param seen: samples of its mesh, where it was
+        :param change: F statistic of the motion that readings show; NaN where they show too little
         """
         center = self.center
         shift = float(np.linalg.norm(look.position - center))
@@ -304,7 +305,6 @@ class Track:
         toward, before = look.world[:3, 3] - center, self._toward
         self._toward = toward / np.linalg.norm(toward)
         turn = float(np.linalg.norm(self._toward - before)) if before.any() else 0.0
-        change = seen.motion(self.within[seen.samples])
         is_seen_through = self.is_seen_through(seen)
         self._is_gone = is_seen_through or bool(np.isnan(change))
         self._has_moved = is_seen_through or change >= _MOVED

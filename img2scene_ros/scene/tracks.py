@@ -11,6 +11,7 @@ from img2scene_ros.localization.extents import is_cut
 from img2scene_ros.scene.clock import StampClock
 from img2scene_ros.scene.evidence import Seen
 from img2scene_ros.scene.evidence import compared
+from img2scene_ros.scene.evidence import moved_by
 from img2scene_ros.scene.look import Look
 from img2scene_ros.scene.matching import has_size
 from img2scene_ros.scene.matching import is_covered
@@ -165,12 +166,16 @@ class Tracker:
         wholes = {track: has_size(track, look) for track, look in pairs.items()}
         asked = [track for track in pairs if track in meshed or not wholes[track]]
         seen = _compared(asked, frame, [pairs[track] for track in asked])
+        changes = dict(zip(meshed, moved_by(
+            [seen[track] for track in meshed],
+            [track.within[seen[track].samples] for track in meshed])))
         shaped, now = {}, self._clock.now
         for track, look in pairs.items():
             wholes[track] = wholes[track] or shows_all(track, look, seen[track])
             if track in meshed:
                 track.recall(seen[track], look)
-            if track in meshed and track.rests(look, wholes[track], seen[track]):
+            if track in meshed and track.rests(
+                    look, wholes[track], seen[track], changes[track]):
                 track.judge(seen[track], look, track.fit(seen[track]), now)
                 track.learn(seen[track])
             elif track in meshed and track.is_shaped:
