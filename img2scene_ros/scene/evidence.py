@@ -212,7 +212,7 @@ def moved_by(seen: Sequence[Seen], before: Sequence[np.ndarray]) -> np.ndarray:
     behind, slope, std = (np.concatenate(some) for some in zip(*(
         (one.behind, one.slope, one.std) for one in seen)))
     inside = np.concatenate(before)
-    change = behind + inside / slope
+    change: np.ndarray = behind + inside / slope
     is_used = (np.abs(change) < _OUTLIER) & (np.abs(inside) < _CONTRADICTED)
     whose = np.repeat(np.arange(len(seen)), [len(one) for one in before])
     counts = np.bincount(whose, is_used, len(seen)).astype(int)
@@ -233,7 +233,8 @@ def moved_by(seen: Sequence[Seen], before: Sequence[np.ndarray]) -> np.ndarray:
     (x, y, z), (a, b, c) = arms, normals / (slope[used] * std[used])
     motion = np.stack([a, b, c, y * c - z * b, z * a - x * c, x * b - y * a])
     change = change[used] / std[used]
-    left, scale = change, np.full(len(enough), _FIRST_SCALE)
+    left: np.ndarray = change
+    scale: np.ndarray = np.full(len(enough), _FIRST_SCALE)
     for _ in range(_STEPS):
         weights = 1.0 / (1.0 + (left / (3.0 * scale).repeat(counts)) ** 2)  # Cauchy's
         weighted = motion * weights

@@ -264,28 +264,27 @@ class _Depth:
         points = moved_points(pose, batch.places)
         seen = batch.facing(pose, points, facing) & (points[..., 2] > 0.0)
         seen |= ~seen.any(axis=1, keepdims=True)
-        plane = points[..., :2] / points[..., 2:]
-        low = np.where(seen[..., None], plane, np.inf).min(axis=1)
-        high = np.where(seen[..., None], plane, -np.inf).max(axis=1)
-        cell = np.maximum(batch.spacing / points[..., 2].mean(axis=1),
-                          (high - low).max(axis=1) / _WIDEST)[:, None]
-        self.low, self.cell = low - _BORDER * cell, cell
-        cells = ((plane - self.low[:, None]) / cell[:, None]).astype(int)
-        self.sizes = np.ceil((high - low) / cell).astype(int) + 2 * _BORDER
-        nearest = []
-        for index, (width, height) in enumerate(self.sizes):
+        self.low, self.cell = np.zeros((len(pose), 2)), np.zeros((len(pose), 1))
+        self.sizes, nearest = np.zeros((len(pose), 2), int), []
+        for index, (object_points, spacing) in enumerate(zip(points, batch.spacing)):
             samples = np.flatnonzero(seen[index])
-            samples = samples[np.argsort(-points[index, samples, 2])]  # the nearest one last
-            nearest.append(_nearest(cells[index, samples], samples, width, height).ravel())
+            samples = samples[np.argsort(-object_points[samples, 2])]  # the nearest one last
+            some = object_points.take(samples, 0)
+            plane = some[:, :2] / some[:, 2:]
+            low, high = plane.min(axis=0), plane.max(axis=0)
+            cell = max(spacing / object_points[:, 2].mean(), (high - low).max() / _WIDEST)
+            low, size = low - _BORDER * cell, np.ceil((high - low) / cell) + 2 * _BORDER
+            self.low[index], self.cell[index], self.sizes[index] = low, cell, size
+            cells = ((plane - low) / cell).astype(int)
+            nearest.append(_nearest(cells, samples, *self.sizes[index]).ravel())
         self.starts = np.cumsum([0, *map(len, nearest)])[:-1, None]
         self.nearest, self.seen = np.concatenate(nearest), seen
         # What is near an edge to something unknown may lie beyond it.
-        other = batch.beyond_edge
-        self.known = batch.known & ~np.take_along_axis(seen & ~batch.known, other, 1)
+        self.known = batch.known & ~_taken(seen & ~batch.known, batch.beyond_edge)
 
     def equations(self, pose: np.ndarray, share: float) -> Equations:
         samples, local = self._matched(pose)
-        known = np.take_along_axis(self.known, samples, 1)
+        known = _taken(self.known, samples)
         samples, apart, error = self._errors(samples, local, self.batch.places)
         normals, std = self._directions(pose, samples)
         distance = np.linalg.norm(apart, axis=2)
@@ -309,7 +308,7 @@ class _Depth:
         distance, error = np.linalg.norm(apart, axis=2), np.abs(error)
         near = distance < 2.0 * self.batch.spacing[:, None] + _EXPLAINED * self.axial
         is_explained = near & (error < _EXPLAINED * std + _MODEL_STD)
-        known = np.take_along_axis(self.batch.known, samples, 1).mean(axis=1) * self.worth
+        known = _taken(self.batch.known, samples).mean(axis=1) * self.worth
         median = np.where(known * _READINGS < _LEAST, np.nan, np.median(error, axis=1))
         return median, is_explained.mean(axis=1)
 
@@ -330,14 +329,12 @@ class _Depth:
         At an edge that is seen, readings may lie beyond it: on the plane that is nearer to them.
         """
         def off(some: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            flat = some + len(places[0]) * np.arange(len(places))[:, None]
-            apart = local - places.reshape(-1, 3)[flat]
-            normals = self.batch.normals.reshape(-1, 3)[flat]
-            return apart, np.einsum('oni,oni->on', apart, normals)
+            apart = local - _taken(places, some)
+            return apart, np.einsum('oni,oni->on', apart, _taken(self.batch.normals, some))
 
-        other = np.take_along_axis(self.batch.beyond_edge, samples, 1)
+        other = _taken(self.batch.beyond_edge, samples)
         (apart, error), (far, beyond) = off(samples), off(other)
-        is_beyond = (np.abs(beyond) < np.abs(error)) & np.take_along_axis(self.seen, other, 1)
+        is_beyond = (np.abs(beyond) < np.abs(error)) & _taken(self.seen, other)
         return (np.where(is_beyond, other, samples),
                 np.where(is_beyond[..., None], far, apart), np.where(is_beyond, beyond, error))
 
@@ -345,8 +342,7 @@ class _Depth:
         self, pose: np.ndarray, samples: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the normals of samples, optical frame, and the std of readings along them."""
-        flat = samples + self.batch.normals.shape[1] * np.arange(len(samples))[:, None]
-        normals = self.batch.normals.reshape(-1, 3)[flat] @ transposed(pose[:, :3, :3])
+        normals = _taken(self.batch.normals, samples) @ transposed(pose[:, :3, :3])
         slope = np.einsum('oni,oni->on', normals, self.readings) / self.readings[..., 2]
         across = np.clip(1.0 - slope ** 2, 0.0, 1.0)
         std = np.sqrt((self.axial * slope) ** 2 + self.lateral ** 2 * across + _MODEL_STD ** 2)
@@ -395,10 +391,10 @@ class _Outline:
         x, y = (self.places[..., None, axis] - seen[:, None, :, axis] for axis in (0, 1))
         square = x * x + y * y
         nearest = square.argmin(axis=2)
-        square = np.take_along_axis(square, nearest[..., None], 2)[..., 0]
-        rim, seen = (np.take_along_axis(a, nearest[..., None], 1) for a in (rim, seen))
+        square = square.min(axis=2)
+        rim, seen, known = (_taken(some, nearest) for some in (rim, seen, self.known))
         used = (self.ends & (square * self.focal ** 2 < _OUTLINE_REACH ** 2)
-                & np.take_along_axis(self.known, nearest, 1) & (rim[..., 2] > 0))
+                & known & (rim[..., 2] > 0))
         error = self.focal * np.einsum('oni,oni->on', self.outward, self.places - seen)
         used &= (error > 0.0) | (error <= -self.unread)
         error += np.where(error < 0.0, self.unread, 0.0)
@@ -546,6 +542,12 @@ def _covariance(information: np.ndarray, batch: _Batch, pose: np.ndarray) -> np.
     variance = np.where(values > batch.least_information, 1.0 / np.maximum(values, 1e-9),
                         batch.radius[:, None] ** 2)
     return (axes * variance[:, None]) @ transposed(axes)
+
+
+def _taken(values: np.ndarray, which: np.ndarray) -> np.ndarray:
+    """Return those of (O, S, ...) at which, (O, N), of the second axis: (O, N, ...)."""
+    flat = which + values.shape[1] * np.arange(len(values))[:, None]
+    return values.reshape(-1, *values.shape[2:]).take(flat, 0)
 
 
 def _times(matrices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
