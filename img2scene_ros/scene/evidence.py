@@ -121,25 +121,18 @@ def compared(
     :param poses: (O, 4, 4) camera from object
     :param owners: (H, W) int, which object a pixel shows, or -1
     """
-    facing = list(map(_facing, surfaces, places, poses))
-    samples, points, normals = (np.concatenate(some, axis=-1) for some in zip(*facing))
-    count = [len(one[0]) for one in facing]
-    columns, rows = np.rint(frame.camera.project(points.T).T)
-    inside = np.flatnonzero((columns >= 0) & (columns < frame.shape[1])
-                            & (rows >= 0) & (rows < frame.shape[0]))
-    whose, samples = np.repeat(np.arange(len(poses)), count)[inside], samples[inside]
-    columns, rows = columns[inside].astype(int), rows[inside].astype(int)
-    points, normals = points.take(inside, 1), normals.take(inside, 1)
+    whose, samples, points, normals, rows, columns, in_view = _visible(
+        surfaces, places, poses, frame)
+    z, focal, apart = poses[:, 2, 3], frame.camera.fx, max(1, round(frame.shape[1] / _WIDTH))
+    std, lateral = frame.depth_std(z), LATERAL_STD * z / focal
     rays = points / points[2]
     square = (rays * rays).sum(axis=0)
     slope = np.minimum((normals * rays).sum(axis=0), -_GRAZING * np.sqrt(square))
     # Readings are off along the ray and sideways.
-    z, focal = poses[:, 2, 3], frame.camera.fx
-    std, lateral = frame.depth_std(z), LATERAL_STD * z / focal
-    stds = np.sqrt(std[whose] ** 2 + lateral[whose] ** 2 * np.maximum(square / slope ** 2 - 1, 0))
-    behind = np.full(len(inside), np.nan)
-    nearer, owned = np.zeros((2, len(inside)), bool)
-    apart = max(1, round(frame.shape[1] / _WIDTH))
+    across = np.maximum(square / slope ** 2 - 1.0, 0.0)
+    noise = np.sqrt(std[whose] ** 2 + lateral[whose] ** 2 * across) / _AVERAGED
+    behind = np.full(len(whose), np.nan)
+    nearer, owned = np.zeros((2, len(whose)), bool)
     if frame.depth is not None:
         behind = _averaged(frame, rows, columns, points, normals, apart)
         nearer |= behind < -(_NEARER + 3.0 * std)[whose]
@@ -148,26 +141,43 @@ def compared(
         nearer |= frame.robot[rows, columns]
     if owners is not None:
         owned = owners[rows, columns] == whose
-    worth = np.minimum(1.0, [
-        one.spacing * focal / (3.0 * apart) for one in surfaces] / z) ** 2
+    worth = np.minimum(
+        1.0, [one.spacing * focal / (3.0 * apart) for one in surfaces] / z) ** 2
     ends = np.searchsorted(whose, np.arange(len(poses) + 1))
-    in_view = np.diff(ends) / np.maximum(count, 1)
     return [
         Seen(poses[one], _MARGIN + 3.0 * std[one], worth[one], in_view[one], *(
-            some[..., ends[one]:ends[one + 1]] for some in (
-                samples, rows, columns, points, normals, slope, stds / _AVERAGED, behind, nearer,
-                owned)))
-        for one in range(len(poses))]
+            some[..., start:end] for some in (
+                samples, rows, columns, points, normals, slope, noise, behind, nearer, owned)))
+        for one, (start, end) in enumerate(zip(ends, ends[1:]))]
 
 
-def _facing(
-    surface: SampledSurface, places: np.ndarray, pose: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return which samples face the camera, their points, and their normals, (3, N) each."""
-    turn, origin = pose[:3, :3], pose[:3, 3]
-    samples = np.flatnonzero(surface.smooth_normals @ (origin @ turn) < -surface.heights)
-    return (samples, turn @ places.take(samples, 0).T + origin[:, None],
-            turn @ surface.smooth_normals.take(samples, 0).T)
+def _visible(
+    surfaces: Sequence[SampledSurface], places: Sequence[np.ndarray], poses: np.ndarray,
+    frame: Frame,
+) -> tuple[np.ndarray, ...]:
+    """
+    Find the samples that face the camera and lie in the picture, N of them.
+
+    :return: (N,) which object they are of, in order, and which sample; (3, N) where they are and
+        (3, N) their normals, optical frame; (N,) rows and (N,) columns of their pixels; (O,) which
+        share of those that face the camera they are
+    """
+    facing, points, normals = [], [], []
+    for surface, own, pose in zip(surfaces, places, poses):
+        turn, origin = pose[:3, :3], pose[:3, 3]
+        some = np.flatnonzero(surface.smooth_normals @ (origin @ turn) < -surface.heights)
+        facing.append(some)
+        points.append(turn @ own.take(some, 0).T + origin[:, None])
+        normals.append(turn @ surface.smooth_normals.take(some, 0).T)
+    count, every = [len(some) for some in facing], np.concatenate(points, axis=1)
+    columns, rows = np.rint(frame.camera.project(every.T).T)
+    inside = np.flatnonzero((columns >= 0) & (columns < frame.shape[1])
+                            & (rows >= 0) & (rows < frame.shape[0]))
+    whose = np.repeat(np.arange(len(poses)), count)[inside]
+    in_view = np.bincount(whose, minlength=len(poses)) / np.maximum(count, 1)
+    return (whose, np.concatenate(facing)[inside], every.take(inside, 1),
+            np.concatenate(normals, axis=1).take(inside, 1), rows[inside].astype(int),
+            columns[inside].astype(int), in_view)
 
 
 def _averaged(
@@ -212,7 +222,7 @@ def moved_by(seen: Sequence[Seen], before: Sequence[np.ndarray]) -> np.ndarray:
     behind, slope, std = (np.concatenate(some) for some in zip(*(
         (one.behind, one.slope, one.std) for one in seen)))
     inside = np.concatenate(before)
-    change: np.ndarray = behind + inside / slope
+    change = behind + inside / slope
     is_used = (np.abs(change) < _OUTLIER) & (np.abs(inside) < _CONTRADICTED)
     whose = np.repeat(np.arange(len(seen)), [len(one) for one in before])
     counts = np.bincount(whose, is_used, len(seen)).astype(int)
@@ -220,21 +230,36 @@ def moved_by(seen: Sequence[Seen], before: Sequence[np.ndarray]) -> np.ndarray:
     if not len(enough):
         return found
     used, counts = np.flatnonzero(is_used & np.isin(whose, enough)), counts[enough]
+    points, normals = (np.concatenate(some, axis=1).take(used, 1) for some in zip(*(
+        (one.points, one.normals) for one in seen)))
+    explained = _explained(
+        points, normals / (slope[used] * std[used]), change[used] / std[used], counts)
+    found[enough] = np.array([seen[one].worth for one in enough]) * explained / 6.0
+    return found
+
+
+def _explained(
+    points: np.ndarray, directions: np.ndarray, change: np.ndarray, counts: np.ndarray,
+) -> np.ndarray:
+    """
+    Return what the best small motions explain of changes, of squared deviations, (O,).
+
+    :param points: (3, N) metres, and directions: (3, N), in which a metre is so many deviations
+    :param change: (N,) deviations
+    :param counts: (O,) how many of these are of each object, one object after the other
+    """
     ends = np.cumsum(counts)
     parts = [slice(end - count, end) for end, count in zip(ends, counts)]
 
     def total(values: np.ndarray) -> np.ndarray:
         return np.add.reduceat(values, ends - counts, axis=-1)
 
-    points, normals = (np.concatenate(some, axis=1).take(used, 1) for some in zip(*(
-        (one.points, one.normals) for one in seen)))
     arms = points - (total(points) / counts).repeat(counts, axis=1)
     arms /= np.sqrt(total((arms * arms).sum(axis=0)) / counts).repeat(counts)
-    (x, y, z), (a, b, c) = arms, normals / (slope[used] * std[used])
+    (x, y, z), (a, b, c) = arms, directions
     motion = np.stack([a, b, c, y * c - z * b, z * a - x * c, x * b - y * a])
-    change = change[used] / std[used]
     left: np.ndarray = change
-    scale: np.ndarray = np.full(len(enough), _FIRST_SCALE)
+    scale: np.ndarray = np.full(len(counts), _FIRST_SCALE)
     for _ in range(_STEPS):
         weights = 1.0 / (1.0 + (left / (3.0 * scale).repeat(counts)) ** 2)  # Cauchy's
         weighted = motion * weights
@@ -243,9 +268,7 @@ def moved_by(seen: Sequence[Seen], before: Sequence[np.ndarray]) -> np.ndarray:
         step = np.linalg.solve(information, total(weighted * change).T[..., None])[..., 0]
         left = change - (motion * step.T.repeat(counts, axis=1)).sum(axis=0)
         scale = np.maximum(1.0, [_median(np.abs(left[part])) / 0.6745 for part in parts])
-    explained = total((change ** 2 - left ** 2) * weights) / scale ** 2
-    found[enough] = np.array([seen[one].worth for one in enough]) * explained / 6.0
-    return found
+    return np.asarray(total((change ** 2 - left ** 2) * weights) / scale ** 2)
 
 
 def quantile(values: np.ndarray, used: np.ndarray, share: float) -> np.ndarray:
