@@ -28,8 +28,8 @@ from img2scene_ros.types import Sighting
 
 _BOX_MARGIN = 0.01  # metres, or a tenth, by which its box is widened to hold its readings
 # F statistic of what readings show of a motion by which an object has moved, for how many frames
-# more it is registered then, and the statistic by which it may go on (what rests has it in 1 of
-# 100 frames).
+# more it is registered then, and the statistic by which it goes on in these, which what rests has
+# in 1 of 100 frames.
 _MOVED, _LIVELY, _GOES_ON = 6.0, 2, 2.8
 # Metres by which the middle of sightings scatters, before it is known, and frames for which it
 # lags behind the turn of a view.
@@ -294,7 +294,7 @@ class Track:
         Tell whether nothing shows that it has moved since its mesh was made or registered.
 
         Neither do readings, nor has the middle of its sightings gone farther than usual, and than
-        another view of it explains. What has moved is registered for some frames more.
+        another view of it explains. What has moved by readings is registered for some frames more.
 
         :param seen: samples of its mesh, where it was
         :param change: F statistic of the motion that readings show; NaN where they show too little
@@ -311,7 +311,8 @@ class Track:
         goes_on = self._moving >= 0 and change >= _GOES_ON
         if self._has_moved or goes_on or is_whole and (
                 shift > 3.0 * usual + _TURNS * turn * self.surface.radius):
-            self._moving = _LIVELY
+            is_lively = self._has_moved or goes_on or self.motion.velocity.any()
+            self._moving = _LIVELY if is_lively else 0
             return False
         self._moving -= 1
         if is_whole and self._moving >= 0:
