@@ -271,13 +271,5 @@ def _explained(
     return np.asarray(total((change ** 2 - left ** 2) * weights) / scale ** 2)
 
 
-def quantile(values: np.ndarray, used: np.ndarray, share: float) -> np.ndarray:
-    """Return a quantile of those of the last axis that are used, 0 without any."""
-    ordered = np.sort(np.where(used, values, np.inf))
-    count = np.count_nonzero(used, axis=-1)
-    at = (share * (count - 1)).astype(int).clip(0)
-    return np.where(count > 0, np.take_along_axis(ordered, at[..., None], -1)[..., 0], 0.0)
-
-
 def _median(values: np.ndarray) -> float:
     return float(np.partition(values, len(values) // 2)[len(values) // 2])

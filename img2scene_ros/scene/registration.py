@@ -22,7 +22,6 @@ from scipy.special import ndtri
 from img2scene_ros.depth import measured
 from img2scene_ros.scene.evidence import LATERAL_STD
 from img2scene_ros.scene.evidence import compared
-from img2scene_ros.scene.evidence import quantile
 from img2scene_ros.scene.poses import moved_points
 from img2scene_ros.scene.poses import stepped
 from img2scene_ros.scene.poses import transposed
@@ -207,7 +206,7 @@ def equations(
     off = np.abs(error / std)
     used = np.ones(off.shape, bool) if used is None else used
     scale = np.ones(off.shape[:-1]) if share is None else np.maximum(
-        1.0, quantile(off, used, share) / ndtri((1.0 + share) / 2.0))
+        1.0, _quantile(off, used, share) / ndtri((1.0 + share) / 2.0))
     scale = scale[..., None]
     weight = np.clip(1.0 - (off / (_TUKEY * scale)) ** 2, 0.0, None) ** 2 * used
     weighted = transposed(jacobian * (weight / (scale * std) ** 2)[..., None])
@@ -288,7 +287,7 @@ class _Depth:
         samples, apart, error = self._errors(samples, local, self.batch.places)
         normals, std = self._directions(pose, samples)
         distance = np.linalg.norm(apart, axis=2)
-        reach = 3.0 * quantile(distance, known, share) + 2.0 * self.batch.spacing
+        reach = 3.0 * _quantile(distance, known, share) + 2.0 * self.batch.spacing
         # At arms of samples, as what is round then tells nothing of its turn.
         arms = (local - apart) @ transposed(pose[:, :3, :3])
         told, toward = equations(
@@ -516,6 +515,14 @@ def _solved(
         if (np.linalg.norm(amount, axis=1) < _SMALL_STEP).all():
             break
     return pose, information
+
+
+def _quantile(values: np.ndarray, used: np.ndarray, share: float) -> np.ndarray:
+    """Return a quantile of those of the last axis that are used, 0 without any."""
+    ordered = np.sort(np.where(used, values, np.inf))
+    count = np.count_nonzero(used, axis=-1)
+    at = (share * (count - 1)).astype(int).clip(0)
+    return np.where(count > 0, np.take_along_axis(ordered, at[..., None], -1)[..., 0], 0.0)
 
 
 def determined(
