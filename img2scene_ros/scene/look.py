@@ -45,7 +45,7 @@ class Look:
         """Return the world from the optical frame of its frame, (4, 4)."""
         return self.sighting.frame.pose
 
-    @property
+    @cached_property
     def position(self) -> np.ndarray:
         """Return the middle of the object in the world, (3,) metres."""
         return self.world[:3, :3] @ self.sighting.placement.position + self.world[:3, 3]
@@ -56,7 +56,7 @@ class Look:
         stds = np.append(self.sighting.placement.position_std, np.full(3, _ROTATION_STD))
         return turned_covariance(np.diag(stds ** 2), self.world[:3, :3])
 
-    @property
+    @cached_property
     def window(self) -> tuple[slice, slice]:
         """Return the part of the picture that shows it."""
         return self.sighting.detection.window
@@ -81,23 +81,22 @@ class Look:
     @cached_property
     def points(self) -> np.ndarray:
         """Return some of its readings in the world, (N, 3) metres; its middle without any."""
-        rows, columns = np.nonzero(np.isfinite(self.depth))
-        if not len(rows):
+        read = np.flatnonzero(np.isfinite(self.depth))
+        if not len(read):
             return self.position[None]
-        some = np.s_[::len(rows) // _READINGS + 1]
-        return self.at(rows[some], columns[some])
+        return self.at(*np.divmod(read[::len(read) // _READINGS + 1], self.depth.shape[1]))
 
     def at(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Return what is read at pixels of the window, (N, 3) metres, world."""
-        rays = self.sighting.frame.camera.rays[self.window][rows, columns]
-        points = (rays * self.depth[rows, columns, None]).astype(float)
-        return points @ self.world[:3, :3].T + self.world[:3, 3]
+        frame, (down, right) = self.sighting.frame, self.window
+        pixels = (rows + down.start) * frame.shape[1] + columns + right.start
+        return frame.readings_at(pixels) @ self.world[:3, :3].T + self.world[:3, 3]
 
     @cached_property
     def color(self) -> np.ndarray:
         """Return its mean colour, (3,) CIELAB."""
-        pixels = self.sighting.frame.color[self.window][self.mask]
-        mean = pixels.mean(axis=0, dtype=np.float32) / np.float32(255.0)
+        pixels = self.sighting.frame.color[self.window]
+        mean = np.array(cv2.mean(pixels, self.mask.view(np.uint8)), np.float32)[:3] / 255.0
         return cv2.cvtColor(mean.reshape(1, 1, 3), cv2.COLOR_RGB2LAB).ravel()
 
     @property

@@ -22,7 +22,6 @@ from scipy.special import ndtri
 from img2scene_ros.depth import measured
 from img2scene_ros.scene.evidence import LATERAL_STD
 from img2scene_ros.scene.evidence import compared
-from img2scene_ros.scene.evidence import quantile
 from img2scene_ros.scene.poses import moved_points
 from img2scene_ros.scene.poses import stepped
 from img2scene_ros.scene.poses import transposed
@@ -182,8 +181,8 @@ def _all_registered(
     sources.append(_Outline(batch, frame, pose))
     pose, information = _solved(batch, pose, sources, _LAST_STEPS, _LAST_FACING)
     distance, share = depth.explained(pose)
-    fit = np.minimum(share, compared(
-        batch.mesh, batch.normals, batch.spacing, pose, frame).confirmed)
+    seen = compared([one.surface for one in batch.sought], list(batch.mesh), pose, frame)
+    fit = np.minimum(share, [one.confirmed for one in seen])
     return list(map(
         Registered, pose, _covariance(information, batch, pose), fit, distance))
 
@@ -207,7 +206,7 @@ def equations(
     off = np.abs(error / std)
     used = np.ones(off.shape, bool) if used is None else used
     scale = np.ones(off.shape[:-1]) if share is None else np.maximum(
-        1.0, quantile(off, used, share) / ndtri((1.0 + share) / 2.0))
+        1.0, _quantile(off, used, share) / ndtri((1.0 + share) / 2.0))
     scale = scale[..., None]
     weight = np.clip(1.0 - (off / (_TUKEY * scale)) ** 2, 0.0, None) ** 2 * used
     weighted = transposed(jacobian * (weight / (scale * std) ** 2)[..., None])
@@ -233,10 +232,10 @@ def plane_equations(
     :param height_std: metres, and tilt_std: radians
     :param used: (...) bool, what stands on it
     """
-    axes = plane.axes
+    x, y = plane.axes
     jacobian = np.zeros((3, 6))
-    jacobian[0, :3], jacobian[1:, 3:] = plane.normal, axes
-    tilt = np.cross(up, plane.normal) @ axes.T
+    jacobian[0, :3], jacobian[1:, 3:] = plane.normal, (x, y)
+    tilt = up @ np.column_stack([y, -x])
     error = np.concatenate([np.asarray(rise)[..., None], tilt], axis=-1)
     used = np.broadcast_to(np.asarray(used)[..., None], error.shape)
     std = np.array([height_std, tilt_std, tilt_std])
@@ -264,32 +263,31 @@ class _Depth:
         points = moved_points(pose, batch.places)
         seen = batch.facing(pose, points, facing) & (points[..., 2] > 0.0)
         seen |= ~seen.any(axis=1, keepdims=True)
-        plane = points[..., :2] / points[..., 2:]
-        low = np.where(seen[..., None], plane, np.inf).min(axis=1)
-        high = np.where(seen[..., None], plane, -np.inf).max(axis=1)
-        cell = np.maximum(batch.spacing / points[..., 2].mean(axis=1),
-                          (high - low).max(axis=1) / _WIDEST)[:, None]
-        self.low, self.cell = low - _BORDER * cell, cell
-        cells = ((plane - self.low[:, None]) / cell[:, None]).astype(int)
-        self.sizes = np.ceil((high - low) / cell).astype(int) + 2 * _BORDER
-        nearest = []
-        for index, (width, height) in enumerate(self.sizes):
+        self.low, self.cell = np.zeros((len(pose), 2)), np.zeros((len(pose), 1))
+        self.sizes, nearest = np.zeros((len(pose), 2), int), []
+        for index, (object_points, spacing) in enumerate(zip(points, batch.spacing)):
             samples = np.flatnonzero(seen[index])
-            samples = samples[np.argsort(-points[index, samples, 2])]  # the nearest one last
-            nearest.append(_nearest(cells[index, samples], samples, width, height).ravel())
+            samples = samples[np.argsort(-object_points[samples, 2])]  # the nearest one last
+            some = object_points.take(samples, 0)
+            plane = some[:, :2] / some[:, 2:]
+            low, high = plane.min(axis=0), plane.max(axis=0)
+            cell = max(spacing / object_points[:, 2].mean(), (high - low).max() / _WIDEST)
+            low, size = low - _BORDER * cell, np.ceil((high - low) / cell) + 2 * _BORDER
+            self.low[index], self.cell[index], self.sizes[index] = low, cell, size
+            cells = ((plane - low) / cell).astype(int)
+            nearest.append(_nearest(cells, samples, *self.sizes[index]).ravel())
         self.starts = np.cumsum([0, *map(len, nearest)])[:-1, None]
         self.nearest, self.seen = np.concatenate(nearest), seen
         # What is near an edge to something unknown may lie beyond it.
-        other = batch.beyond_edge
-        self.known = batch.known & ~np.take_along_axis(seen & ~batch.known, other, 1)
+        self.known = batch.known & ~_taken(seen & ~batch.known, batch.beyond_edge)
 
     def equations(self, pose: np.ndarray, share: float) -> Equations:
         samples, local = self._matched(pose)
-        known = np.take_along_axis(self.known, samples, 1)
+        known = _taken(self.known, samples)
         samples, apart, error = self._errors(samples, local, self.batch.places)
         normals, std = self._directions(pose, samples)
         distance = np.linalg.norm(apart, axis=2)
-        reach = 3.0 * quantile(distance, known, share) + 2.0 * self.batch.spacing
+        reach = 3.0 * _quantile(distance, known, share) + 2.0 * self.batch.spacing
         # At arms of samples, as what is round then tells nothing of its turn.
         arms = (local - apart) @ transposed(pose[:, :3, :3])
         told, toward = equations(
@@ -309,7 +307,7 @@ class _Depth:
         distance, error = np.linalg.norm(apart, axis=2), np.abs(error)
         near = distance < 2.0 * self.batch.spacing[:, None] + _EXPLAINED * self.axial
         is_explained = near & (error < _EXPLAINED * std + _MODEL_STD)
-        known = np.take_along_axis(self.batch.known, samples, 1).mean(axis=1) * self.worth
+        known = _taken(self.batch.known, samples).mean(axis=1) * self.worth
         median = np.where(known * _READINGS < _LEAST, np.nan, np.median(error, axis=1))
         return median, is_explained.mean(axis=1)
 
@@ -330,14 +328,12 @@ class _Depth:
         At an edge that is seen, readings may lie beyond it: on the plane that is nearer to them.
         """
         def off(some: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            flat = some + len(places[0]) * np.arange(len(places))[:, None]
-            apart = local - places.reshape(-1, 3)[flat]
-            normals = self.batch.normals.reshape(-1, 3)[flat]
-            return apart, np.einsum('oni,oni->on', apart, normals)
+            apart = local - _taken(places, some)
+            return apart, np.einsum('oni,oni->on', apart, _taken(self.batch.normals, some))
 
-        other = np.take_along_axis(self.batch.beyond_edge, samples, 1)
+        other = _taken(self.batch.beyond_edge, samples)
         (apart, error), (far, beyond) = off(samples), off(other)
-        is_beyond = (np.abs(beyond) < np.abs(error)) & np.take_along_axis(self.seen, other, 1)
+        is_beyond = (np.abs(beyond) < np.abs(error)) & _taken(self.seen, other)
         return (np.where(is_beyond, other, samples),
                 np.where(is_beyond[..., None], far, apart), np.where(is_beyond, beyond, error))
 
@@ -345,8 +341,7 @@ class _Depth:
         self, pose: np.ndarray, samples: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the normals of samples, optical frame, and the std of readings along them."""
-        flat = samples + self.batch.normals.shape[1] * np.arange(len(samples))[:, None]
-        normals = self.batch.normals.reshape(-1, 3)[flat] @ transposed(pose[:, :3, :3])
+        normals = _taken(self.batch.normals, samples) @ transposed(pose[:, :3, :3])
         slope = np.einsum('oni,oni->on', normals, self.readings) / self.readings[..., 2]
         across = np.clip(1.0 - slope ** 2, 0.0, 1.0)
         std = np.sqrt((self.axial * slope) ** 2 + self.lateral ** 2 * across + _MODEL_STD ** 2)
@@ -381,15 +376,13 @@ class _Outline:
 
     def begin(self, pose: np.ndarray, facing: float) -> None:
         """Find the points between what faces the camera and what does not, (O, R, 3)."""
-        rims, known = [], []
-        for one, eye in zip(self.batch.sought, _eye(pose)):
-            edges = one.surface.edges
-            rim = edges.rim(eye)
-            some = rim[np.linspace(0, len(rim) - 1, _RIM).astype(int)] if len(rim) else (
-                np.zeros(_RIM, int))
-            rims.append(edges.points[some])
-            known.append(one.known[edges.samples[some]].any(axis=1) & (len(rim) > 0))
-        self.rim, self.known = np.stack(rims), np.stack(known)
+        self.rim = np.zeros((len(pose), _RIM, 3))
+        self.known = np.zeros((len(pose), _RIM), bool)
+        for index, (one, eye) in enumerate(zip(self.batch.sought, _eye(pose))):
+            rim = one.surface.edges.rim(eye, _RIM)
+            if len(rim):
+                self.rim[index] = rim
+                self.known[index] = one.known[one.surface.near(rim)].any(axis=1)
 
     def equations(self, pose: np.ndarray, share: float) -> Equations:
         rim = moved_points(pose, self.rim)
@@ -397,10 +390,10 @@ class _Outline:
         x, y = (self.places[..., None, axis] - seen[:, None, :, axis] for axis in (0, 1))
         square = x * x + y * y
         nearest = square.argmin(axis=2)
-        square = np.take_along_axis(square, nearest[..., None], 2)[..., 0]
-        rim, seen = (np.take_along_axis(a, nearest[..., None], 1) for a in (rim, seen))
+        square = square.min(axis=2)
+        rim, seen, known = (_taken(some, nearest) for some in (rim, seen, self.known))
         used = (self.ends & (square * self.focal ** 2 < _OUTLINE_REACH ** 2)
-                & np.take_along_axis(self.known, nearest, 1) & (rim[..., 2] > 0))
+                & known & (rim[..., 2] > 0))
         error = self.focal * np.einsum('oni,oni->on', self.outward, self.places - seen)
         used &= (error > 0.0) | (error <= -self.unread)
         error += np.where(error < 0.0, self.unread, 0.0)
@@ -524,6 +517,14 @@ def _solved(
     return pose, information
 
 
+def _quantile(values: np.ndarray, used: np.ndarray, share: float) -> np.ndarray:
+    """Return a quantile of those of the last axis that are used, 0 without any."""
+    ordered = np.sort(np.where(used, values, np.inf))
+    count = np.count_nonzero(used, axis=-1)
+    at = (share * (count - 1)).astype(int).clip(0)
+    return np.where(count > 0, np.take_along_axis(ordered, at[..., None], -1)[..., 0], 0.0)
+
+
 def determined(
     information: np.ndarray, unknown: np.ndarray, shares: tuple[float, ...],
 ) -> list[np.ndarray]:
@@ -548,6 +549,12 @@ def _covariance(information: np.ndarray, batch: _Batch, pose: np.ndarray) -> np.
     variance = np.where(values > batch.least_information, 1.0 / np.maximum(values, 1e-9),
                         batch.radius[:, None] ** 2)
     return (axes * variance[:, None]) @ transposed(axes)
+
+
+def _taken(values: np.ndarray, which: np.ndarray) -> np.ndarray:
+    """Return those of (O, S, ...) at which, (O, N), of the second axis: (O, N, ...)."""
+    flat = which + values.shape[1] * np.arange(len(values))[:, None]
+    return values.reshape(-1, *values.shape[2:]).take(flat, 0)
 
 
 def _times(matrices: np.ndarray, vectors: np.ndarray) -> np.ndarray:

@@ -46,6 +46,11 @@ class SampledSurface:
         return normals
 
     @cached_property
+    def heights(self) -> np.ndarray:
+        """Return the metres along these from the origin to the samples, (SAMPLES,)."""
+        return np.einsum('ni,ni->n', self.smooth_normals, self.points)
+
+    @cached_property
     def beyond_edge(self) -> np.ndarray:
         """Return the nearest sample beyond an edge, itself where none is near, (SAMPLES,)."""
         alike = np.einsum('nki,ni->nk', self.normals[self._around], self.normals)
@@ -61,19 +66,20 @@ class SampledSurface:
         is_new = np.diff(self.model.vertices[order], axis=0).any(axis=1)
         place = np.empty(len(order), int)
         place[order] = np.append(0, np.cumsum(is_new))
-        ends = np.sort(place[self.model.faces[:, [[0, 1], [1, 2], [2, 0]]]].reshape(-1, 2))
-        order = np.lexsort(ends.T)
-        same = np.flatnonzero(~np.diff(ends[order], axis=0).any(axis=1))
-        one, other = order[same], order[same + 1]
-        face, corner = np.divmod(one, 3)
-        starts, stops = corners[face, corner], corners[face, (corner + 1) % 3]
-        pieces = np.ceil(np.linalg.norm(stops - starts, axis=1) / self.spacing).astype(int).clip(1)
-        edge = np.repeat(np.arange(len(pieces)), pieces)
-        part = np.arange(len(edge)) - np.repeat(np.cumsum(pieces) - pieces, pieces) + 0.5
-        points = starts[edge] + (part / pieces[edge])[:, None] * (stops - starts)[edge]
-        return Edges(points, np.column_stack([face, other // 3])[edge], normals,
-                     np.einsum('fi,fi->f', normals, corners[:, 0]),
-                     self._tree.query(points, 4)[1])
+        ends = place[self.model.faces]
+        others = ends[:, [1, 2, 0]]
+        edges = (np.minimum(ends, others) * len(place) + np.maximum(ends, others)).ravel()
+        order = np.argsort(edges)
+        same = np.flatnonzero(np.diff(edges[order]) == 0)
+        face, corner = np.divmod(order[same], 3)
+        return Edges(
+            corners[face, corner], corners[face, (corner + 1) % 3],
+            np.column_stack([face, order[same + 1] // 3]), normals,
+            np.einsum('fi,fi->f', normals, corners[:, 0]))
+
+    def near(self, points: np.ndarray) -> np.ndarray:
+        """Return the samples nearest to points, (N, 3) metres, (N, 4)."""
+        return self._tree.query(points, 4)[1]
 
     @cached_property
     def inertia(self) -> np.ndarray:
@@ -106,22 +112,35 @@ class Edges:
     """
     Edges between two faces, in the object frame.
 
-    - points: (E, 3) metres, on the edges, as far apart as the samples
+    - starts, stops: (E, 3) metres, their ends
     - faces: (E, 2) which faces meet there; normals: (F, 3) of the faces, and offsets: (F,) metres
       of their planes along these
-    - samples: (E, 4) the samples nearest to the points
     """
 
-    points: np.ndarray
+    starts: np.ndarray
+    stops: np.ndarray
     faces: np.ndarray
     normals: np.ndarray
     offsets: np.ndarray
-    samples: np.ndarray
 
-    def rim(self, eye: np.ndarray) -> np.ndarray:
-        """Return the edges between what faces a place, (3,) metres, and what does not."""
-        facing = (self.normals @ eye > self.offsets)[self.faces]
-        return np.flatnonzero(facing[:, 0] != facing[:, 1])
+    def rim(self, eye: np.ndarray, count: int) -> np.ndarray:
+        """
+        Return points on the edges between what faces a place and what does not, evenly spread.
+
+        :param eye: (3,) metres, the place
+        :return: (count, 3) metres; none, (0, 3), where there is no such edge
+        """
+        facing = (self.normals @ eye > self.offsets).take(self.faces)
+        rim = np.flatnonzero(facing[:, 0] != facing[:, 1])
+        starts, ways = self.starts[rim], self.stops[rim] - self.starts[rim]
+        lengths = np.linalg.norm(ways, axis=1)
+        ends = np.cumsum(lengths)
+        if not len(rim):
+            return starts
+        at = (np.arange(count) + 0.5) / count * ends[-1]
+        edge = np.searchsorted(ends, at)
+        part = 1.0 - (ends[edge] - at) / lengths[edge]
+        return starts[edge] + part[:, None] * ways[edge]
 
 
 @lru_cache(maxsize=64)

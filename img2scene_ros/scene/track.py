@@ -2,7 +2,6 @@
 """One object and all that is known of it; its pose is in the world."""
 
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
@@ -27,13 +26,11 @@ from img2scene_ros.types import Placement
 from img2scene_ros.types import SceneObject
 from img2scene_ros.types import Sighting
 
-# Shares of what is seen of an object: by which another one has taken its place, and by which it
-# is a part of what a look shows, and how much of it then lies on readings at least.
-_COVERED, _WITHIN, _SHOWN = 0.5, 0.8, 0.3
 _BOX_MARGIN = 0.01  # metres, or a tenth, by which its box is widened to hold its readings
-# F statistic of what readings show of a motion by which an object has moved, and for how many
-# frames more it is registered then.
-_MOVED, _LIVELY = 6.0, 2
+# F statistic of what readings show of a motion by which an object has moved, for how many frames
+# more it is registered then, and the statistic by which it goes on in these, which what rests has
+# in 1 of 100 frames.
+_MOVED, _LIVELY, _GOES_ON = 6.0, 2, 2.8
 # Metres by which the middle of sightings scatters, before it is known, and frames for which it
 # lags behind the turn of a view.
 _FIRST_SHIFT, _TURNS = 0.003, 5.0
@@ -41,8 +38,9 @@ _ASIDE = 0.15  # of its diagonal by which that middle is off where its mesh cann
 _UNSURE = 0.06  # of its diagonal by which what does not fit may move it
 _OFFSET_SHARE = 0.2  # of the newest difference between the middles of mesh and box
 # Readings contradict a mesh that lies on less than this share of them, or is seen through where
-# they once told it, or leaves more of them outside, or reaches so far into what carries it [m].
-_LEAST_FIT, _MOST_THROUGH, _MOST_OUTSIDE, _MOST_SUNK = 0.5, 0.15, 0.2, 0.01
+# they once told it, or leaves more of them outside, or reaches farther into what carries it than
+# readings may be off, and this [m].
+_LEAST_FIT, _MOST_THROUGH, _MOST_OUTSIDE, _MOST_SUNK = 0.5, 0.15, 0.2, 0.005
 # Seconds of that until it is stale, and in which the quality that a new mesh needs halves.
 _STALE, _HALVING = 0.3, 1.0
 # Readings of a part that the mesh only guesses which are averaged, and by which share of the
@@ -233,19 +231,16 @@ class Track:
         aside = look.position - pose[:3, :3] @ self.offset - pose[:3, 3]
         return bool(np.linalg.norm(aside) < _ASIDE * np.linalg.norm(self.size))
 
-    def judge(self, seen: Seen, index: int, look: Look, fit: float, now: float) -> None:
+    def judge(self, seen: Seen, look: Look, fit: float, now: float) -> None:
         """
         Tell whether readings contradict the mesh; while they do so for long, it is stale.
 
-        :param seen: its samples, at an index, where it is now
+        :param seen: its samples, where it is now
         :param fit: share of the readings that it explains
         """
         outside = float(1.0 - self.holds(look.points).mean())
-        support = look.sighting.placement.support
-        is_sunk = support is not None and bool(
-            support.height(seen.points[index]).min() < -_MOST_SUNK - 3.0 * seen.std[index])
-        if fit >= _LEAST_FIT and not self.is_seen_through(seen, index) and (
-                outside < _MOST_OUTSIDE and not is_sunk):
+        if fit >= _LEAST_FIT and not self.is_seen_through(seen) and (
+                outside < _MOST_OUTSIDE and not self._is_sunk(seen, look)):
             self.bad_since, self.is_stale = None, False
             return
         self.bad_since = now if self.bad_since is None else self.bad_since
@@ -254,61 +249,75 @@ class Track:
             if np.isinf(self.modelled_quality):  # of a remembered one
                 self.modelled_quality = look.quality
 
-    def is_seen_through(self, seen: Seen, index: int) -> bool:
-        """Tell whether readings see through what they once told of it, at an index."""
-        behind = seen.behind[index][(self.counts > 0) & np.isfinite(seen.behind[index])]
-        return len(behind) >= _FEWEST and bool(
-            (behind > seen.margin[index]).mean() >= _MOST_THROUGH)
+    def _is_sunk(self, seen: Seen, look: Look) -> bool:
+        """Tell whether its mesh reaches into what carries it."""
+        support, pose = look.sighting.placement.support, seen.pose
+        if support is None:
+            return False
+        lowest = (self.places @ (support.normal @ pose[:3, :3])).min()
+        return bool(support.height(pose[:3, 3]) + lowest < -_MOST_SUNK - seen.margin)
 
-    def fit(self, seen: Seen, index: int, is_owned: bool = False) -> float:
+    def is_seen_through(self, seen: Seen) -> bool:
+        """Tell whether readings see through what they once told of it."""
+        behind = seen.behind[self.counts[seen.samples] > 0]
+        count = np.count_nonzero(np.isfinite(behind))
+        return count >= _FEWEST and (
+            np.count_nonzero(behind > seen.margin) >= _MOST_THROUGH * count)
+
+    def fit(self, seen: Seen, is_owned: bool = False) -> float:
         """
         Return the share of the readings where its mesh should be that lie on it, 1 without any.
 
         :param is_owned: only of those that show it
         """
-        pose = seen.poses[index]
-        off = np.abs(seen.behind[index] + (self.places - self.surface.points) @ pose[2, :3])
-        off = off[np.isfinite(off) & (seen.owned[index] | (not is_owned))]
-        return float((off < seen.margin[index]).mean()) if len(off) else 1.0
+        moved = self.places[seen.samples] - self.surface.points[seen.samples]
+        off = np.abs(seen.behind + moved @ seen.pose[2, :3])
+        if is_owned:
+            off = off[seen.owned]
+        count = np.count_nonzero(np.isfinite(off))
+        return np.count_nonzero(off < seen.margin) / count if count else 1.0
 
-    def recall(self, seen: Seen, index: int, look: Look) -> None:
+    def recall(self, seen: Seen, look: Look) -> None:
         """
         Take a remembered object that is seen again for one that rests where it lies on readings.
 
-        :param seen: the samples of its mesh, at an index, where it was
+        :param seen: the samples of its mesh, where it was
         """
-        if self._is_recalled and seen.owned[index].any() and (
-                self.fit(seen, index, is_owned=True) >= _LEAST_FIT):
+        if self._is_recalled and seen.owned.any() and (
+                self.fit(seen, is_owned=True) >= _LEAST_FIT):
             self.offset, self._moving = self._local(look.position), 0
-            self.counts[~seen.lies(index)] = 0  # a guess, as of a mesh that was just made
+            self._guess_beyond(seen)
         self._is_recalled = False
 
-    def rests(self, look: Look, is_whole: bool, seen: Seen, index: int, change: float) -> bool:
+    def rests(self, look: Look, is_whole: bool, seen: Seen, change: float) -> bool:
         """
         Tell whether nothing shows that it has moved since its mesh was made or registered.
 
         Neither do readings, nor has the middle of its sightings gone farther than usual, and than
-        another view of it explains. What has moved is registered for some frames more.
+        another view of it explains. What has moved by readings is registered for some frames more.
 
-        :param seen: samples of its mesh, at an index, where it was
+        :param seen: samples of its mesh, where it was
         :param change: F statistic of the motion that readings show; NaN where they show too little
         """
-        shift = float(np.linalg.norm(look.position - self.center))
+        center = self.center
+        shift = float(np.linalg.norm(look.position - center))
         usual, self._shift = self._shift, 0.8 * self._shift + 0.2 * min(shift, 2 * self._shift)
-        toward, before = look.world[:3, 3] - self.center, self._toward
+        toward, before = look.world[:3, 3] - center, self._toward
         self._toward = toward / np.linalg.norm(toward)
         turn = float(np.linalg.norm(self._toward - before)) if before.any() else 0.0
-        is_seen_through = self.is_seen_through(seen, index)
+        is_seen_through = self.is_seen_through(seen)
         self._is_gone = is_seen_through or bool(np.isnan(change))
         self._has_moved = is_seen_through or change >= _MOVED
-        if self._has_moved or is_whole and (
+        goes_on = self._moving >= 0 and change >= _GOES_ON
+        if self._has_moved or goes_on or is_whole and (
                 shift > 3.0 * usual + _TURNS * turn * self.surface.radius):
-            self._moving = _LIVELY
+            is_lively = self._has_moved or goes_on or self.motion.velocity.any()
+            self._moving = _LIVELY if is_lively else 0
             return False
         self._moving -= 1
         if is_whole and self._moving >= 0:
             return False
-        self._moving = 0
+        self._moving = -1
         self.motion.rest()
         if is_whole:
             self._learn_offset(look)
@@ -329,40 +338,49 @@ class Track:
         return Sought(self.surface, np.linalg.inv(look.world) @ start, look.window, look.mask,
                       self.places, self.counts > 0)
 
-    def learn(self, seen: Seen, index: int, is_base: bool = False) -> None:
+    def learn(self, seen: Seen, is_base: bool = False) -> None:
         """
         Remember what readings show of its surface, also where its mesh is but a guess.
 
-        :param seen: the samples of its mesh, at an index, where it is now
+        :param seen: the samples of its mesh, where it is now
         :param is_base: its mesh was registered to the readings; else they are remembered where
             there were none then
         """
         if is_base and self.bad_since is not None:
             return
-        pose, points, behind = seen.poses[index], seen.points[index], seen.behind[index]
-        self._learn_base(seen, index, is_base)
-        new = np.flatnonzero(seen.owned[index] & (self.counts < _AVERAGED) & (
-            np.abs(behind) < _GUESSED * self.surface.radius))
-        self.counts[new] += 1
-        away = behind[new] / self.counts[new]
-        self.places[new] += (points[new] * (away / points[new, 2])[:, None]) @ pose[:3, :3]
-        self.within[new] += away * seen.slope[index][new]
+        self._learn_base(seen, is_base)
+        new = np.flatnonzero(seen.owned & (self.counts[seen.samples] < _AVERAGED) & (
+            np.abs(seen.behind) < _GUESSED * self.surface.radius))
+        if not len(new):
+            return
+        samples, points = seen.samples[new], seen.points.take(new, 1)
+        self.counts[samples] += 1
+        away = seen.behind[new] / self.counts[samples]
+        self.places[samples] += (points * (away / points[2])).T @ seen.pose[:3, :3]
+        self.within[samples] += away * seen.slope[new]
 
-    def _learn_base(self, seen: Seen, index: int, is_new: bool) -> None:
+    def _learn_base(self, seen: Seen, is_new: bool) -> None:
         """
         Remember how readings lie on its samples while it rests, a mean of the first ones.
 
         From another side they lie otherwise, as no mesh is quite like the thing.
         """
-        within, pose = seen.within[index], seen.poses[index]
+        within, pose = seen.within, seen.pose
         eye = -pose[:3, 3] @ pose[:3, :3] / np.linalg.norm(pose[:3, 3])
         if is_new or eye @ self._based_from < _SAME_SIDE:
-            self.within, self._based, self._based_from = within.copy(), 0, eye
-        self.within = np.where(np.isnan(self.within), within, self.within)
+            self.within, self._based, self._based_from = np.full(SAMPLES, np.nan), 0, eye
+        before = self.within[seen.samples]
+        before = np.where(np.isnan(before), within, before)
         self._based += 1
-        change = within - self.within
+        change = within - before
         if self._based <= _AVERAGED:
-            self.within += np.where(np.abs(change) < _STEADY, change / self._based, 0.0)
+            before += np.where(np.abs(change) < _STEADY, change / self._based, 0.0)
+        self.within[seen.samples] = before
+
+    def _guess_beyond(self, seen: Seen) -> None:
+        """Take its mesh for a guess where it does not lie on readings, such as on its far side."""
+        told = np.isin(np.arange(SAMPLES), seen.samples[seen.lies])
+        self.counts[~told] = 0
 
     def _forget_readings(self) -> None:
         """Take the mesh for what it is."""
@@ -404,31 +422,6 @@ class Track:
             pose[:3, 3] += center - self.center
             self.motion.restart(pose)
 
-    def is_covered(self, seen: Seen, index: int, others: Sequence[Look]) -> bool:
-        """
-        Tell whether most of what should be seen of it now belongs to another object.
-
-        :param seen: its samples, at an index, where it should be
-        """
-        pixels = seen.pixels(index)
-        masks = [look.sighting.detection.mask for look in others]
-        return any(mask is not None and len(pixels[0]) > 0
-                   and mask[pixels].mean() > _COVERED for mask in masks)
-
-    def is_part_of(self, look: Look, seen: Seen, index: int) -> bool:
-        """
-        Tell whether a look shows all that is seen of it, and more, where it is.
-
-        :param seen: its samples, at an index, where it should be
-        """
-        mask, behind = look.sighting.detection.mask, seen.behind[index]
-        lies = seen.lies(index)
-        count = np.count_nonzero(lies)
-        return (mask is not None and count >= _FEWEST
-                and count > _WITHIN * np.count_nonzero(np.isfinite(behind))
-                and count > _SHOWN * np.count_nonzero(seen.inside[index])
-                and bool(mask[seen.rows[index][lies], seen.columns[index][lies]].mean() > _WITHIN))
-
     def wear(self, model: ObjectModel, pose: np.ndarray, sighting: Sighting) -> None:
         """
         Take in a mesh of a view; the object, or the world, may have moved since.
@@ -443,10 +436,10 @@ class Track:
         self.is_stale, self.bad_since = False, None
         self._forget_readings()
         if frame.depth is not None:
-            seen = compared(self.surface.points[None], self.surface.smooth_normals[None],
-                            np.array([self.surface.spacing]), pose_of(model)[None], frame)
-            self._learn_base(seen, 0, is_new=True)
-            self.counts[~seen.lies(0)] = 0  # such as of its far side
+            seen, = compared(
+                [self.surface], [self.surface.points], pose_of(model)[None], frame)
+            self._learn_base(seen, is_new=True)
+            self._guess_beyond(seen)
 
     def move(self, new_from_old: np.ndarray) -> None:
         """Go on in another world."""
@@ -455,9 +448,9 @@ class Track:
         self.motion.velocity = turn @ self.motion.velocity
         self.motion.error = turned_covariance(self.motion.error, turn)
 
-    def miss(self, seen: Seen, index: int) -> None:
-        """Take in that it was not detected; its samples, at an index, tell where it should be."""
-        rows, columns = seen.pixels(index)
+    def miss(self, seen: Seen) -> None:
+        """Take in that it was not detected; its samples tell where it should be."""
+        rows, columns = seen.rows, seen.columns
         bbox = np.zeros(4) if not len(rows) else np.array(
             [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], float)
         self.detection, self.is_whole = replace(self.detection, bbox=bbox, mask=None), False

@@ -13,7 +13,10 @@ from img2scene_ros.scene.evidence import Seen
 from img2scene_ros.scene.evidence import compared
 from img2scene_ros.scene.evidence import moved_by
 from img2scene_ros.scene.look import Look
+from img2scene_ros.scene.matching import has_size
+from img2scene_ros.scene.matching import is_covered
 from img2scene_ros.scene.matching import is_explained
+from img2scene_ros.scene.matching import is_part
 from img2scene_ros.scene.matching import matched
 from img2scene_ros.scene.matching import returned
 from img2scene_ros.scene.matching import shows_all
@@ -75,16 +78,16 @@ class Tracker:
         present = self._shown
         pairs = matched(present, looks, seconds)
         missing = [track for track in present if track not in pairs.values()]
+        seen = _compared(missing, frame)
         if missing:
-            seen = _compared(missing, frame)
-            pairs |= _parts(missing, seen, {
+            pairs |= _parts(seen, {
                 index: look for index, look in enumerate(looks) if index not in pairs})
         self._see({track: looks[index] for index, track in pairs.items()}, frame, seconds)
         known = [looks[index] for index in pairs]
         wholes = [looks[index] for index, track in pairs.items() if track.is_whole]
-        for index, track in enumerate(missing):
+        for track in missing:
             if track not in pairs.values():
-                self._miss(track, seen, index, frame, wholes)
+                self._miss(track, seen[track], frame, wholes)
         new = [look for index, look in enumerate(looks) if index not in pairs]
         floating = [False] * len(new) if is_alone else self._floating(new, known, frame.support)
         self._begin(new, floating, frame, seconds, is_alone)
@@ -159,19 +162,23 @@ class Tracker:
         """Take in sightings of known objects."""
         if not pairs:
             return
-        seen, now = _compared(list(pairs), frame, list(pairs.values())), self._clock.now
-        changes = moved_by(seen, np.stack([track.within for track in pairs]))
-        wholes, shaped = {}, {}
-        for index, (track, look) in enumerate(pairs.items()):
-            wholes[track] = shows_all(track, look, seen, index)
-            is_meshed = track.model is not None and frame.depth is not None
-            if is_meshed:
-                track.recall(seen, index, look)
-            if is_meshed and track.rests(
-                    look, wholes[track], seen, index, changes[index]):
-                track.judge(seen, index, look, track.fit(seen, index), now)
-                track.learn(seen, index)
-            elif is_meshed and track.is_shaped:
+        meshed = [track for track in pairs if track.model is not None and frame.depth is not None]
+        wholes = {track: has_size(track, look) for track, look in pairs.items()}
+        asked = [track for track in pairs if track in meshed or not wholes[track]]
+        seen = _compared(asked, frame, [pairs[track] for track in asked])
+        changes = dict(zip(meshed, moved_by(
+            [seen[track] for track in meshed],
+            [track.within[seen[track].samples] for track in meshed])))
+        shaped, now = {}, self._clock.now
+        for track, look in pairs.items():
+            wholes[track] = wholes[track] or shows_all(track, look, seen[track])
+            if track in meshed:
+                track.recall(seen[track], look)
+            if track in meshed and track.rests(
+                    look, wholes[track], seen[track], changes[track]):
+                track.judge(seen[track], look, track.fit(seen[track]), now)
+                track.learn(seen[track])
+            elif track in meshed and track.is_shaped:
                 shaped[track] = look
             else:
                 track.follow(look, None, seconds, wholes[track])
@@ -191,21 +198,19 @@ class Tracker:
         for (track, look), one in zip(pairs.items(), found):
             track.follow(look, one, seconds, wholes[track])
         seen = _compared(list(pairs), frame, list(pairs.values()))
-        for index, (track, look) in enumerate(pairs.items()):
-            track.judge(seen, index, look, found[index].fit, self._clock.now)
-            track.learn(seen, index, is_base=True)
+        for (track, look), one in zip(pairs.items(), found):
+            track.judge(seen[track], look, one.fit, self._clock.now)
+            track.learn(seen[track], is_base=True)
 
-    def _miss(
-        self, track: Track, seen: Seen, index: int, frame: Frame, others: list[Look],
-    ) -> None:
+    def _miss(self, track: Track, seen: Seen, frame: Frame, others: list[Look]) -> None:
         """Find out what became of an object that was not detected."""
-        track.miss(seen, index)
+        track.miss(seen)
         since = self._clock.now - track.seen[-1]
         variance = track.motion.covariance(since).diagonal()[:3].max()
-        track.state = seen.state(index, min(np.sqrt(variance), _MOST_OFF))
+        track.state = seen.state(min(np.sqrt(variance), _MOST_OFF))
         is_measured = frame.depth is not None and 'sensor' in track.placement.depth_source
         if (track.state == 'lost' or since > self.forget_after
-                or track.state == 'visible' and track.is_covered(seen, index, others)
+                or track.state == 'visible' and is_covered(seen, others)
                 or not is_measured and track.state != 'out_of_view' and since > _UNSEEN):
             _lose(track)
 
@@ -290,9 +295,7 @@ class Tracker:
             self._tracks.remove(track)
 
 
-def _parts(
-    missing: Sequence[Track], seen: Seen, looks: dict[int, Look],
-) -> dict[int, Track]:
+def _parts(missing: dict[Track, Seen], looks: dict[int, Look]) -> dict[int, Track]:
     """
     Return which look, by index, shows what object, and more than was known of it.
 
@@ -300,8 +303,7 @@ def _parts(
     """
     parts: dict[int, Track] = {}
     for number, look in looks.items():
-        held = [track for index, track in enumerate(missing)
-                if track.is_part_of(look, seen, index)]
+        held = [track for track, seen in missing.items() if is_part(seen, look)]
         if len(held) == 1 and held[0] not in parts.values():
             parts[number] = held[0]
     return parts
@@ -309,19 +311,19 @@ def _parts(
 
 def _compared(
     tracks: Sequence[Track], frame: Frame, looks: Sequence[Look] | None = None,
-) -> Seen:
+) -> dict[Track, Seen]:
     """Compare objects, as far as readings told their surfaces, with a frame."""
+    if not tracks:
+        return {}
     owners = None
     if looks is not None:
         owners = np.full(frame.shape, -1, np.int16)
         for index, look in enumerate(looks):
             owners[look.window][look.mask] = index
     camera_from_world = np.linalg.inv(frame.pose)
-    return compared(
-        np.stack([track.places for track in tracks]),
-        np.stack([track.surface.smooth_normals for track in tracks]),
-        np.array([track.surface.spacing for track in tracks]),
-        camera_from_world @ np.stack([track.motion.pose for track in tracks]), frame, owners)
+    return dict(zip(tracks, compared(
+        [track.surface for track in tracks], [track.places for track in tracks],
+        camera_from_world @ np.stack([track.motion.pose for track in tracks]), frame, owners)))
 
 
 def _lose(track: Track) -> None:
