@@ -31,7 +31,7 @@ TEXTURELESS = (0.0, 0.05, 0.0)  # share lost of surfaces without texture: chosen
 # Of one kind, or of all.
 SHINY = 250.0  # brightness, brighter surfaces are lost: chosen
 GREY = 128.0  # brightness of the surfaces that time of flight's law is for: chosen
-WINDOW = 2.0  # px, matching errors at a distance d correlate by exp(-(d / 2 WINDOW)^2): chosen
+WINDOW = 2.0  # px, stereo errors at a distance d correlate by exp(-(d / 2 WINDOW)^2): chosen
 # Two cameras' disparity is smoothed over so many pixels (standard deviation), where it changes by
 # less than so many pixels; the greatest of what is drawn: as D415 and D435 do.
 MATCHED, ACROSS = (0.0, 4.0, 0.0), 8.0
@@ -132,7 +132,7 @@ def sensed_depth(
     # The laws are those of whole readings; rounding is a part of it, of step / sqrt(12).
     std = strength * axial_std(read, kinds, grey, focal / magnification)
     std = (std ** 2 - (read ** 2 / unit) ** 2 / 12).clamp(min=0).sqrt()
-    read = quantised(read + std * torch.where(kinds == 2, white, window), unit)
+    read = quantised(read + std * torch.where(kinds == 1, window, white), unit)
     read = _zoomed(read, 1 / repeated)
     read = torch.where((read > 0) & ~depth.isnan(), read, torch.nan)
     return torch.where(strength == 0, depth.float(), read)
