@@ -29,8 +29,8 @@ _LEAST_PIXELS, _BESIDE = 60, 12
 _COLOR_STEP = 20.0  # of CIELAB in bytes, from which colour is another
 _TOP, _SAME_TOP = 1.7, 0.01  # standard deviations of a piece's heights above their mean; metres
 _SAME_MIDDLE = 4.0  # pixels of a picture 640 wide
-# What is less than so much of the piece that it goes on to, across so much of their border, is a
-# part of that; logarithm of the odds of what is sure.
+# A sliver of less than so much of the piece that it goes on to, across so much of their border, is
+# a part of that; logarithm of the odds of what is sure.
 _PART, _GOES_ON, _SURE = 1.0 / 3.0, 0.2, 5.0
 # Of what a network sees as one object: a piece of more is this object; one of less is a sliver of
 # the edge of another, as its edges are not exact.
