@@ -119,6 +119,8 @@ class Look:
             what floats, nor what it stands on
         """
         rows, columns = np.nonzero(np.isfinite(self.depth))
+        if not len(rows):
+            return False
         points, own = self.at(rows, columns), self.depth.copy()
         for holds in known:
             inside = holds(points)

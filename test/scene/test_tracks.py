@@ -106,6 +106,23 @@ def ids(objects: tuple[SceneObject, ...]) -> list[int]:
     return [found.id for found in objects]
 
 
+def test_cameras_without_depth_keep_ids() -> None:
+    """In a stream, with meshes and with new objects beside the known ones."""
+    tracker, found = Tracker(), []
+    for number in range(12):
+        things = (mug(), crate()) if number > 5 else (mug(),)
+        seen = Scenery(*things, seed=number, seconds=0.1 * number, has_tf=True)
+        blind = replace(seen.frame, depth=None)
+        seen.frame = blind
+        seen.sightings = [replace(one, frame=blind, placement=replace(
+            one.placement, depth_source='fixed')) for one in seen.sightings]
+        found.append(perceive(tracker, seen, is_alone=False))
+        for id, sighting in tracker.next_jobs(100):
+            tracker.finish(id, sighting, mesh_of(sighting))
+    assert ids(found[5]) == [1]
+    assert len(found[-1]) == 2 and 1 in ids(found[-1])
+
+
 def test_ids_and_meshes_last() -> None:
     """Noise from frame to frame makes no new objects and no new meshes."""
     tracker = Tracker()
