@@ -161,7 +161,7 @@ def reliability(scores: list[tuple[float, bool]]) -> str:
 
 
 def instances(scene: Scene, shape: tuple[int, int] = (HEIGHT, WIDTH)) -> np.ndarray:
-    """Return the masks of a scene's objects as (HEIGHT, WIDTH) ids."""
+    """Return the ids of a scene's objects at the pixels of a picture of a shape, 0 = none."""
     ids = np.zeros(shape, np.int64)
     for one in scene.objects:
         ids[one.detection.mask] = one.id

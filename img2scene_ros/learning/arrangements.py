@@ -253,13 +253,13 @@ def _clearance(fields: DistanceFields, shape: Tensor, turn: Tensor, points: Tens
     :param shape: (B, N), -1 = any
     :param points: (B, N, D, 3) metres from the solids' middles
     """
-    local = points @ torch.linalg.inv(turn).mT
+    back = torch.linalg.inv(turn)
+    local = points @ back.mT
     solid = shape.clamp(min=0)[..., None].expand(local.shape[:3])
     distance = fields.distance(solid.flatten(), local.flatten(0, 2)).view(solid.shape)
     # Beyond a field the distance is that of its border.
     beyond = (local.abs() - fields.half[solid]).clamp(min=0.0).norm(dim=-1)
-    scale = torch.linalg.matrix_norm(torch.linalg.inv(turn), 2)
-    return (distance.maximum(beyond).amin(dim=-1)) / scale
+    return distance.maximum(beyond).amin(dim=-1) / torch.linalg.matrix_norm(back, 2)
 
 
 def _tried(

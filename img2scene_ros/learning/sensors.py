@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from img2scene_ros.camera import Camera
 from img2scene_ros.depth import MODELS
 from img2scene_ros.depth import DepthNoise
+from img2scene_ros.models.instances import largest_around
 
 KINDS = tuple(DepthNoise(model) for model in MODELS)
 
@@ -33,7 +34,7 @@ SHINY = 250.0  # brightness, brighter surfaces are lost: chosen
 GREY = 128.0  # brightness of the surfaces that time of flight's law is for: chosen
 WINDOW = 2.0  # px, stereo errors at a distance d correlate by exp(-(d / 2 WINDOW)^2): chosen
 # Two cameras' disparity is smoothed over so many pixels (standard deviation), where it changes by
-# less than so many pixels; the greatest of what is drawn: as D415 and D435 do.
+# less than so many pixels; the greatest of what is drawn: chosen by the look of RealSense frames.
 MATCHED, ACROSS = (0.0, 4.0, 0.0), 8.0
 CLOUD = 0.05  # the same of patches, in picture heights: chosen
 BLOBS = 0.003  # share of a picture in blobs without reading: chosen
@@ -173,9 +174,8 @@ def smoothed(depth: Tensor, disparity: Tensor, across: Tensor, reach: Tensor) ->
                    for one in apart)
     total, weight = down @ both @ right
     ends = torch.stack([torch.where(read, sign * known, -torch.inf) for sign in (1, -1)])
-    for window in ((2 * side + 1, 1), (1, 2 * side + 1)):
-        ends = F.max_pool2d(ends, window, 1, (window[0] // 2, window[1] // 2))
-    is_smooth = (reach > 0) & read & (ends.sum(dim=0) < across)
+    change = largest_around(ends, 2 * side + 1).sum(dim=0)  # largest - least
+    is_smooth = (reach > 0) & read & (change < across)
     return torch.where(is_smooth, disparity * weight / total, depth)
 
 

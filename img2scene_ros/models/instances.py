@@ -194,14 +194,14 @@ def instance_targets(ids: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     rows, columns = centers[shown.flatten()].T
     peaks[picture, rows, columns] = 1.0
     numbers = torch.stack([ids, -ids], 1).float()
-    largest = _largest_around(numbers, BORDER).sum(1)  # largest - least
+    largest = largest_around(numbers, BORDER).sum(1)  # largest - least
     small = (FULL_AREA / areas.clamp(min=1)).sqrt().clamp(1.0, MOST_WEIGHT)
     small = torch.where(ids > 0, small[slots].view_as(foreground), 1.0)
     weights = small + BORDER_WEIGHT * (largest > 0)
     return foreground, _blurred(peaks), offsets.permute(0, 3, 1, 2) * foreground[:, None], weights
 
 
-def _largest_around(values: Tensor, side: int) -> Tensor:
+def largest_around(values: Tensor, side: int) -> Tensor:
     """Return the largest value of a square window around every pixel, (B, ..., H, W)."""
     rows = functional.max_pool2d(values, (side, 1), 1, (side // 2, 0))
     return functional.max_pool2d(rows, (1, side), 1, (0, side // 2))
@@ -251,7 +251,7 @@ def group_instances(outputs: Tensor) -> Tensor:
     # Smoothed, so that no two neighbours are equal.
     heat = functional.avg_pool2d(
         outputs[:, 1].sigmoid(), 3, 1, 1, count_include_pad=False) * foreground
-    is_center = (heat == _largest_around(heat, SEPARATION)) & (heat > THRESHOLD)
+    is_center = (heat == largest_around(heat, SEPARATION)) & (heat > THRESHOLD)
     return torch.stack([
         grouped(*picture) for picture in zip(foreground, heat * is_center, outputs[:, 2:])])
 
