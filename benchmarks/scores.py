@@ -1,28 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What `tabletop` knows from rendered clutter: weights of logistic regressions.
+What `tabletop` knows from rendered clutter and real frames: weights of logistic regressions.
 
-    python benchmarks/scores.py SHAPES.npz [COUNT] [SEED]
+    python benchmarks/scores.py SHAPES.npz CLONES [COUNT] [SEED]
 
 Prints, with the network and by geometry alone, the weights of what tells whether two pieces are of
 one object (`clusters.evidence_of_pairs`) and, with those, of what tells whether what is found is
-one (`tabletop.evidence`). Scenes are those of `clutter.py`; take another seed than what is judged.
+one (`tabletop.evidence`). Scenes are those of `clutter.py`, take another seed than what is judged,
+and of `real_frames.py`, without the test half of OSD; each of these sets counts the same.
 """
 
 import sys
 from collections.abc import Callable
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import torch
-from clutter import Cluttered
 from clutter import cluttered
 from clutter import is_found
+from real_frames import labelled
 from scipy.optimize import minimize
 
 from img2scene_ros.detection import clusters
 from img2scene_ros.detection import tabletop
+from img2scene_ros.detection.scaled import reduced
 from img2scene_ros.detection.tabletop import TabletopOptions
 from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.pipeline import PipelineOptions
@@ -32,35 +36,57 @@ RIDGE = 1e-3  # weight of the squared weights
 PURE = 0.7  # least share of a piece that is of one object, for the piece to tell something
 
 
-def main(shapes: str, count: str = '120', seed: str = '1') -> None:
+Labelled = tuple[Frame, np.ndarray]  # a frame and its true ids, (H, W)
+
+
+def main(shapes: str, clones: str, count: str = '120', seed: str = '1') -> None:
     """Print the weights."""
-    scenes = list(cluttered(shapes, int(count), int(seed)))
+    sets: dict[str, list[Labelled]] = {
+        'rendered': [(one.frame, one.ids) for one in cluttered(shapes, int(count), int(seed))]}
+    for name, _, frame, ids in labelled(Path(clones)):
+        if name != 'OSD test':
+            sets.setdefault(name, []).append((frame, ids))
     for network in ('bundled', 'none'):
         pipeline = Pipeline(
             PipelineOptions(detector='tabletop', reconstructor='box'),
             {'tabletop': TabletopOptions(network=network, min_score=0.0)})
-        pairs: list[tuple[np.ndarray, ...]] = []
-        calls: list[tuple[Any, Any]] = []
-        with patch.object(clusters, 'evidence_of_pairs',
-                          recorded(clusters.evidence_of_pairs, calls)):
-            for one in scenes:
-                calls.clear()
-                pipeline.restart()
-                pipeline.detect(one.frame)
-                pairs += [known_pairs(one, *given[:2], *answer) for given, answer in calls]
-        weights = fitted(*map(np.concatenate, zip(*pairs)))
+        weights = fitted([pairs_of(pipeline, scenes) for scenes in sets.values()])
         print(network, 'pairs', np.round(weights, 2).tolist())
         clusters.WEIGHTS[len(weights)] = weights
-        is_right: list[bool] = []
-        calls.clear()
-        with patch.object(tabletop, '_detection', recorded(tabletop._detection, calls)):
-            for one in scenes:
-                pipeline.restart()
-                is_right += [is_found(found.mask, one.ids) for found in pipeline.detect(one.frame)]
-        weights = fitted(
-            np.array([given[-1] for given, _ in calls]), np.array(is_right),
-            np.ones(len(is_right)))
+        # The robots in the second frames are not outlined.
+        weights = fitted([scores_of(pipeline, scenes) for name, scenes in sets.items()
+                          if name != 'second'])
         print(network, 'scores', np.round(weights, 2).tolist())
+
+
+def pairs_of(
+    pipeline: Pipeline, scenes: Sequence[Labelled],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the evidence of pairs, whether they are one, and their weights, of all scenes."""
+    pairs: list[tuple[np.ndarray, ...]] = []
+    calls: list[tuple[Any, Any]] = []
+    with patch.object(clusters, 'evidence_of_pairs', recorded(clusters.evidence_of_pairs, calls)):
+        for frame, ids in scenes:
+            calls.clear()
+            pipeline.restart()
+            pipeline.detect(frame)
+            pairs += [known_pairs(frame, ids, *given[:2], *answer[:2]) for given, answer in calls]
+    evidence, is_one, weights = map(np.concatenate, zip(*pairs))
+    return evidence, is_one, weights
+
+
+def scores_of(
+    pipeline: Pipeline, scenes: Sequence[Labelled],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the evidence of what is found, whether it is an object, and weights of 1."""
+    is_right: list[bool] = []
+    calls: list[tuple[Any, Any]] = []
+    with patch.object(tabletop, '_detection', recorded(tabletop._detection, calls)):
+        for frame, ids in scenes:
+            pipeline.restart()
+            is_right += [is_found(found.mask, ids) for found in pipeline.detect(frame)]
+    return (np.array([given[-1] for given, _ in calls]), np.array(is_right),
+            np.ones(len(is_right)))
 
 
 def recorded(step: Callable[..., Any], calls: list[tuple[Any, Any]]) -> Callable[..., Any]:
@@ -73,11 +99,18 @@ def recorded(step: Callable[..., Any], calls: list[tuple[Any, Any]]) -> Callable
 
 
 def known_pairs(
-    scene: Cluttered, frame: Frame, pieces: np.ndarray, pairs: np.ndarray, evidence: np.ndarray,
+    whole: Frame, ids: np.ndarray, frame: Frame, pieces: np.ndarray, pairs: np.ndarray,
+    evidence: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the evidence of pairs of known objects, whether they are one, and their weights."""
-    ids = next(np.rot90(scene.ids, quarters) for quarters in range(4) if np.array_equal(
-        np.rot90(scene.frame.color, quarters), frame.color))
+    """
+    Return the evidence of pairs of known objects, whether they are one, and their weights.
+
+    :param frame: as it is looked at: reduced, and turned by quarters
+    """
+    small, step = reduced(whole)
+    ids = ids[step // 2::step, step // 2::step][:small.shape[0], :small.shape[1]]
+    ids = next(np.rot90(ids, quarters) for quarters in range(4) if np.array_equal(
+        np.rot90(small.color, quarters), frame.color))
     shared = np.zeros((pieces.max() + 1, ids.max() + 1), int)
     np.add.at(shared, (pieces, ids), 1)
     of, sizes = shared.argmax(axis=1)[pairs], shared.sum(axis=1)[pairs]
@@ -86,8 +119,15 @@ def known_pairs(
             np.sqrt(sizes.min(axis=0))[is_pure])
 
 
-def fitted(evidence: np.ndarray, is_right: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the factors, (K,), of evidence (N, K) that make what is right (N,) most likely."""
+def fitted(sets: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> np.ndarray:
+    """
+    Return the factors, (K,), of evidence that make what is right most likely.
+
+    :param sets: evidence (N, K), whether it is right (N,), and weights (N,), of which each set
+        counts the same
+    """
+    evidence, is_right, weights = (np.concatenate(part) for part in zip(*(
+        (evidence, is_right, weights / weights.sum()) for evidence, is_right, weights in sets)))
     sign = 2.0 * is_right - 1.0
     return minimize(lambda factors: (
         weights @ np.logaddexp(0.0, -sign * (evidence @ factors)) / weights.sum()

@@ -3,10 +3,10 @@
 Single objects among pixels that show objects.
 
 Pixels are linked to their neighbours in the image where the surface goes on: what is linked is a
-piece, cut further at sharp concave creases (`creases.py`) and where a network sees several
-objects. Pieces side by side are of one object the more surely, the more of their border the
-surface goes on across, the less the colour changes there, the more level their tops are, and the
-nearer to each other the network sees the middle of their object. Such pieces are joined, the
+piece, cut further along concave creases (`creases.py`) and where a network sees several objects.
+Pieces side by side are of one object the more surely, the more of their border the surface goes on
+across, the less it bends inwards and the colour changes there, the more level their tops are, and
+the nearer to each other the network sees the middle of their object. Such pieces are joined, the
 surest first: greedy additive edge contraction (Keuper et al., "Efficient decomposition of image
 and mesh graphs by lifted multicuts", ICCV 2015).
 """
@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from img2scene_ros.depth import measured
-from img2scene_ros.detection.creases import split_at_creases
+from img2scene_ros.detection.creases import cut_at_creases
 from img2scene_ros.detection.instance_masks import Segmentation
 from img2scene_ros.detection.labelling import nearest_pixels
 from img2scene_ros.detection.labelling import square
@@ -26,6 +26,7 @@ from img2scene_ros.types import Frame
 _LINK_STEPS = (2,)  # pixels over which holes are bridged
 # Of pictures 640 pixels wide: least pixels of a piece, and pixels between pieces side by side.
 _LEAST_PIXELS, _BESIDE = 60, 12
+_BEND = 45.0  # degrees
 _COLOR_STEP = 20.0  # of CIELAB in bytes, from which colour is another
 _TOP, _SAME_TOP = 1.7, 0.01  # standard deviations of a piece's heights above their mean; metres
 _SAME_MIDDLE = 4.0  # pixels of a picture 640 wide
@@ -36,10 +37,10 @@ _PART, _GOES_ON, _SURE = 1.0 / 3.0, 0.2, 5.0
 # the edge of another, as its edges are not exact.
 _WHOLE, _SLIVER = 2.0 / 3.0, 1.0 / 8.0
 # Weights of what `evidence_of_pairs` returns, without and with a network: logistic regression on
-# pieces of 120 rendered scenes (benchmarks/scores.py). With a network colour counts half as much,
-# as real things have more of them than rendered ones, and what is doubtful is one.
-WEIGHTS = {5: np.array([1.98, 1.15, -1.3, -3.13, -1.84]),
-            8: np.array([0.57, 2.2, -0.62, -1.4, -1.48, -0.98, 0.6, -1.08])}
+# pieces of 79 real frames and 120 rendered scenes (benchmarks/scores.py). Bends count a sixth more,
+# as pieces of one body share the noise that bends their borders.
+WEIGHTS = {6: np.array([0.56, 3.3, -0.83, -2.51, -2.57, -2.08]),
+           9: np.array([1.39, 2.57, -0.31, -2.6, -1.23, -3.49, -1.62, -0.62, -1.48])}
 # Pixels at a picture width of 640: narrower bands without readings are shadows, wider patches
 # belong to what is so near.
 _SHADOW, _SIDE = 15, 5
@@ -58,61 +59,61 @@ def clusters(
     :return: (H, W) int32, 0 = no object
     """
     surfaces = _surfaces(frame, pixels, gap)
-    parts = split_at_creases(surfaces, frame, height)
+    parts, crease = cut_at_creases(surfaces, frame, height)
     pieces = _pieces(parts, frame, seen)
     if not pieces.any():
         return pieces
     nearest, distance = nearest_pixels(pieces)
     ends = _borders(pieces, nearest, distance <= _BESIDE * frame.shape[1] / 640)
-    odds = _odds(frame, pieces, ends, height, gap, seen)
-    surface, part = (_of_pieces(pieces, labels) for labels in (surfaces, parts))
-    odds[(surface[:, None] == surface) & (part[:, None] != part)] = -_SURE
-    labels = contracted(odds)[pieces]
-    return labels if seen is None else _with_unread(labels, nearest, frame, seen)
+    # First what creases cut, so that others are compared with the whole of it.
+    for is_one in _are_one(ends, surfaces, seen), np.ones(ends.shape[1], bool):
+        borders = ends[:, is_one & np.diff(pieces.ravel()[ends], axis=0).any(axis=0)]
+        if borders.size:
+            pairs, evidence = evidence_of_pairs(
+                frame, pieces, borders, height, crease, gap, seen)
+            names = contracted(_odds(pieces, pairs, evidence, seen))
+            pieces = np.unique(names, return_inverse=True)[1].astype(np.int32)[pieces]
+    return pieces if seen is None else _with_unread(pieces, nearest, frame, seen)
+
+
+def _are_one(
+    ends: np.ndarray, surfaces: np.ndarray, seen: Segmentation | None,
+) -> np.ndarray:
+    """Tell which steps stay on a surface and on what a network sees as one object, (N,) bool."""
+    maps = (surfaces,) if seen is None else (surfaces, seen.instances)
+    return np.all([np.equal(*labels.ravel()[ends]) for labels in maps], axis=0)
 
 
 def _odds(
-    frame: Frame, pieces: np.ndarray, ends: np.ndarray, height: np.ndarray, gap: float,
-    seen: Segmentation | None,
+    pieces: np.ndarray, pairs: np.ndarray, evidence: np.ndarray, seen: Segmentation | None,
 ) -> np.ndarray:
-    """Return the logarithms of the odds that pieces are of one object, (N, N); 0 = not known."""
+    """
+    Return the logarithms of the odds that pieces are of one object, (N, N); 0 = not known.
+
+    :param pairs, evidence: as `evidence_of_pairs`
+    """
     odds = np.zeros((pieces.max() + 1,) * 2)
-    if not ends.size:
-        return odds
-    pairs, evidence = evidence_of_pairs(frame, pieces, ends, height, gap, seen)
-    each = evidence @ WEIGHTS[evidence.shape[1]]
+    one, other = pairs
+    odds[one, other] = odds[other, one] = evidence @ WEIGHTS[evidence.shape[1]]
     if seen is None:
-        odds[pairs[0], pairs[1]] = odds[pairs[1], pairs[0]] = each
         return odds
     areas, instances = np.bincount(pieces.ravel()), _of_pieces(pieces, seen.instances)
     shares = (instances > 0) * areas / np.bincount(seen.instances.ravel())[instances]
-    _settle(each, pairs, evidence, areas, instances, shares)
-    odds[pairs[0], pairs[1]] = odds[pairs[1], pairs[0]] = each
-    _loosen(odds, instances, shares > _SLIVER)
-    return odds
-
-
-def _settle(
-    each: np.ndarray, pairs: np.ndarray, evidence: np.ndarray, areas: np.ndarray,
-    instances: np.ndarray, shares: np.ndarray,
-) -> None:
-    """
-    Decide pairs by what the network sees as whole objects, and what it does not see.
-
-    :param areas: (N,) pixels of the pieces
-    :param instances: (N,) of which the network sees them as parts, 0 = none
-    :param shares: (N,) of the instances that they are
-    """
     goes_on, size = evidence[:, 1:3].T
-    smaller, larger = np.where(areas[pairs[0]] < areas[pairs[1]], pairs, pairs[::-1])
+    smaller, larger = np.where(areas[one] < areas[other], pairs, pairs[::-1])
     is_seen = (instances[pairs] > 0).all(axis=0)
-    is_part = (size < goes_on * np.log(_PART)) & (goes_on > _GOES_ON) & (shares[smaller] < _SLIVER)
-    each[is_seen & is_part] = _SURE
-    is_other = instances[smaller] != instances[larger]
-    each[is_other & (shares[pairs] > _WHOLE).all(axis=0)] = -_SURE
+    is_apart = (instances[one] != instances[other]) & (shares[pairs] > _WHOLE).all(axis=0)
     # What is not seen as an object and larger than what is, such as a wall, is no part of it.
     is_wall = (instances[larger] == 0) & (instances[smaller] > 0)
-    each[~is_seen & ((goes_on <= _GOES_ON) | is_wall)] = 0.0
+    is_unknown = ~is_seen & ((goes_on <= _GOES_ON) | is_wall)
+    is_part = (is_seen & (size < goes_on * np.log(_PART)) & (goes_on > _GOES_ON)
+               & (shares[smaller] < _SLIVER))
+    for which, value in ((is_apart, -_SURE), (is_unknown, 0.0)):
+        odds[one[which], other[which]] = odds[other[which], one[which]] = value
+    is_part_of = np.zeros(odds.shape, bool)
+    is_part_of[one, other] = is_part_of[other, one] = is_part
+    _loosen(odds, is_part_of, instances, shares > _SLIVER)
+    return odds
 
 
 def _with_unread(
@@ -142,17 +143,24 @@ def _with_unread(
     return labels
 
 
-def _loosen(odds: np.ndarray, instances: np.ndarray, is_firm: np.ndarray) -> None:
+def _loosen(
+    odds: np.ndarray, is_part: np.ndarray, instances: np.ndarray, is_firm: np.ndarray,
+) -> None:
     """
-    Leave the others one neighbour of other instances, the surest, so that they join no two.
+    Leave the others their neighbours of one instance or a single one, so that they join no two.
 
+    :param is_part: (N, N) bool, of which one may be a part of the other
     :param instances: (N,) of which the pieces are parts, 0 = none
     """
-    is_kept = (is_firm[:, None] & is_firm) | (
-        (instances[:, None] == instances) & (instances > 0))
-    others = np.flatnonzero(~is_firm)
-    best = np.where(is_kept[others], -np.inf, odds[others]).argmax(axis=1)
-    is_kept[others, best] = is_kept[best, others] = True
+    is_home = (instances[:, None] == instances) & (instances > 0)
+    liking = np.where(odds == 0.0, -np.inf, odds - _SURE * ~(is_home | is_part))
+    is_kept = is_firm[:, None] & is_firm
+    for one in np.flatnonzero(~is_firm):
+        best = liking[one].argmax()
+        kept = is_home[one] if is_home[one, best] else [best]
+        is_kept[one, kept] = is_kept[kept, one] = True
+        if is_part[one, best]:
+            odds[one, best] = odds[best, one] = _SURE
     odds[~is_kept] = 0.0
 
 
@@ -203,31 +211,35 @@ def _borders(pieces: np.ndarray, nearest: np.ndarray, is_near: np.ndarray) -> np
 
 
 def evidence_of_pairs(
-    frame: Frame, pieces: np.ndarray, ends: np.ndarray, height: np.ndarray, gap: float,
-    seen: Segmentation | None,
+    frame: Frame, pieces: np.ndarray, ends: np.ndarray, height: np.ndarray, crease: np.ndarray,
+    gap: float, seen: Segmentation | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """
     Return what tells whether pieces side by side are of one object.
 
     :param pieces: (H, W) int, 0 = none
     :param ends: as `_borders`
-    :return: (2, P) numbers of pieces, and (P, 5) for each pair: 1; the share of their border
-        across which the surface goes on, alone and times the logarithm of how much larger one is;
-        the step of colour there; the difference of their tops. With a network (P, 8): the
-        logarithm of how far apart it sees their middles, of how far those scatter; whether it sees
-        both as one; whether it does not see both
+    :param crease: as `cut_at_creases`
+    :return: (2, P) numbers of pieces, and (P, 6) for each pair: 1; the share of their border
+        across which the surface goes on, alone, times the logarithm of how much larger one is, and
+        times how much it bends inwards there; the step of colour; the difference of their tops.
+        With a network (P, 9): the logarithm of how far apart it sees their middles, of how far
+        those scatter; whether it sees both as one; whether it does not see both
     """
     pairs, borders = np.unique(
         np.sort(pieces.ravel()[ends], axis=0), axis=1, return_inverse=True)
-    lengths = np.bincount(borders.ravel())
-    goes_on, color = (np.bincount(borders.ravel(), step) / lengths for step in (
-        _goes_on(frame, ends, gap), _color_steps(frame, ends)))
+    lengths, goes_on = np.bincount(borders.ravel()), _goes_on(frame, ends, gap)
+    rows, columns = np.divmod(ends, frame.shape[1])
+    bends = np.minimum(crease[rows // 2, columns // 2].max(axis=0) / _BEND, 2.0) * goes_on
+    goes_on, bend, color = (np.bincount(borders.ravel(), step) / lengths for step in (
+        goes_on, bends, _color_steps(frame, ends)))
     sizes = np.sort(np.bincount(pieces.ravel())[pairs], axis=0)
     at = np.flatnonzero(pieces)
     means, spreads = _moments(pieces.ravel()[at], height.reshape(-1, 1)[at])
     tops = (means[:, 0] + _TOP * spreads)[pairs]
     level = np.abs(tops[0] - tops[1]) / (np.abs(tops).max(axis=0) + _SAME_TOP)
-    values = [np.ones(len(lengths)), goes_on, goes_on * np.log(sizes[0] / sizes[1]), color, level]
+    values = [np.ones(len(lengths)), goes_on, goes_on * np.log(sizes[0] / sizes[1]), bend,
+              color, level]
     if seen is not None:
         same = _SAME_MIDDLE * frame.shape[1] / 640
         middles, spreads = _moments(pieces.ravel()[at], seen.centers.reshape(-1, 2)[at])

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where bodies touch that both stand on the support: sharp concave seams of one surface."""
-
-from itertools import combinations
+"""Where surfaces bend inwards: bodies touch there, or parts of one body meet."""
 
 import cv2
 import numpy as np
@@ -15,18 +13,25 @@ from img2scene_ros.detection.surfaces import surface_normals
 from img2scene_ros.types import Frame
 
 _CREASE_REACH = 0.0075  # metres to either side over which a surface's bend is taken
+_LEAST_PART = 0.05  # of a surface; smaller parts are not cut off
 _CUT_CREASE = 22.0  # degrees; a surface is cut where it bends inwards by more
-_SHARP_SEAM = 48.0  # degrees, median of a seam: bodies touch in sharper ones, fillets are softer
-_MIN_SEAM = 0.6  # of the smaller body's width in the image; shorter seams are necks of one body
 _HALF = np.s_[::2, ::2]
-_STANDING_HEIGHT = 0.025  # metres above the support; what comes nearer stands on it
 
 
-def split_at_creases(labels: np.ndarray, frame: Frame, height: np.ndarray) -> np.ndarray:
-    """Split surfaces that a sharp concave seam crosses from end to end, found at half the size."""
+def cut_at_creases(
+    labels: np.ndarray, frame: Frame, height: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Cut surfaces along concave creases that cross them, found at half the size.
+
+    :param labels: (H, W) int32 of surfaces, 0 = none
+    :param height: (H, W) metres above the support
+    :return: labels of parts, (H, W) int32; the degrees by which the surface bends inwards near
+        every second pixel of every second row, float32
+    """
     coarse, height = labels[_HALF], height[_HALF]
     if not coarse.any():
-        return labels
+        return labels, np.zeros(coarse.shape, np.float32)
     distance = np.nanmedian(measured(frame.depth)[_HALF][coarse > 0])
     step = 2 * int(np.clip(round(_CREASE_REACH * frame.camera.fx / distance / 2), 2, 20))
     crease = _crease_angles(frame, step)
@@ -34,7 +39,6 @@ def split_at_creases(labels: np.ndarray, frame: Frame, height: np.ndarray) -> np
     crease[(height < 0.02) | (coarse == 0)] = 0.0
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (step // 2 + 1,) * 2)
     cut = cv2.dilate((crease > _CUT_CREASE).astype(np.uint8), disc) > 0
-    sharpness = cv2.dilate(crease, square(frame, 3))
     least = 75 * (frame.shape[1] / 640) ** 2
     split = labels.copy()
     for label, whole in windows_of(labels).items():
@@ -45,19 +49,16 @@ def split_at_creases(labels: np.ndarray, frame: Frame, height: np.ndarray) -> np
             continue
         cores = cv2.erode((mask & ~cut[window]).astype(np.uint8), np.ones((3, 3)))
         _, cores = cv2.connectedComponents(cores, connectivity=4)
-        cores = _without_specks(cores, max(least, 0.08 * np.count_nonzero(mask)))
+        cores = _without_specks(cores, max(least, _LEAST_PART * np.count_nonzero(mask)))
         if len(np.unique(cores)) < 3:
             continue
-        nearest = cores.ravel()[nearest_pixels(cores)[0]]
-        parts = _soft_seams_closed(np.where(mask, nearest, 0), sharpness[window], height[window])
-        joined = np.zeros(cores.max() + 1, int)
-        joined[nearest[mask]] = parts[mask]
+        parts = cores.ravel()[nearest_pixels(cores)[0]]
         whole = np.s_[2 * window[0].start:2 * window[0].stop,
                       2 * window[1].start:2 * window[1].stop]
         mask = labels[whole] == label
-        parts = joined[nearest].repeat(2, axis=0).repeat(2, axis=1)
+        parts = parts.repeat(2, axis=0).repeat(2, axis=1)
         split[whole][mask] = split.max() + parts[:mask.shape[0], :mask.shape[1]][mask]
-    return split
+    return split, cv2.dilate(crease, square(frame, 3))
 
 
 def _crease_angles(frame: Frame, step: int) -> np.ndarray:
@@ -84,40 +85,6 @@ def _crease_angles(frame: Frame, step: int) -> np.ndarray:
         angle[~(np.isfinite(angle) & (length < reach))] = 0.0
         np.maximum(crease[middle], angle, out=crease[middle])
     return crease
-
-
-def _soft_seams_closed(
-    parts: np.ndarray, sharpness: np.ndarray, height: np.ndarray,
-) -> np.ndarray:
-    """
-    Join parts again, the softest seam first, until all seams that are left are sharp.
-
-    Parts that do not reach down to the support stand on the other part, as a goblet's bowl does.
-    """
-    parts = parts.copy()
-    while True:
-        standing = {part for part in np.unique(parts[parts > 0])
-                    if np.percentile(height[parts == part], 3) < _STANDING_HEIGHT}
-        seams = {pair: _seam_sharpness(parts, pair, sharpness, standing.issuperset(pair))
-                 for pair in combinations(np.unique(parts[parts > 0]), 2)}
-        softest = min(seams, key=lambda pair: seams[pair], default=None)
-        if softest is None or seams[softest] >= _SHARP_SEAM:
-            return parts
-        parts[parts == softest[0]] = softest[1]
-
-
-def _seam_sharpness(
-    parts: np.ndarray, pair: tuple[int, int], sharpness: np.ndarray, both_stand: bool,
-) -> float:
-    """Return the median crease along the seam of two parts, degrees; 0 for those of one body."""
-    one, other = (parts == label for label in pair)
-    seam = (cv2.dilate(one.astype(np.uint8), np.ones((3, 3))) > 0) & other
-    length = np.count_nonzero(seam)
-    if not length:
-        return np.inf
-    width = np.sqrt(min(np.count_nonzero(one), np.count_nonzero(other)))
-    is_neck = length < _MIN_SEAM * width
-    return float(np.median(sharpness[seam])) if both_stand and not is_neck else 0.0
 
 
 def _without_specks(labels: np.ndarray, min_pixels: float) -> np.ndarray:
