@@ -7,7 +7,8 @@ What `tabletop` knows from rendered clutter and real frames: weights of logistic
 Prints, with the network and by geometry alone, the weights of what tells whether two pieces are of
 one object (`clusters.evidence_of_pairs`) and, with those, of what tells whether what is found is
 one (`tabletop.evidence`). Scenes are those of `clutter.py`, take another seed than what is judged,
-and of `real_frames.py`, without the test half of OSD; each of these sets counts the same.
+and of `real_frames.py`, without the test half of OSD; each of these sets counts the same. Weights
+that the package has were fitted so, but to pairs of pieces before anything was joined.
 """
 
 import sys
@@ -64,13 +65,18 @@ def pairs_of(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the evidence of pairs, whether they are one, and their weights, of all scenes."""
     pairs: list[tuple[np.ndarray, ...]] = []
+    seen: list[tuple[Any, Any]] = []
     calls: list[tuple[Any, Any]] = []
-    with patch.object(clusters, 'evidence_of_pairs', recorded(clusters.evidence_of_pairs, calls)):
+    with patch.object(tabletop, 'clusters', recorded(tabletop.clusters, seen)), \
+            patch.object(clusters, '_odds', recorded(clusters._odds, calls)):
         for frame, ids in scenes:
+            seen.clear()
             calls.clear()
             pipeline.restart()
             pipeline.detect(frame)
-            pairs += [known_pairs(frame, ids, *given[:2], *answer[:2]) for given, answer in calls]
+            for (pieces, ends, evidence, *_), odds in calls:
+                (looked_at, *_), _ = seen[0]
+                pairs.append(known_pairs(frame, ids, looked_at, pieces, ends, evidence, odds))
     evidence, is_one, weights = map(np.concatenate, zip(*pairs))
     return evidence, is_one, weights
 
@@ -100,12 +106,15 @@ def recorded(step: Callable[..., Any], calls: list[tuple[Any, Any]]) -> Callable
 
 def known_pairs(
     whole: Frame, ids: np.ndarray, frame: Frame, pieces: np.ndarray, pairs: np.ndarray,
-    evidence: np.ndarray,
+    evidence: np.ndarray, odds: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
     Return the evidence of pairs of known objects, whether they are one, and their weights.
 
+    Pairs that rules decide tell nothing.
+
     :param frame: as it is looked at: reduced, and turned by quarters
+    :param odds: as `_odds`
     """
     small, step = reduced(whole)
     ids = ids[step // 2::step, step // 2::step][:small.shape[0], :small.shape[1]]
@@ -115,6 +124,7 @@ def known_pairs(
     np.add.at(shared, (pieces, ids), 1)
     of, sizes = shared.argmax(axis=1)[pairs], shared.sum(axis=1)[pairs]
     is_pure = (shared.max(axis=1)[pairs] > PURE * sizes).all(axis=0) & (of > 0).any(axis=0)
+    is_pure &= odds[tuple(pairs)] == evidence @ clusters.WEIGHTS[evidence.shape[1]]
     return (evidence[is_pure], (of[0] == of[1])[is_pure],
             np.sqrt(sizes.min(axis=0))[is_pure])
 

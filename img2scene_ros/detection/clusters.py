@@ -37,8 +37,8 @@ _PART, _GOES_ON, _SURE = 1.0 / 3.0, 0.2, 5.0
 # the edge of another, as its edges are not exact.
 _WHOLE, _SLIVER = 2.0 / 3.0, 1.0 / 8.0
 # Weights of what `evidence_of_pairs` returns, without and with a network: logistic regression on
-# pieces of 79 real frames and 120 rendered scenes (benchmarks/scores.py). Bends count a sixth more,
-# as pieces of one body share the noise that bends their borders.
+# pieces of 79 real frames and 120 rendered scenes (benchmarks/scores.py). Bends count a sixth
+# more, as pieces of one body share the noise that bends their borders.
 WEIGHTS = {6: np.array([0.56, 3.3, -0.83, -2.51, -2.57, -2.08]),
            9: np.array([1.39, 2.57, -0.31, -2.6, -1.23, -3.49, -1.62, -0.62, -1.48])}
 # Pixels at a picture width of 640: narrower bands without readings are shadows, wider patches

@@ -238,6 +238,28 @@ def test_a_sliver_of_a_third_thing_does_not_join_two() -> None:
     assert len(np.unique(labels[truth == 1])) == 2
 
 
+@pytest.mark.parametrize('azimuth', (25, 40))
+@pytest.mark.parametrize('network', (True, False))
+def test_a_box_on_a_box_is_two_things_though_a_network_sees_one(
+    azimuth: int, network: bool,
+) -> None:
+    """The surface goes on over both, in a sharp crease; the upper one stands on no support."""
+    parts = [box(0.3, 0.22, 0.06), box(0.2, 0.15, 0.06).apply_translation((0, 0, 0.06))]
+    frame, truth = tabletop_frame(
+        [part.apply_transform(rotation_matrix(np.radians(azimuth), (0, 0, 1)))
+         for part in parts], camera_pose(35, 0.8))
+    detector = TabletopDetector(TabletopOptions(network='none'))
+    if network:
+        rows, columns = np.nonzero(truth)
+        detector.network = SimpleNamespace(see=lambda *_: Segmentation(
+            (truth > 0).astype(np.float32), (truth > 0).astype(np.int32),
+            np.full((*frame.shape, 2), (rows.mean(), columns.mean()), np.float32)))
+    found = detector.detect(supported(frame))
+    assert len(found) == 2
+    for number in (1, 2):
+        assert max(iou(one.mask, truth == number) for one in found) > 0.8
+
+
 def test_pieces_are_joined_the_surest_first_and_odds_add_up() -> None:
     """Two that are surely one are so; a third with more odds against it than for it is not."""
     odds = np.zeros((4, 4))
