@@ -7,8 +7,8 @@ What `tabletop` knows from rendered clutter and real frames: weights of logistic
 Prints, with the network and by geometry alone, the weights of what tells whether two pieces are of
 one object (`clusters.evidence_of_pairs`) and, with those, of what tells whether what is found is
 one (`tabletop.evidence`). Scenes are those of `clutter.py`, take another seed than what is judged,
-and of `real_frames.py`, without the test half of OSD; each of these sets counts the same. Weights
-that the package has were fitted so, but to pairs of pieces before anything was joined.
+for pairs those of `real_frames.py`, too, without the test half of OSD; each of these sets counts
+the same. Weights that the package has were fitted so, but to pieces before anything was joined.
 """
 
 import sys
@@ -54,9 +54,8 @@ def main(shapes: str, clones: str, count: str = '120', seed: str = '1') -> None:
         weights = fitted([pairs_of(pipeline, scenes) for scenes in sets.values()])
         print(network, 'pairs', np.round(weights, 2).tolist())
         clusters.WEIGHTS[len(weights)] = weights
-        # The robots in the second frames are not outlined.
-        weights = fitted([scores_of(pipeline, scenes) for name, scenes in sets.items()
-                          if name != 'second'])
+        # Real frames have too few false ones, and robots are not outlined.
+        weights = fitted([scores_of(pipeline, sets['rendered'])])
         print(network, 'scores', np.round(weights, 2).tolist())
 
 
