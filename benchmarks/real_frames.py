@@ -86,7 +86,12 @@ def labelled(clones: Path) -> Iterator[tuple[str, str, Frame, np.ndarray]]:
 
 
 def cloud(path: Path) -> tuple[Frame, np.ndarray]:
-    """Read a frame of OSD and the numbers of its objects, (H, W) int32, 0 = none."""
+    """
+    Read a frame of OSD and the numbers of its objects, (H, W) int32, 0 = none.
+
+    Labels are those of mOSD's README: tens from 20 on are objects, the ones their parts. Three
+    clouds hold no unread pixels; those pixels are black then.
+    """
     points = o3d.t.io.read_point_cloud(str(path), remove_nan_points=False).point
     position, read = points.positions.numpy(), np.isfinite(points.positions.numpy()[:, 2])
     pixels = np.rint(OSD_CAMERA.project(position[read].astype(float))).astype(int)
@@ -96,7 +101,7 @@ def cloud(path: Path) -> tuple[Frame, np.ndarray]:
     where = pixels[:, 1], pixels[:, 0]
     depth[where], color[where] = position[read, 2], points.colors.numpy()[read]
     ids[where] = np.maximum(points['label'].numpy()[read, 0].astype(int) // 10 - 1, 0)
-    if len(position) == depth.size:
+    if len(position) == depth.size:  # unread pixels have colours, too
         color = points.colors.numpy().reshape(color.shape).copy()
     return Frame(color, OSD_CAMERA, depth), ids
 

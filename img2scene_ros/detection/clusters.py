@@ -26,7 +26,7 @@ from img2scene_ros.types import Frame
 _LINK_STEPS = (2,)  # pixels over which holes are bridged
 # Of pictures 640 pixels wide: least pixels of a piece, and pixels between pieces side by side.
 _LEAST_PIXELS, _BESIDE = 60, 12
-_BEND = 45.0  # degrees
+_BEND = 45.0  # degrees by which a border bends inwards that count as 1
 _COLOR_STEP = 20.0  # of CIELAB in bytes, from which colour is another
 _TOP, _SAME_TOP = 1.7, 0.01  # standard deviations of a piece's heights above their mean; metres
 _SAME_MIDDLE = 4.0  # pixels of a picture 640 wide
@@ -147,10 +147,14 @@ def _loosen(
     odds: np.ndarray, is_part: np.ndarray, instances: np.ndarray, is_firm: np.ndarray,
 ) -> None:
     """
-    Leave the others their neighbours of one instance or a single one, so that they join no two.
+    Leave pieces that are not firm their neighbours of one instance, or a single other neighbour.
 
+    So they join no two objects. Set the odds in place.
+
+    :param odds: (N, N), as `_odds`
     :param is_part: (N, N) bool, of which one may be a part of the other
     :param instances: (N,) of which the pieces are parts, 0 = none
+    :param is_firm: (N,) bool, more than a sliver of its instance
     """
     is_home = (instances[:, None] == instances) & (instances > 0)
     liking = np.where(odds == 0.0, -np.inf, odds - _SURE * ~(is_home | is_part))
