@@ -41,7 +41,7 @@ def matched(
     """
     if not looks or not tracks:
         return {}
-    places = np.stack([track.center + track.motion.predicted(seconds) for track in tracks])
+    places = np.stack([track.expected(seconds) for track in tracks])
     apart = _apart(looks, places)
     costs = _costs(tracks, looks, apart, _TRACKED)
     reach = _REACH * np.linalg.norm([track.size for track in tracks], axis=1)

@@ -21,9 +21,9 @@ from img2scene_ros.scene.poses import stepped
 from img2scene_ros.scene.registration import NOTHING
 from img2scene_ros.scene.registration import Equations
 from img2scene_ros.scene.registration import along
-from img2scene_ros.scene.registration import determined
 from img2scene_ros.scene.registration import equations
 from img2scene_ros.scene.registration import plane_equations
+from img2scene_ros.scene.registration import trusted
 from img2scene_ros.types import Frame
 from img2scene_ros.types import SupportPlane
 
@@ -38,7 +38,7 @@ _STEPS = 6  # of Gauss and Newton, at most, each
 _SMALL_STEPS = {_COARSE: 2e-3, _FINE: 3e-4}  # metres, radians at the scene's distance: the last
 _GREY_STD = 4.0  # of 255, by which a grey is off
 _LEAST_SLOPE = 2.5  # greys per pixel; less is noise
-_LEAST_SHARE = 0.005  # of the information about the best direction; less is noise
+_NOISE_SHARE = 0.005  # of the information about the best direction; less is noise
 _TILT_STD, _HEIGHT_STD = np.radians(0.2), 0.002  # of the support: radians, metres
 _FAR = 0.15  # metres, and radians at the scene's distance, from a key frame to the next
 _LEAST_READINGS = 200
@@ -272,9 +272,9 @@ def _registered(
             information, vector = NOTHING
             for told, toward in (match.by_depth(), match.by_grey()):
                 told = scale @ told @ scale
-                known, = determined(told, np.eye(6), (_LEAST_SHARE,))
+                known, _ = trusted(told, np.eye(6), _NOISE_SHARE)
                 information = information + known @ told @ known
-                vector = vector + known @ scale @ toward
+                vector = vector + known @ known @ scale @ toward
             if support is not None and plane is not None:
                 told, toward = plane_equations(
                     plane, pose[:3, :3] @ support.normal,

@@ -17,9 +17,9 @@ _LEARNED = 0.05  # share of the newest second difference
 # An object has moved when a measurement is this many deviations off, or the mean of the latest
 # ones, in which the newest counts half, this many.
 _JUMP, _DRIFT = 5.0, 2.5
-# Least gain of the velocity while it moves, and the speed below which it rests again: metres per
-# second, or deviations from frame to frame.
-_BETA, _RESTING, _CALM = 0.15, 0.01, 0.3
+# Least gain of the velocity while it moves, and the speed below which it rests again: metres and
+# radians per second, or deviations from frame to frame.
+_BETA, _RESTING, _CALM = 0.15, np.array([0.01, 0.1]), 0.3
 _WALK = np.array([0.003, 0.02])  # how uncertain a place gets unseen, metres and radians per root s
 _COAST = 0.5  # seconds for which a moving object is expected to go on
 
@@ -31,12 +31,12 @@ class PoseFilter:
 
     - pose: (4, 4) world from object
     - error: (6, 6) covariance of what all measurements have in common
-    - velocity: (3,) metres per second, 0 while it rests
+    - velocity: (6,) metres, then radians about the world's axes, per second; 0 while it rests
     """
 
     pose: np.ndarray
     error: np.ndarray
-    velocity: np.ndarray = field(default_factory=lambda: np.zeros(3))
+    velocity: np.ndarray = field(default_factory=lambda: np.zeros(6))
     _count: int = 1
     _learned: int = 0
     _followed: int = 0  # measurements since it began to move
@@ -78,11 +78,11 @@ class PoseFilter:
 
     def rest(self) -> None:
         """Go nowhere, as other evidence tells."""
-        self.velocity = np.zeros(3)
+        self.velocity = np.zeros(6)
 
     def predicted(self, seconds: float) -> np.ndarray:
-        """Return by how far it has gone on so many seconds after it was seen, (3,) metres."""
-        return self.velocity * min(seconds, _COAST)
+        """Return where it has gone so many seconds after it was seen, (4, 4)."""
+        return stepped(self.pose, self.velocity * min(seconds, _COAST))
 
     def covariance(self, seconds: float) -> np.ndarray:
         """
@@ -95,16 +95,16 @@ class PoseFilter:
 
     def _follow(self, measured: np.ndarray, seconds: float) -> None:
         """Take in the measurement of an object that moves: its velocity is that of all of them."""
-        off = measured[:3, 3] - self.pose[:3, 3] - self.predicted(seconds)
+        off = difference(measured, self.predicted(seconds))
         self._stand(measured)
         # The gain with which a line is fitted to ever more points (Brookner: Tracking and Kalman
         # filtering made easy, 1998, expanding memory).
         self._followed = self._followed + 1 if self.velocity.any() else 1
         gain = max(_BETA, 6.0 / (self._followed + 1) / (self._followed + 2))
         self.velocity = self.velocity + gain * off / seconds
-        speed = np.linalg.norm(self.velocity)
-        if speed < max(_RESTING, _CALM * self._scatter[0] / seconds):
-            self.velocity = np.zeros(3)
+        calm = np.maximum(_RESTING, _CALM * self._scatter / seconds)
+        if (_lengths(self.velocity) < calm).all():
+            self.velocity = np.zeros(6)
 
     def _stand(self, pose: np.ndarray) -> None:
         """Begin to average anew."""
@@ -123,9 +123,9 @@ class PoseFilter:
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Return what takes a pose to `one`: (6,) metres, then radians, about the world's axes."""
-    turn = Rotation.from_matrix(one[:3, :3] @ other[:3, :3].T).as_rotvec()
-    return np.concatenate([one[:3, 3] - other[:3, 3], turn])
+    """Return what takes poses to `one`: (..., 6) metres, then radians, about the world's axes."""
+    turn = Rotation.from_matrix(one[..., :3, :3] @ transposed(other[..., :3, :3])).as_rotvec()
+    return np.concatenate([one[..., :3, 3] - other[..., :3, 3], turn], axis=-1)
 
 
 def moved_points(pose: np.ndarray, points: np.ndarray) -> np.ndarray:

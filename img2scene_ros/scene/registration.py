@@ -6,10 +6,10 @@ Point-to-plane ICP (Chen, Medioni: Object modelling by registration of multiple 
 ICRA 1991), all objects at once: each of some hundred readings is drawn to the plane of the sample
 of the model's surface that is seen nearest to it in the picture (projective association; Blais,
 Levine: Registering multiview range data, PAMI 1995), with Tukey's weights. Samples that no
-reading has shown yet, such as those of the guessed far side, do not count. Directions that
-readings do not determine keep their value (Zhang, Kaess, Singh: On degeneracy of
-optimization-based state estimation problems, ICRA 2016), unless the outline of the mask or the
-support determines them.
+reading has shown yet, such as those of the guessed far side, do not count. Along directions that
+readings hardly determine (Zhang, Kaess, Singh: On degeneracy of optimization-based state
+estimation problems, ICRA 2016) the outline of the mask and the support tell more, and where an
+object was to be.
 """
 
 from collections.abc import Sequence
@@ -22,6 +22,7 @@ from scipy.special import ndtri
 from img2scene_ros.depth import measured
 from img2scene_ros.scene.evidence import LATERAL_STD
 from img2scene_ros.scene.evidence import compared
+from img2scene_ros.scene.poses import difference
 from img2scene_ros.scene.poses import moved_points
 from img2scene_ros.scene.poses import stepped
 from img2scene_ros.scene.poses import transposed
@@ -39,10 +40,11 @@ _FIRST_STEPS = (0.8, 0.65, 0.5, 0.5, 0.5)
 _LAST_STEPS = (0.5,) * 4  # with the outline
 _SMALL_STEP = 2e-4  # metres, and radians times the object's radius, at which they end
 _TUKEY = 4.685  # standard deviations at which a reading counts nothing (Huber, Ronchetti 2009)
-# A direction is determined by readings, or by the outline, when its share of the information
-# about the best determined one is larger. The bumps of a round thing's mesh give it some 0.01.
-_LEAST_SHARE = 0.04
-_CLEAR_SHARE = 0.2  # share at which the outline has no say
+# Share of the information about the best determined direction that may come of errors in a mesh:
+# the bumps of a round thing's give its turn some 0.01. Where readings tell little more of a
+# direction they count for as much more; where they tell this share, the outline has no say.
+_BUMPS, _CLEAR_SHARE = 0.02, 0.2
+_SWERVE = 0.002  # metres, and radians times levers, by which things are not where they were to be
 _LEAST_SURE = 0.05  # of the object's radius: the standard deviation of what is determined at all
 _MODEL_STD = 0.0005  # metres by which the surface of a mesh is off
 # Pixels by which the outline of a mask is off, about this many places of it by themselves.
@@ -489,9 +491,10 @@ def _solved(
     facing: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """
-    Return the poses at which the errors are least, and the information about them, whitened.
+    Return the likeliest poses, and the information of the sources about them, whitened.
 
-    What a source determines well is left to it by those after it.
+    What a source determines well is left to it by those after it; what none determines stays near
+    where the objects were to be.
 
     :param facing: least cosine between surfaces and the view of them
     """
@@ -504,14 +507,14 @@ def _solved(
             told, toward = source.equations(pose, share)
             told, toward = scale @ told @ scale, _times(scale, toward)
             if source.leaves_noise:
-                known, clear = determined(told, unknown, (_LEAST_SHARE, _CLEAR_SHARE))
-                told, toward = known @ told @ known, _times(known, toward)
+                known, clear = trusted(told, unknown, _BUMPS, _CLEAR_SHARE)
+                told, toward = known @ told @ known, _times(known @ known, toward)
                 unknown = unknown - clear
             information, vector = information + told, vector + toward
-        values, axes = np.linalg.eigh(information)
-        amount = np.where(values > batch.least_information,
-                          _times(transposed(axes), vector) / np.maximum(values, 1e-9), 0.0)
-        pose = stepped(pose, _times(scale @ axes, amount))
+        held = np.eye(6) / _SWERVE ** 2
+        back = np.linalg.solve(scale, difference(batch.pose, pose)[..., None])
+        amount = np.linalg.solve(information + held, vector[..., None] + held @ back)[..., 0]
+        pose = stepped(pose, _times(scale, amount))
         if (np.linalg.norm(amount, axis=1) < _SMALL_STEP).all():
             break
     return pose, information
@@ -525,21 +528,24 @@ def _quantile(values: np.ndarray, used: np.ndarray, share: float) -> np.ndarray:
     return np.where(count > 0, np.take_along_axis(ordered, at[..., None], -1)[..., 0], 0.0)
 
 
-def determined(
-    information: np.ndarray, unknown: np.ndarray, shares: tuple[float, ...],
-) -> list[np.ndarray]:
+def trusted(
+    information: np.ndarray, unknown: np.ndarray, noise: float, clear: float = 1.0,
+) -> tuple[np.ndarray, np.ndarray]:
     """
-    Return the projections onto what information determines of the directions still unknown.
+    Return how far information is trusted along the directions still unknown.
 
     :param information: (..., 6, 6)
     :param unknown: (..., 6, 6), the projection onto these
-    :param shares: least information about a direction, of that about the best determined one; a
-        projection (..., 6, 6) for each
+    :param noise: share of the information about the best determined direction that errors give
+    :param clear: such a share that leaves nothing open
+    :return: (..., 6, 6) root of the shares that are no noise, and projection onto what is clear
     """
-    most = np.linalg.eigvalsh(information)[..., -1:]
+    most = np.maximum(np.linalg.eigvalsh(information)[..., -1:], 1e-9)
     values, axes = np.linalg.eigh(unknown @ information @ unknown)
-    return [(axes * (values > np.maximum(share * most, 1e-9))[..., None, :]) @ transposed(axes)
-            for share in shares]
+    shares = np.maximum(values / most, 1e-9)
+    root, is_clear = np.sqrt((1.0 - noise / shares).clip(0.0)), shares > clear
+    return (axes * root[..., None, :]) @ transposed(axes), (
+        axes * is_clear[..., None, :]) @ transposed(axes)
 
 
 def _covariance(information: np.ndarray, batch: _Batch, pose: np.ndarray) -> np.ndarray:

@@ -171,6 +171,11 @@ class Track:
         pose = self.motion.pose
         return pose[:3, :3] @ self.offset + pose[:3, 3]
 
+    def expected(self, seconds: float) -> np.ndarray:
+        """Return where that is so many seconds after it was seen, (3,) metres, world."""
+        pose = self.motion.predicted(seconds)
+        return pose[:3, :3] @ self.offset + pose[:3, 3]
+
     def holds(self, points: np.ndarray) -> np.ndarray:
         """Tell which points, (N, 3) metres, world, lie in the box around it, (N,) bool."""
         pose, half = self.motion.pose, self.surface.size / 2.0
@@ -294,7 +299,8 @@ class Track:
         Tell whether nothing shows that it has moved since its mesh was made or registered.
 
         Neither do readings, nor has the middle of its sightings gone farther than usual, and than
-        another view of it explains. What has moved by readings is registered for some frames more.
+        another view of it explains. What has moved by readings is registered for some frames more,
+        where it was to begin with.
 
         :param seen: samples of its mesh, where it was
         :param change: F statistic of the motion that readings show; NaN where they show too little
@@ -314,11 +320,11 @@ class Track:
             is_lively = self._has_moved or goes_on or self.motion.velocity.any()
             self._moving = _LIVELY if is_lively else 0
             return False
+        self.motion.rest()
         self._moving -= 1
         if is_whole and self._moving >= 0:
             return False
         self._moving = -1
-        self.motion.rest()
         if is_whole:
             self._learn_offset(look)
         return True
@@ -333,10 +339,9 @@ class Track:
 
     def sought(self, look: Look, seconds: float) -> Sought:
         """Return where its mesh is to be looked for."""
-        start = self.motion.pose.copy()
-        start[:3, 3] += self.motion.predicted(seconds)
-        return Sought(self.surface, np.linalg.inv(look.world) @ start, look.window, look.mask,
-                      self.places, self.counts > 0)
+        start = np.linalg.inv(look.world) @ self.motion.predicted(seconds)
+        return Sought(
+            self.surface, start, look.window, look.mask, self.places, self.counts > 0)
 
     def learn(self, seen: Seen, is_base: bool = False) -> None:
         """
@@ -445,7 +450,7 @@ class Track:
         """Go on in another world."""
         turn = new_from_old[:3, :3]
         self.motion.restart(new_from_old @ self.motion.pose)
-        self.motion.velocity = turn @ self.motion.velocity
+        self.motion.velocity = (self.motion.velocity.reshape(2, 3) @ turn.T).ravel()
         self.motion.error = turned_covariance(self.motion.error, turn)
 
     def miss(self, seen: Seen) -> None:

@@ -423,6 +423,26 @@ def test_a_narrow_box_that_turns_is_followed_from_its_first_step() -> None:
         assert shown == pytest.approx(turn, abs=3.0), number
 
 
+@pytest.mark.parametrize('seed', [0, 100])
+def test_a_box_that_turns_past_its_narrow_side_goes_on(seed: int) -> None:
+    """For some frames little but that side is seen, which hardly tells how it is turned."""
+    tracker, size = Tracker(better_view=100.0), np.array([0.05, 0.18, 0.2])
+    for number in range(20):
+        turn = 4.0 * max(0, number - 4)
+        first, turned = (trimesh.transformations.rotation_matrix(np.radians(degrees), (0, 0, 1))
+                         for degrees in (65.0, 65.0 + turn))
+        seen = Scenery(box(*size).apply_transform(turned), seed=number + seed,
+                       seconds=1.0 + 0.1 * number)
+        sighting, = seen.sightings
+        seen.sightings[0] = replace(sighting, placement=replace(
+            sighting.placement, rotation=sighting.placement.rotation @ first[:3, :3], size=size))
+        found, = run(tracker, seen)
+        if number == 0:
+            before = found.rotation
+        shown = np.degrees(np.arccos(min(1.0, (np.trace(before.T @ found.rotation) - 1.0) / 2.0)))
+        assert shown == pytest.approx(turn, abs=2.0), number
+
+
 def test_an_object_out_of_view_is_remembered() -> None:
     """The camera turns away and back: it is shown where it is, and keeps its id and mesh."""
     tracker = Tracker()
