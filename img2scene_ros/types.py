@@ -165,6 +165,11 @@ class Frame:
         return None if self.depth is None else cv2.multiply(
             self.camera.rays, cv2.merge([self.depth] * 3))
 
+    @cached_property
+    def inverse_depth(self) -> np.ndarray:
+        """Return 1 / metres at every pixel: (H, W) float32, 0 = no reading."""
+        return cv2.patchNaNs(1.0 / measured(self.depth), 0.0)
+
     def readings(self, mask: np.ndarray, most: int | None = None) -> np.ndarray:
         """
         Return the points that are read in a mask, (N, 3) float32 metres.

@@ -191,8 +191,8 @@ def _averaged(
     :param apart: pixels from one to the next of the readings that are averaged
     """
     depth, camera, z = measured(frame.depth), frame.camera, points[2]
-    inverse = cv2.patchNaNs(1.0 / depth, 0.0)
-    inverse = cv2.copyMakeBorder(inverse, *(apart,) * 4, cv2.BORDER_CONSTANT, value=0.0)
+    inverse = cv2.copyMakeBorder(
+        frame.inverse_depth, *(apart,) * 4, cv2.BORDER_CONSTANT, value=0.0)
     at = (rows + apart) * inverse.shape[1] + columns + apart
     around = inverse.take(at + apart * (_DOWN * inverse.shape[1] + _RIGHT))
     own = 1.0 / depth[rows, columns]

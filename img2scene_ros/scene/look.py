@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A sighting in the world, and whether it shows something in the air."""
 
+import math
 import warnings
 from collections.abc import Callable
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import Sighting
 from img2scene_ros.types import SupportPlane
 
-_READINGS = 200  # of a sighting that are looked at
+_READINGS = 200  # of a sighting that are looked at, at most
 _WITHOUT_READING = 0.1  # what a pixel without a reading is worth beside one that has one
 _ROTATION_STD = 0.1  # radians, of axes that a box around readings has
 _TOUCHING = 0.02  # metres of depth between neighbouring pixels of things that touch
@@ -81,10 +82,13 @@ class Look:
     @cached_property
     def points(self) -> np.ndarray:
         """Return some of its readings in the world, (N, 3) metres; its middle without any."""
-        read = np.flatnonzero(np.isfinite(self.depth))
-        if not len(read):
+        depth = self.sighting.frame.depth
+        if depth is None:
             return self.position[None]
-        return self.at(*np.divmod(read[::len(read) // _READINGS + 1], self.depth.shape[1]))
+        step = max(1, math.ceil(math.sqrt(np.count_nonzero(self.mask) / _READINGS)))
+        part = np.s_[::step, ::step]
+        rows, columns = np.nonzero(self.mask[part] & np.isfinite(depth[self.window][part]))
+        return self.at(step * rows, step * columns) if len(rows) else self.position[None]
 
     def at(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Return what is read at pixels of the window, (N, 3) metres, world."""

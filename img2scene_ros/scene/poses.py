@@ -4,6 +4,7 @@
 from dataclasses import dataclass
 from dataclasses import field
 
+import cv2
 import numpy as np
 from scipy.spatial.transform import Rotation
 
@@ -82,6 +83,8 @@ class PoseFilter:
 
     def predicted(self, seconds: float) -> np.ndarray:
         """Return where it has gone so many seconds after it was seen, (4, 4)."""
+        if not self.velocity.any():
+            return self.pose
         return stepped(self.pose, self.velocity * min(seconds, _COAST))
 
     def covariance(self, seconds: float) -> np.ndarray:
@@ -123,9 +126,9 @@ class PoseFilter:
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Return what takes poses to `one`: (..., 6) metres, then radians, about the world's axes."""
-    turn = Rotation.from_matrix(one[..., :3, :3] @ transposed(other[..., :3, :3])).as_rotvec()
-    return np.concatenate([one[..., :3, 3] - other[..., :3, 3], turn], axis=-1)
+    """Return what takes a pose to `one`: (6,) metres, then radians, about the world's axes."""
+    turn, _ = cv2.Rodrigues(one[:3, :3] @ other[:3, :3].T)
+    return np.concatenate([one[:3, 3] - other[:3, 3], turn[:, 0]])
 
 
 def moved_points(pose: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -38,7 +38,8 @@ _LEAST = 30  # readings without which nothing is said
 # at first of many, as what is still to be moved is no outlier.
 _FIRST_STEPS = (0.8, 0.65, 0.5, 0.5, 0.5)
 _LAST_STEPS = (0.5,) * 4  # with the outline
-_SMALL_STEP = 2e-4  # metres, and radians times the object's radius, at which they end
+# Metres, and radians times the object's radius, at which they end: the first ones, and the last.
+_FIRST_SMALL, _LAST_SMALL = 1e-3, 2e-4
 _TUKEY = 4.685  # standard deviations at which a reading counts nothing (Huber, Ronchetti 2009)
 # Share of the information about the best determined direction that may come of errors in a mesh:
 # the bumps of a round thing's give its turn some 0.01. Where readings tell little more of a
@@ -179,9 +180,10 @@ def _all_registered(
     sources: list[_Source] = [depth]
     if frame.support is not None:
         sources.append(_Standing(batch, frame.support))
-    pose, _ = _solved(batch, batch.pose, sources, _FIRST_STEPS, _FIRST_FACING)
+    pose, _ = _solved(batch, batch.pose, sources, _FIRST_STEPS, _FIRST_SMALL, _FIRST_FACING)
     sources.append(_Outline(batch, frame, pose))
-    pose, information = _solved(batch, pose, sources, _LAST_STEPS, _LAST_FACING)
+    pose, information = _solved(
+        batch, pose, sources, _LAST_STEPS, _LAST_SMALL, _LAST_FACING)
     distance, share = depth.explained(pose)
     seen = compared([one.surface for one in batch.sought], list(batch.mesh), pose, frame)
     fit = np.minimum(share, [one.confirmed for one in seen])
@@ -488,7 +490,7 @@ _Source = _Depth | _Outline | _Standing
 
 def _solved(
     batch: _Batch, pose: np.ndarray, sources: list[_Source], steps: tuple[float, ...],
-    facing: float,
+    small: float, facing: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """
     Return the likeliest poses, and the information of the sources about them, whitened.
@@ -496,10 +498,13 @@ def _solved(
     What a source determines well is left to it by those after it; what none determines stays near
     where the objects were to be.
 
+    :param small: metres, a step at which they end
     :param facing: least cosine between surfaces and the view of them
     """
     for source in sources:
         source.begin(pose, facing)
+    held, gone = _SWERVE ** -2, np.stack([difference(*pair) for pair in zip(pose, batch.pose)])
+    gone = np.linalg.solve(batch.whitening(pose), gone[..., None])[..., 0]
     for share in steps:
         scale = batch.whitening(pose)
         information, vector, unknown = np.zeros(scale.shape), np.zeros(scale.shape[:2]), np.eye(6)
@@ -511,11 +516,10 @@ def _solved(
                 told, toward = known @ told @ known, _times(known @ known, toward)
                 unknown = unknown - clear
             information, vector = information + told, vector + toward
-        held = np.eye(6) / _SWERVE ** 2
-        back = np.linalg.solve(scale, difference(batch.pose, pose)[..., None])
-        amount = np.linalg.solve(information + held, vector[..., None] + held @ back)[..., 0]
-        pose = stepped(pose, _times(scale, amount))
-        if (np.linalg.norm(amount, axis=1) < _SMALL_STEP).all():
+        amount = np.linalg.solve(
+            information + held * np.eye(6), (vector - held * gone)[..., None])[..., 0]
+        pose, gone = stepped(pose, _times(scale, amount)), gone + amount
+        if (np.linalg.norm(amount, axis=1) < small).all():
             break
     return pose, information
 

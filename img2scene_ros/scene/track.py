@@ -264,10 +264,10 @@ class Track:
 
     def is_seen_through(self, seen: Seen) -> bool:
         """Tell whether readings see through what they once told of it."""
-        behind = seen.behind[self.counts[seen.samples] > 0]
-        count = np.count_nonzero(np.isfinite(behind))
+        told = self.counts.take(seen.samples) > 0
+        count = np.count_nonzero(told & np.isfinite(seen.behind))
         return count >= _FEWEST and (
-            np.count_nonzero(behind > seen.margin) >= _MOST_THROUGH * count)
+            np.count_nonzero(told & (seen.behind > seen.margin)) >= _MOST_THROUGH * count)
 
     def fit(self, seen: Seen, is_owned: bool = False) -> float:
         """
@@ -275,8 +275,8 @@ class Track:
 
         :param is_owned: only of those that show it
         """
-        moved = self.places[seen.samples] - self.surface.points[seen.samples]
-        off = np.abs(seen.behind + moved @ seen.pose[2, :3])
+        deeper = (self.places - self.surface.points) @ seen.pose[2, :3]
+        off = np.abs(seen.behind + deeper.take(seen.samples))
         if is_owned:
             off = off[seen.owned]
         count = np.count_nonzero(np.isfinite(off))
@@ -354,7 +354,7 @@ class Track:
         if is_base and self.bad_since is not None:
             return
         self._learn_base(seen, is_base)
-        new = np.flatnonzero(seen.owned & (self.counts[seen.samples] < _AVERAGED) & (
+        new = np.flatnonzero(seen.owned & (self.counts.take(seen.samples) < _AVERAGED) & (
             np.abs(seen.behind) < _GUESSED * self.surface.radius))
         if not len(new):
             return
@@ -373,7 +373,9 @@ class Track:
         within, pose = seen.within, seen.pose
         eye = -pose[:3, 3] @ pose[:3, :3] / np.linalg.norm(pose[:3, 3])
         if is_new or eye @ self._based_from < _SAME_SIDE:
-            self.within, self._based, self._based_from = np.full(SAMPLES, np.nan), 0, eye
+            self.within, self._based, self._based_from = np.full(SAMPLES, np.nan), 1, eye
+            self.within[seen.samples] = within
+            return
         before = self.within[seen.samples]
         before = np.where(np.isnan(before), within, before)
         self._based += 1

@@ -77,12 +77,17 @@ class Tracker:
         looks = [Look(*pair) for pair in zip(sightings, proxies)]
         present = self._shown
         pairs = matched(present, looks, seconds)
-        missing = [track for track in present if track not in pairs.values()]
-        seen = _compared(missing, frame)
+        shown = {track: looks[index] for index, track in pairs.items()}
+        missing = [track for track in present if track not in shown]
+        seen = _compared([*missing, *_meshed(shown, frame)], frame, shown)
         if missing:
-            pairs |= _parts(seen, {
+            parts = _parts({track: seen[track] for track in missing}, {
                 index: look for index, look in enumerate(looks) if index not in pairs})
-        self._see({track: looks[index] for index, track in pairs.items()}, frame, seconds)
+            pairs |= parts
+            for index, track in parts.items():
+                shown[track] = looks[index]
+                del seen[track]  # compared as what nothing shows
+        self._see(shown, seen, frame, seconds)
         known = [looks[index] for index in pairs]
         wholes = [looks[index] for index, track in pairs.items() if track.is_whole]
         for track in missing:
@@ -158,14 +163,20 @@ class Tracker:
         return [track for track in self._tracks
                 if track.state in ('visible', 'hidden', 'out_of_view')]
 
-    def _see(self, pairs: dict[Track, Look], frame: Frame, seconds: float) -> None:
-        """Take in sightings of known objects."""
+    def _see(
+        self, pairs: dict[Track, Look], seen: dict[Track, Seen], frame: Frame, seconds: float,
+    ) -> None:
+        """
+        Take in sightings of known objects.
+
+        :param seen: those of them that are already compared with the frame
+        """
         if not pairs:
             return
-        meshed = [track for track in pairs if track.model is not None and frame.depth is not None]
+        meshed = _meshed(pairs, frame)
         wholes = {track: has_size(track, look) for track, look in pairs.items()}
-        asked = [track for track in pairs if track in meshed or not wholes[track]]
-        seen = _compared(asked, frame, [pairs[track] for track in asked])
+        seen = seen | _compared([track for track in pairs if track not in seen and (
+            track in meshed or not wholes[track])], frame, pairs)
         changes = dict(zip(meshed, moved_by(
             [seen[track] for track in meshed],
             [track.within[seen[track].samples] for track in meshed])))
@@ -197,7 +208,7 @@ class Tracker:
         found = registered(frame, [track.sought(look, seconds) for track, look in pairs.items()])
         for (track, look), one in zip(pairs.items(), found):
             track.follow(look, one, seconds, wholes[track])
-        seen = _compared(list(pairs), frame, list(pairs.values()))
+        seen = _compared(list(pairs), frame, pairs)
         for (track, look), one in zip(pairs.items(), found):
             track.judge(seen[track], look, one.fit, self._clock.now)
             track.learn(seen[track], is_base=True)
@@ -253,7 +264,7 @@ class Tracker:
                 track = Track.begun(look, self._clock.now)
                 self._tracks.append(track)
             else:
-                self._see({track: look}, frame, seconds)
+                self._see({track: look}, {}, frame, seconds)
             is_part = is_explained(shown, look)
             if is_alone and not is_part or self._is_born(track, is_part):
                 self._bear(track, look)
@@ -309,17 +320,25 @@ def _parts(missing: dict[Track, Seen], looks: dict[int, Look]) -> dict[int, Trac
     return parts
 
 
+def _meshed(pairs: dict[Track, Look], frame: Frame) -> list[Track]:
+    """Return the objects whose meshes can be compared with a frame."""
+    return [] if frame.depth is None else [track for track in pairs if track.model is not None]
+
+
 def _compared(
-    tracks: Sequence[Track], frame: Frame, looks: Sequence[Look] | None = None,
+    tracks: Sequence[Track], frame: Frame, looks: dict[Track, Look],
 ) -> dict[Track, Seen]:
-    """Compare objects, as far as readings told their surfaces, with a frame."""
+    """
+    Compare objects, as far as readings told their surfaces, with a frame.
+
+    :param looks: what shows them, of those that are shown
+    """
     if not tracks:
         return {}
-    owners = None
-    if looks is not None:
-        owners = np.full(frame.shape, -1, np.int16)
-        for index, look in enumerate(looks):
-            owners[look.window][look.mask] = index
+    owners = np.full(frame.shape, -1, np.int16)
+    for index, track in enumerate(tracks):
+        if track in looks:
+            owners[looks[track].window][looks[track].mask] = index
     camera_from_world = np.linalg.inv(frame.pose)
     return dict(zip(tracks, compared(
         [track.surface for track in tracks], [track.places for track in tracks],
