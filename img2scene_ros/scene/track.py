@@ -30,7 +30,7 @@ _BOX_MARGIN = 0.01  # metres, or a tenth, by which its box is widened to hold it
 # F statistic of what readings show of a motion by which an object has moved, for how many frames
 # more it is registered then, and the statistic by which it goes on in these, which what rests has
 # in 1 of 100 frames.
-_MOVED, _LIVELY, _GOES_ON = 6.0, 2, 2.8
+_MOVED, _LIVELY, _GOES_ON = 6.0, 1, 2.8
 # Metres by which the middle of sightings scatters, before it is known, and frames for which it
 # lags behind the turn of a view.
 _FIRST_SHIFT, _TURNS = 0.003, 5.0
