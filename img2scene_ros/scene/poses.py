@@ -21,6 +21,7 @@ _JUMP, _DRIFT = 5.0, 2.5
 # Least gain of the velocity while it moves, and the speed below which it rests again: metres and
 # radians per second, or deviations from frame to frame.
 _BETA, _RESTING, _CALM = 0.15, np.array([0.01, 0.1]), 0.3
+_UNKNOWN = 0.5  # radians, the standard deviation of a turn that a measurement does not tell
 _WALK = np.array([0.003, 0.02])  # how uncertain a place gets unseen, metres and radians per root s
 _COAST = 0.5  # seconds for which a moving object is expected to go on
 
@@ -104,7 +105,7 @@ class PoseFilter:
         # filtering made easy, 1998, expanding memory).
         self._followed = self._followed + 1 if self.velocity.any() else 1
         gain = max(_BETA, 6.0 / (self._followed + 1) / (self._followed + 2))
-        self.velocity = self.velocity + gain * off / seconds
+        self.velocity = self.velocity + gain * _told(off, self.error) / seconds
         calm = np.maximum(_RESTING, _CALM * self._scatter / seconds)
         if (_lengths(self.velocity) < calm).all():
             self.velocity = np.zeros(6)
@@ -148,6 +149,13 @@ def stepped(pose: np.ndarray, step: np.ndarray) -> np.ndarray:
     moved[..., :3, :3] = turn @ pose[..., :3, :3]
     moved[..., :3, 3] += step[..., :3]
     return moved
+
+
+def _told(step: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """Return a step without turns that are unknown, such as that of a can about its axis, (6,)."""
+    variances, axes = np.linalg.eigh(error[3:, 3:])
+    known = axes[:, variances < _UNKNOWN ** 2]
+    return np.concatenate([step[:3], known @ (known.T @ step[3:])])
 
 
 def _lengths(step: np.ndarray) -> np.ndarray:
