@@ -18,8 +18,11 @@ _MARGIN, _NEARER = 0.005, 0.025
 _IN_VIEW, _THROUGH, _UNHIDDEN = 0.5, 0.6, 0.3
 _FEWEST = 10  # samples that tell anything
 # Change of a reading by which it is of something else, and distance of one that tells nothing of a
-# surface [m]; least cosine of surface and view.
-_OUTLIER, _CONTRADICTED, _GRAZING = 0.1, 0.015, 0.2
+# surface [m].
+_OUTLIER, _CONTRADICTED = 0.1, 0.015
+# Cosine of surface and view below which half a pixel aside is another depth, or another thing:
+# readings there tell no motion, and see through nothing.
+_GRAZING = 0.3
 LATERAL_STD = 0.5  # pixels by which readings are off sideways
 # Steps down and right to the readings around a sample that are averaged with its own, in pixels at
 # a picture width of 320; how many times less noisy their mean is, and how much noisier it may be
@@ -45,6 +48,7 @@ class Seen:
     - std: (N,) metres by which noise moves a mean of readings along the ray
     - behind: (N,) metres by which that is behind them; NaN where something is nearer or nothing is
       read
+    - steep: (N,) bool, those whose surface is not seen at too small an angle to tell much
     - nearer: (N,) bool, those that something else hides, or the robot
     - owned: (N,) bool, those in the pixels that show the object
     """
@@ -61,6 +65,7 @@ class Seen:
     slope: np.ndarray
     std: np.ndarray
     behind: np.ndarray
+    steep: np.ndarray
     nearer: np.ndarray
     owned: np.ndarray
 
@@ -127,7 +132,8 @@ def compared(
     std, lateral = frame.depth_std(z), LATERAL_STD * z / focal
     rays = points / points[2]
     square = (rays * rays).sum(axis=0)
-    slope = np.minimum((normals * rays).sum(axis=0), -_GRAZING * np.sqrt(square))
+    slope, least = (normals * rays).sum(axis=0), -_GRAZING * np.sqrt(square)
+    steep, slope = slope < least, np.minimum(slope, least)
     # Readings are off along the ray and sideways.
     across = np.maximum(square / slope ** 2 - 1.0, 0.0)
     noise = np.sqrt(std[whose] ** 2 + lateral[whose] ** 2 * across) / _AVERAGED
@@ -147,7 +153,8 @@ def compared(
     return [
         Seen(poses[one], _MARGIN + 3.0 * std[one], worth[one], in_view[one], *(
             some[..., start:end] for some in (
-                samples, rows, columns, points, normals, slope, noise, behind, nearer, owned)))
+                samples, rows, columns, points, normals, slope, noise, behind, steep, nearer,
+                owned)))
         for one, (start, end) in enumerate(zip(ends, ends[1:]))]
 
 
@@ -219,11 +226,11 @@ def moved_by(seen: Sequence[Seen], before: Sequence[np.ndarray]) -> np.ndarray:
     found = np.full(len(seen), np.nan)
     if not seen:
         return found
-    behind, slope, std = (np.concatenate(some) for some in zip(*(
-        (one.behind, one.slope, one.std) for one in seen)))
+    behind, slope, std, steep = (np.concatenate(some) for some in zip(*(
+        (one.behind, one.slope, one.std, one.steep) for one in seen)))
     inside = np.concatenate(before)
     change = behind + inside / slope
-    is_used = (np.abs(change) < _OUTLIER) & (np.abs(inside) < _CONTRADICTED)
+    is_used = steep & (np.abs(change) < _OUTLIER) & (np.abs(inside) < _CONTRADICTED)
     whose = np.repeat(np.arange(len(seen)), [len(one) for one in before])
     counts = np.bincount(whose, is_used, len(seen)).astype(int)
     enough = np.flatnonzero(counts >= 2 * _FEWEST)

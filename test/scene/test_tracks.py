@@ -443,6 +443,42 @@ def test_a_box_that_turns_past_its_narrow_side_goes_on(seed: int) -> None:
         assert shown == pytest.approx(turn, abs=2.0), number
 
 
+@pytest.mark.parametrize('seed', [0, 200])
+def test_sides_that_come_into_view_move_no_object(seed: int) -> None:
+    """Around a narrow box: what is seen of its sides at small angles tells nothing of a motion."""
+    tracker, places = Tracker(better_view=100.0), []
+    for number in range(40):
+        pose = trimesh.transformations.rotation_matrix(
+            np.radians(6.0 * number), (0, 0, 1)) @ POSE
+        found, = run(tracker, Scenery(
+            box(0.06, 0.16, 0.2), seed=number + seed, pose=pose, seconds=1.0 + 0.1 * number,
+            has_tf=True))
+        places.append((pose @ found.pose)[:3, 3])
+    assert np.count_nonzero(np.linalg.norm(np.diff(places, axis=0), axis=1) > 1e-6) <= 1
+
+
+def test_a_can_that_slides_does_not_turn() -> None:
+    """Nothing tells the turn about its axis, beside which the origin of its mesh lies."""
+    tracker, aside = Tracker(better_view=100.0), np.array([0.006, 0.0, 0.0])
+    mesh = can(0.04, 0.11).apply_translation((0.006, 0.0, -0.055))
+    for number in range(24):
+        along = 0.005 * max(0, number - 4)
+        perceive(tracker, Scenery(
+            mug(0.0, along - 0.06), seed=number, seconds=1.0 + 0.1 * number))
+        for id, sighting in tracker.next_jobs(1):
+            model = mesh_of(sighting)
+            tracker.finish(id, sighting, replace(
+                model, vertices=mesh.vertices.astype(np.float32),
+                faces=mesh.faces.astype(np.int32),
+                colors=np.zeros((len(mesh.vertices), 3), np.uint8),
+                position=model.position - model.rotation @ aside))
+        found, = tracker.objects()
+        if number == 0:
+            first = found.rotation
+        turned = np.degrees(np.arccos(min(1.0, (np.trace(first.T @ found.rotation) - 1.0) / 2.0)))
+        assert turned < 3.0, number
+
+
 def test_an_object_out_of_view_is_remembered() -> None:
     """The camera turns away and back: it is shown where it is, and keeps its id and mesh."""
     tracker = Tracker()
