@@ -8,8 +8,8 @@ Prints, with the network and by geometry alone, the weights of what tells whethe
 one object (`clusters.evidence_of_pairs`) and, with those, of what tells whether what is found is
 one (`tabletop.evidence`). Scenes are those of `clutter.py`, take another seed than what is judged,
 for pairs those of `real_frames.py`, too, without the test half of OSD; each of these sets counts
-the same. The package's weights of pairs with the network were fitted to pieces before anything was
-joined, with *first* and *second* as one set; its weights of scores to 160 scenes.
+the same. The package's weights of pairs with the network are near to these (`clusters.WEIGHTS`
+says how near); its weights of scores were fitted to 160 scenes.
 """
 
 import sys

@@ -3,19 +3,20 @@
 Single objects among pixels that show objects.
 
 Pixels are linked to their neighbours in the image where the surface goes on: what is linked is a
-piece, cut further along concave creases (`creases.py`) and where a network sees several objects.
-Pieces side by side are of one object the more surely, the more of their border the surface goes on
-across, the less it bends inwards and the colour changes there, the more level their tops are, and
-the nearer to each other the network sees the middle of their object. Such pieces are joined, the
-surest first: greedy additive edge contraction (Keuper et al., "Efficient decomposition of image
-and mesh graphs by lifted multicuts", ICCV 2015).
+piece, cut further along concave creases and jumps (`edges.py`) and where a network sees several
+objects. Pieces side by side are of one object the more surely, the more of their border the
+surface goes on across, the less it bends inwards, jumps and changes its colour there, the more
+level their tops are, and the nearer to each other the network sees the middle of their object.
+Such pieces are joined, the surest first: greedy additive edge contraction (Keuper et al.,
+"Efficient decomposition of image and mesh graphs by lifted multicuts", ICCV 2015).
 """
 
 import cv2
 import numpy as np
 
 from img2scene_ros.depth import measured
-from img2scene_ros.detection.creases import cut_at_creases
+from img2scene_ros.detection.edges import SurfaceEdges
+from img2scene_ros.detection.edges import cut_at_edges
 from img2scene_ros.detection.instance_masks import Segmentation
 from img2scene_ros.detection.labelling import nearest_pixels
 from img2scene_ros.detection.labelling import square
@@ -26,7 +27,9 @@ from img2scene_ros.types import Frame
 _LINK_STEPS = (2,)  # pixels over which holes are bridged
 # Of pictures 640 pixels wide: least pixels of a piece, and pixels between pieces side by side.
 _LEAST_PIXELS, _BESIDE = 60, 12
-_BEND = 45.0  # degrees by which a border bends inwards that count as 1
+# Degrees by which a border bends inwards, and standard deviations of the depth by which it jumps,
+# that count as 1.
+_BEND, _JUMP = 45.0, 6.0
 _COLOR_STEP = 20.0  # of CIELAB in bytes, from which colour is another
 _TOP, _SAME_TOP = 1.7, 0.01  # standard deviations of a piece's heights above their mean; metres
 _SAME_MIDDLE = 4.0  # pixels of a picture 640 wide
@@ -37,10 +40,10 @@ _PART, _GOES_ON, _SURE = 1.0 / 3.0, 0.2, 5.0
 # the edge of another, as its edges are not exact.
 _WHOLE, _SLIVER = 2.0 / 3.0, 1.0 / 8.0
 # Weights of what `evidence_of_pairs` returns, without and with a network: logistic regression on
-# pieces of 79 real frames and 120 rendered scenes (benchmarks/scores.py). Bends count a sixth
-# more, as pieces of one body share the noise that bends their borders.
-WEIGHTS = {6: np.array([0.56, 3.3, -0.83, -2.51, -2.57, -2.08]),
-           9: np.array([1.39, 2.57, -0.31, -2.6, -1.23, -3.49, -1.62, -0.62, -1.48])}
+# pieces of 79 real frames and 100 rendered scenes (benchmarks/scores.py). With a network colour
+# counts a third less and bends a third more than fitted: the dark inside of a mug is of it.
+WEIGHTS = {7: np.array([0.69, 3.32, -0.31, -1.71, -1.6, -2.72, -2.53]),
+           10: np.array([1.5, 2.7, -0.15, -2.65, -0.9, -1.45, -3.4, -1.5, -0.4, -1.35])}
 # Pixels at a picture width of 640: narrower bands without readings are shadows, wider patches
 # belong to what is so near.
 _SHADOW, _SIDE = 15, 5
@@ -59,7 +62,7 @@ def clusters(
     :return: (H, W) int32, 0 = no object
     """
     surfaces = _surfaces(frame, pixels, gap)
-    parts, crease = cut_at_creases(surfaces, frame, height)
+    parts, edges = cut_at_edges(surfaces, frame, height)
     pieces = _pieces(parts, frame, seen)
     if not pieces.any():
         return pieces
@@ -70,7 +73,7 @@ def clusters(
         borders = ends[:, is_one & np.diff(pieces.ravel()[ends], axis=0).any(axis=0)]
         if borders.size:
             pairs, evidence = evidence_of_pairs(
-                frame, pieces, borders, height, crease, gap, seen)
+                frame, pieces, borders, height, edges, gap, seen)
             names = contracted(_odds(pieces, pairs, evidence, seen))
             pieces = np.unique(names, return_inverse=True)[1].astype(np.int32)[pieces]
     return pieces if seen is None else _with_unread(pieces, nearest, frame, seen)
@@ -215,7 +218,7 @@ def _borders(pieces: np.ndarray, nearest: np.ndarray, is_near: np.ndarray) -> np
 
 
 def evidence_of_pairs(
-    frame: Frame, pieces: np.ndarray, ends: np.ndarray, height: np.ndarray, crease: np.ndarray,
+    frame: Frame, pieces: np.ndarray, ends: np.ndarray, height: np.ndarray, edges: SurfaceEdges,
     gap: float, seen: Segmentation | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """
@@ -223,27 +226,29 @@ def evidence_of_pairs(
 
     :param pieces: (H, W) int, 0 = none
     :param ends: as `_borders`
-    :param crease: as `cut_at_creases`
-    :return: (2, P) numbers of pieces, and (P, 6) for each pair: 1; the share of their border
-        across which the surface goes on, alone, times the logarithm of how much larger one is, and
-        times how much it bends inwards there; the step of colour; the difference of their tops.
-        With a network (P, 9): the logarithm of how far apart it sees their middles, of how far
-        those scatter; whether it sees both as one; whether it does not see both
+    :param edges: as `cut_at_edges`
+    :return: (2, P) numbers of pieces, and (P, 7) for each pair: 1; the share of their border
+        across which the surface goes on, alone, times the logarithm of how much larger one is, how
+        much it bends inwards there, and how far it jumps; the step of colour; the difference of
+        their tops. With a network (P, 10): the logarithm of how far apart it sees their middles,
+        of how far those scatter; whether it sees both as one; whether it does not see both
     """
     pairs, borders = np.unique(
         np.sort(pieces.ravel()[ends], axis=0), axis=1, return_inverse=True)
     lengths, goes_on = np.bincount(borders.ravel()), _goes_on(frame, ends, gap)
     rows, columns = np.divmod(ends, frame.shape[1])
-    bends = np.minimum(crease[rows // 2, columns // 2].max(axis=0) / _BEND, 2.0) * goes_on
-    goes_on, bend, color = (np.bincount(borders.ravel(), step) / lengths for step in (
-        goes_on, bends, _color_steps(frame, ends)))
+    bends, jumps = (
+        np.minimum(edge[rows // 2, columns // 2].max(axis=0) / unit, 2.0) * goes_on
+        for edge, unit in ((edges.bend, _BEND), (edges.jump, _JUMP)))
+    goes_on, bend, jump, color = (np.bincount(borders.ravel(), step) / lengths for step in (
+        goes_on, bends, jumps, _color_steps(frame, ends)))
     sizes = np.sort(np.bincount(pieces.ravel())[pairs], axis=0)
     at = np.flatnonzero(pieces)
     means, spreads = _moments(pieces.ravel()[at], height.reshape(-1, 1)[at])
     tops = (means[:, 0] + _TOP * spreads)[pairs]
     level = np.abs(tops[0] - tops[1]) / (np.abs(tops).max(axis=0) + _SAME_TOP)
     values = [np.ones(len(lengths)), goes_on, goes_on * np.log(sizes[0] / sizes[1]), bend,
-              color, level]
+              jump, color, level]
     if seen is not None:
         same = _SAME_MIDDLE * frame.shape[1] / 640
         middles, spreads = _moments(pieces.ravel()[at], seen.centers.reshape(-1, 2)[at])
