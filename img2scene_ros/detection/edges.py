@@ -25,7 +25,7 @@ _HALF = np.s_[::2, ::2]
 @dataclass(frozen=True, eq=False)
 class SurfaceEdges:
     """
-    SurfaceEdges of surfaces near every second pixel of every second row.
+    Edges of surfaces near every second pixel of every second row.
 
     - bend: (H / 2, W / 2) float32, degrees by which the surface bends inwards
     - jump: (H / 2, W / 2) float32, by how many standard deviations of the depth it jumps
