@@ -168,7 +168,8 @@ class Frame:
     @cached_property
     def inverse_depth(self) -> np.ndarray:
         """Return 1 / metres at every pixel: (H, W) float32, 0 = no reading."""
-        return cv2.patchNaNs(1.0 / measured(self.depth), 0.0)
+        depth = measured(self.depth)
+        return np.divide(1.0, depth, out=np.zeros_like(depth), where=depth > 0.0)
 
     def readings(self, mask: np.ndarray, most: int | None = None) -> np.ndarray:
         """
