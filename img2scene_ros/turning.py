@@ -15,6 +15,7 @@ import numpy as np
 from img2scene_ros.camera import Camera
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
+from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import Scene
 from img2scene_ros.types import SceneObject
 from img2scene_ros.types import SupportPlane
@@ -106,12 +107,18 @@ def turned_back(scene: Scene, quarters: int) -> Scene:
 def _object_turned(
     one: SceneObject, shape: tuple[int, int], back: np.ndarray, quarters: int,
 ) -> SceneObject:
-    model = replace(
-        one.model, position=back @ one.model.position, rotation=back @ one.model.rotation)
     return replace(
-        one, position=back @ one.position, rotation=back @ one.rotation, model=model,
+        one, position=back @ one.position, rotation=back @ one.rotation,
+        model=_model_turned(one.model, quarters),
         covariance=turned_covariance(one.covariance, back),
         detection=detection_turned_back(one.detection, shape, quarters))
+
+
+@lru_cache(maxsize=64)
+def _model_turned(model: ObjectModel, quarters: int) -> ObjectModel:
+    """Turn a model back; it stays one and the same, as outputs take another one for a new mesh."""
+    back = turn(-quarters)
+    return replace(model, position=back @ model.position, rotation=back @ model.rotation)
 
 
 def turned_covariance(covariance: np.ndarray, rotation: np.ndarray) -> np.ndarray:

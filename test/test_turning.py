@@ -97,6 +97,16 @@ def test_a_given_up_chooses_the_plane(recorded: Callable[[str], Frame]) -> None:
     assert supported(replace(frame, up=np.array([1.0, 0.0, 0.0]))).support is None
 
 
+def test_meshes_before_a_rolled_camera_stay_the_same(recorded: Callable[[str], Frame]) -> None:
+    """Another frame of the same scene brings no new meshes, which would be sent again."""
+    pipeline = Pipeline(PipelineOptions(
+        detector='tabletop', reconstructor='depth_shell', texture='none'))
+    frame = turned_frame(recorded('ycb_3'), 1)
+    before, after = pipeline.run(frame).objects, pipeline.perceive(replace(frame)).objects
+    assert [one.id for one in after] == [one.id for one in before]
+    assert all(one.model is old.model for one, old in zip(after, before))
+
+
 def test_a_camera_that_is_rolled_meanwhile_keeps_its_objects(
     recorded: Callable[[str], Frame],
 ) -> None:
