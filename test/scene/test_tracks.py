@@ -403,34 +403,18 @@ def test_a_turned_box_is_followed_by_each_of_several_at_once() -> None:
         assert turned == pytest.approx(28.0, abs=3.0)
 
 
-def test_a_narrow_box_that_turns_is_followed_from_its_first_step() -> None:
-    """It is seen end-on, rests for a while, and turns by 4 degrees a frame."""
-    tracker = Tracker(better_view=100.0)
-    for number in range(14):
-        turn = 4.0 * max(0, number - 6)
-        end_on, turned = (trimesh.transformations.rotation_matrix(np.radians(degrees), (0, 0, 1))
-                          for degrees in (90.0, 90.0 + turn))
-        seen = Scenery(box(0.08, 0.18, 0.2).apply_transform(turned), seed=number,
-                       seconds=1.0 + 0.1 * number)
-        sighting, = seen.sightings
-        seen.sightings[0] = replace(sighting, placement=replace(
-            sighting.placement, rotation=sighting.placement.rotation @ end_on[:3, :3],
-            size=np.array([0.08, 0.18, 0.2])))
-        found, = run(tracker, seen)
-        if number == 0:
-            first = found.rotation
-        shown = np.degrees(np.arccos(min(1.0, (np.trace(first.T @ found.rotation) - 1.0) / 2.0)))
-        assert shown == pytest.approx(turn, abs=3.0), number
+def degrees_between(one: np.ndarray, other: np.ndarray) -> float:
+    """Return by how much two rotations, (3, 3), differ."""
+    return float(np.degrees(np.arccos(min(1.0, (np.trace(one.T @ other) - 1.0) / 2.0))))
 
 
-@pytest.mark.parametrize('seed', [0, 100])
-def test_a_box_that_turns_past_its_narrow_side_goes_on(seed: int) -> None:
-    """For some frames little but that side is seen, which hardly tells how it is turned."""
-    tracker, size = Tracker(better_view=100.0), np.array([0.05, 0.18, 0.2])
-    for number in range(20):
-        turn = 4.0 * max(0, number - 4)
+def follow_turning_box(width: float, start: float, rests: int, frames: int, seed: int) -> float:
+    """Turn a box by 4 degrees a frame after a rest; return how far its mesh is off at most."""
+    tracker, size, off = Tracker(better_view=100.0), np.array([width, 0.18, 0.2]), []
+    for number in range(frames):
+        turn = 4.0 * max(0, number - rests)
         first, turned = (trimesh.transformations.rotation_matrix(np.radians(degrees), (0, 0, 1))
-                         for degrees in (65.0, 65.0 + turn))
+                         for degrees in (start, start + turn))
         seen = Scenery(box(*size).apply_transform(turned), seed=number + seed,
                        seconds=1.0 + 0.1 * number)
         sighting, = seen.sightings
@@ -439,8 +423,19 @@ def test_a_box_that_turns_past_its_narrow_side_goes_on(seed: int) -> None:
         found, = run(tracker, seen)
         if number == 0:
             before = found.rotation
-        shown = np.degrees(np.arccos(min(1.0, (np.trace(before.T @ found.rotation) - 1.0) / 2.0)))
-        assert shown == pytest.approx(turn, abs=2.0), number
+        off.append(abs(degrees_between(before, found.rotation) - turn))
+    return max(off)
+
+
+def test_a_narrow_box_that_turns_is_followed_from_its_first_step() -> None:
+    """It is seen end-on, and rests for a while."""
+    assert follow_turning_box(0.08, 90.0, rests=6, frames=14, seed=0) < 3.0
+
+
+@pytest.mark.parametrize('seed', [0, 100])
+def test_a_box_that_turns_past_its_narrow_side_goes_on(seed: int) -> None:
+    """For some frames little but that side is seen, which hardly tells how it is turned."""
+    assert follow_turning_box(0.05, 65.0, rests=4, frames=20, seed=seed) < 2.0
 
 
 @pytest.mark.parametrize('seed', [0, 200])
@@ -475,8 +470,7 @@ def test_a_can_that_slides_does_not_turn() -> None:
         found, = tracker.objects()
         if number == 0:
             first = found.rotation
-        turned = np.degrees(np.arccos(min(1.0, (np.trace(first.T @ found.rotation) - 1.0) / 2.0)))
-        assert turned < 3.0, number
+        assert degrees_between(first, found.rotation) < 3.0, number
 
 
 def test_an_object_out_of_view_is_remembered() -> None:
