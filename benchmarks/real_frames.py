@@ -8,9 +8,9 @@ CLONES holds clones of the repositories that `real_frames.json` names, as OWNER/
 PointCloudLibrary/data for OSD (Richtsfeld et al., IROS 2012, outlines mended by Alexandrov, the
 surroundings of the table left out); frames that are not there are skipped. The outlines in that
 file were drawn by hand, later ones before earlier ones; what is not outlined, such as a robot,
-counts as false. *first*, *second* and *OSD learn* helped to choose design and thresholds, and odds
-are fitted to them (`scores.py`); frames of OSD that are among the first are left out. The columns
-are those of `clutter.py`.
+counts as false. *first*, *second*, *OSD learn* and *recorded*, the package's own frames, helped to
+choose design and thresholds, and odds are fitted to them (`scores.py`); frames of OSD that are
+among the first are left out. The columns are those of `clutter.py`.
 """
 
 import json
@@ -71,7 +71,7 @@ def main(clones: str, detector: str = 'tabletop') -> None:
 def labelled(clones: Path) -> Iterator[tuple[str, str, Frame, np.ndarray]]:
     """Yield the set and the part of it, the frame, and true ids, (H, W) int32, 0 = none."""
     for one in json.loads(FRAMES.read_text()):
-        folder = clones / one['repository']
+        folder = FRAMES.parent.parent if one['set'] == 'recorded' else clones / one['repository']
         if (folder / one['depth']).is_file():
             frame = opened(folder, one)
             yield one['set'], one['repository'], frame, outlined(one, frame.shape)

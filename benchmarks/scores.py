@@ -6,14 +6,13 @@ What `tabletop` knows from rendered clutter and real frames: weights of logistic
 
 Prints, with the network and by geometry alone, the weights of what tells whether two pieces are of
 one object (`clusters.evidence_of_pairs`) and, with those, of what tells whether what is found is
-one (`tabletop.evidence`). Scenes are those of `clutter.py`, take another seed than what is judged,
-for pairs those of `real_frames.py`, too, without the test half of OSD; each of these sets counts
-the same. The package's weights of pairs with the network are near to these (`clusters.WEIGHTS`
-says how near); its weights of scores were fitted to 160 scenes.
+one (`tabletop.evidence`). Pairs are those that come up while pieces are joined, at first none,
+then with the weights of the round before. Scenes are those of `clutter.py`, take another seed than
+what is judged, for pairs those of `real_frames.py`, too, without the test half of OSD; each of
+these sets counts the same.
 """
 
 import sys
-from collections.abc import Callable
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from clutter import cluttered
 from clutter import is_found
 from real_frames import labelled
 from scipy.optimize import minimize
+from scipy.special import expit
 
 from img2scene_ros.detection import clusters
 from img2scene_ros.detection import tabletop
@@ -36,8 +36,11 @@ from img2scene_ros.types import Frame
 
 RIDGE = 1e-3  # weight of the squared weights
 PURE = 0.7  # least share of a piece that is of one object, for the piece to tell something
+ROUNDS = 4
 
 Labelled = tuple[Frame, np.ndarray]  # a frame and its true ids, (H, W)
+# Evidence (N, K), whether it is right (N,), and how much that counts (N,).
+Weighted = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def main(shapes: str, clones: str, count: str = '120', seed: str = '1') -> None:
@@ -47,100 +50,94 @@ def main(shapes: str, clones: str, count: str = '120', seed: str = '1') -> None:
     for name, _, frame, ids in labelled(Path(clones)):
         if name != 'OSD test':
             sets.setdefault(name, []).append((frame, ids))
+    clusters.WEIGHTS.update({size: np.zeros(size) for size in clusters.WEIGHTS})
     for network in ('bundled', 'none'):
         pipeline = Pipeline(
             PipelineOptions(detector='tabletop', reconstructor='box'),
             {'tabletop': TabletopOptions(network=network, min_score=0.0)})
-        weights = fitted([pairs_of(pipeline, scenes) for scenes in sets.values()])
+        pairs: list[list[Weighted]] = [[] for _ in sets]
+        for _ in range(ROUNDS):
+            for known, scenes in zip(pairs, sets.values()):
+                known.append(pairs_of(pipeline, scenes))
+            weights = fitted([together(known) for known in pairs])
+            clusters.WEIGHTS[len(weights)] = weights
         print(network, 'pairs', np.round(weights, 2).tolist())
-        clusters.WEIGHTS[len(weights)] = weights
         # Real frames have too few false ones, and robots are not outlined.
         weights = fitted([scores_of(pipeline, sets['rendered'])])
         print(network, 'scores', np.round(weights, 2).tolist())
 
 
-def pairs_of(
-    pipeline: Pipeline, scenes: Sequence[Labelled],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the evidence of pairs, whether they are one, and their weights, of all scenes."""
-    pairs: list[tuple[np.ndarray, ...]] = []
-    seen: list[tuple[Any, Any]] = []
-    calls: list[tuple[Any, Any]] = []
-    with patch.object(tabletop, 'clusters', recorded(tabletop.clusters, seen)), \
-            patch.object(clusters, '_odds', recorded(clusters._odds, calls)):
-        for frame, ids in scenes:
-            seen.clear()
-            calls.clear()
+def pairs_of(pipeline: Pipeline, scenes: Sequence[Labelled]) -> Weighted:
+    """Return the evidence of pairs that come up, of all scenes."""
+    pairs: list[Weighted] = []
+    sums_of, evidence_of = clusters._sums, clusters.evidence_of_pairs
+
+    def with_truth(frame: Frame, pieces: np.ndarray, *others: Any) -> dict[str, np.ndarray]:
+        truth = seen_truth(*scene, frame)
+        shared = np.zeros((pieces.max() + 1, truth.max() + 1))
+        np.add.at(shared, (pieces, truth), 1.0)
+        return {**sums_of(frame, pieces, *others), 'truth': shared}
+
+    def remembered(graph: clusters.Graph, of: np.ndarray) -> np.ndarray:
+        evidence = evidence_of(graph, of)
+        shared = graph.sums['truth'][of]
+        sizes, true = shared.sum(axis=2), shared.argmax(axis=2)
+        tells = (shared.max(axis=2) > PURE * sizes).all(axis=0) & (true > 0).any(axis=0)
+        pairs.append((evidence[tells], (true[0] == true[1])[tells],
+                      np.sqrt(sizes.min(axis=0))[tells]))
+        return evidence
+
+    with patch.object(clusters, '_sums', with_truth), \
+            patch.object(clusters, 'evidence_of_pairs', remembered):
+        for scene in scenes:
             pipeline.restart()
-            pipeline.detect(frame)
-            for (pieces, ends, evidence, *_), odds in calls:
-                (looked_at, *_), _ = seen[0]
-                pairs.append(known_pairs(frame, ids, looked_at, pieces, ends, evidence, odds))
-    evidence, is_one, weights = map(np.concatenate, zip(*pairs))
-    return evidence, is_one, weights
+            pipeline.detect(scene[0])
+    return together(pairs)
 
 
-def scores_of(
-    pipeline: Pipeline, scenes: Sequence[Labelled],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def scores_of(pipeline: Pipeline, scenes: Sequence[Labelled]) -> Weighted:
     """Return the evidence of what is found, whether it is an object, and weights of 1."""
     is_right: list[bool] = []
-    calls: list[tuple[Any, Any]] = []
-    with patch.object(tabletop, '_detection', recorded(tabletop._detection, calls)):
+    found: list[np.ndarray] = []
+    detection_of = tabletop._detection
+
+    def remembered(*given: Any) -> Any:
+        found.append(given[-1])
+        return detection_of(*given)
+
+    with patch.object(tabletop, '_detection', remembered):
         for frame, ids in scenes:
             pipeline.restart()
-            is_right += [is_found(found.mask, ids) for found in pipeline.detect(frame)]
-    return (np.array([given[-1] for given, _ in calls]), np.array(is_right),
-            np.ones(len(is_right)))
+            is_right += [is_found(one.mask, ids) for one in pipeline.detect(frame)]
+    return np.array(found), np.array(is_right), np.ones(len(is_right))
 
 
-def recorded(step: Callable[..., Any], calls: list[tuple[Any, Any]]) -> Callable[..., Any]:
-    """Return a step that puts what it is given and what it answers into a list, too."""
-    def record(*given: Any) -> Any:
-        calls.append((given, step(*given)))
-        return calls[-1][1]
-
-    return record
-
-
-def known_pairs(
-    whole: Frame, ids: np.ndarray, frame: Frame, pieces: np.ndarray, pairs: np.ndarray,
-    evidence: np.ndarray, odds: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """
-    Return the evidence of pairs of known objects, whether they are one, and their weights.
-
-    Pairs that rules decide tell nothing.
-
-    :param frame: as it is looked at: reduced, and turned by quarters
-    :param odds: as `_odds`
-    """
+def seen_truth(whole: Frame, ids: np.ndarray, frame: Frame) -> np.ndarray:
+    """Return the true ids of a frame as it is looked at: reduced, and turned by quarters."""
     small, step = reduced(whole)
     ids = ids[step // 2::step, step // 2::step][:small.shape[0], :small.shape[1]]
-    ids = next(np.rot90(ids, quarters) for quarters in range(4) if np.array_equal(
+    return next(np.rot90(ids, quarters) for quarters in range(4) if np.array_equal(
         np.rot90(small.color, quarters), frame.color))
-    shared = np.zeros((pieces.max() + 1, ids.max() + 1), int)
-    np.add.at(shared, (pieces, ids), 1)
-    of, sizes = shared.argmax(axis=1)[pairs], shared.sum(axis=1)[pairs]
-    is_pure = (shared.max(axis=1)[pairs] > PURE * sizes).all(axis=0) & (of > 0).any(axis=0)
-    is_pure &= odds[tuple(pairs)] == evidence @ clusters.WEIGHTS[evidence.shape[1]]
-    return (evidence[is_pure], (of[0] == of[1])[is_pure],
-            np.sqrt(sizes.min(axis=0))[is_pure])
 
 
-def fitted(sets: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> np.ndarray:
-    """
-    Return the factors, (K,), of evidence that make what is right most likely.
+def together(some: Sequence[Weighted]) -> Weighted:
+    """Return several as one."""
+    evidence, is_right, weights = map(np.concatenate, zip(*some))
+    return evidence, is_right, weights
 
-    :param sets: evidence (N, K), whether it is right (N,), and weights (N,), of which each set
-        counts the same
-    """
-    evidence, is_right, weights = (np.concatenate(part) for part in zip(*(
-        (evidence, is_right, weights / weights.sum()) for evidence, is_right, weights in sets)))
-    sign = 2.0 * is_right - 1.0
-    return minimize(lambda factors: (
-        weights @ np.logaddexp(0.0, -sign * (evidence @ factors)) / weights.sum()
-        + RIDGE * (factors[1:] ** 2).sum()), np.zeros(evidence.shape[1])).x
+
+def fitted(sets: Sequence[Weighted]) -> np.ndarray:
+    """Return the factors, (K,), that make what is right most likely; each set counts the same."""
+    evidence, is_right, weights = together([
+        (evidence, is_right, weights / weights.sum()) for evidence, is_right, weights in sets])
+    sign, weights = 2.0 * is_right - 1.0, weights / len(sets)
+
+    def loss(factors: np.ndarray) -> tuple[float, np.ndarray]:
+        wrong = expit(-sign * (evidence @ factors))
+        return (-weights @ np.log1p(-wrong) + RIDGE * (factors[1:] ** 2).sum(),
+                -(weights * wrong * sign) @ evidence + 2.0 * RIDGE * np.append(0.0, factors[1:]))
+
+    return minimize(loss, np.zeros(evidence.shape[1]), jac=True).x
 
 
 if __name__ == '__main__':

@@ -5,17 +5,19 @@ Single objects among pixels that show objects.
 Pixels are linked to their neighbours in the image where the surface goes on: what is linked is a
 piece, cut further along concave creases and jumps (`edges.py`) and where a network sees several
 objects. Pieces side by side are of one object the more surely, the more of their border the
-surface goes on across, the less it bends inwards, jumps and changes its colour there, the more
-level their tops are, and the nearer to each other the network sees the middle of their object.
-Such pieces are joined, the surest first: greedy additive edge contraction (Keuper et al.,
-"Efficient decomposition of image and mesh graphs by lifted multicuts", ICCV 2015).
+surface goes on across, the less it bends inwards there, the more alike their colours are, the
+more they lie in one plane, the more level their tops are, and the nearer to each other the
+network sees the middle of their object. The surest pair is joined, what is known of it is summed
+up, and so on: Nunez-Iglesias et al., "Machine learning of hierarchical clustering to segment 2D
+and 3D images", PLoS ONE 2013.
 """
+
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from img2scene_ros.depth import measured
-from img2scene_ros.detection.edges import SurfaceEdges
 from img2scene_ros.detection.edges import cut_at_edges
 from img2scene_ros.detection.instance_masks import Segmentation
 from img2scene_ros.detection.labelling import nearest_pixels
@@ -27,26 +29,24 @@ from img2scene_ros.types import Frame
 _LINK_STEPS = (2,)  # pixels over which holes are bridged
 # Of pictures 640 pixels wide: least pixels of a piece, and pixels between pieces side by side.
 _LEAST_PIXELS, _BESIDE = 60, 12
-# Degrees by which a border bends inwards, and standard deviations of the depth by which it jumps,
-# that count as 1.
-_BEND, _JUMP = 45.0, 6.0
-_COLOR_STEP = 20.0  # of CIELAB in bytes, from which colour is another
+_SLIVER = 0.05  # share of what a network sees as one object on a surface; less is no piece
+_BEND = 45.0  # degrees by which a border bends inwards that count as 1, at most 2
 _TOP, _SAME_TOP = 1.7, 0.01  # standard deviations of a piece's heights above their mean; metres
 _SAME_MIDDLE = 4.0  # pixels of a picture 640 wide
-# A sliver of less than so much of the piece that it goes on to, across so much of their border, is
-# a part of that; logarithm of the odds of what is sure.
-_PART, _GOES_ON, _SURE = 1.0 / 3.0, 0.2, 5.0
-# Of what a network sees as one object: a piece of more is this object; one of less is a sliver of
-# the edge of another, as its edges are not exact.
-_WHOLE, _SLIVER = 2.0 / 3.0, 1.0 / 8.0
+_FLAT = 0.001  # metres, besides the noise, by which a piece is thick at least
+# Of a and b of CIELAB in bytes: a step that shows, and size and number of bins about grey; the
+# share of a piece's pixels above which it has a colour.
+_SAME_COLOR, _BIN, _BINS, _HAS_COLOR = 5.0, 8.0, 8, 0.05
 # Weights of what `evidence_of_pairs` returns, without and with a network: logistic regression on
-# pieces of 79 real frames and 100 rendered scenes (benchmarks/scores.py). With a network colour
-# counts a third less and bends a third more than fitted: the dark inside of a mug is of it.
-WEIGHTS = {7: np.array([0.69, 3.32, -0.31, -1.71, -1.6, -2.72, -2.53]),
-           10: np.array([1.5, 2.7, -0.15, -2.65, -0.9, -1.45, -3.4, -1.5, -0.4, -1.35])}
+# what comes up while the pieces of 87 real frames and 60 rendered scenes are joined
+# (benchmarks/scores.py).
+WEIGHTS = {9: np.array([-1.26, 2.21, -0.81, -1.61, -2.15, -1.87, 2.14, 2.66, -1.47]),
+           11: np.array(
+               [-0.89, 1.29, -0.48, -1.43, -2.27, -1.41, 2.41, 2.47, -1.23, -1.42, -1.22])}
 # Pixels at a picture width of 640: narrower bands without readings are shadows, wider patches
 # belong to what is so near.
 _SHADOW, _SIDE = 15, 5
+_HALF = np.s_[::2, ::2]
 
 
 def clusters(
@@ -62,61 +62,184 @@ def clusters(
     :return: (H, W) int32, 0 = no object
     """
     surfaces = _surfaces(frame, pixels, gap)
-    parts, edges = cut_at_edges(surfaces, frame, height)
-    pieces = _pieces(parts, frame, seen)
+    parts, bend = cut_at_edges(surfaces, frame, height)
+    pieces = _pieces(surfaces, parts, frame, seen)
     if not pieces.any():
         return pieces
     nearest, distance = nearest_pixels(pieces)
     ends = _borders(pieces, nearest, distance <= _BESIDE * frame.shape[1] / 640)
-    # First what creases cut, so that others are compared with the whole of it.
-    for is_one in _are_one(ends, surfaces, seen), np.ones(ends.shape[1], bool):
-        borders = ends[:, is_one & np.diff(pieces.ravel()[ends], axis=0).any(axis=0)]
-        if borders.size:
-            pairs, evidence = evidence_of_pairs(
-                frame, pieces, borders, height, edges, gap, seen)
-            names = contracted(_odds(pieces, pairs, evidence, seen))
-            pieces = np.unique(names, return_inverse=True)[1].astype(np.int32)[pieces]
+    if ends.size:
+        names = joined(Graph(
+            _sums(frame, pieces, height, seen), _border_sums(frame, pieces, ends, bend, gap),
+            frame.shape[1] / 640))
+        pieces = np.unique(names, return_inverse=True)[1].astype(np.int32)[pieces]
     return pieces if seen is None else _with_unread(pieces, nearest, frame, seen)
 
 
-def _are_one(
-    ends: np.ndarray, surfaces: np.ndarray, seen: Segmentation | None,
-) -> np.ndarray:
-    """Tell which steps stay on a surface and on what a network sees as one object, (N,) bool."""
-    maps = (surfaces,) if seen is None else (surfaces, seen.instances)
-    return np.all([np.equal(*labels.ravel()[ends]) for labels in maps], axis=0)
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """
+    Pieces of objects, and what of them adds up when they are joined.
+
+    - sums: of the pixels of each piece, (N, K) each, see `_sums`; no. 0 is none
+    - borders: (5, N, N), of the steps across the border of two: their number, across how many the
+      surface goes on, how much it bends inwards at these; the first one's a and b of CIELAB there
+    - scale: pixels of the picture to those of one 640 wide
+    """
+
+    sums: dict[str, np.ndarray]
+    borders: np.ndarray
+    scale: float
+
+    def join(self, one: int, other: int) -> None:
+        """Make one piece of two, the first; nothing is left of the other."""
+        for sums in self.sums.values():
+            sums[one] += sums[other]
+            sums[other] = 0.0
+        self.borders[:, one] += self.borders[:, other]
+        self.borders[:, :, one] += self.borders[:, :, other]
+        self.borders[:, one, one] = 0.0
+        self.borders[:, other] = self.borders[:, :, other] = 0.0
 
 
-def _odds(
-    pieces: np.ndarray, pairs: np.ndarray, evidence: np.ndarray, seen: Segmentation | None,
+def joined(graph: Graph) -> np.ndarray:
+    """
+    Join the pieces of a graph, the surest pair first, as long as the odds are for it.
+
+    :return: (N,) int32, the number of one of the pieces of its object for each
+    """
+    names = np.arange(len(graph.borders[0]), dtype=np.int32)
+    odds = np.full((len(names),) * 2, -np.inf)
+    pairs = np.stack(np.nonzero(np.triu(graph.borders[0])))
+    while True:
+        if pairs.size:
+            evidence = evidence_of_pairs(graph, pairs)
+            odds[tuple(pairs)] = odds[tuple(pairs[::-1])] = evidence @ WEIGHTS[evidence.shape[1]]
+        one, other = divmod(int(odds.argmax()), len(names))
+        if odds[one, other] <= 0.0:
+            return names
+        graph.join(one, other)
+        names[names == other] = one
+        odds[[one, other]] = odds[:, [one, other]] = -np.inf
+        beside = np.flatnonzero(graph.borders[0, one])
+        pairs = np.stack([np.full_like(beside, one), beside])
+
+
+def evidence_of_pairs(graph: Graph, pairs: np.ndarray) -> np.ndarray:
+    """
+    Return what tells whether pieces side by side are of one object.
+
+    :param pairs: (2, P) numbers of pieces
+    :return: (P, 9) for each pair: 1; the share of their border across which the surface goes on,
+        alone, times the logarithm of how much larger one is, and how much it bends inwards there;
+        the difference of their tops; the logarithm of how far apart their colours are, as a whole
+        and beside the border; how much of the colours both have, and how much of those of the
+        smaller one the other has; the logarithm of how much thicker both are than one. With a
+        network (P, 11): the logarithm of how far apart it sees their middles, of how far those
+        scatter; the share of them that it does not see
+    """
+    steps, goes_on, bend = graph.borders[:3, pairs[0], pairs[1]]
+    beside = graph.borders[3:, pairs[0], pairs[1]] - graph.borders[3:, pairs[1], pairs[0]]
+    goes_on = goes_on / steps
+    pixels = np.maximum(graph.sums['pixels'][pairs], 1.0)
+    means = {name: sums[pairs] / pixels for name, sums in graph.sums.items()}
+    high = means['heights']
+    tops = high[..., 0] + _TOP * _spread(high)
+    level = np.abs(tops[0] - tops[1]) / (np.abs(tops).max(axis=0) + _SAME_TOP)
+    apart = np.linalg.norm(means['colors'][0] - means['colors'][1], axis=1)
+    apart = np.sqrt(apart * np.linalg.norm(beside, axis=0) / steps)
+    small, large = np.take_along_axis(means['bins'], pixels.argsort(axis=0), axis=0)
+    points = graph.sums['points'][pairs].sum(axis=0) / pixels.sum(axis=0)
+    values = [np.ones(len(steps)), goes_on,
+              -goes_on * np.abs(np.log(pixels[0] / pixels[1]))[:, 0], bend / steps, level,
+              np.log1p(apart / _SAME_COLOR), np.minimum(small, large).sum(axis=1),
+              (small * large / (large + _HAS_COLOR)).sum(axis=1),
+              np.log(_thickness(points) / _thickness(means['points']).max(axis=0))]
+    if 'middles' in means:
+        same, middles = _SAME_MIDDLE * graph.scale, means['middles']
+        apart = np.linalg.norm(middles[0, :, :-1] - middles[1, :, :-1], axis=1)
+        both = means['seen'].prod(axis=0)[:, 0]
+        values += [np.log((apart + same) / (_spread(middles).sum(axis=0) + same)) * both,
+                   1.0 - both]
+    return np.stack(values, axis=1)
+
+
+def _spread(means: np.ndarray) -> np.ndarray:
+    """Return standard deviations (...) by means (..., K + 1), the last of the squared length."""
+    return np.sqrt(np.maximum(means[..., -1] - (means[..., :-1] ** 2).sum(axis=-1), 0.0))
+
+
+def _thickness(means: np.ndarray) -> np.ndarray:
+    """
+    Return how far points are off the plane through them, metres.
+
+    :param means: (..., 10) of x, y, z, xx, xy, xz, yy, yz, zz, and the depth's deviation
+    """
+    point = means[..., :3]
+    squares = means[..., [3, 4, 5, 4, 6, 7, 5, 7, 8]].reshape(*point.shape, 3)
+    least = np.linalg.eigvalsh(squares - point[..., None] * point[..., None, :])[..., 0]
+    return np.sqrt(np.maximum(least, 0.0)) + means[..., 9] + _FLAT
+
+
+def _sums(
+    frame: Frame, pieces: np.ndarray, height: np.ndarray, seen: Segmentation | None,
+) -> dict[str, np.ndarray]:
+    """
+    Sum up what is known of every second pixel of every second row, by piece.
+
+    :return: pixels (N, 1); heights (N, 2), with squares; points (N, 10), as `_thickness`; colors
+        (N, 2), a and b of CIELAB, and bins (N, B) of them; with a network middles (N, 3) that it
+        sees, row, column and the sum of their squares, and seen (N, 1), where it sees an object
+    """
+    labels = pieces[_HALF]
+    at = np.flatnonzero(labels)
+    labels, count = labels.ravel()[at], int(pieces.max()) + 1
+
+    def summed(*values: np.ndarray) -> np.ndarray:
+        return np.stack([np.bincount(labels, value, count) for value in values], axis=1)
+
+    high = height[_HALF].ravel()[at]
+    x, y, z = measured(frame.points)[_HALF].reshape(-1, 3)[at].astype(float).T
+    colors = _colors(frame.color[_HALF].reshape(-1, 3)[at])
+    bins = np.clip(colors // _BIN - 128 // _BIN + _BINS // 2, 0, _BINS - 1).astype(int)
+    bins = np.bincount((labels * _BINS + bins[:, 0]) * _BINS + bins[:, 1],
+                       minlength=count * _BINS ** 2)
+    sums = {'pixels': summed(np.ones(len(at))), 'heights': summed(high, high ** 2),
+            'points': summed(x, y, z, x * x, x * y, x * z, y * y, y * z, z * z,
+                             frame.depth_std(z)),
+            'colors': summed(*colors.T), 'bins': bins.reshape(count, -1).astype(float)}
+    if seen is not None:
+        row, column = seen.centers[_HALF].reshape(-1, 2)[at].astype(float).T
+        sums['middles'] = summed(row, column, row ** 2 + column ** 2)
+        sums['seen'] = summed(seen.instances[_HALF].ravel()[at] > 0)
+    return sums
+
+
+def _border_sums(
+    frame: Frame, pieces: np.ndarray, ends: np.ndarray, bend: np.ndarray, gap: float,
 ) -> np.ndarray:
     """
-    Return the logarithms of the odds that pieces are of one object, (N, N); 0 = not known.
+    Sum up what is known of borders, see `Graph`.
 
-    :param pairs, evidence: as `evidence_of_pairs`
+    :param ends: as `_borders`
+    :param bend: as `cut_at_edges`
+    :return: (5, N, N)
     """
-    odds = np.zeros((pieces.max() + 1,) * 2)
-    one, other = pairs
-    odds[one, other] = odds[other, one] = evidence @ WEIGHTS[evidence.shape[1]]
-    if seen is None:
-        return odds
-    areas, instances = np.bincount(pieces.ravel()), _of_pieces(pieces, seen.instances)
-    shares = (instances > 0) * areas / np.bincount(seen.instances.ravel())[instances]
-    goes_on, size = evidence[:, 1:3].T
-    smaller, larger = np.where(areas[one] < areas[other], pairs, pairs[::-1])
-    is_seen = (instances[pairs] > 0).all(axis=0)
-    is_apart = (instances[one] != instances[other]) & (shares[pairs] > _WHOLE).all(axis=0)
-    # What is not seen as an object and larger than what is, such as a wall, is no part of it.
-    is_wall = (instances[larger] == 0) & (instances[smaller] > 0)
-    is_unknown = ~is_seen & ((goes_on <= _GOES_ON) | is_wall)
-    is_part = (is_seen & (size < goes_on * np.log(_PART)) & (goes_on > _GOES_ON)
-               & (shares[smaller] < _SLIVER))
-    for which, value in ((is_apart, -_SURE), (is_unknown, 0.0)):
-        odds[one[which], other[which]] = odds[other[which], one[which]] = value
-    is_part_of = np.zeros(odds.shape, bool)
-    is_part_of[one, other] = is_part_of[other, one] = is_part
-    _loosen(odds, is_part_of, instances, shares > _SLIVER)
-    return odds
+    ends = np.concatenate([ends, ends[::-1]], axis=1)  # either side is the first once
+    goes_on = _goes_on(frame, ends, gap)
+    rows, columns = np.divmod(ends, frame.shape[1])
+    bends = np.minimum(bend[rows // 2, columns // 2].max(axis=0) / _BEND, 2.0)
+    count = int(pieces.max()) + 1
+    one, other = pieces.ravel()[ends]
+    colors = _colors(frame.color.reshape(-1, 3)[ends[0]])
+    return np.stack([
+        np.bincount(one * count + other, value, count ** 2).reshape(count, count)
+        for value in (np.ones(len(one)), goes_on, bends * goes_on, *colors.T)])
+
+
+def _colors(pixels: np.ndarray) -> np.ndarray:
+    """Return a and b of CIELAB, in bytes, of RGB pixels (N, 3); (N, 2)."""
+    return cv2.cvtColor(pixels[:, None], cv2.COLOR_RGB2LAB)[:, 0, 1:].astype(float)
 
 
 def _with_unread(
@@ -146,38 +269,6 @@ def _with_unread(
     return labels
 
 
-def _loosen(
-    odds: np.ndarray, is_part: np.ndarray, instances: np.ndarray, is_firm: np.ndarray,
-) -> None:
-    """
-    Leave pieces that are not firm their neighbours of one instance, or a single other neighbour.
-
-    So they join no two objects. Set the odds in place.
-
-    :param odds: (N, N), as `_odds`
-    :param is_part: (N, N) bool, of which one may be a part of the other
-    :param instances: (N,) of which the pieces are parts, 0 = none
-    :param is_firm: (N,) bool, more than a sliver of its instance
-    """
-    is_home = (instances[:, None] == instances) & (instances > 0)
-    liking = np.where(odds == 0.0, -np.inf, odds - _SURE * ~(is_home | is_part))
-    is_kept = is_firm[:, None] & is_firm
-    for one in np.flatnonzero(~is_firm):
-        best = liking[one].argmax()
-        kept = is_home[one] if is_home[one, best] else [best]
-        is_kept[one, kept] = is_kept[kept, one] = True
-        if is_part[one, best]:
-            odds[one, best] = odds[best, one] = _SURE
-    odds[~is_kept] = 0.0
-
-
-def _of_pieces(pieces: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return the label of each piece, all of whose pixels have the same, (N,)."""
-    each = np.zeros(pieces.max() + 1, labels.dtype)
-    each[pieces.ravel()] = labels.ravel()
-    return each
-
-
 def _surfaces(frame: Frame, pixels: np.ndarray, gap: float) -> np.ndarray:
     """Label the surfaces that the readings of some pixels form, (H, W) int32."""
     pixels = pixels & np.isfinite(measured(frame.depth))
@@ -189,13 +280,28 @@ def _surfaces(frame: Frame, pixels: np.ndarray, gap: float) -> np.ndarray:
     return surfaces
 
 
-def _pieces(parts: np.ndarray, frame: Frame, seen: Segmentation | None) -> np.ndarray:
-    """Cut surfaces where a network sees several objects; (H, W) int32, small pieces are 0."""
+def _pieces(
+    surfaces: np.ndarray, parts: np.ndarray, frame: Frame, seen: Segmentation | None,
+) -> np.ndarray:
+    """
+    Cut parts of surfaces where a network sees several objects; (H, W) int32, small ones are 0.
+
+    Slivers of what it sees as one object, on one surface, are of the largest piece of it.
+    """
     pieces, at = np.zeros(frame.shape, np.int32), np.flatnonzero(parts)
-    names = parts.ravel()[at].astype(np.int64)
+    names, wholes = parts.ravel()[at].astype(np.int64), surfaces.ravel()[at].astype(np.int64)
     if seen is not None:
-        names = names * (int(seen.instances.max()) + 1) + seen.instances.ravel()[at]
-    _, names, sizes = np.unique(names, return_inverse=True, return_counts=True)
+        instances = seen.instances.ravel()[at]
+        names, wholes = (labels * (int(seen.instances.max()) + 1) + instances
+                         for labels in (names, wholes))
+    _, first, names, sizes = np.unique(
+        names, return_index=True, return_inverse=True, return_counts=True)
+    wholes = np.unique(wholes, return_inverse=True)[1]
+    whole, order = wholes[first], sizes.argsort()
+    largest = np.zeros(len(sizes), int)
+    largest[whole[order]] = order
+    is_sliver = sizes < _SLIVER * np.bincount(wholes)[whole]
+    names = np.where(is_sliver, largest[whole], np.arange(len(sizes)))[names]
     is_large = sizes >= _LEAST_PIXELS * (frame.shape[1] / 640) ** 2
     pieces.ravel()[at] = np.where(is_large, np.cumsum(is_large), 0)[names]
     return pieces
@@ -217,86 +323,8 @@ def _borders(pieces: np.ndarray, nearest: np.ndarray, is_near: np.ndarray) -> np
     return np.concatenate(ends, axis=1)
 
 
-def evidence_of_pairs(
-    frame: Frame, pieces: np.ndarray, ends: np.ndarray, height: np.ndarray, edges: SurfaceEdges,
-    gap: float, seen: Segmentation | None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """
-    Return what tells whether pieces side by side are of one object.
-
-    :param pieces: (H, W) int, 0 = none
-    :param ends: as `_borders`
-    :param edges: as `cut_at_edges`
-    :return: (2, P) numbers of pieces, and (P, 7) for each pair: 1; the share of their border
-        across which the surface goes on, alone, times the logarithm of how much larger one is, how
-        much it bends inwards there, and how far it jumps; the step of colour; the difference of
-        their tops. With a network (P, 10): the logarithm of how far apart it sees their middles,
-        of how far those scatter; whether it sees both as one; whether it does not see both
-    """
-    pairs, borders = np.unique(
-        np.sort(pieces.ravel()[ends], axis=0), axis=1, return_inverse=True)
-    lengths, goes_on = np.bincount(borders.ravel()), _goes_on(frame, ends, gap)
-    rows, columns = np.divmod(ends, frame.shape[1])
-    bends, jumps = (
-        np.minimum(edge[rows // 2, columns // 2].max(axis=0) / unit, 2.0) * goes_on
-        for edge, unit in ((edges.bend, _BEND), (edges.jump, _JUMP)))
-    goes_on, bend, jump, color = (np.bincount(borders.ravel(), step) / lengths for step in (
-        goes_on, bends, jumps, _color_steps(frame, ends)))
-    sizes = np.sort(np.bincount(pieces.ravel())[pairs], axis=0)
-    at = np.flatnonzero(pieces)
-    means, spreads = _moments(pieces.ravel()[at], height.reshape(-1, 1)[at])
-    tops = (means[:, 0] + _TOP * spreads)[pairs]
-    level = np.abs(tops[0] - tops[1]) / (np.abs(tops).max(axis=0) + _SAME_TOP)
-    values = [np.ones(len(lengths)), goes_on, goes_on * np.log(sizes[0] / sizes[1]), bend,
-              jump, color, level]
-    if seen is not None:
-        same = _SAME_MIDDLE * frame.shape[1] / 640
-        middles, spreads = _moments(pieces.ravel()[at], seen.centers.reshape(-1, 2)[at])
-        apart = np.linalg.norm(middles[pairs[0]] - middles[pairs[1]], axis=1)
-        instances = _of_pieces(pieces, seen.instances)[pairs]
-        both = instances.all(axis=0)
-        values += [np.log((apart + same) / (spreads[pairs].sum(axis=0) + same)) * both,
-                   both & (instances[0] == instances[1]), ~both]
-    return pairs, np.stack(values, axis=1)
-
-
 def _goes_on(frame: Frame, ends: np.ndarray, gap: float) -> np.ndarray:
     """Tell at which steps across borders the surface goes on, (N,) bool."""
     one, other = measured(frame.points).reshape(-1, 3)[ends]
     reach = link_reach(frame, np.minimum(one[:, 2], other[:, 2]), gap)
     return np.linalg.norm(one - other, axis=1) < reach
-
-
-def _color_steps(frame: Frame, ends: np.ndarray) -> np.ndarray:
-    """Return how much the colour changes at steps across borders, (N,), 0 to 1."""
-    colors = cv2.cvtColor(frame.color.reshape(-1, 1, 3)[ends.ravel()], cv2.COLOR_RGB2LAB)
-    one, other = colors.reshape(2, -1, 3).astype(np.float32)
-    return np.minimum(np.linalg.norm(one - other, axis=1) / _COLOR_STEP, 1.0)
-
-
-def _moments(labels: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the means (N, K) and the standard deviations (N,) of values (M, K) by label (M,)."""
-    counts, values = np.maximum(np.bincount(labels), 1), values.astype(float)
-    means, squares = (
-        np.stack([np.bincount(labels, axis) / counts for axis in some.T], axis=1)
-        for some in (values, values ** 2))
-    return means, np.sqrt(np.maximum(squares - means ** 2, 0.0).sum(axis=1))
-
-
-def contracted(odds: np.ndarray) -> np.ndarray:
-    """
-    Join nodes of a graph, the surest pair first, as long as the odds are for it.
-
-    :param odds: (N, N) logarithms of the odds that two are one, 0 = nothing is known
-    :return: (N,) int32, the number of one of its nodes for each
-    """
-    odds, names = odds.copy(), np.arange(len(odds), dtype=np.int32)
-    while True:
-        one, other = divmod(int(odds.argmax()), len(odds))
-        if odds[one, other] <= 0.0:
-            return names
-        names[names == other] = one
-        odds[one] += odds[other]
-        odds[:, one] = odds[one]
-        odds[one, one] = 0.0
-        odds[other] = odds[:, other] = 0.0

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where surfaces bend inwards or jump: bodies touch there, or parts of one body meet."""
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 
@@ -22,41 +20,28 @@ _CUT_BEND, _CUT_JUMP, _LEAST_EDGE = 22.0, 2.5, 12
 _HALF = np.s_[::2, ::2]
 
 
-@dataclass(frozen=True, eq=False)
-class SurfaceEdges:
-    """
-    Edges of surfaces near every second pixel of every second row.
-
-    - bend: (H / 2, W / 2) float32, degrees by which the surface bends inwards
-    - jump: (H / 2, W / 2) float32, by how many standard deviations of the depth it jumps
-    """
-
-    bend: np.ndarray
-    jump: np.ndarray
-
-
 def cut_at_edges(
     labels: np.ndarray, frame: Frame, height: np.ndarray,
-) -> tuple[np.ndarray, SurfaceEdges]:
+) -> tuple[np.ndarray, np.ndarray]:
     """
     Cut surfaces along concave creases and jumps that cross them, found at half the size.
 
     :param labels: (H, W) int32 of surfaces, 0 = none
     :param height: (H, W) metres above the support
-    :return: labels of parts, (H, W) int32, and the edges
+    :return: labels of parts, (H, W) int32, and the degrees by which surfaces bend inwards near
+        every second pixel of every second row, (H / 2, W / 2) float32
     """
     coarse = labels[_HALF]
     if not coarse.any():
-        return labels, SurfaceEdges(*np.zeros((2, *coarse.shape), np.float32))
+        return labels, np.zeros(coarse.shape, np.float32)
     distance = np.nanmedian(measured(frame.depth)[_HALF][coarse > 0])
     step = 2 * int(np.clip(round(_REACH * frame.camera.fx / distance / 2), 2, 20))
-    edges = _edges(frame, coarse, height[_HALF], step)
+    bend, jump = _edges(frame, coarse, height[_HALF], step)
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (step // 2 + 1,) * 2)
-    cut = cv2.dilate((edges.bend > _CUT_BEND).astype(np.uint8), disc) > 0
-    cut = _without_specks(_connected(cut | (edges.jump > _CUT_JUMP), 8), _LEAST_EDGE) > 0
-    near = square(frame, 3)
-    return (_parts(labels, cut, 75 * (frame.shape[1] / 640) ** 2),
-            SurfaceEdges(cv2.dilate(edges.bend, near), cv2.dilate(edges.jump, near)))
+    cut = cv2.dilate((bend > _CUT_BEND).astype(np.uint8), disc) > 0
+    cut = _without_specks(_connected(cut | (jump > _CUT_JUMP), 8), _LEAST_EDGE) > 0
+    parts = _parts(labels, cut, 75 * (frame.shape[1] / 640) ** 2)
+    return parts, cv2.dilate(bend, square(frame, 3))
 
 
 def _parts(labels: np.ndarray, cut: np.ndarray, least: float) -> np.ndarray:
@@ -87,7 +72,9 @@ def _parts(labels: np.ndarray, cut: np.ndarray, least: float) -> np.ndarray:
     return split
 
 
-def _edges(frame: Frame, surfaces: np.ndarray, height: np.ndarray, step: int) -> SurfaceEdges:
+def _edges(
+    frame: Frame, surfaces: np.ndarray, height: np.ndarray, step: int,
+) -> tuple[np.ndarray, np.ndarray]:
     """
     Measure how surfaces go on from one side of a pixel to the other, at every second pixel.
 
@@ -97,6 +84,8 @@ def _edges(frame: Frame, surfaces: np.ndarray, height: np.ndarray, step: int) ->
     :param surfaces: labels of these pixels, 0 = none
     :param height: of these pixels, metres above the support
     :param step: pixels to either side, an even number
+    :return: (H / 2, W / 2) float32 each, degrees by which the surface bends inwards, and by how
+        many standard deviations of the depth it jumps
     """
     points = _smoothed_points(frame)
     normals = cv2.split(surface_normals(frame, max(2, step // 4 * 2), every=2))
@@ -123,7 +112,7 @@ def _edges(frame: Frame, surfaces: np.ndarray, height: np.ndarray, step: int) ->
     bend[(height < 0.02) | (surfaces == 0)] = 0.0
     jump /= frame.depth_std(measured(frame.depth)[_HALF])
     jump[~(np.isfinite(jump) & (surfaces > 0))] = 0.0
-    return SurfaceEdges(bend, jump)
+    return bend, jump
 
 
 def _smoothed_points(frame: Frame) -> list[np.ndarray]:

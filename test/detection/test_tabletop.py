@@ -21,7 +21,6 @@ from trimesh.transformations import rotation_matrix
 from img2scene_ros.camera import Camera
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection.clusters import clusters
-from img2scene_ros.detection.clusters import contracted
 from img2scene_ros.detection.instance_masks import Segmentation
 from img2scene_ros.detection.standing import stands_over
 from img2scene_ros.detection.supports import supported
@@ -258,16 +257,6 @@ def test_a_box_on_a_box_is_two_things_though_a_network_sees_one(
     assert len(found) == 2
     for number in (1, 2):
         assert max(iou(one.mask, truth == number) for one in found) > 0.8
-
-
-def test_pieces_are_joined_the_surest_first_and_odds_add_up() -> None:
-    """Two that are surely one are so; a third with more odds against it than for it is not."""
-    odds = np.zeros((4, 4))
-    odds[[1, 2], [2, 1]], odds[[2, 3], [3, 2]], odds[[1, 3], [3, 1]] = 3.0, 1.0, -2.0
-    names = contracted(odds)
-    assert names[1] == names[2] != names[3]
-    odds[1, 3] = odds[3, 1] = -0.5
-    assert len(set(contracted(odds)[1:])) == 1
 
 
 def test_an_object_cut_by_the_border_is_kept() -> None:
