@@ -37,12 +37,12 @@ _FLAT = 0.001  # metres, besides the noise, by which a piece is thick at least
 # Of a and b of CIELAB in bytes: a step that shows, and size and number of bins about grey; the
 # share of a piece's pixels above which it has a colour.
 _SAME_COLOR, _BIN, _BINS, _HAS_COLOR = 5.0, 8.0, 8, 0.05
+_GREY = slice(3, 5)  # bins of what is white, grey or black, as many things are
 # Weights of what `evidence_of_pairs` returns, without and with a network: logistic regression on
 # what comes up while the pieces of 87 real frames and 60 rendered scenes are joined
 # (benchmarks/scores.py).
-WEIGHTS = {9: np.array([-1.26, 2.21, -0.81, -1.61, -2.15, -1.87, 2.14, 2.66, -1.47]),
-           11: np.array(
-               [-0.89, 1.29, -0.48, -1.43, -2.27, -1.41, 2.41, 2.47, -1.23, -1.42, -1.22])}
+WEIGHTS = {9: np.array([0.39, 2.06, -0.79, -1.76, -2.32, -2.41, 1.56, 1.94, -1.53]),
+           11: np.array([0.54, 1.22, -0.44, -1.66, -2.37, -1.92, 1.95, 2.14, -1.29, -1.43, -1.17])}
 # Pixels at a picture width of 640: narrower bands without readings are shadows, wider patches
 # belong to what is so near.
 _SHADOW, _SIDE = 15, 5
@@ -188,8 +188,9 @@ def _sums(
     Sum up what is known of every second pixel of every second row, by piece.
 
     :return: pixels (N, 1); heights (N, 2), with squares; points (N, 10), as `_thickness`; colors
-        (N, 2), a and b of CIELAB, and bins (N, B) of them; with a network middles (N, 3) that it
-        sees, row, column and the sum of their squares, and seen (N, 1), where it sees an object
+        (N, 2), a and b of CIELAB, and bins (N, B) of them but grey; with a network middles (N, 3)
+        that it sees, row, column and the sum of their squares, and seen (N, 1), where it sees an
+        object
     """
     labels = pieces[_HALF]
     at = np.flatnonzero(labels)
@@ -203,11 +204,12 @@ def _sums(
     colors = _colors(frame.color[_HALF].reshape(-1, 3)[at])
     bins = np.clip(colors // _BIN - 128 // _BIN + _BINS // 2, 0, _BINS - 1).astype(int)
     bins = np.bincount((labels * _BINS + bins[:, 0]) * _BINS + bins[:, 1],
-                       minlength=count * _BINS ** 2)
+                       minlength=count * _BINS ** 2).reshape(count, _BINS, _BINS).astype(float)
+    bins[:, _GREY, _GREY] = 0.0
     sums = {'pixels': summed(np.ones(len(at))), 'heights': summed(high, high ** 2),
             'points': summed(x, y, z, x * x, x * y, x * z, y * y, y * z, z * z,
                              frame.depth_std(z)),
-            'colors': summed(*colors.T), 'bins': bins.reshape(count, -1).astype(float)}
+            'colors': summed(*colors.T), 'bins': bins.reshape(count, -1)}
     if seen is not None:
         row, column = seen.centers[_HALF].reshape(-1, 2)[at].astype(float).T
         sums['middles'] = summed(row, column, row ** 2 + column ** 2)
