@@ -8,6 +8,7 @@ import numpy as np
 from img2scene_ros.camera import Camera
 from img2scene_ros.camera import box_edges
 from img2scene_ros.localization.class_sizes import usual_sizes
+from img2scene_ros.localization.gravity import up_of
 from img2scene_ros.localization.upright import DEEP_AS_WIDE
 from img2scene_ros.localization.upright import Belief
 from img2scene_ros.localization.upright import Surroundings
@@ -51,9 +52,7 @@ class PlaneOptions(Options):
         """Return the plane, None when the height is unknown."""
         if self.camera_height == 0.0:
             return None
-        tilt, roll = np.radians(self.tilt), np.radians(self.roll)
-        up = np.array([-np.sin(roll) * np.cos(tilt), -np.cos(roll) * np.cos(tilt),
-                       -np.sin(tilt)])
+        up = up_of(np.radians(self.tilt), np.radians(self.roll))
         return SupportPlane(up, self.camera_height)
 
 
