@@ -20,7 +20,10 @@ from scipy.spatial.distance import cdist
 
 from img2scene_ros.detection import box_iou
 from img2scene_ros.detection import mask_iou
+from img2scene_ros.mesh.colors import mix
 from img2scene_ros.rendering.normals import face_areas
+from img2scene_ros.rendering.normals import random_weights
+from img2scene_ros.rendering.normals import sampled_faces
 
 THRESHOLDS = np.arange(2, 15) / 20  # .10 to .70, at which probabilities count as solid
 # The official evaluation of Pix3D, https://github.com/xingyuansun/pix3d, eval/eval.py:
@@ -93,9 +96,8 @@ def sample_mesh(
     :param faces: (F, 3) int
     :return: (count, 3)
     """
-    areas = face_areas(vertices, faces)
-    chosen = random.choice(len(faces), count, p=areas / areas.sum())
-    return _inside(vertices[faces[chosen]], random)
+    face, weights = sampled_faces(vertices, faces, count, random)
+    return mix(vertices[faces[face]], weights)
 
 
 def isosurface_points(
@@ -215,7 +217,7 @@ def pix3d_points(volume: np.ndarray, random: np.random.Generator) -> np.ndarray:
     counts, density = np.ones(len(faces), int), 1e-6 / len(volume) ** 2
     while counts.sum() < PIX3D_POINTS:
         counts, density = np.maximum((areas * density).astype(int), 1), 2 * density
-    points = _inside(vertices[faces.repeat(counts, axis=0)], random)
+    points = mix(vertices[faces.repeat(counts, axis=0)], random_weights(counts.sum(), random))
     points = random.permutation(points)[:PIX3D_POINTS]
     low, high = points.min(axis=0), points.max(axis=0)
     return (points - (low + high) / 2) / (high - low).max()
@@ -226,13 +228,6 @@ def _marching_cubes(volume: np.ndarray, level: float) -> tuple[np.ndarray, np.nd
 
     vertices, faces, _, _ = marching_cubes(np.asarray(volume, np.float32), level)
     return vertices.astype(float), faces
-
-
-def _inside(triangles: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Draw one point from each triangle, uniformly: (N, 3, 3) to (N, 3)."""
-    root, share = np.sqrt(random.random(len(triangles))), random.random(len(triangles))
-    weights = np.stack([1 - root, root * (1 - share), root * share], axis=-1)
-    return np.einsum('nc,nci->ni', weights, triangles)
 
 
 def found_share(
