@@ -15,10 +15,12 @@ from typing import Any
 from typing import NoReturn
 
 from img2scene_ros.cli.terminal import DEFAULT_OUT
+from img2scene_ros.cli.terminal import add_settings
 from img2scene_ros.cli.terminal import complain
 from img2scene_ros.cli.terminal import open_console
 from img2scene_ros.cli.terminal import print_objects
 from img2scene_ros.cli.terminal import progress_bar
+from img2scene_ros.cli.terminal import settings_of
 from img2scene_ros.cli.terminal import whole_number
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import OptionError
@@ -33,6 +35,8 @@ if TYPE_CHECKING:  # heavy, and not needed for --help
     from img2scene_ros.io.layouts import FrameFiles
     from img2scene_ros.pipeline import Pipeline
     from img2scene_ros.types import Frame
+
+SHORTS = ('detector', 'reconstructor')
 
 
 def add_parser(commands: Any) -> None:
@@ -64,16 +68,11 @@ def add_parser(commands: Any) -> None:
         '--fov', '--field-of-view', type=float, metavar='DEG', dest='field_of_view',
         help='horizontal field of view of pictures without a camera file (default: from EXIF, '
         'else 60)')
-    parser.add_argument('--detector', metavar='NAME', help='short for --set detector=NAME')
-    parser.add_argument(
-        '--reconstructor', metavar='NAME', help='short for --set reconstructor=NAME')
     parser.add_argument(
         '--formats', metavar='NAMES',
         help='formats of the single meshes, such as glb,obj,ply,stl,dae; short for --set '
         'export.formats=NAMES')
-    parser.add_argument(
-        '--set', action='append', default=[], metavar='NAME=VALUE', dest='settings',
-        help='set an option, by the name of its ROS parameter (may be repeated)')
+    add_settings(parser, *SHORTS)
     parser.add_argument(
         '--params', type=Path, metavar='FILE.yaml', help='take options from a ROS parameter file')
     parser.add_argument(
@@ -92,12 +91,9 @@ def _run(chosen: argparse.Namespace) -> int:
     from img2scene_ros.settings import read_parameter_file
 
     settings = read_parameter_file(chosen.params) if chosen.params else {}
-    settings |= read_assignments(chosen.settings)
+    settings |= settings_of(chosen, *SHORTS)
     if chosen.formats is not None:
         settings |= read_assignments([f'export.formats={chosen.formats}'])
-    for name in ('detector', 'reconstructor'):
-        if getattr(chosen, name) is not None:
-            settings[name] = getattr(chosen, name)
     _, others = parse_settings(settings)
     recordings = _recordings(chosen)
     total = sum(map(len, recordings))

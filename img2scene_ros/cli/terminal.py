@@ -61,6 +61,27 @@ def whole_number(text: str) -> int:
     return int(text)
 
 
+def add_settings(parser: argparse.ArgumentParser, *shorts: str) -> None:
+    """Add what sets options of the pipeline; some have an argument of their own."""
+    for name in shorts:
+        parser.add_argument(f'--{name}', metavar='NAME', help=f'short for --set {name}=NAME')
+    parser.add_argument(
+        '--set', action='append', default=[], metavar='NAME=VALUE', dest='settings',
+        help='set an option, by the name of its ROS parameter (may be repeated)')
+
+
+def settings_of(chosen: argparse.Namespace, *shorts: str) -> dict[str, Any]:
+    """
+    Return the settings that were chosen of what `add_settings` added, by dotted names.
+
+    :raises OptionError: a text without =
+    """
+    from img2scene_ros.settings import read_assignments
+
+    return read_assignments(chosen.settings) | {
+        name: getattr(chosen, name) for name in shorts if getattr(chosen, name) is not None}
+
+
 def add_jobs(parser: argparse.ArgumentParser) -> None:
     """Add how many processes share the work."""
     parser.add_argument(
