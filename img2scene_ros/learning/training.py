@@ -12,6 +12,7 @@ installed.
 from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -164,9 +165,10 @@ class VoxelTask(Task):
         for name, with_depth in INPUTS.items():
             ious: list[np.ndarray] = []
             for first in range(0, len(numbers), VALIDATION_BATCH):
+                part = [samples[number] for number in numbers[first:first + VALIDATION_BATCH]]
                 crops = default_collate([
-                    tensors_of(resized(samples[number], options.size))
-                    for number in numbers[first:first + VALIDATION_BATCH]])
+                    tensors_of(replace(one, crop=resized(one.crop, options.size)))
+                    for one in part])
                 crops = {name: part.to(self.device) for name, part in crops.items()}
                 generator = Generator(self.device).manual_seed(first)
                 pictures, half_field, anchor = crop_inputs(

@@ -5,6 +5,7 @@ import errno
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from time import sleep
 
@@ -375,7 +376,8 @@ def shards(tmp_path_factory, samples) -> Path:
 
 def test_several_data_sets_are_one(tmp_path, shards, samples, capsys):
     larger = write_set(tmp_path / 'larger', [
-        encode_crop(resized(sample, 64)) for sample in samples[:4]], size=64, **SPLIT)
+        encode_crop(replace(sample, crop=resized(sample.crop, 64)))
+        for sample in samples[:4]], size=64, **SPLIT)
     arguments = ['train', '--data', str(shards), str(larger), '--out', str(tmp_path / 'run'),
                  *settings_of(QUICK)]
     assert main(arguments) == 2
