@@ -4,7 +4,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import PointCloud2
 
 from img2scene_ros.mesh.colors import mix
@@ -41,9 +40,7 @@ class CloudOutput(TopicOutput):
     """Publishes the whole scene as one cloud, latched, each point with its object and source."""
 
     Options = CloudOptions
-
-    def __init__(self, node: LifecycleNode, options: CloudOptions) -> None:
-        super().__init__(node, options, PointCloud2, '~/cloud', LATCHED)
+    kind, topic, qos = PointCloud2, '~/cloud', LATCHED
 
     def show(self, scene: Scene, changed: bool) -> None:
         """Publish the scene if it has changed, readings also when it has not."""

@@ -270,11 +270,7 @@ class MarkersOutput:
     def _texture(
         self, model: ObjectModel, texture: Texture,
     ) -> tuple[Marker, CompressedImage | None]:
-        """
-        Make the marker of a textured mesh.
-
-        :raises InputError: it would not be shown
-        """
+        """Make the marker of a textured mesh."""
         if self._refusal:
             raise InputError(self._refusal)
         check_texture(texture, model.faces)
