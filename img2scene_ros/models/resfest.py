@@ -20,10 +20,8 @@ from torch import nn
 from img2scene_ros.errors import OptionError
 from img2scene_ros.models.backbone import build_backbone
 from img2scene_ros.models.geometry import cell_centers
-from img2scene_ros.models.geometry import crop_extrinsics
-from img2scene_ros.models.geometry import crop_intrinsics
-from img2scene_ros.models.geometry import project
 from img2scene_ros.models.geometry import sample_cube
+from img2scene_ros.models.geometry import seen_at
 from img2scene_ros.models.geometry import unproject
 from img2scene_ros.models.occupancy import EMPTY_LOGIT
 from img2scene_ros.models.occupancy import OccupancyNetwork
@@ -99,7 +97,7 @@ class ResFesT(OccupancyNetwork):
         features = self.lift(features)
         size = features.shape[-1]
         centers = cell_centers(GRID, features.device).expand(len(features), -1, -1)
-        pixels = project(centers, crop_intrinsics(half_field, size), crop_extrinsics(half_field))
+        pixels = seen_at(centers, half_field, size)
         position = self.position(encode_position(centers, FREQUENCIES)).mT
         cells = unproject(features, size, pixels) + position
         volume = self.coarse(cells.unflatten(2, (GRID, GRID, GRID)))

@@ -3,7 +3,7 @@
 `resnet18-unproject`: a ResNet's features, unprojected into the cube, and an MLP per point.
 
     picture -> ResNet -> features at strides 4 ... 32, brought to one width, added up at stride 4
-    point of the cube -> projected with intrinsics and extrinsics -> its features (bilinear)
+    point of the cube -> projected into the crop -> its features (bilinear)
     features + encoded position -> MLP -> occupancy logit
 """
 
@@ -15,9 +15,7 @@ from torch import Tensor
 from torch import nn
 
 from img2scene_ros.models.backbone import build_backbone
-from img2scene_ros.models.geometry import crop_extrinsics
-from img2scene_ros.models.geometry import crop_intrinsics
-from img2scene_ros.models.geometry import project
+from img2scene_ros.models.geometry import seen_at
 from img2scene_ros.models.geometry import unproject
 from img2scene_ros.models.occupancy import EMPTY_LOGIT
 from img2scene_ros.models.occupancy import OccupancyNetwork
@@ -66,8 +64,7 @@ class ResNetUnproject(OccupancyNetwork):
     def query(self, features: Tensor, half_field: Tensor, points: Tensor) -> Tensor:
         """(B, C, S / 4, S / 4) and (B, N, 3) to (B, N)."""
         size = features.shape[-1]
-        pixels = project(points, crop_intrinsics(half_field, size), crop_extrinsics(half_field))
-        seen = unproject(features, size, pixels).mT
+        seen = unproject(features, size, seen_at(points, half_field, size)).mT
         # One linear layer over features and position side by side is the sum of two.
         hidden = self.mlp(seen + self.position(encode_position(points, self.config.frequencies)))
         return self.occupancy(hidden.relu())[..., 0].float()
