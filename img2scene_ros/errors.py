@@ -3,6 +3,7 @@
 
 import logging
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 from typing import TypeVar
 
@@ -33,6 +34,12 @@ class ReconstructionError(Img2SceneError):
 def unexpected(error: BaseException) -> str:
     """Return what an error that nobody foresaw says, in one short line."""
     return f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+@cache
+def say_once(log: Callable[..., None], *words: Any) -> None:
+    """Log something that holds for many frames; the same words are not logged again."""
+    log(*words)
 
 
 def attempt(step: Callable[..., Result], *arguments: Any) -> Result | Img2SceneError:

@@ -304,11 +304,7 @@ class Pipeline:
     def _each(
         self, step: Callable[[Detection], Result | None], detections: Sequence[Detection],
     ) -> list[Result]:
-        """
-        Do a step for each detection; one for which it fails or gives None is skipped.
-
-        :raises Img2SceneError: it fails for all of them
-        """
+        """Do a step for each detection; one for which it fails or gives None is skipped."""
         results = [attempt(step, detection) for detection in detections]
         errors = [result for result in results if isinstance(result, Img2SceneError)]
         if errors and len(errors) == len(results):
@@ -372,22 +368,14 @@ class Pipeline:
             'per object')]
 
     def _finished(self, model: ObjectModel, sighting: Sighting) -> ObjectModel:
-        """
-        Check a new mesh, measure how well it fits what was seen, and give it its texture.
-
-        :raises ReconstructionError: it is no mesh, or a wrong one
-        """
+        """Check a new mesh, measure how well it fits what was seen, and give it its texture."""
         _check_mesh(model, self.options.reconstructor)
         if model.reconstructor != 'box':  # which is a proxy itself
             model = self._fitting(model, sighting)
         return self._textured(model, sighting) if self.options.texture == 'bake' else model
 
     def _fitting(self, model: ObjectModel, sighting: Sighting) -> ObjectModel:
-        """
-        Measure how well a model fits what was seen, where that can be measured.
-
-        :raises ReconstructionError: it does not fit
-        """
+        """Measure how well a model fits what was seen, where that can be measured."""
         try:
             model = replace(model, fit=model.fit or measured_fit(model, sighting))
         except MissingDependencyError as error:
@@ -568,11 +556,7 @@ def _reconstructor(
 
 
 def _check_mesh(model: ObjectModel, reconstructor: str) -> None:
-    """
-    Make sure that what a reconstructor answers with can be shown and written.
-
-    :raises ReconstructionError: it is no mesh
-    """
+    """Make sure that what a reconstructor answers with can be shown and written."""
     if not isinstance(model, ObjectModel):
         raise ReconstructionError(
             f"the reconstructor '{reconstructor}' answers with a {type(model).__name__} instead "

@@ -116,11 +116,7 @@ class _Topic:
         return self.name.removesuffix('/compressed').removesuffix('/compressedDepth')
 
     def read(self, message: Any) -> np.ndarray:
-        """
-        Return the pixels of one of its messages.
-
-        :raises InputError: they cannot be read
-        """
+        """Return the pixels of one of its messages."""
         if self.kind == 'depth':
             read = depth_from_image if self.is_raw else depth_from_compressed
             return read(message) * np.float32(self.unit)

@@ -194,11 +194,7 @@ class VoxelReconstructor(BatchReconstructor):
 
 
 def _crop(sighting: Sighting, size: int) -> Crop:
-    """
-    Cut out what the network sees; without a mask or enough readings on it, without depth.
-
-    :raises ReconstructionError: there is hardly anything to see
-    """
+    """Cut out what the network sees; without a mask or enough readings on it, without depth."""
     frame, detection = sighting.frame, sighting.detection
     mask = detection.mask
     seen = detection.bbox if mask is None or not mask.any() else bbox_of(mask)
