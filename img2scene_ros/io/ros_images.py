@@ -17,6 +17,7 @@ from img2scene_ros.camera import Camera
 from img2scene_ros.depth import FARTHEST
 from img2scene_ros.depth import metric_depth
 from img2scene_ros.errors import InputError
+from img2scene_ros.errors import naming
 from img2scene_ros.errors import say_once
 
 MOST_PIXELS = 1 << 26  # a header that tells more is damaged
@@ -157,11 +158,9 @@ def depth_from_compressed(message: Any) -> np.ndarray:
     if bytes(data[:4]) != b'\x89PNG' and len(data) > 12:
         _, quantum, offset = struct.unpack('<iff', data[:12])
         data = data[12:]
-    try:
+    with naming(f"the depth image (format '{message.format}')"):
         raw = (from_rvl(data) if how.rstrip().endswith('rvl') else
                decoded(data, cv2.IMREAD_UNCHANGED))
-    except InputError as error:
-        raise InputError(f"the depth image (format '{message.format}'): {error}") from error
     if raw is None or raw.ndim != 2 or raw.dtype != np.uint16:
         raise InputError(
             f"the compressed depth image (format '{message.format}', {len(message.data)} bytes) "

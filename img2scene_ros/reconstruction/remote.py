@@ -16,7 +16,6 @@ import json
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 from time import monotonic
@@ -28,6 +27,7 @@ from urllib.parse import urlsplit
 
 from img2scene_ros.errors import OptionError
 from img2scene_ros.errors import ReconstructionError
+from img2scene_ros.errors import naming
 from img2scene_ros.hub import first_line
 from img2scene_ros.hub import within
 from img2scene_ros.options import Options
@@ -122,7 +122,7 @@ class RemoteReconstructor:
         :raises ReconstructionError: too little is seen of it, or the server gives no usable mesh
         """
         crop = cut_out(sighting, 'remote', PICTURE_SIZE)
-        with _naming(self._host):
+        with naming(f"the server '{self._host}'"):
             data = self._answer(png(crop))
             solid = read_glb(data).solid(self.options.max_triangles)
         return placed_upright(
@@ -351,15 +351,6 @@ def _is_loopback(host: str) -> bool:
         return host == 'localhost' or ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-@contextmanager
-def _naming(host: str) -> Iterator[None]:
-    """Begin errors with whose they are."""
-    try:
-        yield
-    except ReconstructionError as error:
-        raise ReconstructionError(f"the server '{host}': {error}") from error
 
 
 BACKEND = RemoteReconstructor

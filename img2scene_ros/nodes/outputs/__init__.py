@@ -12,15 +12,12 @@ from typing import Protocol
 from typing import runtime_checkable
 
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import DurabilityPolicy
 from rclpy.qos import QoSProfile
 
 from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.options import Configurable
 from img2scene_ros.options import Options
 from img2scene_ros.types import Scene
-
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 class Output(Configurable, Protocol):

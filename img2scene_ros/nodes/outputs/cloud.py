@@ -8,10 +8,10 @@ from sensor_msgs.msg import PointCloud2
 
 from img2scene_ros.mesh.colors import mix
 from img2scene_ros.nodes.messages import cloud_from_points
-from img2scene_ros.nodes.outputs import LATCHED
 from img2scene_ros.nodes.outputs import TopicOutput
 from img2scene_ros.nodes.outputs.labels import pixel_value
 from img2scene_ros.nodes.published import published_frame
+from img2scene_ros.nodes.topics import LATCHED
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.rendering.normals import sampled_faces

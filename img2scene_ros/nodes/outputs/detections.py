@@ -4,10 +4,10 @@
 from rclpy.lifecycle import LifecycleNode
 
 from img2scene_ros.nodes.messages import picture_header
-from img2scene_ros.nodes.outputs import LATCHED
 from img2scene_ros.nodes.outputs import TopicOutput
 from img2scene_ros.nodes.outputs import importing_messages
 from img2scene_ros.nodes.outputs.labels import pixel_value
+from img2scene_ros.nodes.topics import LATCHED
 from img2scene_ros.options import Options
 from img2scene_ros.types import Scene
 
