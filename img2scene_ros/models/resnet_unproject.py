@@ -10,11 +10,11 @@
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as functional
 from torch import Tensor
 from torch import nn
 
 from img2scene_ros.models.backbone import build_backbone
+from img2scene_ros.models.backbone import fused
 from img2scene_ros.models.geometry import seen_at
 from img2scene_ros.models.geometry import unproject
 from img2scene_ros.models.occupancy import EMPTY_LOGIT
@@ -56,10 +56,7 @@ class ResNetUnproject(OccupancyNetwork):
 
     def encode(self, pictures: Tensor, half_field: Tensor) -> Tensor:
         """(B, 6, S, S) to (B, C, S / 4, S / 4)."""
-        maps = [lateral(x) for lateral, x in zip(self.laterals, self.encoder(pictures))]
-        return sum(
-            (functional.interpolate(x, maps[0].shape[2:], mode='bilinear', align_corners=False)
-             for x in maps[1:]), start=maps[0])
+        return fused(self.laterals, self.encoder(pictures))
 
     def query(self, features: Tensor, half_field: Tensor, points: Tensor) -> Tensor:
         """(B, C, S / 4, S / 4) and (B, N, 3) to (B, N)."""
