@@ -36,15 +36,12 @@ def progress_bar(
     console: 'Console', what: str, is_shown: bool = True,
 ) -> Iterator[Callable[[int, int], None]]:
     """Show a bar on a terminal; yield what takes the numbers of what is done and of all."""
-    from rich.progress import BarColumn
-    from rich.progress import MofNCompleteColumn
-    from rich.progress import Progress
-    from rich.progress import TimeElapsedColumn
-    from rich.progress import TimeRemainingColumn
+    from rich import progress
 
-    with Progress(what, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                  TimeRemainingColumn(), console=console,
-                  disable=not (console.is_terminal and is_shown)) as bar:
+    with progress.Progress(
+            what, progress.BarColumn(), progress.MofNCompleteColumn(),
+            progress.TimeElapsedColumn(), progress.TimeRemainingColumn(), console=console,
+            disable=not (console.is_terminal and is_shown)) as bar:
         task = bar.add_task('', total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
