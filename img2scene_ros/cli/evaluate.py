@@ -7,11 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
 
-from img2scene_ros.cli.terminal import add_options
-from img2scene_ros.cli.terminal import add_settings
-from img2scene_ros.cli.terminal import options_of
-from img2scene_ros.cli.terminal import progress_bar
-from img2scene_ros.cli.terminal import settings_of
+from img2scene_ros.cli import terminal
 from img2scene_ros.learning.data_config import SceneOptions
 from img2scene_ros.learning.data_config import ShapeOptions
 from img2scene_ros.packages import require_packages
@@ -35,7 +31,7 @@ def add_parser(commands: Any) -> None:
         'folder', type=Path, metavar='FOLDER',
         help='CATEGORY/SHAPE/voxel.mat and model.ply, as in Pix3D')
     _add_weights(shapes)
-    add_options(shapes, ShapeOptions)
+    terminal.add_options(shapes, ShapeOptions)
     shapes.set_defaults(evaluate=_evaluate_shapes)
     pix3d = kinds.add_parser(
         'pix3d', help="voxel networks on photos, by Pix3D's protocol",
@@ -58,8 +54,8 @@ def add_parser(commands: Any) -> None:
         '--shapes', type=Path, metavar='DIR', help='the folder of shapes that they were made of')
     scenes.add_argument(
         '--meshes', type=Path, metavar='DIR', help='the folder of meshes that they were made of')
-    add_settings(scenes, 'detector', 'reconstructor')
-    add_options(scenes, SceneOptions)
+    terminal.add_settings(scenes, 'detector', 'reconstructor')
+    terminal.add_options(scenes, SceneOptions)
     scenes.set_defaults(evaluate=_evaluate_scenes)
     for kind in (shapes, pix3d, scenes):
         kind.add_argument('--json', type=Path, metavar='FILE', help='write all values')
@@ -78,7 +74,7 @@ def _run(chosen: argparse.Namespace) -> int:
     from img2scene_ros.learning.evaluation import write_report
 
     console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
-    with progress_bar(console, 'evaluating') as progress:
+    with terminal.progress_bar(console, 'evaluating') as progress:
         report = chosen.evaluate(chosen, progress)
     for reason in report.skipped:
         console.print(f'skipped: {reason}')
@@ -93,7 +89,7 @@ def _evaluate_shapes(chosen: argparse.Namespace, progress: Callable[[int, int], 
     from img2scene_ros.learning.evaluation_shapes import evaluate_shapes
 
     return evaluate_shapes(
-        chosen.folder, _candidates(chosen), options_of(chosen, ShapeOptions), progress)
+        chosen.folder, _candidates(chosen), terminal.options_of(chosen, ShapeOptions), progress)
 
 
 def _evaluate_pix3d(chosen: argparse.Namespace, progress: Callable[[int, int], None]) -> 'Report':
@@ -109,8 +105,8 @@ def _evaluate_scenes(chosen: argparse.Namespace, progress: Callable[[int, int], 
 
     return evaluate_scenes(
         SceneSamples(chosen.folder), Library(chosen.shapes, chosen.meshes, {}),
-        settings_of(chosen, 'detector', 'reconstructor'), options_of(chosen, SceneOptions),
-        progress)
+        terminal.settings_of(chosen, 'detector', 'reconstructor'),
+        terminal.options_of(chosen, SceneOptions), progress)
 
 
 def _candidates(chosen: argparse.Namespace) -> list['Candidate']:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 from typing import TypeVar
 
@@ -23,24 +22,12 @@ from img2scene_ros.depth import measured
 from img2scene_ros.learning.augmentation import Examples
 from img2scene_ros.learning.augmentation import occupancy_at
 from img2scene_ros.learning.samples import CropSample
-from img2scene_ros.learning.samples import CropSamples
 from img2scene_ros.learning.sensors import read_depth
 from img2scene_ros.models.channels import crop_channels
 from img2scene_ros.models.crop import Crop
 from img2scene_ros.models.crop import anchor_depth
 
 SENSOR_WIDTH = 640  # pixels of a usual depth camera
-
-
-def open_samples(*folders: Path) -> CropSamples:
-    """
-    Open data sets of crops and read all of their shards, so that what is broken shows at once.
-
-    :raises InputError: as `CropSamples` and `read_shard`
-    """
-    samples = CropSamples(*folders)
-    samples.read()
-    return samples
 
 
 @dataclass(eq=False)

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
-from operator import methodcaller
 from pathlib import Path
 from typing import Any
 from typing import NamedTuple
@@ -343,7 +342,7 @@ def write_report(
     values = json.dumps(report.values, indent=1) + '\n'
     for path, text in ((json_file, values), (markdown_file, report.markdown)):
         if path is not None:
-            write_whole(path, methodcaller('write', text.encode()))
+            write_whole(path, text.encode())
     if sheet_file is not None:
         write_png(sheet_file, report.sheet)
     return [path for path in (json_file, markdown_file, sheet_file) if path is not None]

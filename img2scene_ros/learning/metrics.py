@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.interpolate import interpn
+from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial import KDTree
 from scipy.spatial.distance import cdist
@@ -86,20 +86,6 @@ def earth_movers_distance(points: np.ndarray, others: np.ndarray) -> float:
     return float(costs[linear_sum_assignment(costs)].mean())
 
 
-def sample_mesh(
-    vertices: np.ndarray, faces: np.ndarray, count: int, random: np.random.Generator,
-) -> np.ndarray:
-    """
-    Draw points from a triangle mesh, uniformly by area.
-
-    :param vertices: (V, 3)
-    :param faces: (F, 3) int
-    :return: (count, 3)
-    """
-    face, weights = sampled_faces(vertices, faces, count, random)
-    return mix(vertices[faces[face]], weights)
-
-
 def isosurface_points(
     volume: np.ndarray, count: int, level: float, random: np.random.Generator,
 ) -> np.ndarray:
@@ -112,7 +98,9 @@ def isosurface_points(
     """
     if not (volume > level).any():
         return np.zeros((0, 3))
-    return sample_mesh(*surface_mesh(volume, level), count, random)
+    vertices, faces = surface_mesh(volume, level)
+    face, weights = sampled_faces(vertices, faces, count, random)
+    return mix(vertices[faces[face]], weights)
 
 
 def surface_mesh(volume: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
@@ -185,16 +173,10 @@ def pix3d_voxels(volume: np.ndarray) -> np.ndarray:
         return np.zeros((PIX3D_RESOLUTION,) * 3)
     low, high = solid.min(axis=0), solid.max(axis=0)
     box = volume[tuple(slice(a, b + 1) for a, b in zip(low, high))]
-    # A box one cell thick has nothing to interpolate between; zeros beyond it change no value.
-    box = np.pad(box, [(0, 1)] * 3)
     reach = (high - low).max() / 2
     axes = [np.linspace(middle - reach, middle + reach, PIX3D_RESOLUTION)
             for middle in (high - low) / 2]
-    grid = np.stack(np.meshgrid(*axes, indexing='ij'), axis=-1)
-    resized = interpn(
-        [np.arange(n) for n in box.shape], box, grid, bounds_error=False, fill_value=0.0)
-    beyond = (grid > high - low).any(axis=-1)
-    return np.where(beyond, 0.0, resized)
+    return ndimage.map_coordinates(box, np.meshgrid(*axes, indexing='ij'), order=1)
 
 
 def pix3d_points(volume: np.ndarray, random: np.random.Generator) -> np.ndarray:

@@ -45,6 +45,7 @@ STEPS, NEAREST, FARTHEST = 1000, -1.5, 2.5
 RENDERED = ('kind', 'samples', 'shard_samples', 'size', 'test_share', 'split_seed')
 
 Record = TypeVar('Record')
+Records = TypeVar('Records', bound='_Records')
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,15 +88,6 @@ class CropSample:
         """Return the cube that the volume fills."""
         return self.crop.view.cube(self.anchor)
 
-    def occupancy_at(self, resolution: int) -> np.ndarray:
-        """
-        Return a coarser volume; a cell is filled if any of the fine cells in it is.
-
-        :param resolution: a divisor of 64
-        :return: (R, R, R) bool, [z, y, x]
-        """
-        return coarser(self.occupancy, resolution)
-
 
 @dataclass(frozen=True, eq=False)
 class SceneSample:
@@ -112,19 +104,13 @@ class SceneSample:
 
 def coarser(volume: np.ndarray, resolution: int) -> np.ndarray:
     """
-    Return a volume with fewer cells; one is filled if any of the cells in it was.
-
-    That keeps thin parts. Axis by axis, which is five times as fast as all at once.
+    Return a volume with fewer cells; one is filled if any of the cells in it was, thin parts too.
 
     :param volume: (N, N, N) bool
     :param resolution: a divisor of N
     """
     cells = len(volume) // resolution
-    for axis in range(3):
-        volume = np.moveaxis(volume, axis, 0)
-        volume = np.logical_or.reduce([volume[part::cells] for part in range(cells)])
-        volume = np.moveaxis(volume, 0, axis)
-    return np.ascontiguousarray(volume)
+    return np.any(volume.reshape((resolution, cells) * 3), axis=(1, 3, 5))
 
 
 def evenly(count: int, most: int) -> list[int]:
@@ -274,7 +260,7 @@ class _Records(Sequence, Generic[Record]):
         shard, place = self._places[number]
         return self._decode(self._shard(shard)[place])
 
-    def read(self) -> None:
+    def read(self: Records) -> Records:
         """
         Read all shards, so that what is broken shows at once.
 
@@ -282,6 +268,7 @@ class _Records(Sequence, Generic[Record]):
         """
         for shard, _ in self._places:
             self._shard(shard)
+        return self
 
     def _shard(self, path: Path) -> list[list[bytes]]:
         if path not in self._read:
@@ -338,7 +325,7 @@ def write_index(folder: Path, index: dict[str, Any]) -> None:
     :raises InputError: the folder cannot be written
     """
     text = json.dumps(index | {'format': FORMAT, 'crop': GEOMETRY}, indent=1) + '\n'
-    write_whole(Path(folder) / 'index.json', lambda file: file.write(text.encode()))
+    write_whole(Path(folder) / 'index.json', text.encode())
 
 
 def _split(options: dict[str, Any]) -> dict[str, Any]:

@@ -12,11 +12,11 @@ from solids import solid_sample
 from img2scene_ros.errors import InputError
 from img2scene_ros.learning.data_config import RenderOptions
 from img2scene_ros.learning.dataset import TrainingExamples
-from img2scene_ros.learning.dataset import open_samples
 from img2scene_ros.learning.dataset import plain_example
 from img2scene_ros.learning.dataset import positions_of
 from img2scene_ros.learning.dataset import resized
 from img2scene_ros.learning.dataset import shuffled_order
+from img2scene_ros.learning.samples import CropSamples
 from img2scene_ros.learning.samples import coarser
 from img2scene_ros.learning.samples import encode_crop
 from img2scene_ros.learning.samples import write_index
@@ -104,7 +104,7 @@ def folder(tmp_path):
 
 
 def test_shards_are_read(folder):
-    samples = open_samples(folder)
+    samples = CropSamples(folder).read()
     assert [sample.truth.label for sample in samples] == ['ball', 'box'] * 3
     np.testing.assert_array_equal(samples[4].occupancy, solid_sample(4).occupancy)
 
@@ -118,5 +118,5 @@ def test_shards_are_read(folder):
 def test_broken_shard_is_one_sentence_at_the_start(folder, damage):
     damage(folder / 'shard_00001.npz')
     with pytest.raises(InputError, match='shard') as caught:
-        open_samples(folder)
+        CropSamples(folder).read()
     assert '\n' not in str(caught.value) and 'img2scene render' in str(caught.value)
