@@ -27,9 +27,9 @@ from visualization_msgs.msg import MarkerArray
 
 from img2scene_ros.io.frames import load_frame
 from img2scene_ros.nodes.demo_nodes import free_domain
-from img2scene_ros.nodes.outputs import LATCHED
 from img2scene_ros.nodes.outputs.markers import MarkersOptions
 from img2scene_ros.nodes.outputs.markers import MarkersOutput
+from img2scene_ros.nodes.topics import LATCHED
 from img2scene_ros.pipeline import Pipeline
 from img2scene_ros.tables import markdown_table
 from img2scene_ros.types import Scene

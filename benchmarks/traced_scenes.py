@@ -25,6 +25,7 @@ from img2scene_ros.learning import live
 from img2scene_ros.learning import students
 from img2scene_ros.learning.arrangements import arrange
 from img2scene_ros.learning.household import HOUSEHOLD
+from img2scene_ros.learning.loop import carry_out
 from img2scene_ros.learning.packed_shapes import packed_shape
 from img2scene_ros.learning.packed_shapes import write_packed
 from img2scene_ros.learning.shapes import household_object
@@ -87,7 +88,8 @@ def learn(out: Path, settings: list[str]) -> None:
     options = students.read_student_options('shape', [*SETTINGS, *settings])
     for name, draw in (('traced', traced.draw), ('cast', _casting(groups))):
         live.draw = draw
-        students.learn('shape', out / 'shapes.npz', out / name, *options, torch.device('cpu'))
+        student = students.STUDENTS['shape'](*options, out / 'shapes.npz')
+        carry_out(student, out / name, device=torch.device('cpu'))
         print(f'{name}:\n{(out / name / "table.md").read_text()}')
 
 

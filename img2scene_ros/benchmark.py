@@ -60,7 +60,9 @@ def bench(
     chosen, others = parse_settings(settings or {})
     pipeline = Pipeline(chosen, others)
     rows = [_measured(pipeline, source, repeats, others.get('depth_noise')) for source in sources]
-    return f'{_machine()}\n\n{markdown_table(HEADINGS, rows)}'
+    machine = (f'Python {platform.python_version()} on {platform.system()} {platform.machine()}, '
+               f'{cpu_count()} cores; medians.')
+    return f'{machine}\n\n{markdown_table(HEADINGS, rows)}'
 
 
 def accuracy(folder: Path, frame: Frame, found: Sequence[SceneObject]) -> Accuracy | None:
@@ -106,8 +108,3 @@ def _measured(
         return row + ['', '', '']
     return row + [f'{truth.bbox_iou:.3f}', f'{truth.silhouette_iou:.3f}',
                   f'{1e3 * truth.height_error:+.1f}']
-
-
-def _machine() -> str:
-    return (f'Python {platform.python_version()} on {platform.system()} {platform.machine()}, '
-            f'{cpu_count()} cores; medians.')

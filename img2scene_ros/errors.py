@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one kind of error a user is meant to read."""
+"""The one kind of error a user is meant to read, and what is said once."""
 
 import logging
 from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from typing import Any
 from typing import TypeVar
 
@@ -33,6 +36,21 @@ class ReconstructionError(Img2SceneError):
 def unexpected(error: BaseException) -> str:
     """Return what an error that nobody foresaw says, in one short line."""
     return f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+@contextmanager
+def naming(whose: str) -> Iterator[None]:
+    """Put whose they are before the errors that are raised within this."""
+    try:
+        yield
+    except Img2SceneError as error:
+        raise type(error)(f'{whose}: {error}') from error
+
+
+@cache
+def say_once(log: Callable[..., None], *words: Any) -> None:
+    """Log something that holds for many frames; the same words are not logged again."""
+    log(*words)
 
 
 def attempt(step: Callable[..., Result], *arguments: Any) -> Result | Img2SceneError:

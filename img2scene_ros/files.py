@@ -26,17 +26,20 @@ def user_path(name: str) -> Path:
             f"there is no home folder for '{name}'; name the folder without ~") from error
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+def write_whole(path: Path, content: bytes | Callable[[BinaryIO], Any]) -> None:
     """
     Write a file, and the folder that it is in: it changes as a whole or not at all.
 
-    :param write: writes to the file that it is given
+    :param content: bytes, or what writes to the file that it is given
     :raises InputError: it cannot be written
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
-            write(file)
+            if isinstance(content, bytes):
+                file.write(content)
+            else:
+                content(file)
     except (OSError, RuntimeError) as error:  # torch.save raises RuntimeError
         reason = getattr(error, 'strerror', None) or ' '.join(str(error).split())[:160]
         raise InputError(f"cannot write '{path}': {reason}") from error

@@ -19,6 +19,7 @@ from typing import cast
 import cv2
 import numpy as np
 
+from img2scene_ros import turning
 from img2scene_ros.depth import DepthNoise
 from img2scene_ros.depth import MeasuredNoise
 from img2scene_ros.detection import Detector
@@ -38,6 +39,7 @@ from img2scene_ros.errors import OptionError
 from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.errors import Result
 from img2scene_ros.errors import attempt
+from img2scene_ros.errors import naming
 from img2scene_ros.localization import DistanceSource
 from img2scene_ros.localization.combine import place
 from img2scene_ros.localization.combine import sources_of
@@ -58,11 +60,6 @@ from img2scene_ros.registry import backends
 from img2scene_ros.scene.export import ExportOptions
 from img2scene_ros.scene.tracks import Tracker
 from img2scene_ros.scene.world import World
-from img2scene_ros.turning import detection_turned_back
-from img2scene_ros.turning import quarters_to_upright
-from img2scene_ros.turning import turn
-from img2scene_ros.turning import turned_back
-from img2scene_ros.turning import turned_frame
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 from img2scene_ros.types import ObjectModel
@@ -220,7 +217,7 @@ class Pipeline:
             support, said = held.plane.find(frame, found, sizes, guess)
             frame = replace(frame, supports=() if support is None else (support,))
             notes.append(said)
-        workspace = Workspace(self.options.workspace, frame, turn(quarters), as_it_came)
+        workspace = Workspace(self.options.workspace, frame, turning.turn(quarters), as_it_came)
         detections = self._each(workspace.part_inside, self._each(
             lambda detection: _with_mask(frame, detection),
             self._segmented(frame, found)))
@@ -255,7 +252,7 @@ class Pipeline:
         """
         held, shape = self._held, frame.shape
         frame, held.quarters = _upright(self._supported(frame, held), held.quarters)
-        return [detection_turned_back(one, shape, held.quarters)
+        return [turning.detection_turned_back(one, shape, held.quarters)
                 for one in self._segmented(frame, self._detected(frame))]
 
     def _detected(self, frame: Frame) -> list[Detection]:
@@ -292,7 +289,8 @@ class Pipeline:
 
     def _supported(self, frame: Frame, held: '_Held') -> Frame:
         """Return a frame that knows its sensor's noise, and the supports that are seen or told."""
-        told = frame.support or self._told_support()
+        plane = self.distances.get('plane')
+        told = frame.support or (plane.options.support() if plane else None)
         known = () if told is None else (told,)
         if frame.depth is None:
             return replace(frame, supports=known)
@@ -304,11 +302,7 @@ class Pipeline:
     def _each(
         self, step: Callable[[Detection], Result | None], detections: Sequence[Detection],
     ) -> list[Result]:
-        """
-        Do a step for each detection; one for which it fails or gives None is skipped.
-
-        :raises Img2SceneError: it fails for all of them
-        """
+        """Do a step for each detection; one for which it fails or gives None is skipped."""
         results = [attempt(step, detection) for detection in detections]
         errors = [result for result in results if isinstance(result, Img2SceneError)]
         if errors and len(errors) == len(results):
@@ -372,22 +366,14 @@ class Pipeline:
             'per object')]
 
     def _finished(self, model: ObjectModel, sighting: Sighting) -> ObjectModel:
-        """
-        Check a new mesh, measure how well it fits what was seen, and give it its texture.
-
-        :raises ReconstructionError: it is no mesh, or a wrong one
-        """
+        """Check a new mesh, measure how well it fits what was seen, and give it its texture."""
         _check_mesh(model, self.options.reconstructor)
         if model.reconstructor != 'box':  # which is a proxy itself
             model = self._fitting(model, sighting)
         return self._textured(model, sighting) if self.options.texture == 'bake' else model
 
     def _fitting(self, model: ObjectModel, sighting: Sighting) -> ObjectModel:
-        """
-        Measure how well a model fits what was seen, where that can be measured.
-
-        :raises ReconstructionError: it does not fit
-        """
+        """Measure how well a model fits what was seen, where that can be measured."""
         try:
             model = replace(model, fit=model.fit or measured_fit(model, sighting))
         except MissingDependencyError as error:
@@ -449,7 +435,7 @@ class Pipeline:
         """
         with self._lock:
             assert self._frame is not None
-            turned = turned_back(Scene(self._frame, tuple(objects)), -self._held.quarters)
+            turned = turning.turned_back(Scene(self._frame, tuple(objects)), -self._held.quarters)
             self._tracker.remember(turned.objects)
 
     def restart(self) -> None:
@@ -496,14 +482,10 @@ class Pipeline:
                 self.options.reconstructor: self.reconstructor,
                 **getattr(self.detector, 'parts', {})} | self.distances
 
-    def _told_support(self) -> SupportPlane | None:
-        plane = self.distances.get('plane')
-        return plane.options.support() if plane else None
-
     def _scene(self, frame: Frame) -> Scene:
         scene = Scene(
             frame, self._tracker.objects(), self._supports, dict(self._timing), self._notes)
-        return turned_back(scene, self._held.quarters)
+        return turning.turned_back(scene, self._held.quarters)
 
 
 def _prepare() -> None:
@@ -538,10 +520,8 @@ def parse_settings(
     pipeline = replace(base, **sorted_settings.pop(''))
     chosen = {}
     for owner, values in sorted_settings.items():
-        try:
+        with naming(owner):
             chosen[owner] = known[owner](**values)
-        except OptionError as error:
-            raise OptionError(f'{owner}: {error}') from error
     return pipeline, chosen
 
 
@@ -568,11 +548,7 @@ def _reconstructor(
 
 
 def _check_mesh(model: ObjectModel, reconstructor: str) -> None:
-    """
-    Make sure that what a reconstructor answers with can be shown and written.
-
-    :raises ReconstructionError: it is no mesh
-    """
+    """Make sure that what a reconstructor answers with can be shown and written."""
     if not isinstance(model, ObjectModel):
         raise ReconstructionError(
             f"the reconstructor '{reconstructor}' answers with a {type(model).__name__} instead "
@@ -589,8 +565,8 @@ def _check_mesh(model: ObjectModel, reconstructor: str) -> None:
 def _upright(frame: Frame, quarters: int) -> tuple[Frame, int]:
     """Turn a frame until up is up; return it, and by how many quarters that is now."""
     up = frame.support.normal if frame.support else frame.up
-    quarters = quarters if up is None else quarters_to_upright(up, quarters)
-    return turned_frame(frame, quarters), quarters
+    quarters = quarters if up is None else turning.quarters_to_upright(up, quarters)
+    return turning.turned_frame(frame, quarters), quarters
 
 
 def _beside_robot(frame: Frame, detection: Detection) -> Detection | None:

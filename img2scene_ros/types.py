@@ -305,6 +305,11 @@ class Placement:
     depth_source: str
     support: SupportPlane | None = None
 
+    @property
+    def relative_std(self) -> float:
+        """Return the standard deviation of the position, as a share of the distance."""
+        return float(np.linalg.norm(self.position_std) / np.linalg.norm(self.position))
+
 
 @dataclass(frozen=True, eq=False)
 class Sighting:

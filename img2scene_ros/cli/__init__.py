@@ -11,26 +11,16 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from importlib import import_module
 from typing import NoReturn
 
-from img2scene_ros.cli import bench
-from img2scene_ros.cli import demo
-from img2scene_ros.cli import doctor
-from img2scene_ros.cli import evaluate
-from img2scene_ros.cli import learn
-from img2scene_ros.cli import pack_shapes
-from img2scene_ros.cli import prepare_pix3d
-from img2scene_ros.cli import reconstruct
-from img2scene_ros.cli import render
-from img2scene_ros.cli import train
-from img2scene_ros.cli import train_detector
 from img2scene_ros.cli.terminal import complain
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import OptionError
 
 # In the order of --help.
-COMMANDS = (reconstruct, demo, bench, prepare_pix3d, render, pack_shapes, learn, train, evaluate,
-            train_detector, doctor)
+COMMANDS = ('reconstruct', 'demo', 'bench', 'prepare_pix3d', 'render', 'pack_shapes', 'learn',
+            'train', 'evaluate', 'train_detector', 'doctor')
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -88,5 +78,5 @@ def _parser() -> argparse.ArgumentParser:
                      'posed closed meshes out.')
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
     for command in COMMANDS:
-        command.add_parser(commands)
+        import_module(f'{__name__}.{command}').add_parser(commands)
     return parser

@@ -5,6 +5,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from img2scene_ros.cli.terminal import add_settings
+from img2scene_ros.cli.terminal import settings_of
+
 
 def add_parser(commands: Any) -> None:
     """Add the command to the parser."""
@@ -15,18 +18,15 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         'frames', nargs='+', type=Path, metavar='FRAMES',
         help='what `img2scene reconstruct` takes: frame folders, data sets, recordings, pictures')
-    parser.add_argument(
-        '--set', action='append', default=[], metavar='NAME=VALUE', dest='settings',
-        help='set an option, by the name of its ROS parameter (may be repeated)')
+    add_settings(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(chosen: argparse.Namespace) -> int:
     from img2scene_ros.benchmark import bench
     from img2scene_ros.io.frames import open_frames
-    from img2scene_ros.settings import read_assignments
 
     opened = [open_frames(path) for path in chosen.frames]
     frames = (frame for source in opened for frame in source)
-    print(bench(frames, read_assignments(chosen.settings)))
+    print(bench(frames, settings_of(chosen)))
     return 0

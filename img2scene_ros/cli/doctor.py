@@ -125,8 +125,9 @@ def run_doctor() -> int:
              ('RMW', os.environ.get('RMW_IMPLEMENTATION', 'default'), ''),
              ('GPU', _gpu(findings), '')]
     if not any(finding.trouble and finding.package.is_core for finding in findings):
-        rows.append(('detector auto', *_detector()))
-        rows.append(('distance auto', *_distances()))
+        from img2scene_ros.detection.auto import expected
+
+        rows += [('detector auto', *expected()), ('distance auto', *_distances())]
     for name, found, trouble in rows:
         print(f'{name:20} {found:24} {trouble or "ok"}'.rstrip())
     troubled = [finding for finding in findings if finding.trouble]
@@ -188,12 +189,6 @@ def _python_trouble() -> str:
 def _distro(findings: list[Finding]) -> str:
     found = {finding.package.module: finding for finding in findings}['rclpy'].version
     return os.environ.get('ROS_DISTRO') or DISTRIBUTIONS.get(found.split('.')[0], '')
-
-
-def _detector() -> tuple[str, str]:
-    from img2scene_ros.detection.auto import expected
-
-    return expected()
 
 
 def _distances() -> tuple[str, str]:

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
 
-from img2scene_ros.cli.terminal import add_options
-from img2scene_ros.cli.terminal import options_of
-from img2scene_ros.cli.terminal import progress_bar
+from img2scene_ros.cli import terminal
 from img2scene_ros.learning.data_config import SceneOptions
 from img2scene_ros.learning.data_config import ShapeOptions
 from img2scene_ros.packages import require_packages
@@ -33,7 +31,7 @@ def add_parser(commands: Any) -> None:
         'folder', type=Path, metavar='FOLDER',
         help='CATEGORY/SHAPE/voxel.mat and model.ply, as in Pix3D')
     _add_weights(shapes)
-    add_options(shapes, ShapeOptions)
+    terminal.add_options(shapes, ShapeOptions)
     shapes.set_defaults(evaluate=_evaluate_shapes)
     pix3d = kinds.add_parser(
         'pix3d', help="voxel networks on photos, by Pix3D's protocol",
@@ -56,13 +54,8 @@ def add_parser(commands: Any) -> None:
         '--shapes', type=Path, metavar='DIR', help='the folder of shapes that they were made of')
     scenes.add_argument(
         '--meshes', type=Path, metavar='DIR', help='the folder of meshes that they were made of')
-    scenes.add_argument('--detector', metavar='NAME', help='short for --set detector=NAME')
-    scenes.add_argument(
-        '--reconstructor', metavar='NAME', help='short for --set reconstructor=NAME')
-    scenes.add_argument(
-        '--set', action='append', default=[], metavar='NAME=VALUE', dest='settings',
-        help='set an option, by the name of its ROS parameter (may be repeated)')
-    add_options(scenes, SceneOptions)
+    terminal.add_settings(scenes, 'detector', 'reconstructor')
+    terminal.add_options(scenes, SceneOptions)
     scenes.set_defaults(evaluate=_evaluate_scenes)
     for kind in (shapes, pix3d, scenes):
         kind.add_argument('--json', type=Path, metavar='FILE', help='write all values')
@@ -76,59 +69,13 @@ def add_parser(commands: Any) -> None:
 def _run(chosen: argparse.Namespace) -> int:
     require_packages(
         'img2scene evaluate', ('torch', 'safetensors'), 'evaluate elsewhere', extra='train')
-    return chosen.evaluate(chosen)
-
-
-def _evaluate_shapes(chosen: argparse.Namespace) -> int:
-    from img2scene_ros.learning.evaluation_shapes import evaluate_shapes
-
-    options = options_of(chosen, ShapeOptions)
-    return _evaluate(chosen, lambda progress: evaluate_shapes(
-        chosen.folder, _candidates(chosen), options, progress))
-
-
-def _evaluate_pix3d(chosen: argparse.Namespace) -> int:
-    from img2scene_ros.learning.evaluation_pix3d import evaluate_pix3d
-
-    return _evaluate(chosen, lambda progress: evaluate_pix3d(
-        chosen.prepared, _candidates(chosen), progress, chosen.every))
-
-
-def _evaluate_scenes(chosen: argparse.Namespace) -> int:
-    from img2scene_ros.learning.evaluation_scenes import evaluate_scenes
-    from img2scene_ros.learning.samples import SceneSamples
-    from img2scene_ros.learning.shapes import Library
-    from img2scene_ros.settings import read_assignments
-
-    settings = read_assignments(chosen.settings)
-    for name in ('detector', 'reconstructor'):
-        if getattr(chosen, name) is not None:
-            settings[name] = getattr(chosen, name)
-    options = options_of(chosen, SceneOptions)
-    return _evaluate(chosen, lambda progress: evaluate_scenes(
-        SceneSamples(chosen.folder), Library(chosen.shapes, chosen.meshes, {}), settings, options,
-        progress))
-
-
-def _candidates(chosen: argparse.Namespace) -> list['Candidate']:
-    from img2scene_ros.learning.evaluation import load_candidates
-    from img2scene_ros.weights import bundled
-
-    return load_candidates(chosen.weights or [bundled('voxel')])
-
-
-def _evaluate(
-    chosen: argparse.Namespace,
-    evaluate: Callable[[Callable[[int, int], None]], 'Report'],
-) -> int:
-    """Evaluate with a progress bar; print the tables, or write what is wanted."""
     from rich.console import Console
 
     from img2scene_ros.learning.evaluation import write_report
 
     console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
-    with progress_bar(console, 'evaluating') as progress:
-        report = evaluate(progress)
+    with terminal.progress_bar(console, 'evaluating') as progress:
+        report = chosen.evaluate(chosen, progress)
     for reason in report.skipped:
         console.print(f'skipped: {reason}')
     if chosen.markdown is None:
@@ -136,6 +83,37 @@ def _evaluate(
     for path in write_report(report, chosen.json, chosen.markdown, chosen.sheet):
         console.print(f'written: {path}')
     return 0
+
+
+def _evaluate_shapes(chosen: argparse.Namespace, progress: Callable[[int, int], None]) -> 'Report':
+    from img2scene_ros.learning.evaluation_shapes import evaluate_shapes
+
+    return evaluate_shapes(
+        chosen.folder, _candidates(chosen), terminal.options_of(chosen, ShapeOptions), progress)
+
+
+def _evaluate_pix3d(chosen: argparse.Namespace, progress: Callable[[int, int], None]) -> 'Report':
+    from img2scene_ros.learning.evaluation_pix3d import evaluate_pix3d
+
+    return evaluate_pix3d(chosen.prepared, _candidates(chosen), progress, chosen.every)
+
+
+def _evaluate_scenes(chosen: argparse.Namespace, progress: Callable[[int, int], None]) -> 'Report':
+    from img2scene_ros.learning.evaluation_scenes import evaluate_scenes
+    from img2scene_ros.learning.samples import SceneSamples
+    from img2scene_ros.learning.shapes import Library
+
+    return evaluate_scenes(
+        SceneSamples(chosen.folder), Library(chosen.shapes, chosen.meshes, {}),
+        terminal.settings_of(chosen, 'detector', 'reconstructor'),
+        terminal.options_of(chosen, SceneOptions), progress)
+
+
+def _candidates(chosen: argparse.Namespace) -> list['Candidate']:
+    from img2scene_ros.learning.evaluation import load_candidates
+    from img2scene_ros.weights import bundled
+
+    return load_candidates(chosen.weights or [bundled('voxel')])
 
 
 def _add_weights(parser: argparse.ArgumentParser) -> None:

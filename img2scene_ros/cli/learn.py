@@ -31,15 +31,16 @@ def add_parser(commands: Any) -> None:
 def _run(chosen: argparse.Namespace) -> int:
     require_packages('img2scene learn', ('torch',), 'train elsewhere', extra='train')
     from img2scene_ros.devices import torch_device
-    from img2scene_ros.learning.students import learn
+    from img2scene_ros.learning.loop import carry_out
+    from img2scene_ros.learning.students import STUDENTS
     from img2scene_ros.learning.students import read_student_options
 
     settings = list(chosen.settings)
     if chosen.seconds is not None:
         settings.append(f'seconds={chosen.seconds}')
     options, model = read_student_options(chosen.student, settings)
-    run = learn(chosen.student, chosen.shapes, chosen.out, options, model,
-                torch_device(chosen.device), chosen.resume, chosen.minutes)
+    run = carry_out(STUDENTS[chosen.student](options, model, chosen.shapes), chosen.out,
+                    chosen.resume, chosen.minutes, torch_device(chosen.device))
     print(f'written: {chosen.out}/model.safetensors, config.json, table.md, sheet.png '
           f'({run.step} steps, {run.seconds:.0f} s, score {run.best:.3f})')
     return 0

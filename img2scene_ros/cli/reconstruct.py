@@ -14,12 +14,7 @@ from typing import TYPE_CHECKING
 from typing import Any
 from typing import NoReturn
 
-from img2scene_ros.cli.terminal import DEFAULT_OUT
-from img2scene_ros.cli.terminal import complain
-from img2scene_ros.cli.terminal import open_console
-from img2scene_ros.cli.terminal import print_objects
-from img2scene_ros.cli.terminal import progress_bar
-from img2scene_ros.cli.terminal import whole_number
+from img2scene_ros.cli import terminal
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import OptionError
 from img2scene_ros.errors import attempt
@@ -33,6 +28,8 @@ if TYPE_CHECKING:  # heavy, and not needed for --help
     from img2scene_ros.io.layouts import FrameFiles
     from img2scene_ros.pipeline import Pipeline
     from img2scene_ros.types import Frame
+
+SHORTS = ('detector', 'reconstructor')
 
 
 def add_parser(commands: Any) -> None:
@@ -58,22 +55,17 @@ def add_parser(commands: Any) -> None:
         help='calibration of the pictures: camera.json, or of ROS, RealSense, Open3D, BOP, or '
         'text with fx fy cx cy')
     parser.add_argument(
-        '--every', type=whole_number, default=1, metavar='N',
+        '--every', type=terminal.whole_number, default=1, metavar='N',
         help='take every Nth frame of a folder or recording (default: %(default)s)')
     parser.add_argument(
         '--fov', '--field-of-view', type=float, metavar='DEG', dest='field_of_view',
         help='horizontal field of view of pictures without a camera file (default: from EXIF, '
         'else 60)')
-    parser.add_argument('--detector', metavar='NAME', help='short for --set detector=NAME')
-    parser.add_argument(
-        '--reconstructor', metavar='NAME', help='short for --set reconstructor=NAME')
     parser.add_argument(
         '--formats', metavar='NAMES',
         help='formats of the single meshes, such as glb,obj,ply,stl,dae; short for --set '
         'export.formats=NAMES')
-    parser.add_argument(
-        '--set', action='append', default=[], metavar='NAME=VALUE', dest='settings',
-        help='set an option, by the name of its ROS parameter (may be repeated)')
+    terminal.add_settings(parser, *SHORTS)
     parser.add_argument(
         '--params', type=Path, metavar='FILE.yaml', help='take options from a ROS parameter file')
     parser.add_argument(
@@ -92,20 +84,17 @@ def _run(chosen: argparse.Namespace) -> int:
     from img2scene_ros.settings import read_parameter_file
 
     settings = read_parameter_file(chosen.params) if chosen.params else {}
-    settings |= read_assignments(chosen.settings)
+    settings |= terminal.settings_of(chosen, *SHORTS)
     if chosen.formats is not None:
         settings |= read_assignments([f'export.formats={chosen.formats}'])
-    for name in ('detector', 'reconstructor'):
-        if getattr(chosen, name) is not None:
-            settings[name] = getattr(chosen, name)
     _, others = parse_settings(settings)
     recordings = _recordings(chosen)
     total = sum(map(len, recordings))
     wrong = _bad_inputs(recordings, chosen.camera)
     for files, reason in wrong.items():
-        complain(f'{files.name}: {reason}')
+        terminal.complain(f'{files.name}: {reason}')
     failed = bool(wrong)
-    console = open_console()
+    console = terminal.open_console()
     start = perf_counter()
     pipeline = Pipeline(*parse_settings(settings))
     console.print(f'ready after {perf_counter() - start:.2f} s')
@@ -115,11 +104,11 @@ def _run(chosen: argparse.Namespace) -> int:
         result = attempt(
             _reconstruct_one, pipeline, source, folder, chosen, others, console, total == 1)
         if not isinstance(result, Img2SceneError):
-            print_objects(console, folder, *result)
+            terminal.print_objects(console, folder, *result)
         elif total == 1:
             raise result
         else:
-            complain(f'{source.name}: {result}')
+            terminal.complain(f'{source.name}: {result}')
             failed = True
     return 1 if failed else 0
 
@@ -190,7 +179,7 @@ def _reconstruct_one(
     frame, remarks = _loaded(source, chosen, options.get('depth_noise'))
     pipeline.restart()
     loaded = perf_counter()
-    with progress_bar(console, 'Rebuilding objects', is_shown=is_alone) as progress:
+    with terminal.progress_bar(console, 'Rebuilding objects', is_shown=is_alone) as progress:
         scene = pipeline.run(frame, progress)
     found = perf_counter()
     export_scene(folder, scene, options.get('export', ExportOptions()))
@@ -248,7 +237,7 @@ def _with_progress(
         numbered = (f'{source.name}_{number}' for number in count(2))
         unique = next(name for name in chain([source.name], numbered) if name not in used)
         used.add(unique)
-        yield source, out if out and total == 1 else (out or DEFAULT_OUT) / unique
+        yield source, out if out and total == 1 else (out or terminal.DEFAULT_OUT) / unique
 
 
 class _HelpOptions(argparse.Action):

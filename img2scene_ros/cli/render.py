@@ -5,11 +5,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from img2scene_ros.cli.terminal import add_jobs
-from img2scene_ros.cli.terminal import add_options
-from img2scene_ros.cli.terminal import open_console
-from img2scene_ros.cli.terminal import options_of
-from img2scene_ros.cli.terminal import progress_bar
+from img2scene_ros.cli import terminal
 from img2scene_ros.learning.data_config import RenderOptions
 
 
@@ -27,8 +23,8 @@ def add_parser(commands: Any) -> None:
     parser.add_argument('out', type=Path, metavar='OUT', help='where to write')
     parser.add_argument(
         '--meshes', type=Path, metavar='DIR', help='also use the closed, metric GLB meshes in DIR')
-    add_options(parser, RenderOptions)
-    add_jobs(parser)
+    terminal.add_options(parser, RenderOptions)
+    terminal.add_jobs(parser)
     parser.add_argument(
         '--check', action='store_true', help='also draw some samples into OUT/check.png')
     parser.set_defaults(run=_run)
@@ -37,9 +33,9 @@ def add_parser(commands: Any) -> None:
 def _run(chosen: argparse.Namespace) -> int:
     from img2scene_ros.learning.rendered import render_dataset
 
-    options = options_of(chosen, RenderOptions)
-    console = open_console()
-    with progress_bar(console, 'rendering') as progress:
+    options = terminal.options_of(chosen, RenderOptions)
+    console = terminal.open_console()
+    with terminal.progress_bar(console, 'rendering') as progress:
         library = render_dataset(
             chosen.shapes, chosen.meshes, chosen.out, options, chosen.jobs, progress)
     for reason in library.skipped:

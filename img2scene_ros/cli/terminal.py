@@ -36,15 +36,12 @@ def progress_bar(
     console: 'Console', what: str, is_shown: bool = True,
 ) -> Iterator[Callable[[int, int], None]]:
     """Show a bar on a terminal; yield what takes the numbers of what is done and of all."""
-    from rich.progress import BarColumn
-    from rich.progress import MofNCompleteColumn
-    from rich.progress import Progress
-    from rich.progress import TimeElapsedColumn
-    from rich.progress import TimeRemainingColumn
+    from rich import progress
 
-    with Progress(what, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                  TimeRemainingColumn(), console=console,
-                  disable=not (console.is_terminal and is_shown)) as bar:
+    with progress.Progress(
+            what, progress.BarColumn(), progress.MofNCompleteColumn(),
+            progress.TimeElapsedColumn(), progress.TimeRemainingColumn(), console=console,
+            disable=not (console.is_terminal and is_shown)) as bar:
         task = bar.add_task('', total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
@@ -59,6 +56,27 @@ def whole_number(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is no whole number from 1")
     return int(text)
+
+
+def add_settings(parser: argparse.ArgumentParser, *shorts: str) -> None:
+    """Add what sets options of the pipeline; some have an argument of their own."""
+    for name in shorts:
+        parser.add_argument(f'--{name}', metavar='NAME', help=f'short for --set {name}=NAME')
+    parser.add_argument(
+        '--set', action='append', default=[], metavar='NAME=VALUE', dest='settings',
+        help='set an option, by the name of its ROS parameter (may be repeated)')
+
+
+def settings_of(chosen: argparse.Namespace, *shorts: str) -> dict[str, Any]:
+    """
+    Return the settings that were chosen of what `add_settings` added, by dotted names.
+
+    :raises OptionError: a text without =
+    """
+    from img2scene_ros.settings import read_assignments
+
+    return read_assignments(chosen.settings) | {
+        name: getattr(chosen, name) for name in shorts if getattr(chosen, name) is not None}
 
 
 def add_jobs(parser: argparse.ArgumentParser) -> None:

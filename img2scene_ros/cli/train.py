@@ -25,14 +25,16 @@ def add_parser(commands: Any) -> None:
 
 def _run(chosen: argparse.Namespace) -> int:
     require_packages('img2scene train', ('torch', 'safetensors'), 'train elsewhere', extra='train')
-    from img2scene_ros.learning.dataset import open_samples
-    from img2scene_ros.learning.training import train
+    from img2scene_ros.learning.loop import carry_out
+    from img2scene_ros.learning.samples import CropSamples
+    from img2scene_ros.learning.training import VoxelTask
     from img2scene_ros.learning.training_config import read_config
 
     config = read_config(chosen.config, chosen.settings)
-    samples = open_samples(*chosen.data)
-    validation = open_samples(chosen.validation) if chosen.validation else None
-    run = train(config, samples, chosen.out, validation, chosen.resume, chosen.minutes)
+    samples = CropSamples(*chosen.data).read()
+    validation = CropSamples(chosen.validation).read() if chosen.validation else None
+    run = carry_out(VoxelTask(config, samples, validation), chosen.out, chosen.resume,
+                    chosen.minutes)
     if os.environ.get('RANK', '0') != '0':  # torchrun's first process tells it for all
         return 0
     score = f', mean IoU {run.best:.3f}' if validation else ''

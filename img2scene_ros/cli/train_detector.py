@@ -28,15 +28,17 @@ def _run(chosen: argparse.Namespace) -> int:
     require_packages(
         'img2scene train-detector', ('torch', 'transformers', 'safetensors'), 'train elsewhere',
         extra='train')
+    from img2scene_ros.devices import torch_device
     from img2scene_ros.learning.detector_config import read_detector_config
     from img2scene_ros.learning.detector_data import open_pictures
-    from img2scene_ros.learning.detector_training import train_detector
+    from img2scene_ros.learning.detector_training import DetectorTask
+    from img2scene_ros.learning.loop import carry_out
 
     config = read_detector_config(chosen.config, chosen.settings)
     pictures, labels = open_pictures(*chosen.data)
     validation = open_pictures(chosen.validation)[0] if chosen.validation else None
-    run = train_detector(
-        config, pictures, labels, chosen.out, validation, chosen.resume, chosen.minutes)
+    run = carry_out(DetectorTask(config, pictures, labels, validation, chosen.minutes),
+                    chosen.out, chosen.resume, device=torch_device('auto'))
     score = f', AP50 {run.best:.3f}' if validation else ''
     print(f'written: {chosen.out}/model.safetensors, config.json, preprocessor_config.json, '
           f'log.jsonl ({run.step} steps, {run.seconds / 60:.0f} minutes{score})')

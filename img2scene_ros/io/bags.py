@@ -22,6 +22,8 @@ import numpy as np
 from img2scene_ros.camera import Camera
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import InputError
+from img2scene_ros.errors import naming
+from img2scene_ros.io import ros_images
 from img2scene_ros.io.bag_transforms import BagTransforms
 from img2scene_ros.io.bag_transforms import relative_unit
 from img2scene_ros.io.bag_transforms import stream_of
@@ -30,14 +32,6 @@ from img2scene_ros.io.calibrations import same_aspect
 from img2scene_ros.io.layouts import PAIR_TOLERANCE
 from img2scene_ros.io.layouts import PICTURE_SUFFIXES
 from img2scene_ros.io.layouts import nearest
-from img2scene_ros.io.ros_images import COLOR
-from img2scene_ros.io.ros_images import DEPTH
-from img2scene_ros.io.ros_images import GREY
-from img2scene_ros.io.ros_images import camera_from_info
-from img2scene_ros.io.ros_images import color_from_compressed
-from img2scene_ros.io.ros_images import color_from_image
-from img2scene_ros.io.ros_images import depth_from_compressed
-from img2scene_ros.io.ros_images import depth_from_image
 from img2scene_ros.packages import importing
 
 SUFFIXES = ('.mcap', '.db3', '.bag', '.zstd')
@@ -85,11 +79,12 @@ class _Topic:
         encoding = message.encoding if is_raw else message.format
         name = encoding.partition(';')[0].strip()
         # librealsense records depth as mono16.
-        if name in GREY and not (name in DEPTH and 'depth' in connection.topic.lower()):
+        is_depth = name in ros_images.DEPTH and 'depth' in connection.topic.lower()
+        if name in ros_images.GREY and not is_depth:
             return cls(connection, message, 'grey')
-        if name in DEPTH or 'compressedDepth' in encoding:
+        if name in ros_images.DEPTH or 'compressedDepth' in encoding:
             return cls(connection, message, 'depth', relative_unit(reader, connection.topic))
-        return cls(connection, message, '' if is_raw and name not in COLOR else 'color')
+        return cls(connection, message, '' if is_raw and name not in ros_images.COLOR else 'color')
 
     @property
     def name(self) -> str:
@@ -116,15 +111,12 @@ class _Topic:
         return self.name.removesuffix('/compressed').removesuffix('/compressedDepth')
 
     def read(self, message: Any) -> np.ndarray:
-        """
-        Return the pixels of one of its messages.
-
-        :raises InputError: they cannot be read
-        """
+        """Return the pixels of one of its messages."""
         if self.kind == 'depth':
-            read = depth_from_image if self.is_raw else depth_from_compressed
+            read = ros_images.depth_from_image if self.is_raw else ros_images.depth_from_compressed
             return read(message) * np.float32(self.unit)
-        return (color_from_image if self.is_raw else color_from_compressed)(message)
+        read = ros_images.color_from_image if self.is_raw else ros_images.color_from_compressed
+        return read(message)
 
     @cached_property
     def size(self) -> tuple[int, int]:
@@ -161,7 +153,7 @@ class _Topic:
         if stream_of(info.name):
             message = SimpleNamespace(**vars(message) | {
                 'distortion_model': lens_model(message.distortion_model)})
-        return camera_from_info(message, rectified='rect' in self.leaf)
+        return ros_images.camera_from_info(message, rectified='rect' in self.leaf)
 
 
 @dataclass(frozen=True, eq=False)
@@ -290,7 +282,7 @@ class Bag:
         if not choices:
             raise InputError(
                 f"the recording '{self._path}' holds no pictures (sensor_msgs/Image in "
-                f"{', '.join(COLOR)}, or CompressedImage); record the camera's topics")
+                f"{', '.join(ros_images.COLOR)}, or CompressedImage); record the camera's topics")
         if depths and not any(choice.depth and choice.color.kind == 'color'
                               for choice in choices):
             transforms = BagTransforms(reader)
@@ -338,10 +330,8 @@ class Bag:
         return camera.resized(*size) if is_same else None
 
     def _calibrated(self, images: _Topic, info: _Topic) -> Camera:
-        try:
+        with naming(f"'{self._path}', {info.name}"):
             return images.camera(info)
-        except InputError as error:
-            raise InputError(f"'{self._path}', {info.name}: {error}") from error
 
     def _pairs(self, reader: Any) -> Iterator[tuple[Any, Any]]:
         """Yield the messages of picture and depth image that belong together by their stamps."""

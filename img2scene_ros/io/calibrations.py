@@ -14,7 +14,6 @@ import logging
 import re
 from dataclasses import dataclass
 from dataclasses import fields
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from img2scene_ros.camera import Camera
 from img2scene_ros.depth import DepthNoise
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
+from img2scene_ros.errors import say_once
 
 _LOGGER = logging.getLogger(__name__)
 # What librealsense projects by; the 'modified' and 'inverse' ones differ from plumb_bob in the
@@ -85,7 +85,8 @@ def read_calibration(path: Path, size: tuple[int, int], picture: str = '') -> Ca
         raise InputError(
             f"the camera file '{path}' is for {told[0]}x{told[1]} pixels but the picture has "
             f'{width}x{height}{turned}; give the calibration of this picture')
-    _say_scaled(Path(path), told, size)
+    say_once(_LOGGER.info, "the calibration '%s' is scaled from %dx%d to %dx%d pixels",
+             Path(path), *told, *size)
     return Calibration(camera.resized(width, height), unit, noise)
 
 
@@ -95,11 +96,7 @@ def same_aspect(one: tuple[int, int], other: tuple[int, int]) -> bool:
 
 
 def _check_units(camera: Camera) -> None:
-    """
-    Check that K is in pixels.
-
-    :raises InputError: no lens sees so much, or so little
-    """
+    """Check that K is in pixels."""
     field = 2.0 * np.degrees(np.arctan(0.5 * camera.width / camera.fx))
     if not NARROWEST <= field <= WIDEST and not camera.has_distortion:
         raise InputError(
@@ -112,21 +109,11 @@ def _check_order(path: Path, camera: Camera) -> None:
     shares = camera.cx / camera.width, camera.cy / camera.height
     ratio = max(camera.fx, camera.fy) / min(camera.fx, camera.fy)
     if ratio > SQUARE or not all(CENTRAL[0] <= share <= CENTRAL[1] for share in shares):
-        _say_unlikely(path, (camera.width, camera.height),
-                      (camera.fx, camera.fy, camera.cx, camera.cy))
-
-
-@cache  # once, not for every frame
-def _say_unlikely(path: Path, size: tuple[int, int], numbers: tuple[float, ...]) -> None:
-    _LOGGER.warning(
-        "the calibration '%s' is likely wrong: for %dx%d pixels it has fx = %g, fy = %g, cx = %g, "
-        'cy = %g; check the size that it is for, and the order of its numbers',
-        path, *size, *numbers)
-
-
-@cache  # once, not for every frame
-def _say_scaled(path: Path, told: tuple[int, int], size: tuple[int, int]) -> None:
-    _LOGGER.info("the calibration '%s' is scaled from %dx%d to %dx%d pixels", path, *told, *size)
+        say_once(
+            _LOGGER.warning, "the calibration '%s' is likely wrong: for %dx%d pixels it has "
+            'fx = %g, fy = %g, cx = %g, cy = %g; check the size that it is for, and the order of '
+            'its numbers', path, camera.width, camera.height, camera.fx, camera.fy, camera.cx,
+            camera.cy)
 
 
 def _read(path: Path, size: tuple[int, int], picture: str) -> dict[str, Any]:

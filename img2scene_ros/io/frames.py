@@ -2,7 +2,6 @@
 """Frames, wherever they are recorded: pictures, folders, data sets, bags."""
 
 import logging
-from functools import cache
 from pathlib import Path
 
 import cv2
@@ -12,6 +11,7 @@ from PIL import ExifTags
 from img2scene_ros.camera import Camera
 from img2scene_ros.depth import DepthNoise
 from img2scene_ros.errors import InputError
+from img2scene_ros.errors import say_once
 from img2scene_ros.io.bags import Bag
 from img2scene_ros.io.bags import BagFrame
 from img2scene_ros.io.calibrations import Calibration
@@ -90,7 +90,8 @@ def load_frame(
     seen_by = told.camera
     reduced = picture.shape[1::-1]
     if reduced != size:
-        _say_reduced(files.color.parent, size, reduced)
+        say_once(_LOGGER.info, "the frames of '%s' are scaled down from %dx%d to %dx%d pixels",
+                 files.color.parent, *size, *reduced)
         seen_by = seen_by.resized(*reduced)
     if own is not None:
         metres = registered_depth(metres, own, seen_by, np.eye(4))
@@ -182,18 +183,7 @@ def _calibration(
 ) -> Calibration:
     if path is not None:
         return read_calibration(path, size, source.stem)
-    _say_assumed(source.parent, field_of_view)
+    say_once(
+        _LOGGER.warning, "there is no calibration for '%s', so a field of view of %g degrees is "
+        'assumed; sizes and places depend on it', source.parent, field_of_view)
     return Calibration(Camera.from_field_of_view(*size, field_of_view), None, None)
-
-
-@cache  # once, not for every frame
-def _say_reduced(folder: Path, size: tuple[int, int], reduced: tuple[int, int]) -> None:
-    _LOGGER.info(
-        "the frames of '%s' are scaled down from %dx%d to %dx%d pixels", folder, *size, *reduced)
-
-
-@cache  # once, not for every frame
-def _say_assumed(folder: Path, field_of_view: float) -> None:
-    _LOGGER.warning(
-        "there is no calibration for '%s', so a field of view of %g degrees is assumed; sizes and "
-        'places depend on it', folder, field_of_view)

@@ -115,11 +115,7 @@ def _turned_size(image: Image.Image) -> tuple[int, int]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """
-    Open a picture, to be read within this.
-
-    :raises InputError: it is missing or cannot be read
-    """
+    """Open a picture, to be read within this."""
     if not os.path.isfile(path):
         raise InputError(f"there is no picture '{path}'; check the path and its permissions")
     try:

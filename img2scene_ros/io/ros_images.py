@@ -8,7 +8,6 @@ encodings are those of sensor_msgs/image_encodings.hpp.
 
 import logging
 import struct
-from functools import cache
 from typing import Any
 
 import cv2
@@ -18,6 +17,8 @@ from img2scene_ros.camera import Camera
 from img2scene_ros.depth import FARTHEST
 from img2scene_ros.depth import metric_depth
 from img2scene_ros.errors import InputError
+from img2scene_ros.errors import naming
+from img2scene_ros.errors import say_once
 
 MOST_PIXELS = 1 << 26  # a header that tells more is damaged
 
@@ -157,11 +158,9 @@ def depth_from_compressed(message: Any) -> np.ndarray:
     if bytes(data[:4]) != b'\x89PNG' and len(data) > 12:
         _, quantum, offset = struct.unpack('<iff', data[:12])
         data = data[12:]
-    try:
+    with naming(f"the depth image (format '{message.format}')"):
         raw = (from_rvl(data) if how.rstrip().endswith('rvl') else
                decoded(data, cv2.IMREAD_UNCHANGED))
-    except InputError as error:
-        raise InputError(f"the depth image (format '{message.format}'): {error}") from error
     if raw is None or raw.ndim != 2 or raw.dtype != np.uint16:
         raise InputError(
             f"the compressed depth image (format '{message.format}', {len(message.data)} bytes) "
@@ -243,16 +242,11 @@ def _in_metres(raw: np.ndarray, message: Any) -> np.ndarray:
     some = depth[::8, ::8]
     readings = some[np.isfinite(some)]
     if len(readings) and np.median(readings) > FARTHEST:
-        _say_millimetres(message.header.frame_id)
+        say_once(
+            _LOGGER.warning, "the depth images of '%s' are floats in millimetres, not in metres "
+            'as REP-118 has them; they are taken as millimetres', message.header.frame_id)
         depth *= np.float32(0.001)
     return depth
-
-
-@cache  # once, not for every frame
-def _say_millimetres(frame_id: str) -> None:
-    _LOGGER.warning(
-        "the depth images of '%s' are floats in millimetres, not in metres as REP-118 has them; "
-        'they are taken as millimetres', frame_id)
 
 
 def _numbers(words: np.ndarray) -> np.ndarray:

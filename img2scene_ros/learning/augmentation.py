@@ -13,12 +13,8 @@ import torch
 from torch import Generator
 from torch import Tensor
 
+from img2scene_ros.learning import sensors
 from img2scene_ros.learning.arrangements import Chance
-from img2scene_ros.learning.sensors import light_changed
-from img2scene_ros.learning.sensors import lowest
-from img2scene_ros.learning.sensors import sensed_depth
-from img2scene_ros.learning.sensors import smooth_noise
-from img2scene_ros.learning.sensors import wrong_masks
 from img2scene_ros.models.channels import batch_channels
 from img2scene_ros.models.crop import CENTER_BEHIND_ANCHOR
 from img2scene_ros.options import Options
@@ -97,15 +93,15 @@ def crop_inputs(
         color = torch.where(around[:, None], paint.flip(0), color)
         without = without | (chance.uniform(count) < changes.drop_depth)
         strength = changes.depth_noise * chance.uniform(count)
-    depth = sensed_depth(true, color, mask.shape[-1] / (2 * half_field), generator,
+    depth = sensors.sensed_depth(true, color, mask.shape[-1] / (2 * half_field), generator,
                          strength=strength, magnification=crops['magnification'])
     given, bare = mask, torch.zeros_like(without)
     if changes:
-        color = light_changed(color, generator, changes.photometric)
-        given = wrong_masks(mask, generator, changes.mask_pixels, changes.ragged_mask)
+        color = sensors.light_changed(color, generator, changes.photometric)
+        given = sensors.wrong_masks(mask, generator, changes.mask_pixels, changes.ragged_mask)
         gaps = torch.where(chance.uniform(count) < changes.missing_depth, LOST, 0.0)
-        cloud = smooth_noise(mask.shape, CLOUD * mask.shape[-1], generator)
-        depth = torch.where(lowest(cloud, gaps[:, None, None]), torch.nan, depth)
+        cloud = sensors.smooth_noise(mask.shape, CLOUD * mask.shape[-1], generator)
+        depth = torch.where(sensors.lowest(cloud, gaps[:, None, None]), torch.nan, depth)
         bare = chance.uniform(count) < changes.drop_mask
     depth = torch.where(without[:, None, None], torch.nan, depth)
     measured, anchor = median_depth(depth, given), median_depth(true, mask)
@@ -125,8 +121,8 @@ def occluded(
     crop would be another one then.
     """
     chance, count = Chance(generator), len(mask)
-    cloud = smooth_noise(mask.shape, CLOUD * mask.shape[-1], generator)
-    hides = lowest(cloud, torch.full((count, 1, 1), OCCLUDED, device=mask.device))
+    cloud = sensors.smooth_noise(mask.shape, CLOUD * mask.shape[-1], generator)
+    hides = sensors.lowest(cloud, torch.full((count, 1, 1), OCCLUDED, device=mask.device))
     left = mask & ~hides
     fits = (left.flatten(1).sum(dim=1) > LEAST_LEFT * mask.flatten(1).sum(dim=1)) \
         & (mask_boxes(left) == mask_boxes(mask)).all(dim=1) & (chance.uniform(count) < share)
@@ -148,7 +144,7 @@ def mask_boxes(masks: Tensor) -> Tensor:
 def textures(like: Tensor, generator: Generator) -> Tensor:
     """Return random colours with random patches, (B, 3, S, S) uint8."""
     chance, count = Chance(generator), len(like)
-    patches = smooth_noise(like.shape, CLOUD * like.shape[-1], generator)
+    patches = sensors.smooth_noise(like.shape, CLOUD * like.shape[-1], generator)
     patches = patches * chance.uniform(count, 1, 1, 1, high=60.0)
     return (chance.uniform(count, 3, 1, 1, high=255.0) + patches).clamp(0, 255).byte()
 

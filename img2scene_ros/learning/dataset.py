@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
+from typing import Any
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -21,25 +22,12 @@ from img2scene_ros.depth import measured
 from img2scene_ros.learning.augmentation import Examples
 from img2scene_ros.learning.augmentation import occupancy_at
 from img2scene_ros.learning.samples import CropSample
-from img2scene_ros.learning.samples import CropSamples
-from img2scene_ros.learning.samples import coarser
 from img2scene_ros.learning.sensors import read_depth
 from img2scene_ros.models.channels import crop_channels
 from img2scene_ros.models.crop import Crop
 from img2scene_ros.models.crop import anchor_depth
 
 SENSOR_WIDTH = 640  # pixels of a usual depth camera
-
-
-def open_samples(*folders: Path) -> CropSamples:
-    """
-    Open data sets of crops and read all of their shards, so that what is broken shows at once.
-
-    :raises InputError: as `CropSamples` and `read_shard`
-    """
-    samples = CropSamples(*folders)
-    samples.read()
-    return samples
 
 
 @dataclass(eq=False)
@@ -56,7 +44,8 @@ class TrainingExamples(Dataset):
     def __getitem__(self, position: int) -> Examples:
         """Return one of `Examples`, as `tensors_of`."""
         number = sample_at(position, len(self.samples), self.seed)
-        return tensors_of(resized(self.samples[number], self.size))
+        sample = self.samples[number]
+        return tensors_of(replace(sample, crop=resized(sample.crop, self.size)))
 
 
 def tensors_of(sample: CropSample) -> Examples:
@@ -115,6 +104,14 @@ class Example:
     half_field: float  # tangent of half the angle that the crop spans
     occupancy: np.ndarray  # (64, 64, 64) bool of the cube at the anchor
 
+    @property
+    def channels(self) -> np.ndarray:
+        """Return what the network is fed, (6, S, S)."""
+        return crop_channels(self.color, self.mask, self.depth, self.anchor, self.half_field)
+
+
+Pictured = TypeVar('Pictured', Crop, Example)
+
 
 def plain_example(sample: CropSample, with_depth: bool) -> Example:
     """Return a sample as it is."""
@@ -142,45 +139,20 @@ def noisy_example(sample: CropSample, random: np.random.Generator) -> Example:
     return Example(crop.color, crop.mask, depth, anchor, crop.view.half_field, occupancy)
 
 
-def resized(sample: CropSample, size: int) -> CropSample:
+def resized(pictures: Pictured, size: int) -> Pictured:
     """
-    Return a sample whose pictures have another size; its cube stays where it is.
+    Return a crop or an example whose pictures have another size; its cube stays where it is.
 
     :param size: pixels of a side; 0 leaves them as they are
     """
-    crop = sample.crop
-    if size in (0, len(crop.mask)):
-        return sample
-    color, mask, depth = _scaled(crop.color, crop.mask, crop.depth, size)
-    assert mask is not None  # as the crop has one
-    return replace(sample, crop=Crop(crop.view, color, mask, depth))
+    if size in (0, len(pictures.color)):
+        return pictures
 
-
-def resized_example(example: Example, size: int) -> Example:
-    """Return an example whose pictures have another size, as `resized`."""
-    if size == len(example.color):
-        return example
-    color, mask, depth = _scaled(example.color, example.mask, example.depth, size)
-    return replace(example, color=color, mask=mask, depth=depth)
-
-
-def _scaled(
-    color: np.ndarray, mask: np.ndarray | None, depth: np.ndarray | None, size: int,
-) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
-    color = cv2.resize(color, (size, size), interpolation=cv2.INTER_AREA)
+    color = cv2.resize(pictures.color, (size, size), interpolation=cv2.INTER_AREA)
     # The nearest reading: a mean across an edge would lie on neither side.
-    mask, depth = (
-        None if image is None else
-        cv2.resize(image, (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
-        for image in (None if mask is None else mask.astype(np.uint8), depth))
-    return color, None if mask is None else mask > 0, depth
-
-
-def as_tensors(
-    example: Example, resolution: int,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return picture (6, S, S), half field () and occupancy (R, R, R) bool."""
-    picture = crop_channels(
-        example.color, example.mask, example.depth, example.anchor, example.half_field)
-    return (torch.from_numpy(picture), torch.tensor(example.half_field, dtype=torch.float32),
-            torch.from_numpy(coarser(example.occupancy, resolution)))
+    others: dict[str, Any] = {
+        name: None if image is None else cv2.resize(
+            image.astype(np.float32), (size, size), interpolation=cv2.INTER_NEAREST_EXACT,
+        ).astype(image.dtype)
+        for name, image in (('mask', pictures.mask), ('depth', pictures.depth))}
+    return replace(pictures, color=color, **others)

@@ -13,6 +13,7 @@ import torch.nn.functional as functional
 from safetensors import SafetensorError
 from torch import Tensor
 from torch import nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import RTDetrResNetConfig
 from transformers import RTDetrV2Config
 from transformers import RTDetrV2ForObjectDetection
@@ -117,7 +118,9 @@ def dense_loss(
     :param width, height: of the picture, pixels
     """
     centers, cells = _cells(width, height, logits.device)
-    truth, classes, real = _padded(targets, 'boxes', logits.device)
+    truth = _padded([target['boxes'] for target in targets], 0.5)
+    classes = _padded([target['class_labels'] for target in targets], 0)
+    real = _padded([torch.ones_like(target['class_labels']) for target in targets], 0).bool()
     with torch.no_grad():
         iou = _overlap(boxes[:, :, None], truth[:, None])[0]
         away = (centers[None, :, None] - truth[:, None, :, :2]).abs()
@@ -157,28 +160,17 @@ def _cells(width: int, height: int, device: torch.device) -> tuple[Tensor, Tenso
     return torch.cat(centers), torch.cat(sizes)
 
 
-def _padded(
-    targets: Sequence[dict[str, Tensor]], name: str, device: torch.device,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return boxes (B, G, 4), classes (B, G), and which are real (B, G), at least one each."""
-    most = max(1, max(len(target[name]) for target in targets))
-    boxes = torch.full((len(targets), most, 4), 0.5, device=device)
-    classes = torch.zeros((len(targets), most), dtype=torch.int64, device=device)
-    real = torch.zeros((len(targets), most), dtype=torch.bool, device=device)
-    for number, target in enumerate(targets):
-        count = len(target[name])
-        boxes[number, :count] = target[name]
-        real[number, :count] = True
-        if name == 'boxes':
-            classes[number, :count] = target['class_labels']
-    return boxes, classes, real
+def _padded(parts: Sequence[Tensor], fill: float) -> Tensor:
+    """Return B parts (N, ...) as one tensor (B, G, ...), G at least 1, filled up."""
+    one = parts[0].new_zeros(1, *parts[0].shape[1:])
+    return pad_sequence([*parts, one], batch_first=True, padding_value=fill)[:-1]
 
 
 def _ignored(centers: Tensor, targets: Sequence[dict[str, Tensor]]) -> Tensor:
     """Return which cells' centres lie in a box that is ignored, (B, N) bool."""
-    boxes, _, real = _padded(targets, 'ignored', centers.device)
+    boxes = _padded([target['ignored'] for target in targets], 0.0)  # no centre is in an empty one
     away = (centers[None, :, None] - boxes[:, None, :, :2]).abs()
-    return ((away < boxes[:, None, :, 2:] / 2).all(-1) & real[:, None]).any(-1)
+    return (away < boxes[:, None, :, 2:] / 2).all(-1).any(-1)
 
 
 def _overlap(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:

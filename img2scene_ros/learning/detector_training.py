@@ -1,13 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Training of the compact detector on rendered scenes.
-
-    img2scene train-detector --config FILE.yaml --data TRAIN --validation TEST --out RUN
+Training of the compact detector on rendered scenes: `img2scene train-detector`.
 
 Model, matching and loss are transformers' own (RT-DETRv2), with one loss more for the encoder's
-proposals. RUN is a checkpoint folder of transformers, which the detector `detr` loads: the moving
-average of the weights at its best validation, in half precision. Beside it lie `state.pt` (what it
-takes to go on) and `log.jsonl`. The schedule follows the number of steps, or the clock.
+proposals. The schedule follows the number of steps, or the clock.
 """
 
 from collections.abc import Iterator
@@ -23,23 +19,13 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from img2scene_ros.devices import autocast
-from img2scene_ros.devices import torch_device
+from img2scene_ros.learning import detector_model
+from img2scene_ros.learning import loop
 from img2scene_ros.learning.detector_config import DetectorTrainingOptions
 from img2scene_ros.learning.detector_data import DetectorExamples
 from img2scene_ros.learning.detector_data import collate
 from img2scene_ros.learning.detector_data import normalized
 from img2scene_ros.learning.detector_data import picture_of
-from img2scene_ros.learning.detector_model import build_detector
-from img2scene_ros.learning.detector_model import dense_loss
-from img2scene_ros.learning.detector_model import keep_maps_precise
-from img2scene_ros.learning.detector_model import save_detector
-from img2scene_ros.learning.detector_model import start_from
-from img2scene_ros.learning.loop import Processes
-from img2scene_ros.learning.loop import Run
-from img2scene_ros.learning.loop import Task
-from img2scene_ros.learning.loop import arithmetic
-from img2scene_ros.learning.loop import carry_out
-from img2scene_ros.learning.loop import on_one_core
 from img2scene_ros.learning.metrics import Boxes
 from img2scene_ros.learning.metrics import average_precisions
 from img2scene_ros.learning.samples import ObjectTruth
@@ -52,31 +38,16 @@ Pictures = Sequence[tuple[np.ndarray, list[ObjectTruth]]]
 Batch = tuple[Tensor, list[dict[str, Tensor]]]
 
 
-def train_detector(
-    config: TrainingConfig,
-    pictures: Pictures,
-    labels: Sequence[str],
-    out: Path,
-    validation: Pictures | None = None,
-    resume: bool = False,
-    minutes: float | None = None,
-) -> Run:
+class DetectorTask(loop.Task):
     """
-    Train a detector, or go on with it.
+    Boxes and names of what pictures show, scored by COCO's AP50.
 
     :param config: as `read_detector_config`
     :param labels: the class names
     :param validation: pictures of other shapes; None saves the newest weights instead of the best
     :param minutes: how long the whole training lasts, its earlier sessions included; the schedule
         follows the clock then instead of the number of steps
-    :param out, resume: as `carry_out`, which also says what is raised
     """
-    task = DetectorTask(config, pictures, labels, validation, minutes)
-    return carry_out(task, out, resume, device=torch_device('auto'))
-
-
-class DetectorTask(Task):
-    """Boxes and names of what pictures show, scored by COCO's AP50."""
 
     score_name = 'AP50'
 
@@ -101,13 +72,13 @@ class DetectorTask(Task):
     def build(self, device: torch.device) -> nn.Module:
         """As `Task`."""
         self.device = device
-        network = build_detector(self.config.model, self.labels)
+        network = detector_model.build_detector(self.config.model, self.labels)
         if self.options.start_from:
-            start_from(network, weights_folder(self.options.start_from, 'detector'))
-        keep_maps_precise(network)
+            detector_model.start_from(network, weights_folder(self.options.start_from, 'detector'))
+        detector_model.keep_maps_precise(network)
         return placed(network, device)
 
-    def batches(self, run: Run, processes: Processes) -> Iterator[Batch]:
+    def batches(self, run: loop.Run, processes: loop.Processes) -> Iterator[Batch]:
         """Yield colours (B, H, W, 3) uint8 and B targets, in the size that is due."""
         options, changes = self.options, self.config.augmentation
         for self.stage in options.stages:
@@ -118,7 +89,8 @@ class DetectorTask(Task):
             for batch in DataLoader(
                     examples, options.batch,
                     sampler=range(options.batch * run.step, 2 ** 40),
-                    collate_fn=collate, num_workers=options.workers, worker_init_fn=on_one_core):
+                    collate_fn=collate, num_workers=options.workers,
+                    worker_init_fn=loop.on_one_core):
                 if self.done(run) >= self.stage.end:
                     break
                 yield batch
@@ -129,9 +101,9 @@ class DetectorTask(Task):
         colors, targets = batch
         targets = [{name: value.to(self.device) for name, value in target.items()}
                    for target in targets]
-        with autocast(self.device, arithmetic(options, self.device)):
+        with autocast(self.device, loop.arithmetic(options, self.device)):
             outputs = model(normalized(colors.to(self.device)), labels=targets)
-        dense = dense_loss(
+        dense = detector_model.dense_loss(
             outputs.enc_outputs_class.float(), outputs.enc_outputs_coord_logits.float().sigmoid(),
             targets, self.stage.width, self.stage.height, options.candidates)
         return {'loss': outputs.loss + options.dense * dense, 'dense': dense}
@@ -168,9 +140,9 @@ class DetectorTask(Task):
         mean = float(np.mean(list(scores.values()) or [0.0]))
         return mean, {'ap50': mean, 'per_class': scores}
 
-    def save(self, run: Run, out: Path, scores: dict[str, Any]) -> None:
+    def save(self, run: loop.Run, out: Path, scores: dict[str, Any]) -> None:
         """As `Task`."""
-        save_detector(run.average, out, self.stage.width, self.stage.height)
+        detector_model.save_detector(run.average, out, self.stage.width, self.stage.height)
 
 
 def found_boxes(logits: Tensor, boxes: Tensor, size: np.ndarray) -> Boxes:

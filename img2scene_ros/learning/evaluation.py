@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
-from operator import methodcaller
 from pathlib import Path
 from typing import Any
 from typing import NamedTuple
@@ -25,8 +24,7 @@ from scipy import ndimage
 
 from img2scene_ros.files import write_whole
 from img2scene_ros.learning.dataset import Example
-from img2scene_ros.learning.dataset import as_tensors
-from img2scene_ros.learning.dataset import resized_example
+from img2scene_ros.learning.dataset import resized
 from img2scene_ros.learning.metrics import THRESHOLDS
 from img2scene_ros.learning.metrics import chamfer_and_f_score
 from img2scene_ros.learning.metrics import isosurface_points
@@ -135,12 +133,13 @@ def predict(
     size = picture_size(candidate.config)
     volumes = []
     for first in range(0, len(examples), BATCH):
-        batch = [as_tensors(resized_example(example, size), RESOLUTION)
-                 for example in examples[first:first + BATCH]]
-        pictures, half_fields, _ = (torch.stack(part) for part in zip(*batch))
+        batch = [resized(example, size) for example in examples[first:first + BATCH]]
+        pictures = torch.from_numpy(np.stack([example.channels for example in batch]))
+        half_fields = torch.tensor(
+            [example.half_field for example in batch], dtype=torch.float32)
         logits = candidate.network.reached(pictures, half_fields, RESOLUTION)
         volumes.append(logits.sigmoid().numpy())
-        for _ in pictures:
+        for _ in batch:
             step()
     return np.concatenate(volumes)
 
@@ -343,7 +342,7 @@ def write_report(
     values = json.dumps(report.values, indent=1) + '\n'
     for path, text in ((json_file, values), (markdown_file, report.markdown)):
         if path is not None:
-            write_whole(path, methodcaller('write', text.encode()))
+            write_whole(path, text.encode())
     if sheet_file is not None:
         write_png(sheet_file, report.sheet)
     return [path for path in (json_file, markdown_file, sheet_file) if path is not None]

@@ -20,21 +20,8 @@ from scipy import ndimage
 
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.errors import InputError
+from img2scene_ros.learning import evaluation
 from img2scene_ros.learning.dataset import Example
-from img2scene_ros.learning.evaluation import COLOR
-from img2scene_ros.learning.evaluation import MASK
-from img2scene_ros.learning.evaluation import RESOLUTION
-from img2scene_ros.learning.evaluation import ROWS
-from img2scene_ros.learning.evaluation import Answers
-from img2scene_ros.learning.evaluation import Candidate
-from img2scene_ros.learning.evaluation import Report
-from img2scene_ros.learning.evaluation import answers
-from img2scene_ros.learning.evaluation import case_of
-from img2scene_ros.learning.evaluation import counted
-from img2scene_ros.learning.evaluation import means_of_others
-from img2scene_ros.learning.evaluation import score_tables
-from img2scene_ros.learning.evaluation import scores_of
-from img2scene_ros.learning.evaluation import summary
 from img2scene_ros.learning.metrics import pix3d_scores
 from img2scene_ros.learning.metrics import surface_mesh
 from img2scene_ros.learning.pix3d import Pix3dPicture
@@ -58,7 +45,7 @@ FINE = 64  # cells of the true volume before it is pooled to 32
 # The grid along the model's axes: two published cells wide, with room around the model for what
 # was predicted beyond it. The protocol would pool more than 100 cells a side.
 STEP, MARGIN, CELLS = 2, 18, 100
-CEILING = f'truth in {RESOLUTION}^3 cells'  # what no answer of that resolution can beat
+CEILING = f'truth in {evaluation.RESOLUTION}^3 cells'  # what no answer of that resolution can beat
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,13 +72,13 @@ class PictureView:
     def example(self) -> Example:
         """Return what networks get."""
         return Example(self.crop.color, self.crop.mask, None, self.anchor,
-                       self.crop.view.half_field, coarser(self.truth(FINE), RESOLUTION))
+                       self.crop.view.half_field, coarser(self.truth(FINE), evaluation.RESOLUTION))
 
 
 def evaluate_pix3d(
-    prepared: Path, candidates: Sequence[Candidate],
+    prepared: Path, candidates: Sequence[evaluation.Candidate],
     progress: Callable[[int, int], None] = lambda done, total: None, every: bool = False,
-) -> Report:
+) -> evaluation.Report:
     """
     Score networks on prepared photos of Pix3D by its own protocol, category by category.
 
@@ -109,7 +96,7 @@ def evaluate_pix3d(
             f"'{prepared}' holds no picture to score: {len(pictures)} are prepared, all truncated "
             'or occluded; --all takes them, too')
     total = len(chosen) * (1 + 2 * len(candidates))
-    step = counted(progress, total)
+    step = evaluation.counted(progress, total)
     views: dict[str, list[PictureView]] = {}
     skipped = []
     for picture in sorted(chosen, key=lambda picture: picture.category):
@@ -122,9 +109,9 @@ def evaluate_pix3d(
     if not views:
         raise InputError(f"no picture in '{prepared}' can be scored: {skipped[0]}")
     categories = [category for category, some in views.items() for _ in some]
-    scores: dict[tuple[str, str], tuple[Answers, list[np.ndarray]]] = {}
+    scores: dict[tuple[str, str], tuple[evaluation.Answers, list[np.ndarray]]] = {}
     official, rows = [], []
-    drawn = set(evenly(len(categories), ROWS))
+    drawn = set(evenly(len(categories), evaluation.ROWS))
     for category, some in views.items():
         found, answered = _score(category, some, candidates, scores, step)
         official += found
@@ -132,14 +119,15 @@ def evaluate_pix3d(
         rows += [draw_predictions(category, view.crop, view.cube, answered[number])
                  for number, view in enumerate(some) if first + number in drawn]
     progress(total, total)
-    summaries = [summary(name, one, np.concatenate(values), categories) for wanted in (COLOR, MASK)
+    summaries = [evaluation.summary(name, one, np.concatenate(values), categories)
+                 for wanted in (evaluation.COLOR, evaluation.MASK)
                  for (name, _), (one, values) in scores.items() if name == wanted]
     about = {
         'pictures': len(categories), 'of': len(pictures), 'truncated_and_occluded': every,
         'weights': {candidate.title: candidate.config.get('step') for candidate in candidates}}
     title = (f'{len(categories)} of {len(pictures)} pictures'
              f"{'' if every else ', neither truncated nor occluded'}.")
-    return Report(
+    return evaluation.Report(
         {'about': about, 'official': official, 'scores': summaries, 'skipped': skipped},
         _markdown(title, official, summaries), np.vstack(rows), skipped)
 
@@ -180,8 +168,9 @@ def in_model_axes(volume: np.ndarray, view: PictureView) -> np.ndarray:
 
 
 def _score(
-    category: str, views: Sequence[PictureView], candidates: Sequence[Candidate],
-    scores: dict[tuple[str, str], tuple[Answers, list[np.ndarray]]], step: Callable[[], None],
+    category: str, views: Sequence[PictureView], candidates: Sequence[evaluation.Candidate],
+    scores: dict[tuple[str, str], tuple[evaluation.Answers, list[np.ndarray]]],
+    step: Callable[[], None],
 ) -> tuple[list[dict[str, Any]], list[dict[str, np.ndarray]]]:
     """
     Score a category.
@@ -193,16 +182,17 @@ def _score(
     whole = [view.example() for view in views]
     truths = [example.occupancy for example in whole]
     drawn = [{'truth': truth} for truth in truths]
-    means = means_of_others(
+    means = evaluation.means_of_others(
         truths, [category] * len(views), [str(view.picture.voxels) for view in views])
-    for name in (COLOR, MASK):
-        examples = whole if name == MASK else [replace(one, mask=None) for one in whole]
-        cases = [case_of(example) for example in examples]
-        given = list(answers(candidates, examples, cases, means, step))
+    for name in (evaluation.COLOR, evaluation.MASK):
+        examples = whole if name == evaluation.MASK else [replace(one, mask=None) for one in whole]
+        cases = [evaluation.case_of(example) for example in examples]
+        given = list(evaluation.answers(candidates, examples, cases, means, step))
         for one in given:
             some = one if one.threshold else one._replace(constant='best per category')
-            scores.setdefault((name, one.method), (some, []))[1].append(scores_of(one, cases))
-        for one in [*given, Answers(CEILING, None, '', truths)]:
+            values = evaluation.scores_of(one, cases)
+            scores.setdefault((name, one.method), (some, []))[1].append(values)
+        for one in [*given, evaluation.Answers(CEILING, None, '', truths)]:
             found = pix3d_scores(
                 map(in_model_axes, one.volumes, views),
                 (view.picture.read_voxels() for view in views))
@@ -213,7 +203,7 @@ def _score(
                 'emd': float(found.emd.mean())})
     for candidate, one in zip(candidates, given):
         for row, volume in zip(drawn, one.volumes):
-            row[f'{candidate.name}: {MASK}'] = volume > one.threshold
+            row[f'{candidate.name}: {evaluation.MASK}'] = volume > one.threshold
     return official, drawn
 
 
@@ -226,4 +216,4 @@ def _markdown(
         list(columns.values()), [[one[name] for name in columns] for one in official])
     return '\n\n'.join([
         title, "Pix3D's protocol, in the model's axes by the annotated pose:", protocol,
-        "In the crop's view frame:", score_tables(summaries)]) + '\n'
+        "In the crop's view frame:", evaluation.score_tables(summaries)]) + '\n'

@@ -21,51 +21,37 @@ import numpy as np
 
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
+from img2scene_ros.learning import evaluation
+from img2scene_ros.learning import synthetic
 from img2scene_ros.learning.data_config import SPLITS
 from img2scene_ros.learning.data_config import RenderOptions
 from img2scene_ros.learning.data_config import ShapeOptions
 from img2scene_ros.learning.dataset import Example
 from img2scene_ros.learning.dataset import noisy_example
 from img2scene_ros.learning.dataset import plain_example
-from img2scene_ros.learning.evaluation import COLOR
-from img2scene_ros.learning.evaluation import MASK
-from img2scene_ros.learning.evaluation import RESOLUTION
-from img2scene_ros.learning.evaluation import ROWS
-from img2scene_ros.learning.evaluation import Candidate
-from img2scene_ros.learning.evaluation import Report
-from img2scene_ros.learning.evaluation import answers
-from img2scene_ros.learning.evaluation import case_of
-from img2scene_ros.learning.evaluation import counted
-from img2scene_ros.learning.evaluation import means_of_others
-from img2scene_ros.learning.evaluation import score_tables
-from img2scene_ros.learning.evaluation import scores_of
-from img2scene_ros.learning.evaluation import summary
 from img2scene_ros.learning.samples import CropSample
+from img2scene_ros.learning.samples import coarser
 from img2scene_ros.learning.samples import evenly
 from img2scene_ros.learning.shapes import Library
 from img2scene_ros.learning.shapes import Shape
 from img2scene_ros.learning.shapes import open_library
 from img2scene_ros.learning.shapes import place_of
 from img2scene_ros.learning.sheets import draw_predictions
-from img2scene_ros.learning.synthetic import ATTEMPTS
-from img2scene_ros.learning.synthetic import crop_sample
-from img2scene_ros.learning.synthetic import is_visible_enough
-from img2scene_ros.learning.synthetic import scene_of
-from img2scene_ros.learning.synthetic import truths
 
 WHOLE = 0.9  # least share of its full box that a view shows
 MASK_ERROR = 2  # pixels of the crop
 ERODED, DILATED = f'mask eroded by {MASK_ERROR} px', f'mask dilated by {MASK_ERROR} px'
 NOISY, TRUE = 'colour + mask + noisy depth', 'colour + mask + true depth'
-INPUTS = COLOR, MASK, ERODED, DILATED, NOISY, TRUE
-SHOWN = MASK, NOISY  # the inputs whose predictions are drawn
+INPUTS = evaluation.COLOR, evaluation.MASK, ERODED, DILATED, NOISY, TRUE
+SHOWN = evaluation.MASK, NOISY  # the inputs whose predictions are drawn
 REFERENCES = 160  # views of training shapes that the mean shape is of
 
 
 def evaluate_shapes(
-    folder: Path, candidates: Sequence[Candidate], options: ShapeOptions = ShapeOptions(),
+    folder: Path, candidates: Sequence[evaluation.Candidate],
+    options: ShapeOptions = ShapeOptions(),
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Report:
+) -> evaluation.Report:
     """
     Score networks on rendered views of shapes.
 
@@ -78,7 +64,7 @@ def evaluate_shapes(
     names, skipped = _chosen(folder, options.split, split, options.categories)
     library = Library(Path(folder), None, {})
     total = len(names) * options.views * (1 + len(INPUTS) * len(candidates))
-    step = counted(progress, total)
+    step = evaluation.counted(progress, total)
     samples = []
     for sample in views(library, names, options, skipped):
         samples.append(sample)
@@ -87,15 +73,16 @@ def evaluate_shapes(
         raise InputError(f"no shape in '{folder}' can be used: {skipped[0]}")
     shapes = [sample.truth.shape for sample in samples]
     categories = [shape.split('/')[1] for shape in shapes]
-    solids = [sample.occupancy_at(RESOLUTION) for sample in samples]
+    solids = [coarser(sample.occupancy, evaluation.RESOLUTION) for sample in samples]
     means, mean_of = _means(library, folder, split, options, solids, categories, shapes)
-    drawn = {number: {'truth': solids[number]} for number in evenly(len(samples), ROWS)}
+    drawn = {number: {'truth': solids[number]} for number in evenly(len(samples), evaluation.ROWS)}
     summaries = []
     for name in INPUTS:
         examples = [input_of(sample, name) for sample in samples]
-        cases = [case_of(example) for example in examples]
-        given = list(answers(candidates, examples, cases, means, step))
-        summaries += [summary(name, one, scores_of(one, cases), categories) for one in given]
+        cases = [evaluation.case_of(example) for example in examples]
+        given = list(evaluation.answers(candidates, examples, cases, means, step))
+        summaries += [evaluation.summary(name, one, evaluation.scores_of(one, cases), categories)
+                      for one in given]
         for candidate, one in zip(candidates, given):
             for number, row in drawn.items():
                 if name in SHOWN:
@@ -107,16 +94,16 @@ def evaluate_shapes(
     about = {
         'shapes': used, 'views': len(shapes), 'seed': options.seed,
         'split': options.split, **split, 'box_jitter': options.box_jitter, 'mean_shape': mean_of,
-        'resolution': RESOLUTION,
+        'resolution': evaluation.RESOLUTION,
         'weights': {candidate.title: candidate.config.get('step') for candidate in candidates}}
     title = (f'{len(shapes)} views of {len(used)} shapes ({_split_text(options, split)}), '
              f'seed {options.seed}. Mean shape: {mean_of}.')
-    return Report(
+    return evaluation.Report(
         {'about': about, 'scores': summaries, 'skipped': skipped},
-        f'{title}\n\n{score_tables(summaries)}\n', np.vstack(rows), skipped)
+        f'{title}\n\n{evaluation.score_tables(summaries)}\n', np.vstack(rows), skipped)
 
 
-def split_of(candidates: Sequence[Candidate]) -> dict[str, float]:
+def split_of(candidates: Sequence[evaluation.Candidate]) -> dict[str, float]:
     """
     Return how the shapes were split that networks were trained on.
 
@@ -177,12 +164,13 @@ def view_of(shape: Shape, number: int, options: ShapeOptions) -> CropSample | No
     random = np.random.default_rng([options.seed, crc32(shape.name.encode()), number])
     rendering = RenderOptions(box_jitter=options.box_jitter, size=options.size)
     place = place_of(shape.name.split('/')[1])
-    for _ in range(ATTEMPTS):
-        scene = scene_of(shape, random, place, rendering)
+    for _ in range(synthetic.ATTEMPTS):
+        scene = synthetic.scene_of(shape, random, place, rendering)
         ids = scene.stage.look_for_ids(scene.camera, scene.pose)
-        for truth in truths(scene, ids):
-            if is_visible_enough(truth, ids) and truth.shown >= WHOLE:
-                sample = crop_sample(scene, truth, f'{shape.name}/{number}', rendering, random)
+        for truth in synthetic.truths(scene, ids):
+            if synthetic.is_visible_enough(truth, ids) and truth.shown >= WHOLE:
+                sample = synthetic.crop_sample(
+                    scene, truth, f'{shape.name}/{number}', rendering, random)
                 if sample is not None:
                     return sample
     return None
@@ -193,7 +181,7 @@ def input_of(sample: CropSample, name: str) -> Example:
     if name == NOISY:
         return noisy_example(sample, np.random.default_rng(crc32(sample.scene.encode())))
     error = {ERODED: -MASK_ERROR, DILATED: MASK_ERROR}.get(name, 0)
-    mask = None if name == COLOR else resized_mask(sample.crop.mask, error)
+    mask = None if name == evaluation.COLOR else resized_mask(sample.crop.mask, error)
     return replace(plain_example(sample, with_depth=name == TRUE), mask=mask)
 
 
@@ -214,13 +202,14 @@ def _means(
 ) -> tuple[list[np.ndarray] | None, str]:
     """Return the mean shape for every view, and what it is of."""
     if options.split != 'test':
-        means = means_of_others(solids, categories, shapes)
+        means = evaluation.means_of_others(solids, categories, shapes)
         return means, 'none, a category has only one shape' if means is None else \
             'of the views of the other shapes of the category'
     names, _ = _chosen(folder, 'train', split, ())
     names = np.random.default_rng(0).permutation(names)[:REFERENCES].tolist()
     one_each = replace(options, views=1, categories=())
-    others = [sample.occupancy_at(RESOLUTION) for sample in views(library, names, one_each, [])]
+    others = [coarser(sample.occupancy, evaluation.RESOLUTION)
+              for sample in views(library, names, one_each, [])]
     mean = np.asarray(np.mean(others, axis=0, dtype=np.float32))
     return [mean] * len(solids), f'of {len(others)} views of shapes of the training split'
 

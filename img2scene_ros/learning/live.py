@@ -140,7 +140,7 @@ def crop_cameras(scenes: Scenes, boxes: Tensor, size: int) -> tuple[Scenes, Tens
     view[:, :3, :3] = scenes.view[:, :3, :3] @ turn
     middle = torch.full_like(scenes.center, (size - 1) / 2)
     crops = replace(scenes, focal=size / (2 * half_field), center=middle, view=view)
-    back = camera_rays(crops, size, size) @ turn.mT
+    back = camera_rays(crops.focal, crops.center, size, size) @ turn.mT
     pixels = back[..., :2] / back[..., 2:].clamp(min=1e-3) * scenes.focal[:, None, None] \
         + scenes.center[:, None]
     limits = torch.tensor([WIDTH, HEIGHT], device=view.device) - 0.5
@@ -228,12 +228,8 @@ def scene_inputs(scenes: Examples, generator: Generator, is_plain: bool = False)
         scenes['depth'], scenes['color'], scenes['focal'], generator, strength=strength,
         magnification=torch.full_like(offset, WIDTH / SENSOR_WIDTH))
     height, width = depth.shape[1:]
-    v, u = torch.meshgrid(torch.arange(height, device=up.device),
-                          torch.arange(width, device=up.device), indexing='ij')
-    rays = (torch.stack([u, v]) - scenes['center'][:, :, None, None]) \
-        / scenes['focal'][:, None, None, None]
-    rays = torch.cat([rays, torch.ones_like(rays[:, :1])], dim=1)
-    channels = scene_channels(color, depth, rays, up, offset)
+    rays = camera_rays(scenes['focal'], scenes['center'], width, height)
+    channels = scene_channels(color, depth, rays.mT.unflatten(2, (height, width)), up, offset)
     if not is_plain:
         channels[:, :3] *= (chance.uniform(count) >= DROP_COLOR)[:, None, None, None]
     return channels

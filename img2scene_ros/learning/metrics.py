@@ -13,14 +13,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.interpolate import interpn
+from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial import KDTree
 from scipy.spatial.distance import cdist
 
 from img2scene_ros.detection import box_iou
 from img2scene_ros.detection import mask_iou
+from img2scene_ros.mesh.colors import mix
 from img2scene_ros.rendering.normals import face_areas
+from img2scene_ros.rendering.normals import random_weights
+from img2scene_ros.rendering.normals import sampled_faces
 
 THRESHOLDS = np.arange(2, 15) / 20  # .10 to .70, at which probabilities count as solid
 # The official evaluation of Pix3D, https://github.com/xingyuansun/pix3d, eval/eval.py:
@@ -83,21 +86,6 @@ def earth_movers_distance(points: np.ndarray, others: np.ndarray) -> float:
     return float(costs[linear_sum_assignment(costs)].mean())
 
 
-def sample_mesh(
-    vertices: np.ndarray, faces: np.ndarray, count: int, random: np.random.Generator,
-) -> np.ndarray:
-    """
-    Draw points from a triangle mesh, uniformly by area.
-
-    :param vertices: (V, 3)
-    :param faces: (F, 3) int
-    :return: (count, 3)
-    """
-    areas = face_areas(vertices, faces)
-    chosen = random.choice(len(faces), count, p=areas / areas.sum())
-    return _inside(vertices[faces[chosen]], random)
-
-
 def isosurface_points(
     volume: np.ndarray, count: int, level: float, random: np.random.Generator,
 ) -> np.ndarray:
@@ -110,7 +98,9 @@ def isosurface_points(
     """
     if not (volume > level).any():
         return np.zeros((0, 3))
-    return sample_mesh(*surface_mesh(volume, level), count, random)
+    vertices, faces = surface_mesh(volume, level)
+    face, weights = sampled_faces(vertices, faces, count, random)
+    return mix(vertices[faces[face]], weights)
 
 
 def surface_mesh(volume: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
@@ -183,16 +173,10 @@ def pix3d_voxels(volume: np.ndarray) -> np.ndarray:
         return np.zeros((PIX3D_RESOLUTION,) * 3)
     low, high = solid.min(axis=0), solid.max(axis=0)
     box = volume[tuple(slice(a, b + 1) for a, b in zip(low, high))]
-    # A box one cell thick has nothing to interpolate between; zeros beyond it change no value.
-    box = np.pad(box, [(0, 1)] * 3)
     reach = (high - low).max() / 2
     axes = [np.linspace(middle - reach, middle + reach, PIX3D_RESOLUTION)
             for middle in (high - low) / 2]
-    grid = np.stack(np.meshgrid(*axes, indexing='ij'), axis=-1)
-    resized = interpn(
-        [np.arange(n) for n in box.shape], box, grid, bounds_error=False, fill_value=0.0)
-    beyond = (grid > high - low).any(axis=-1)
-    return np.where(beyond, 0.0, resized)
+    return ndimage.map_coordinates(box, np.meshgrid(*axes, indexing='ij'), order=1)
 
 
 def pix3d_points(volume: np.ndarray, random: np.random.Generator) -> np.ndarray:
@@ -215,7 +199,7 @@ def pix3d_points(volume: np.ndarray, random: np.random.Generator) -> np.ndarray:
     counts, density = np.ones(len(faces), int), 1e-6 / len(volume) ** 2
     while counts.sum() < PIX3D_POINTS:
         counts, density = np.maximum((areas * density).astype(int), 1), 2 * density
-    points = _inside(vertices[faces.repeat(counts, axis=0)], random)
+    points = mix(vertices[faces.repeat(counts, axis=0)], random_weights(counts.sum(), random))
     points = random.permutation(points)[:PIX3D_POINTS]
     low, high = points.min(axis=0), points.max(axis=0)
     return (points - (low + high) / 2) / (high - low).max()
@@ -226,13 +210,6 @@ def _marching_cubes(volume: np.ndarray, level: float) -> tuple[np.ndarray, np.nd
 
     vertices, faces, _, _ = marching_cubes(np.asarray(volume, np.float32), level)
     return vertices.astype(float), faces
-
-
-def _inside(triangles: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Draw one point from each triangle, uniformly: (N, 3, 3) to (N, 3)."""
-    root, share = np.sqrt(random.random(len(triangles))), random.random(len(triangles))
-    weights = np.stack([1 - root, root * (1 - share), root * share], axis=-1)
-    return np.einsum('nc,nci->ni', weights, triangles)
 
 
 def found_share(

@@ -2,15 +2,10 @@
 """
 Pix3D (Sun et al., CVPR 2018): from the published files to a folder that is quick to train from.
 
-    images/<id>.png      8-bit RGB, square: the object in the middle, with its surroundings
-    masks/<id>.png       the same square, 255 on the object, 0 elsewhere
-    voxels/<shape>.npy   (128, 128, 128) bool, as published; pictures of one shape share it
-    metadata.json        categories, cameras of the stored squares, places of the voxels
-    skipped.json         what could not be used, and why
-    .done/               what is finished, of which sources, so that a second run goes on there
-
-`load_prepared` reads it. The published axes are x left, y up, z inward for models, and x left,
-y outward, z up for voxels; models have no metric scale (most have a diagonal of 1).
+docs/learning.md describes the files; .done/ notes what is finished, of which sources, so that a
+second run goes on there. `load_prepared` reads them. The published axes are x left, y up, z inward
+for models, and x left, y outward, z up for voxels; models have no metric scale (most have a
+diagonal of 1).
 """
 
 import json
@@ -19,7 +14,6 @@ from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -351,7 +345,7 @@ def _once(
         before, result = _read_note(note)
         if before != state or not all((out / file).is_file() for file in result['files']):
             result = work(raw, out, size, name, sources)
-            _write(note, json.dumps([state, result]).encode())
+            write_whole(note, json.dumps([state, result]).encode())
         return result
     except _UnusableError as error:
         return str(error)
@@ -476,7 +470,7 @@ def _prepare_picture(
     image = _resized(_cut(image, x, y, side, FILL), size)
     mask = _resized(_cut(mask.astype(np.uint8) * 255, x, y, side, 0), size) > 127
     for file, picture in zip(files, (image[..., ::-1], mask.astype(np.uint8) * 255)):
-        _write(out / file, cv2.imencode('.png', picture)[1].tobytes())
+        write_whole(out / file, cv2.imencode('.png', picture)[1].tobytes())
     return {'files': files, 'photo_size_px': [width, height],
             'crop_xyxy_px': [x, y, x + side, y + side]}
 
@@ -527,11 +521,7 @@ def _read_picture(path: Path, mode: str) -> np.ndarray:
 def _write_text(path: Path, text: str) -> None:
     """Write a text file unless it holds just that."""
     if not path.is_file() or path.read_text() != text:
-        _write(path, text.encode())
-
-
-def _write(path: Path, data: bytes) -> None:
-    write_whole(path, methodcaller('write', data))
+        write_whole(path, text.encode())
 
 
 def _json_lines(items: list[dict[str, Any]]) -> str:

@@ -9,13 +9,9 @@ from itertools import islice
 from pathlib import Path
 
 from img2scene_ros.errors import InputError
+from img2scene_ros.learning import samples
 from img2scene_ros.learning.data_config import RenderOptions
 from img2scene_ros.learning.processes import shared_out
-from img2scene_ros.learning.samples import encode_crop
-from img2scene_ros.learning.samples import encode_scene
-from img2scene_ros.learning.samples import read_index
-from img2scene_ros.learning.samples import write_index
-from img2scene_ros.learning.samples import write_shard
 from img2scene_ros.learning.shapes import Library
 from img2scene_ros.learning.shapes import open_library
 from img2scene_ros.learning.synthetic import crop_samples
@@ -63,14 +59,14 @@ def render_dataset(
 def _start(out: Path, index: dict) -> None:
     """Write the index, unless the same one is there already."""
     if (out / 'index.json').exists():
-        before = read_index(out)
+        before = samples.read_index(out)
         if before != before | index:
             raise InputError(
                 f"'{out}' holds a data set of other options or shapes; give another folder, or "
                 'delete it')
     elif out.is_dir() and any(out.iterdir()):
         raise InputError(f"the folder '{out}' is not empty; give a new one")
-    write_index(out, index)
+    samples.write_index(out, index)
 
 
 def _shard_name(number: int) -> str:
@@ -80,7 +76,7 @@ def _shard_name(number: int) -> str:
 def _render_shard(library: Library, options: RenderOptions, out: Path, number: int) -> None:
     count = min(options.shard_samples, options.samples - number * options.shard_samples)
     if options.kind == 'crops':
-        records: Iterable = map(encode_crop, crop_samples(library, options, number))
+        records: Iterable = map(samples.encode_crop, crop_samples(library, options, number))
     else:
-        records = map(encode_scene, scene_samples(library, options, number))
-    write_shard(out / _shard_name(number), list(islice(records, count)))
+        records = map(samples.encode_scene, scene_samples(library, options, number))
+    samples.write_shard(out / _shard_name(number), list(islice(records, count)))

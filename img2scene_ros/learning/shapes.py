@@ -17,13 +17,8 @@ import numpy as np
 import trimesh
 
 from img2scene_ros.errors import InputError
+from img2scene_ros.learning import volumes
 from img2scene_ros.learning.household import HOUSEHOLD
-from img2scene_ros.learning.volumes import CELLS
-from img2scene_ros.learning.volumes import cell_of
-from img2scene_ros.learning.volumes import filled
-from img2scene_ros.learning.volumes import flooded
-from img2scene_ros.learning.volumes import solid_of
-from img2scene_ros.learning.volumes import trimmed
 
 TABLE, FLOOR = 'table', 'floor'
 SMALL = 0.5  # metres; meshes below it stand on tables, others on floors
@@ -204,7 +199,8 @@ def _find_meshes(
     for path in sorted(folder.glob('*.glb')):
         name = f'mesh/{path.stem}'
         mesh = _read_mesh(path)
-        if _closed_parts(mesh) is None and flooded(mesh, mesh.extents.max() / CELLS[0]) is None:
+        widest = mesh.extents.max() / volumes.CELLS[0]
+        if _closed_parts(mesh) is None and volumes.flooded(mesh, widest) is None:
             reasons.append(f'{name}: the mesh is not closed, and no inside is found')
         else:
             places[name] = TABLE if mesh.extents.max() < SMALL else FLOOR
@@ -270,7 +266,7 @@ def load_pix3d_shape(folder: Path) -> Shape:
     label, _, low, high = _category(folder.parent.name)
     diagonal = float(np.linalg.norm(extents))
     creased = _creased(trimesh.Trimesh(vertices, mesh.faces, process=False))
-    solid = filled(trimmed(voxels))
+    solid = volumes.filled(volumes.trimmed(voxels))
     return Shape(
         f'pix3d/{folder.parent.name}/{folder.name}', label, *creased, np.packbits(solid),
         solid.shape, extents.max() / (len(voxels) - 1), (low / diagonal, high / diagonal))
@@ -312,11 +308,12 @@ def _read_mesh(path: Path) -> trimesh.Trimesh:
 def _mesh_solid(mesh: trimesh.Trimesh, path: Path) -> tuple[np.ndarray, float]:
     """Return the cells that a mesh about the origin fills, and their side in metres."""
     parts = _closed_parts(mesh)
-    cell = cell_of(mesh)
+    cell = volumes.cell_of(mesh)
     if parts is not None:
-        return filled(solid_of(parts, cell)), cell
-    for side in (cell, mesh.extents.max() / CELLS[0]):  # small cells leak through more gaps
-        solid = flooded(mesh, side)
+        return volumes.filled(volumes.solid_of(parts, cell)), cell
+    # Small cells leak through more gaps.
+    for side in (cell, mesh.extents.max() / volumes.CELLS[0]):
+        solid = volumes.flooded(mesh, side)
         if solid is not None:
             return solid, side
     raise InputError(f"the mesh '{path}' is not closed, and no inside is found")
@@ -324,10 +321,7 @@ def _mesh_solid(mesh: trimesh.Trimesh, path: Path) -> tuple[np.ndarray, float]:
 
 def _closed_parts(mesh: trimesh.Trimesh) -> list[trimesh.Trimesh] | None:
     """Return the connected parts of a mesh, None when one of them is not closed."""
-    bare = trimesh.Trimesh(mesh.vertices, mesh.faces)
-    bare.merge_vertices()
-    bare.update_faces(bare.nondegenerate_faces())
-    bare.update_faces(bare.unique_faces())
+    bare = trimesh.Trimesh(mesh.vertices, mesh.faces, validate=True)
     return list(bare.split()) if bare.is_watertight else None
 
 
@@ -349,7 +343,8 @@ def household_object(kind: str, number: int) -> Shape:
     whole = trimesh.util.concatenate(parts)
     center = whole.bounds.mean(axis=0)
     vertices, faces = _creased(whole)
-    cell = cell_of(whole)
-    solid = filled(solid_of([part.apply_translation(-center) for part in parts], cell))
+    cell = volumes.cell_of(whole)
+    centered = [part.apply_translation(-center) for part in parts]
+    solid = volumes.filled(volumes.solid_of(centered, cell))
     return Shape(f'procedural/{kind}/{number}', kind, vertices - center, faces,
                  np.packbits(solid), solid.shape, cell)

@@ -20,6 +20,7 @@ from img2scene_ros.learning.samples import CropSample
 from img2scene_ros.learning.samples import CropSamples
 from img2scene_ros.learning.samples import SceneSample
 from img2scene_ros.learning.samples import SceneSamples
+from img2scene_ros.learning.samples import coarser
 from img2scene_ros.learning.samples import evenly
 from img2scene_ros.learning.samples import read_index
 from img2scene_ros.learning.volumes import surface_cells
@@ -72,7 +73,7 @@ def _draw_crop(sample: CropSample) -> np.ndarray:
     crop, cube = sample.crop, sample.cube
     mask = np.where(crop.mask[..., None], crop.color, crop.color // 4)
     near = sample.anchor - 0.5 * cube.side, sample.anchor + cube.side
-    front, side = _front_and_side(sample.occupancy_at(32), crop, cube)
+    front, side = _front_and_side(coarser(sample.occupancy, 32), crop, cube)
     row = np.hstack([crop.color, mask, _depth_picture(measured(crop.depth), *near), front, side])
     text = (f'{sample.truth.label}: {sample.truth.shape.split("/", 1)[1]}, {sample.anchor:.2f} m, '
             f'{100 * sample.truth.shown:.0f} % shown')
@@ -195,7 +196,8 @@ def draw_pix3d_check(picture: Pix3dPicture) -> np.ndarray:
     :raises MissingDependencyError: Open3D is not installed
     """
     voxels, mask, image = picture.read_voxels(), picture.read_mask(), picture.read_image()
-    silhouette = project_voxels(voxels, picture.grid_to_camera, picture.camera)
+    silhouette = render(
+        [block_surface(voxels, picture.grid_to_camera)], picture.camera).ids > 0
     iou = float(voxel_iou(silhouette, mask))
     marked = image.copy()
     marked[mask] = (0.55 * image[mask] + 0.45 * np.array(MASK_COLOR)).astype(np.uint8)
@@ -207,17 +209,6 @@ def draw_pix3d_check(picture: Pix3dPicture) -> np.ndarray:
         captioned(_draw_voxels(picture, voxels), 'voxels from the front, coloured by height',
                   CAPTION),
     ])
-
-
-def project_voxels(voxels: np.ndarray, grid_to_camera: np.ndarray, camera: Camera) -> np.ndarray:
-    """
-    Return the pixels whose centres see a solid cell.
-
-    :param voxels: (X, Y, Z) bool
-    :param grid_to_camera: (4, 4), takes the index of a cell's centre to the optical frame
-    :return: (H, W) bool
-    """
-    return render([block_surface(voxels, grid_to_camera)], camera).ids > 0
 
 
 def _draw_voxels(picture: Pix3dPicture, voxels: np.ndarray) -> np.ndarray:

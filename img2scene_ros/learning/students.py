@@ -2,9 +2,6 @@
 """
 Training on examples that are drawn meanwhile, on one GPU or CPU: `img2scene learn`.
 
-    img2scene learn shape --shapes FILE --out RUN --seconds 240 --device cuda
-    img2scene learn segmentation ...
-
 Needs torch, numpy, scipy and OpenCV, and the file of `img2scene pack-shapes`. Chunks of examples
 are drawn as often as it takes to use each `reuse` times. By steps, what is learned is a function
 of the options alone, stopped and resumed or not; by seconds, the schedule follows the clock.
@@ -16,7 +13,6 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import asdict
 from dataclasses import dataclass
-from itertools import chain
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -31,6 +27,7 @@ from torch import nn
 from img2scene_ros.devices import autocast
 from img2scene_ros.files import write_whole
 from img2scene_ros.learning import live
+from img2scene_ros.learning import training
 from img2scene_ros.learning.arrangements import Stock
 from img2scene_ros.learning.arrangements import open_stock
 from img2scene_ros.learning.augmentation import AugmentationOptions
@@ -41,16 +38,8 @@ from img2scene_ros.learning.loop import Processes
 from img2scene_ros.learning.loop import Run
 from img2scene_ros.learning.loop import Task
 from img2scene_ros.learning.loop import arithmetic
-from img2scene_ros.learning.loop import carry_out
 from img2scene_ros.learning.metrics import found_share
 from img2scene_ros.learning.packed_shapes import read_packed
-from img2scene_ros.learning.training import INPUTS
-from img2scene_ros.learning.training import VALIDATION_BATCH
-from img2scene_ros.learning.training import occupancy_loss
-from img2scene_ros.learning.training import placed
-from img2scene_ros.learning.training import start_from
-from img2scene_ros.learning.training import summary
-from img2scene_ros.learning.training import threshold_ious
 from img2scene_ros.learning.training_config import TrainingOptions
 from img2scene_ros.learning.training_config import read_sections
 from img2scene_ros.models.frustum_unet import FrustumUNet
@@ -86,7 +75,11 @@ class StudentOptions(TrainingOptions):
 
 
 class Student(Task):
-    """A kind of network, and what it learns from."""
+    """
+    A kind of network, and what it learns from.
+
+    :param shapes: a file of `img2scene pack-shapes`
+    """
 
     kind: type[nn.Module]  # its class
     model: dict[str, Any]  # options of the network that differ from its own defaults
@@ -117,14 +110,14 @@ class Student(Task):
         """As `Task`; draw what is validated with, too."""
         network = self.kind(self.model_options)
         if self.options.start_from:
-            start_from(network, weights_folder(self.options.start_from, self.bundled))
+            training.start_from(network, weights_folder(self.options.start_from, self.bundled))
         packed = read_packed(self.shapes)
         self.count, self.device = len(packed), device
         self.train, self.test = (
             open_stock(packed, split, device) for split in ('train', 'test'))
         self.held = self.draw(
             seeded(HELD_SEED, 1, device), self.options.validation_samples, self.test)
-        return placed(network, device, self.options.channels_last)
+        return training.placed(network, device, self.options.channels_last)
 
     def about(self) -> dict[str, Any]:
         """As `Task`."""
@@ -166,8 +159,7 @@ class Student(Task):
             'step': run.step, 'training': self.about(),
             'samples': self.drawn(run.step) * self.options.chunk,
             'picture_size': self.options.size or live.WIDTH, 'validation': scores}, half=True)
-        table = f'{self.table(scores)}\n'
-        write_whole(out / 'table.md', lambda file: file.write(table.encode()))
+        write_whole(out / 'table.md', f'{self.table(scores)}\n'.encode())
         write_png(out / 'sheet.png', self.sheet(run.average))
 
 
@@ -196,34 +188,28 @@ class ShapeStudent(Student):
         with autocast(device, arithmetic(self.options, device)):
             features = model.encode(pictures, half_field)
         logits = model.query_cells(features, half_field, resolution, shift=shift)
-        return {'loss': occupancy_loss(logits, (0.5 + depths).clamp(0, 1), self.options)}
+        return {'loss': training.occupancy_loss(logits, (0.5 + depths).clamp(0, 1), self.options)}
 
     @torch.inference_mode()
     def score(self, network: FrustumUNet) -> tuple[float, dict[str, Any]]:
         """Return IoU at 32^3 of cells that solids reach into, by input, as `VoxelTask`."""
         labels = [self.test.labels[i] for i in self.held['shape'].tolist()]
-        scores = {}
-        for name in INPUTS:
-            parts = (self._answers(network, part, name) for part in parts_of(self.held))
-            ious = chain.from_iterable(
-                threshold_ious(logits, truth) for logits, truth, _ in parts)
-            scores[name] = summary(list(ious), labels)
-        return float(np.mean([scores[name]['iou'] for name in INPUTS])), scores
+        return training.scored(lambda with_depth: (
+            self._answers(network, part, with_depth)[:2] for part in parts_of(self.held)), labels)
 
     def table(self, details: dict[str, Any]) -> str:
         """Return the IoU at 32^3 by input and class."""
-        rows = [['all', *(details[name]['iou'] for name in INPUTS)]]
-        rows += [[label, *(details[name]['per_category'][label] for name in INPUTS)]
+        rows = [['all', *(details[name]['iou'] for name in training.INPUTS)]]
+        rows += [[label, *(details[name]['per_category'][label] for name in training.INPUTS)]
                  for label in details['rgb']['per_category']]
-        return markdown_table(['IoU', *INPUTS], rows)
+        return markdown_table(['IoU', *training.INPUTS], rows)
 
     def _answers(
-        self, network: FrustumUNet, crops: Examples, name: str,
+        self, network: FrustumUNet, crops: Examples, with_depth: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits and truth of the cells that are reached, and pictures."""
         generator = seeded(HELD_SEED, 0, crops['shape'].device)
-        pictures, half_field, anchor = crop_inputs(
-            crops, generator, with_depth=INPUTS[name])
+        pictures, half_field, anchor = crop_inputs(crops, generator, with_depth=with_depth)
         with autocast(generator.device, arithmetic(self.options, generator.device)):
             logits = network.reached(pictures, half_field)
         return logits, live.cells_reached(self.test.fields, crops, anchor), pictures
@@ -234,9 +220,9 @@ class ShapeStudent(Student):
         crops = {name: values[:SHEET_ROWS] for name, values in self.held.items()}
         size = 2 * crops['mask'].shape[-1]
         columns = [_shown(crops['color'].permute(0, 2, 3, 1)), _shown(crops['mask'])]
-        for name in INPUTS:
-            logits, truth, pictures = self._answers(network, crops, name)
-            columns += [_shown(pictures[:, 4] * 0.5 + 0.5)] if name == 'rgbd' else []
+        for with_depth in training.INPUTS.values():
+            logits, truth, pictures = self._answers(network, crops, with_depth)
+            columns += [_shown(pictures[:, 4] * 0.5 + 0.5)] if with_depth else []
             for volumes in (truth, logits > 0):
                 for way in (volumes, volumes.permute(0, 3, 2, 1)):  # from the front, the left
                     columns.append([relief(volume) for volume in way.cpu().numpy()])
@@ -313,26 +299,9 @@ def read_student_options(kind: str, settings: Sequence[str]) -> tuple[StudentOpt
     return config.training, config.model
 
 
-def learn(
-    kind: str, shapes: Path, out: Path, options: StudentOptions, model: Any,
-    device: torch.device, resume: bool = False, minutes: float | None = None,
-) -> Run:
-    """
-    Teach a student, or go on with it.
-
-    OUT gets `model.safetensors` and `config.json` (the moving average of the weights at its best
-    validation) with `table.md` and `sheet.png`, `log.jsonl` and `state.pt`.
-
-    :param kind: one of `STUDENTS`
-    :param shapes: a file of `img2scene pack-shapes`
-    :param out, resume, minutes: as `carry_out`, which also says what is raised
-    """
-    return carry_out(STUDENTS[kind](options, model, shapes), out, resume, minutes, device)
-
-
 def parts_of(examples: Examples) -> list[Examples]:
     """Split examples into parts of `VALIDATION_BATCH`."""
-    parts = [values.split(VALIDATION_BATCH) for values in examples.values()]
+    parts = [values.split(training.VALIDATION_BATCH) for values in examples.values()]
     return [dict(zip(examples, part)) for part in zip(*parts)]
 
 

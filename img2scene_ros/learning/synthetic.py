@@ -21,15 +21,9 @@ import trimesh
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.detection import bbox_of
+from img2scene_ros.learning import samples
 from img2scene_ros.learning.data_config import SPLITS
 from img2scene_ros.learning.data_config import RenderOptions
-from img2scene_ros.learning.samples import MIN_PIXELS
-from img2scene_ros.learning.samples import MIN_SHOWN
-from img2scene_ros.learning.samples import MIN_SIDE
-from img2scene_ros.learning.samples import RESOLUTION
-from img2scene_ros.learning.samples import CropSample
-from img2scene_ros.learning.samples import ObjectTruth
-from img2scene_ros.learning.samples import SceneSample
 from img2scene_ros.learning.shapes import FLOOR
 from img2scene_ros.learning.shapes import TABLE
 from img2scene_ros.learning.shapes import Library
@@ -42,11 +36,7 @@ from img2scene_ros.models.crop import Crop
 from img2scene_ros.models.crop import Cube
 from img2scene_ros.models.crop import anchor_depth
 from img2scene_ros.models.crop import crop_view
-from img2scene_ros.rendering.raycast import Lights
-from img2scene_ros.rendering.raycast import Rendering
-from img2scene_ros.rendering.raycast import Stage
-from img2scene_ros.rendering.raycast import Surface
-from img2scene_ros.rendering.raycast import look_at
+from img2scene_ros.rendering import raycast
 from img2scene_ros.types import Frame
 
 WHITE = 160  # brightness of surfaces while the light is drawn; leaves room for strong light
@@ -82,13 +72,13 @@ class SyntheticScene:
     objects: list[Placed]
     camera: Camera
     pose: np.ndarray  # (4, 4), takes the camera's optical coordinates to scene coordinates
-    stage: Stage  # all surfaces, white
+    stage: raycast.Stage  # all surfaces, white
     # materials of the surroundings by id; texture coordinates are scene coordinates
     textures: dict[int, SolidTexture]
     tint: np.ndarray  # (3,) colour of the light
     background: np.ndarray  # (3,) RGB above the walls
 
-    def look(self, camera: Camera, pose: np.ndarray) -> Rendering:
+    def look(self, camera: Camera, pose: np.ndarray) -> raycast.Rendering:
         """Look at the scene with materials; the ids of surroundings are negative."""
         seen = self.stage.look(camera, pose)
         points = (camera.rays * seen.depth[..., None]) @ pose[:3, :3].T + pose[:3, 3]
@@ -106,7 +96,7 @@ class SyntheticScene:
         for id_, texture in self.textures.items():
             mine = seen.ids == id_
             color[mine] = light[mine] * texture.at(points[mine])
-        return Rendering(np.clip(color, 0, 255).astype(np.uint8), seen.depth, seen.ids)
+        return raycast.Rendering(np.clip(color, 0, 255).astype(np.uint8), seen.depth, seen.ids)
 
 
 def _without_noise(light: np.ndarray, ids: np.ndarray) -> np.ndarray:
@@ -135,7 +125,7 @@ def scenes(
 
 def crop_samples(
     library: Library, options: RenderOptions, shard: int,
-) -> Iterator[CropSample]:
+) -> Iterator[samples.CropSample]:
     """Yield the endless crops of a shard."""
     for name, scene in scenes(library, options, shard):
         random = np.random.default_rng([*map(int, name.split('-')), 1])
@@ -149,17 +139,17 @@ def crop_samples(
 
 def scene_samples(
     library: Library, options: RenderOptions, shard: int,
-) -> Iterator[SceneSample]:
+) -> Iterator[samples.SceneSample]:
     """Yield the endless scenes of a shard, drawn."""
     for name, scene in scenes(library, options, shard):
         seen = scene.look(scene.camera, scene.pose)
         ids = np.maximum(seen.ids, 0).astype(np.uint8)
-        yield SceneSample(
+        yield samples.SceneSample(
             Frame(seen.color, scene.camera, seen.depth), ids, truths(scene, ids),
             scene.pose[2, :3], float(scene.pose[2, 3]), name)
 
 
-def truths(scene: SyntheticScene, ids: np.ndarray) -> list[ObjectTruth]:
+def truths(scene: SyntheticScene, ids: np.ndarray) -> list[samples.ObjectTruth]:
     """
     Return what is true of the objects that a picture shows.
 
@@ -181,23 +171,23 @@ def truths(scene: SyntheticScene, ids: np.ndarray) -> list[ObjectTruth]:
             position = rotation @ (local.min(axis=0) + local.max(axis=0)) / 2
         # Pixels' whole numbers are their centres, boxes count their edges.
         full = np.concatenate([pixels.min(axis=0), pixels.max(axis=0)]) + 0.5
-        found.append(ObjectTruth(
+        found.append(samples.ObjectTruth(
             item.id, item.shape.label, item.shape.name, bbox_of(mask), full, position, rotation,
             np.ptp(local, axis=0), from_scene @ item.pose))
     return found
 
 
-def is_visible_enough(truth: ObjectTruth, ids: np.ndarray) -> bool:
+def is_visible_enough(truth: samples.ObjectTruth, ids: np.ndarray) -> bool:
     """Tell whether a crop of the object shows enough to learn from."""
     width, height = truth.visible_box[2:] - truth.visible_box[:2]
-    return (min(width, height) >= MIN_SIDE and truth.shown >= MIN_SHOWN
-            and int((ids == truth.id).sum()) >= MIN_PIXELS)
+    return (min(width, height) >= samples.MIN_SIDE and truth.shown >= samples.MIN_SHOWN
+            and int((ids == truth.id).sum()) >= samples.MIN_PIXELS)
 
 
 def crop_sample(
-    scene: SyntheticScene, truth: ObjectTruth, name: str, options: RenderOptions,
+    scene: SyntheticScene, truth: samples.ObjectTruth, name: str, options: RenderOptions,
     random: np.random.Generator,
-) -> CropSample | None:
+) -> samples.CropSample | None:
     """Draw the crop of an object; None when the crop shows nothing of it."""
     size = truth.visible_box[2:] - truth.visible_box[:2]
     jitter = random.normal(0, options.box_jitter, 4).clip(-0.15, 0.15)
@@ -219,7 +209,7 @@ def crop_sample(
     item = scene.objects[truth.id - 1]
     shape_to_view = np.linalg.inv(turned) @ item.pose
     occupancy = voxels(item.shape, shape_to_view, view.cube(anchor))
-    return CropSample(crop, anchor, occupancy, truth, scene.camera, name)
+    return samples.CropSample(crop, anchor, occupancy, truth, scene.camera, name)
 
 
 def voxels(shape: Shape, pose: np.ndarray, cube: Cube) -> np.ndarray:
@@ -234,7 +224,7 @@ def voxels(shape: Shape, pose: np.ndarray, cube: Cube) -> np.ndarray:
     from_cells[:3, :3] *= shape.cell
     from_cells[:3, 3] = shape.cell * (0.5 - np.array(shape.grid) / 2)
     return cells_reached(
-        shape.solid, cube.to_cells(RESOLUTION) @ pose @ from_cells, RESOLUTION)
+        shape.solid, cube.to_cells(samples.RESOLUTION) @ pose @ from_cells, samples.RESOLUTION)
 
 
 def random_scene(
@@ -259,11 +249,12 @@ def _furnished(
     """Draw a camera, a room and the light around objects."""
     camera, pose = _camera(objects, random, place, options.width)
     surroundings, textures = _surroundings(objects, pose[:3, 3], random, place)
-    surfaces = [Surface(item.points, item.shape.faces, _white(item.shape), item.id)
+    surfaces = [raycast.Surface(item.points, item.shape.faces, _white(item.shape), item.id)
                 for item in objects]
+    stage = raycast.Stage(surfaces + surroundings, _lights(random, options.sky_rays))
     return SyntheticScene(
-        objects, camera, pose, Stage(surfaces + surroundings, _lights(random, options.sky_rays)),
-        textures, random.uniform(0.88, 1.05, 3), random.uniform(0, 255, 3))
+        objects, camera, pose, stage, textures, random.uniform(0.88, 1.05, 3),
+        random.uniform(0, 255, 3))
 
 
 def _white(shape: Shape) -> np.ndarray:
@@ -347,7 +338,7 @@ def _camera(
         # What it looks at is anywhere in the middle of the picture; the horizon is not level.
         aim = target + distance * random.normal(0, 0.12, 3)
         roll = np.array([*random.normal(0, 0.05, 2), 1.0])
-        pose = look_at(eye, aim, roll)
+        pose = raycast.look_at(eye, aim, roll)
         depths = (points - eye) @ pose[:3, 2]
         if depths.min() > NEAREST[place]:
             return camera, pose
@@ -355,16 +346,16 @@ def _camera(
         far = max(far, near)
 
 
-def _lights(random: np.random.Generator, sky_rays: int) -> Lights:
+def _lights(random: np.random.Generator, sky_rays: int) -> raycast.Lights:
     tilt = random.normal(0, 0.5, 2)
     x, y, z = np.array([*tilt, 1.0]) / np.linalg.norm([*tilt, 1.0])
     ambient, sky, headlight = random.dirichlet((3, 5, 1.5)) * random.uniform(0.9, 1.5)
-    return Lights(ambient, sky, headlight, (x, y, z), sky_rays)
+    return raycast.Lights(ambient, sky, headlight, (x, y, z), sky_rays)
 
 
 def _surroundings(
     objects: list[Placed], eye: np.ndarray, random: np.random.Generator, place: str,
-) -> tuple[list[Surface], dict[int, SolidTexture]]:
+) -> tuple[list[raycast.Surface], dict[int, SolidTexture]]:
     """Draw a table or none, the floor, and four walls around everything."""
     points = np.concatenate([item.points for item in objects])[:, :2]
     low, high = points.min(axis=0), points.max(axis=0)
@@ -392,14 +383,15 @@ def _surroundings(
     return surfaces, textures
 
 
-def _block(low: tuple, high: tuple, id_: int) -> Surface:
+def _block(low: tuple, high: tuple, id_: int) -> raycast.Surface:
     """
     Return an axis-aligned box between two corners.
 
     It takes shadows and casts none: else the few rays of the soft shadows would make noise.
     """
     box = trimesh.creation.box(bounds=np.array([low, high]))
-    return Surface(box.vertices, box.faces, np.full((8, 3), WHITE, np.uint8), id_, lit=False)
+    return raycast.Surface(
+        box.vertices, box.faces, np.full((8, 3), WHITE, np.uint8), id_, lit=False)
 
 
 def _beyond(camera: Camera, rays: np.ndarray) -> np.ndarray:

@@ -1,17 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-Training of the voxel networks.
+"""Training of the voxel networks, `img2scene train`; docs/learning.md says what a run holds."""
 
-    img2scene train --config FILE.yaml --data TRAIN --validation TEST --out RUN
-
-RUN holds `model.safetensors` and `config.json` (the moving average of the weights at its best
-validation), `state.pt` (what it takes to go on), `log.jsonl`, and TensorBoard's files where it is
-installed.
-"""
-
+from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +22,7 @@ from torch.utils.data import default_collate
 from img2scene_ros.devices import autocast
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
+from img2scene_ros.learning import loop
 from img2scene_ros.learning.augmentation import Examples
 from img2scene_ros.learning.augmentation import crop_inputs
 from img2scene_ros.learning.augmentation import mirrored
@@ -35,12 +31,6 @@ from img2scene_ros.learning.dataset import TrainingExamples
 from img2scene_ros.learning.dataset import positions_of
 from img2scene_ros.learning.dataset import resized
 from img2scene_ros.learning.dataset import tensors_of
-from img2scene_ros.learning.loop import Processes
-from img2scene_ros.learning.loop import Run
-from img2scene_ros.learning.loop import Task
-from img2scene_ros.learning.loop import arithmetic
-from img2scene_ros.learning.loop import carry_out
-from img2scene_ros.learning.loop import on_one_core
 from img2scene_ros.learning.metrics import THRESHOLDS
 from img2scene_ros.learning.metrics import voxel_iou
 from img2scene_ros.learning.samples import CropSample
@@ -48,12 +38,12 @@ from img2scene_ros.learning.samples import CropSamples
 from img2scene_ros.learning.samples import evenly
 from img2scene_ros.learning.training_config import TrainingConfig
 from img2scene_ros.learning.training_config import TrainingOptions
+from img2scene_ros.models.backbone import load_imagenet_weights
 from img2scene_ros.models.geometry import cell_centers
 from img2scene_ros.models.networks import build_network
 from img2scene_ros.models.networks import load_network
 from img2scene_ros.models.networks import save_network
 from img2scene_ros.models.occupancy import OccupancyNetwork
-from img2scene_ros.models.resnet import load_imagenet_weights
 from img2scene_ros.weights import weights_folder
 
 RESOLUTION = 32  # of the volumes that are validated
@@ -61,32 +51,13 @@ VALIDATION_BATCH = 32
 INPUTS = {'rgb': False, 'rgbd': True}  # what is validated, and whether it has depth
 
 
-def train(
-    config: TrainingConfig,
-    samples: Sequence[CropSample],
-    out: Path,
-    validation: Sequence[CropSample] | None = None,
-    resume: bool = False,
-    minutes: float | None = None,
-) -> Run:
+class VoxelTask(loop.Task):
     """
-    Train a network, or go on with it, together with the other processes of torchrun.
+    Occupancies of crops, scored by their IoU.
 
     :param validation: samples of other shapes; None saves the newest weights instead of the best
-    :param out, resume, minutes: as `carry_out`, which also says what is raised
     :raises OptionError: crops of several sizes that shall stay as they are
     """
-    if isinstance(samples, CropSamples) and not config.training.size:
-        sizes = sorted({rendered['size'] for rendered in samples.options})
-        if len(sizes) > 1:
-            raise OptionError(
-                f"the data's crops have sides of {' and '.join(map(str, sizes))} pixels; choose "
-                f"one for all with the option 'size', such as {sizes[0]}")
-    return carry_out(VoxelTask(config, samples, validation), out, resume, minutes)
-
-
-class VoxelTask(Task):
-    """Occupancies of crops, scored by their IoU."""
 
     score_name = 'IoU'
 
@@ -100,6 +71,12 @@ class VoxelTask(Task):
         self.samples = samples
         self.validation = validation
         self.is_scored = validation is not None
+        if isinstance(samples, CropSamples) and not self.options.size:
+            sizes = sorted({rendered['size'] for rendered in samples.options})
+            if len(sizes) > 1:
+                raise OptionError(
+                    f"the data's crops have sides of {' and '.join(map(str, sizes))} pixels; "
+                    f"choose one for all with the option 'size', such as {sizes[0]}")
 
     def about(self) -> dict[str, Any]:
         """As `Task`."""
@@ -118,7 +95,7 @@ class VoxelTask(Task):
             load_imagenet_weights(network.encoder, Path(options.backbone_weights))
         return placed(network, device, options.channels_last)
 
-    def batches(self, run: Run, processes: Processes) -> Iterator[Examples]:
+    def batches(self, run: loop.Run, processes: loop.Processes) -> Iterator[Examples]:
         """Yield crops and their solids."""
         options = self.options
         yield from DataLoader(
@@ -126,7 +103,7 @@ class VoxelTask(Task):
             options.batch // processes.count,
             sampler=positions_of(
                 processes.rank, processes.count, options.batch, run.step, options.steps),
-            num_workers=options.workers, worker_init_fn=on_one_core,
+            num_workers=options.workers, worker_init_fn=loop.on_one_core,
             pin_memory=self.device.type == 'cuda')
 
     def losses(self, model: nn.Module, batch: Examples) -> dict[str, Tensor]:
@@ -145,7 +122,7 @@ class VoxelTask(Task):
             chosen = torch.randperm(options.resolution ** 3, device=device)[:options.cells]
             points = cell_centers(options.resolution, device)[chosen]
             occupancy = occupancy.flatten(1)[:, chosen]
-        with autocast(device, arithmetic(options, device)):
+        with autocast(device, loop.arithmetic(options, device)):
             logits = model(pictures, half_field, options.resolution, points=points)
         return {'loss': occupancy_loss(logits, occupancy.float(), options)}
 
@@ -160,24 +137,24 @@ class VoxelTask(Task):
         assert samples is not None  # as `is_scored`
         numbers = evenly(len(samples), options.validation_samples)
         labels = [samples[number].truth.label for number in numbers]
-        scores = {}
-        for name, with_depth in INPUTS.items():
-            ious: list[np.ndarray] = []
+
+        def answers(with_depth: bool) -> Iterator[tuple[Tensor, Tensor]]:
             for first in range(0, len(numbers), VALIDATION_BATCH):
+                part = [samples[number] for number in numbers[first:first + VALIDATION_BATCH]]
                 crops = default_collate([
-                    tensors_of(resized(samples[number], options.size))
-                    for number in numbers[first:first + VALIDATION_BATCH]])
+                    tensors_of(replace(one, crop=resized(one.crop, options.size)))
+                    for one in part])
                 crops = {name: part.to(self.device) for name, part in crops.items()}
                 generator = Generator(self.device).manual_seed(first)
                 pictures, half_field, anchor = crop_inputs(
                     crops, generator, with_depth=with_depth)
-                with autocast(self.device, arithmetic(options, self.device)):
+                with autocast(self.device, loop.arithmetic(options, self.device)):
                     logits = network.reached(pictures, half_field, RESOLUTION)
-                ious += threshold_ious(logits, occupancy_at(crops, anchor, RESOLUTION))
-            scores[name] = summary(ious, labels)
-        return float(np.mean([scores[name]['iou'] for name in INPUTS])), scores
+                yield logits, occupancy_at(crops, anchor, RESOLUTION)
 
-    def save(self, run: Run, out: Path, scores: dict[str, Any]) -> None:
+        return scored(answers, labels)
+
+    def save(self, run: loop.Run, out: Path, scores: dict[str, Any]) -> None:
         """As `Task`."""
         card = {
             'step': run.step, 'training': self.config.values(), 'samples': len(self.samples),
@@ -234,14 +211,28 @@ def occupancy_loss(logits: Tensor, occupancy: Tensor, options: TrainingOptions) 
     return options.bce * entropy + options.dice * (1.0 - dice).mean()
 
 
-def threshold_ious(logits: Tensor, occupancy: Tensor) -> list[np.ndarray]:
-    """Return the IoU of B volumes (R, R, R) at every one of THRESHOLDS, (T,) each."""
-    return [voxel_iou(filled, solid, THRESHOLDS)
-            for filled, solid in zip(logits.sigmoid().cpu().numpy(), occupancy.cpu().numpy())]
+def scored(
+    answers: Callable[[bool], Iterable[tuple[Tensor, Tensor]]], labels: Sequence[str],
+) -> tuple[float, dict[str, Any]]:
+    """
+    Score what is answered to all `INPUTS`.
+
+    :param answers: takes whether there is depth to logits and truths of all samples, in parts of
+        (B, R, R, R) each
+    :param labels: of the samples
+    :return: the mean IoU, and for every input its `summary`
+    """
+    scores = {
+        name: summary([
+            voxel_iou(filled, solid, THRESHOLDS)
+            for logits, truth in answers(with_depth)
+            for filled, solid in zip(logits.sigmoid().cpu().numpy(), truth.cpu().numpy())], labels)
+        for name, with_depth in INPUTS.items()}
+    return float(np.mean([scores[name]['iou'] for name in INPUTS])), scores
 
 
 def summary(scores: Sequence[np.ndarray], labels: Sequence[str]) -> dict[str, Any]:
-    """Summarize what `threshold_ious` tells of N samples."""
+    """Summarize the IoUs of N samples at every one of THRESHOLDS, (T,) each."""
     ious = np.array(scores)
     means = ious.mean(axis=0)
     best = int(means.argmax())

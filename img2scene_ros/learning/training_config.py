@@ -170,11 +170,7 @@ def read_sections(
 
 
 def _taken(kind: type[Options], given: dict[str, Any], prefix: str) -> Options:
-    """
-    Take the options of one class out of what is given.
-
-    :raises OptionError: a value that is not allowed
-    """
+    """Take the options of one class out of what is given."""
     chosen = {}
     for field in fields(kind):
         if prefix + field.name in given:

@@ -13,6 +13,7 @@ import yaml
 from img2scene_ros.errors import InputError
 from img2scene_ros.files import user_path
 from img2scene_ros.localization.upright import Belief
+from img2scene_ros.options import read_yaml
 
 YAML_LOADER: Any = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)  # that in C, where it is built
 
@@ -44,8 +45,12 @@ class ClassSize(NamedTuple):
 @cache
 def usual_sizes() -> dict[str, ClassSize]:
     """Return the sizes that come with the package, by class name."""
-    text = files('img2scene_ros.localization').joinpath('class_sizes.yaml').read_text()
-    return _parsed(text, 'class_sizes.yaml')
+    return _parsed(packaged('class_sizes.yaml'), 'class_sizes.yaml')
+
+
+def packaged(name: str) -> Any:
+    """Return what a YAML file that comes with the package holds."""
+    return yaml.load(files('img2scene_ros.localization').joinpath(name).read_text(), YAML_LOADER)
 
 
 def read_sizes(path: Path) -> dict[str, ClassSize]:
@@ -54,22 +59,10 @@ def read_sizes(path: Path) -> dict[str, ClassSize]:
 
     :raises InputError: it cannot be read, or an entry lacks a number or has an impossible one
     """
-    try:
-        return _parsed(user_path(str(path)).read_text(), str(path))
-    except OSError as error:
-        raise InputError(
-            f"cannot read the file of class sizes '{path}': {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"the file of class sizes '{path}' is no text") from error
+    return _parsed(read_yaml(user_path(str(path)), 'file of class sizes'), str(path))
 
 
-def _parsed(text: str, name: str) -> dict[str, ClassSize]:
-    try:
-        entries = yaml.load(text, YAML_LOADER)
-    except yaml.YAMLError as error:
-        raise InputError(
-            f"the file of class sizes '{name}' is not YAML: {' '.join(str(error).split())}"
-        ) from error
+def _parsed(entries: Any, name: str) -> dict[str, ClassSize]:
     if not isinstance(entries, dict):
         raise InputError(
             f"the file of class sizes '{name}' must hold lines like "

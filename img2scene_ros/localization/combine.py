@@ -13,6 +13,7 @@ Robinson: Data Reduction and Error Analysis, ch. 4).
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -78,7 +79,7 @@ def place(
         answer = source.place(frame, detection, support)
         if answer is not None:
             answers.append(answer)
-            if name == MEASURED or _relative_std(answer) < _SURE:
+            if name == MEASURED or answer.relative_std < _SURE:
                 break
     return combined(answers) if len(answers) > 1 else next(iter(answers), None)
 
@@ -92,9 +93,9 @@ def combined(answers: Sequence[Placement]) -> Placement:
 
     :param answers: at least one, all on the same line of sight
     """
-    answers = sorted(answers, key=_relative_std)
+    answers = sorted(answers, key=attrgetter('relative_std'))
     answers = [answer for answer in answers if not _is_outlier(answer, answers[0])]
-    weights = np.array([_relative_std(answer) ** -2 for answer in answers])
+    weights = np.array([answer.relative_std ** -2 for answer in answers])
     kept = weights > _LEAST_WEIGHT * weights.sum()
     answers, weights = [a for a, keep in zip(answers, kept) if keep], weights[kept]
     logs = np.array([_log_distance(answer) for answer in answers])
@@ -104,7 +105,8 @@ def combined(answers: Sequence[Placement]) -> Placement:
     surest = answers[0]
     ratio = float(np.exp(mean - logs[0]))
     certainty = scale * np.sqrt(weights[0] / weights.sum())
-    names = sorted((answer.depth_source for answer in answers), key=_rank)
+    names = sorted((answer.depth_source for answer in answers), key=lambda name: (
+        AUTO.index(name) if name in AUTO else len(AUTO)))
     return replace(
         surest, position=surest.position * ratio, size=surest.size * ratio,
         position_std=surest.position_std * ratio * certainty, depth_source='+'.join(names),
@@ -112,18 +114,10 @@ def combined(answers: Sequence[Placement]) -> Placement:
 
 
 def _is_outlier(answer: Placement, surest: Placement) -> bool:
-    std, best = _relative_std(answer), _relative_std(surest)
+    std, best = answer.relative_std, surest.relative_std
     apart = abs(_log_distance(answer) - _log_distance(surest))
     return std > _MUCH_SURER * best and apart > _CONTRADICTION * np.hypot(std, best)
 
 
-def _relative_std(placement: Placement) -> float:
-    return float(np.linalg.norm(placement.position_std) / np.linalg.norm(placement.position))
-
-
 def _log_distance(placement: Placement) -> float:
     return float(np.log(np.linalg.norm(placement.position)))
-
-
-def _rank(name: str) -> int:
-    return AUTO.index(name) if name in AUTO else len(AUTO)

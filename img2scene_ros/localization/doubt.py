@@ -22,8 +22,7 @@ def reasons_to_skip(
 
     :param detections: of the placements, one to one
     """
-    doubts = [float(np.linalg.norm(one.position_std) / np.linalg.norm(one.position))
-              for one in placements]
+    doubts = [one.relative_std for one in placements]
     reasons = [''] * len(placements)
     kept: list[int] = []
     for index in np.argsort(doubts, kind='stable').tolist():

@@ -3,18 +3,16 @@
 
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from itertools import permutations
 
 import numpy as np
-import yaml
 
 from img2scene_ros.depth import measured
 from img2scene_ros.detection import box_iou
 from img2scene_ros.localization import READINGS
 from img2scene_ros.localization import box_around
 from img2scene_ros.localization import quantiles
-from img2scene_ros.localization.class_sizes import YAML_LOADER
+from img2scene_ros.localization.class_sizes import packaged
 from img2scene_ros.localization.combine import GUESSES
 from img2scene_ros.types import Sighting
 
@@ -51,10 +49,8 @@ class Extents:
 @cache
 def usual_extents() -> dict[str, np.ndarray]:
     """Return the logarithms of the usual sides and their spreads, (2, 3), by class name."""
-    entries = yaml.load(
-        files('img2scene_ros.localization').joinpath('extents.yaml').read_text(), YAML_LOADER)
     return {label: np.array([np.log(metres), spreads]) for label, (metres, spreads) in (
-        (label, zip(*sides)) for label, sides in entries.items())}
+        (label, zip(*sides)) for label, sides in packaged('extents.yaml').items())}
 
 
 def measured_extents(sighting: Sighting) -> Extents | None:
@@ -85,8 +81,7 @@ def measured_extents(sighting: Sighting) -> Extents | None:
         noise = float(sighting.frame.depth_std(placement.position[2]))
     else:
         least[0] = 0.0
-        share = float(np.linalg.norm(placement.position_std)
-                      / np.linalg.norm(placement.position))
+        share = placement.relative_std
     least = np.maximum(least, 1e-3)
     most = np.append(max(least[0], min(least[1:])), least[1:])
     top = placement.position @ placement.rotation[:, 2] + placement.size[2] / 2.0

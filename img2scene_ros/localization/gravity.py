@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from scipy.optimize import minimize
 
+from img2scene_ros.rendering.normals import unit
 from img2scene_ros.types import Frame
 
 # Cameras mostly look down on things and are hardly rolled: mean and standard deviations, degrees.
@@ -113,9 +114,9 @@ class _Edges:
         is_seen = np.isfinite(rays).all(axis=(1, 2))
         ends, rays = ends[is_seen], rays[is_seen]
         length = np.linalg.norm(ends[:, 1] - ends[:, 0], axis=1)
-        first, second = _unit(rays[:, 0]), _unit(rays[:, 1])
-        self.normals = _unit(np.cross(first, second)).astype(np.float32)
-        self.middles = _unit(first + second).astype(np.float32)
+        first, second = unit(rays[:, 0]), unit(rays[:, 1])
+        self.normals = unit(np.cross(first, second)).astype(np.float32)
+        self.middles = unit(first + second).astype(np.float32)
         self.std = np.hypot(np.radians(_ANGLE_STD), _END_STD / length)
         self.weights = length * min(_INDEPENDENT, len(length)) / max(length.sum(), 1.0)
 
@@ -132,7 +133,7 @@ class _Edges:
         :return: (N, T)
         """
         up = up_of(tilt, roll)
-        right = _unit(np.array([1.0, 0.0, 0.0]) - up * up[:, :1])
+        right = unit(np.array([1.0, 0.0, 0.0]) - up * up[:, :1])
         ahead = np.cross(up, right)
         cosine, sine = np.cos(turn)[:, None], np.sin(turn)[:, None]
         total = np.zeros((len(up), len(turn)))
@@ -197,7 +198,3 @@ def _refined(edges: _Edges, angles: np.ndarray) -> np.ndarray:
         angles = minimize(cost, angles, (blur,), method='Nelder-Mead', options={
             'initial_simplex': simplex, 'maxiter': 80, 'xatol': 1e-3, 'fatol': 1e-2}).x
     return up_of(angles[0], angles[1])
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)

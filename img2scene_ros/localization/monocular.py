@@ -7,17 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from img2scene_ros.devices import autocast
-from img2scene_ros.devices import device_option
-from img2scene_ros.devices import dtype_option
-from img2scene_ros.devices import torch_device
-from img2scene_ros.devices import torch_dtype
+from img2scene_ros import devices
+from img2scene_ros import hub
 from img2scene_ros.errors import InputError
-from img2scene_ros.hub import cached_checkpoint
-from img2scene_ros.hub import checkpoint_folder
-from img2scene_ros.hub import first_line
-from img2scene_ros.hub import quiet_libraries
-from img2scene_ros.hub import reading
 from img2scene_ros.localization import OPTICAL_UP
 from img2scene_ros.localization import object_axes
 from img2scene_ros.localization import position_std
@@ -48,8 +40,8 @@ class MonocularOptions(Options):
         "Metric depth model on the Hugging Face Hub (OWNER/NAME), or a folder; distance 'auto' "
         'never downloads the default one', read_only=True)
     revision: str = option('main', 'Branch, tag or commit on the Hub', read_only=True)
-    device: str = device_option()
-    dtype: str = dtype_option()
+    device: str = devices.device_option()
+    dtype: str = devices.dtype_option()
     relative_std: float = option(
         0.2, 'Standard deviation of its distances, as a share of them', low=0.01, high=1.0)
 
@@ -60,7 +52,7 @@ def is_at_hand(options: MonocularOptions) -> bool:
         return True
     if missing_packages(TRANSFORMERS):
         return False
-    return cached_checkpoint(options.checkpoint, options.revision) is not None
+    return hub.cached_checkpoint(options.checkpoint, options.revision) is not None
 
 
 class MonocularDistance:
@@ -78,10 +70,10 @@ class MonocularDistance:
         require_packages("the source of distances 'monocular'", TRANSFORMERS,
                          'choose another distance')
         self.options = options
-        self._device = torch_device(options.device)
-        self._dtype = torch_dtype(options.dtype, self._device)
-        quiet_libraries()
-        folder = checkpoint_folder(
+        self._device = devices.torch_device(options.device)
+        self._dtype = devices.torch_dtype(options.dtype, self._device)
+        hub.quiet_libraries()
+        folder = hub.checkpoint_folder(
             options.checkpoint, options.revision, "another source of distances, as 'size_prior'")
         self._processor, self._model = _load(folder, options.checkpoint)
         self._model.to(self._device)
@@ -127,13 +119,13 @@ class MonocularDistance:
         inputs = self._processor(
             images=frame.color, return_tensors='pt', input_data_format='channels_last')
         try:
-            with torch.inference_mode(), autocast(self._device, self._dtype):
+            with torch.inference_mode(), devices.autocast(self._device, self._dtype):
                 outputs = self._model(**inputs.to(self._device))
         except RuntimeError as error:
             raise InputError(
                 f"the model of the checkpoint '{self.options.checkpoint}' failed on a picture of "
-                f'{frame.shape[1]}x{frame.shape[0]} ({first_line(error)}); check the size in its '
-                "preprocessor_config.json and the GPU's free memory") from error
+                f'{frame.shape[1]}x{frame.shape[0]} ({hub.first_line(error)}); check the size in '
+                "its preprocessor_config.json and the GPU's free memory") from error
         depth = outputs.predicted_depth.float()
         depth = torch.nn.functional.interpolate(
             depth[:, None], frame.shape, mode='bilinear', align_corners=False)
@@ -162,17 +154,17 @@ def _load(folder: Path, checkpoint: str) -> tuple[Any, Any]:
             raise InputError(
                 f"the checkpoint '{checkpoint}' holds no {name}; give a folder that "
                 "transformers' save_pretrained wrote")
-    with reading('config.json', checkpoint):
+    with hub.reading('config.json', checkpoint):
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
     metric = getattr(config, 'depth_estimation_type', '') == 'metric'
     if not (metric or config.model_type in _METRIC):
         raise InputError(
             f"the checkpoint '{checkpoint}' ({config.model_type}) gives no metric depth; choose "
             f"one that does, for example '{MonocularOptions().checkpoint}'")
-    with reading('preprocessor_config.json', checkpoint):
+    with hub.reading('preprocessor_config.json', checkpoint):
         processor = AutoImageProcessor.from_pretrained(
             folder, local_files_only=True, backend='pil')
-    with reading('weights', checkpoint):
+    with hub.reading('weights', checkpoint):
         model = AutoModelForDepthEstimation.from_pretrained(
             folder, config=config, dtype=torch.float32, local_files_only=True)
     return processor, model.eval()

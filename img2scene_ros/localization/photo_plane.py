@@ -21,15 +21,11 @@ from scipy.spatial.transform import Rotation
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.camera import box_edges
+from img2scene_ros.localization import upright
 from img2scene_ros.localization.class_sizes import ClassSize
 from img2scene_ros.localization.gravity import Gravity
 from img2scene_ros.localization.gravity import find_gravity
 from img2scene_ros.localization.gravity import up_of
-from img2scene_ros.localization.upright import DEEP_AS_WIDE
-from img2scene_ros.localization.upright import edge_stds
-from img2scene_ros.localization.upright import outline
-from img2scene_ros.localization.upright import outline_box
-from img2scene_ros.localization.upright import seen_edges
 from img2scene_ros.types import Detection
 from img2scene_ros.types import Frame
 from img2scene_ros.types import SupportPlane
@@ -137,7 +133,7 @@ def _fittable(
 
 def _shows_enough(camera: Camera, bbox: np.ndarray) -> bool:
     rays = camera.rays_at(box_edges(bbox).reshape(2, 2))
-    return bool(seen_edges(camera, bbox).sum() >= 3 and np.isfinite(rays).all())
+    return bool(upright.seen_edges(camera, bbox).sum() >= 3 and np.isfinite(rays).all())
 
 
 class _Problem:
@@ -154,7 +150,7 @@ class _Problem:
         self.camera, self.items, self.start = camera, items, start
         self.angle_std = max(start.std, _LEAST_STD)
         self.edges = [box_edges(box) for box, _ in items]
-        self.stds = [edge_stds(camera, box) for box, _ in items]
+        self.stds = [upright.edge_stds(camera, box) for box, _ in items]
 
     def up(self, common: np.ndarray) -> np.ndarray:
         return Rotation.from_rotvec([common[0], 0.0, common[1]]).apply(self.start.up)
@@ -167,14 +163,14 @@ class _Problem:
         distance = np.exp(common[2]) / max(fall, 1e-3)  # the horizon is far, and no nearer
         extents = np.exp(np.clip(own[2:], -7.0, 4.0))
         center = ray / np.linalg.norm(ray) * distance + up * extents[2] / 2.0
-        box = outline_box(self.camera, outline(center, up, extents))
+        box = upright.outline_box(self.camera, upright.outline(center, up, extents))
         off = (own[3:] - np.log((usual.width, usual.height))) / (
             usual.width_spread, usual.height_spread)
         # Names may be wrong, and toys are small: what is far off hardly counts (Cauchy).
         off = np.sign(off) * np.sqrt(2.0 * np.log1p(off ** 2 / 2.0))
         return np.concatenate([
             np.clip((box - self.edges[index]) / self.stds[index], -1e3, 1e3),
-            [(own[2] - own[3]) / DEEP_AS_WIDE.std], off])
+            [(own[2] - own[3]) / upright.DEEP_AS_WIDE.std], off])
 
     def parts(self, unknown: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the common unknowns, (3,), and each object's, (N, 5)."""

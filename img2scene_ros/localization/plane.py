@@ -7,13 +7,9 @@ import numpy as np
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.camera import box_edges
+from img2scene_ros.localization import upright
 from img2scene_ros.localization.class_sizes import usual_sizes
-from img2scene_ros.localization.upright import DEEP_AS_WIDE
-from img2scene_ros.localization.upright import Belief
-from img2scene_ros.localization.upright import Surroundings
-from img2scene_ros.localization.upright import fit_upright
-from img2scene_ros.localization.upright import place_upright
-from img2scene_ros.localization.upright import seen_edges
+from img2scene_ros.localization.gravity import up_of
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.types import Detection
@@ -25,7 +21,7 @@ from img2scene_ros.types import SupportPlane
 _MEASURED_TILT_STD, _MEASURED_HEIGHT_STD = np.radians(0.3), 0.005
 _FOOT_MARGIN = 0.1  # metres that an object may stand beyond the seen outline of its support
 # Of a class without known size: how much taller than wide (ln; rendered objects and furniture).
-_ANY_PROPORTION = Belief((0.0, -1.0, 1.0), -0.3, 1.1)
+_ANY_PROPORTION = upright.Belief((0.0, -1.0, 1.0), -0.3, 1.1)
 
 
 @dataclass(frozen=True)
@@ -51,9 +47,7 @@ class PlaneOptions(Options):
         """Return the plane, None when the height is unknown."""
         if self.camera_height == 0.0:
             return None
-        tilt, roll = np.radians(self.tilt), np.radians(self.roll)
-        up = np.array([-np.sin(roll) * np.cos(tilt), -np.cos(roll) * np.cos(tilt),
-                       -np.sin(tilt)])
+        up = up_of(np.radians(self.tilt), np.radians(self.roll))
         return SupportPlane(up, self.camera_height)
 
 
@@ -80,7 +74,7 @@ class PlaneDistance:
         :return: None without support, for a foot that is beyond the picture, above the horizon
             or off the support's outline, and where the distance stays open
         """
-        if support is None or not seen_edges(frame.camera, detection.bbox)[
+        if support is None or not upright.seen_edges(frame.camera, detection.bbox)[
                 lower_edge(frame.camera, detection, support)]:
             return None
         foot = _foot(frame.camera, detection, support)
@@ -88,26 +82,27 @@ class PlaneDistance:
             return None
         width, height = (detection.bbox[2:] - detection.bbox[:2]) * foot[2] / frame.camera.fx
         usual = usual_sizes().get(detection.label)
-        found = fit_upright(
+        found = upright.fit_upright(
             frame.camera, detection.bbox, surroundings(support, self.options),
-            [DEEP_AS_WIDE, usual.proportion_belief() if usual else _ANY_PROPORTION],
+            [upright.DEEP_AS_WIDE, usual.proportion_belief() if usual else _ANY_PROPORTION],
             float(np.linalg.norm(foot)), (width, width, height))
         if found is None:
             return None
-        return place_upright(
+        return upright.place_upright(
             found, frame.camera, detection, support.normal, 'plane', support)
 
 
 def surroundings(
     support: SupportPlane, options: PlaneOptions = PlaneOptions(),
-) -> Surroundings:
+) -> upright.Surroundings:
     """Return what a support tells, and how surely."""
     angle, height = np.radians(options.angle_std), options.height_std
     if support.hull is not None:
         angle, height = _MEASURED_TILT_STD, _MEASURED_HEIGHT_STD
     if support.height_std is not None:
         angle, height = support.angle_std, support.height_std
-    return Surroundings(support.normal, angle, angle, support.offset, height * support.offset)
+    return upright.Surroundings(
+        support.normal, angle, angle, support.offset, height * support.offset)
 
 
 def lower_edge(camera: Camera, detection: Detection, support: SupportPlane) -> int:

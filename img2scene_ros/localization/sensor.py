@@ -12,14 +12,8 @@ from dataclasses import replace
 import numpy as np
 from scipy.spatial import cKDTree
 
+from img2scene_ros import localization
 from img2scene_ros.depth import measured
-from img2scene_ros.localization import OPTICAL_UP
-from img2scene_ros.localization import READINGS
-from img2scene_ros.localization import box_around
-from img2scene_ros.localization import face_axes
-from img2scene_ros.localization import object_axes
-from img2scene_ros.localization import position_std
-from img2scene_ros.localization import quantiles
 from img2scene_ros.localization.combine import combined
 from img2scene_ros.localization.plane import PlaneDistance
 from img2scene_ros.options import Options
@@ -69,7 +63,7 @@ class SensorDistance:
         ray = frame.camera.rays_at(detection.center)
         if frame.depth is None or detection.mask is None or not np.isfinite(ray).all():
             return None
-        pixels = detection.pixels(max(READINGS, self.options.min_readings))
+        pixels = detection.pixels(max(localization.READINGS, self.options.min_readings))
         read = _own_readings(frame, pixels, support)
         if len(read) < self.options.min_readings:
             return None
@@ -89,9 +83,9 @@ class SensorDistance:
         stands_on = support if support and _stands_on(support, points) else None
         columns = points.T.copy()  # of whole rows, which are read many times as fast
         middle = (columns.min(axis=1) + columns.max(axis=1)).astype(float) / 2.0
-        up = support.normal if support else OPTICAL_UP
-        rotation = face_axes(points, object_axes(middle, up))
-        low, high = quantiles(rotation.T.astype(np.float32) @ points.T, (0.01, 0.99))
+        up = support.normal if support else localization.OPTICAL_UP
+        rotation = localization.face_axes(points, localization.object_axes(middle, up))
+        low, high = localization.quantiles(rotation.T.astype(np.float32) @ points.T, (0.01, 0.99))
         if stands_on:
             low[2] = -stands_on.offset
         seen, width, height = high - low
@@ -107,7 +101,7 @@ class SensorDistance:
                           position[2] / frame.camera.fx)
         return Placement(position, rotation,
                          np.array([depth, width, height]),
-                         position_std(ray, along, across), 'sensor', stands_on)
+                         localization.position_std(ray, along, across), 'sensor', stands_on)
 
 
 def _own_readings(
@@ -129,14 +123,15 @@ def _own_readings(
         pixels, z = pixels.compress(is_above), z.compress(is_above)
     if not len(pixels):
         return pixels
-    low, middle, high = quantiles(z[None], (0.05, 0.5, 0.95))
+    low, middle, high = localization.quantiles(z[None], (0.05, 0.5, 0.95))
     margin = 0.25 * (high - low) + 4.0 * frame.depth_std(middle)
     return pixels.compress((z > low - margin) & (z < high + margin))
 
 
 def _share_spanned(read: np.ndarray, unread: np.ndarray, width: int) -> float:
     """Return how much of the box around an object's pixels that of the read ones covers."""
-    boxes = [box_around(some, width) for some in (read, np.concatenate([read, unread]))]
+    boxes = [localization.box_around(some, width)
+             for some in (read, np.concatenate([read, unread]))]
     sides = [box[2:] - box[:2] for box in boxes]
     return float(np.prod(sides[0] / sides[1]))
 
@@ -166,7 +161,7 @@ def _completed(seen: Placement, standing: Placement) -> Placement:
 
 
 def _stands_on(support: SupportPlane, points: np.ndarray) -> bool:
-    low, high = quantiles(support.height(points)[None], (0.02, 0.98))
+    low, high = localization.quantiles(support.height(points)[None], (0.02, 0.98))
     return bool(-0.02 < low < max(0.05, 0.35 * high) and support.is_over(
         points[::max(1, len(points) // _SOME)], margin=0.02).mean() > 0.3)
 

@@ -7,15 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from img2scene_ros.localization import OPTICAL_UP
+from img2scene_ros.localization import upright
 from img2scene_ros.localization.class_sizes import read_sizes
 from img2scene_ros.localization.class_sizes import usual_sizes
 from img2scene_ros.localization.plane import lower_edge
 from img2scene_ros.localization.plane import surroundings
-from img2scene_ros.localization.upright import DEEP_AS_WIDE
-from img2scene_ros.localization.upright import Surroundings
-from img2scene_ros.localization.upright import fit_upright
-from img2scene_ros.localization.upright import place_upright
-from img2scene_ros.localization.upright import seen_edges
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.types import Detection
@@ -68,7 +64,7 @@ class SizePriorDistance:
             border cuts both in width and in height, unless it is known what the object stands on
         """
         usual = self.sizes.get(detection.label)
-        seen = seen_edges(frame.camera, detection.bbox)
+        seen = upright.seen_edges(frame.camera, detection.bbox)
         if usual is None or not np.isfinite(frame.camera.rays_at(detection.center)).all():
             return None
         # Where the border hides its foot, `plane` cannot tell; but it stands there all the same.
@@ -78,20 +74,20 @@ class SizePriorDistance:
             return None
         sides = detection.bbox[2:] - detection.bbox[:2]
         distance = frame.camera.fx * np.hypot(usual.width, usual.height) / np.hypot(*sides)
-        found = fit_upright(
+        found = upright.fit_upright(
             frame.camera, detection.bbox, surroundings(ground) if ground else _around(support),
-            [DEEP_AS_WIDE, *usual.size_beliefs()], distance,
+            [upright.DEEP_AS_WIDE, *usual.size_beliefs()], distance,
             (usual.width, usual.width, usual.height))
         if found is None:
             return None
         up = OPTICAL_UP if support is None else support.normal
-        return place_upright(found, frame.camera, detection, up, 'size_prior', ground)
+        return upright.place_upright(found, frame.camera, detection, up, 'size_prior', ground)
 
 
-def _around(support: SupportPlane | None) -> Surroundings:
+def _around(support: SupportPlane | None) -> upright.Surroundings:
     if support is None:
-        return Surroundings(_USUAL_UP, _USUAL_TILT_STD, _USUAL_ROLL_STD)
-    return Surroundings(support.normal, _KNOWN_ANGLE_STD, _KNOWN_ANGLE_STD)
+        return upright.Surroundings(_USUAL_UP, _USUAL_TILT_STD, _USUAL_ROLL_STD)
+    return upright.Surroundings(support.normal, _KNOWN_ANGLE_STD, _KNOWN_ANGLE_STD)
 
 
 BACKEND = SizePriorDistance

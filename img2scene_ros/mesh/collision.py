@@ -12,7 +12,9 @@ import numpy as np
 import trimesh
 from scipy.spatial import ConvexHull
 
+from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.mesh.closing import decimated
+from img2scene_ros.rendering.raycast import raycasting_scene
 from img2scene_ros.types import ObjectModel
 
 KINDS = ('mesh', 'hull', 'convex_parts')
@@ -81,18 +83,15 @@ def _spread(count: int) -> np.ndarray:
 def _decimated(mesh: trimesh.Trimesh, triangles: int) -> trimesh.Trimesh | None:
     """Return a mesh of fewer triangles, grown until it holds the given one; None: impossible."""
     try:
-        import open3d
-    except (ImportError, OSError):
+        coarse = decimated(mesh, triangles)
+    except MissingDependencyError:
         return None
-    coarse = decimated(mesh, triangles)
     if not coarse.is_watertight or coarse.volume <= 0 or len(coarse.faces) > triangles:
         return None
     samples = np.concatenate([mesh.vertices, mesh.triangles_center]).astype(np.float32)
     allowed = tolerance(mesh.extents)
     for _ in range(_ROUNDS):
-        scene = open3d.t.geometry.RaycastingScene()
-        scene.add_triangles(
-            np.asarray(coarse.vertices, np.float32), np.asarray(coarse.faces, np.uint32))
+        scene = raycasting_scene(np.array(coarse.vertices, np.float32), coarse.faces)
         gap = scene.compute_signed_distance(samples).numpy()
         if gap.max() <= 0.8 * allowed:
             return coarse
@@ -118,14 +117,9 @@ def _convex_parts(mesh: trimesh.Trimesh, triangles: int) -> list[trimesh.Trimesh
     found = coacd.run_coacd(coacd.Mesh(mesh.vertices, mesh.faces), seed=1)
     parts = [np.asarray(vertices) for vertices, _ in found]
     # What the decomposition has cut off belongs to the part that is nearest.
-    gaps = np.stack([_outside(ConvexHull(part, qhull_options='QJ'), mesh.vertices)
-                     for part in parts])
+    planes = [ConvexHull(part, qhull_options='QJ').equations for part in parts]
+    gaps = np.stack([(mesh.vertices @ each[:, :3].T + each[:, 3]).max(axis=1) for each in planes])
     nearest, is_out = gaps.argmin(axis=0), gaps.min(axis=0) > 0.0
     return [
         _hull(np.concatenate([part, mesh.vertices[is_out & (nearest == index)]]), triangles)
         for index, part in enumerate(parts)]
-
-
-def _outside(hull: ConvexHull, points: np.ndarray) -> np.ndarray:
-    """Return how far points lie outside of the worst of a hull's planes, (N,) metres."""
-    return (points @ hull.equations[:, :3].T + hull.equations[:, 3]).max(axis=1)

@@ -34,7 +34,7 @@ def mesh_files(model: ObjectModel, stem: str, kind: str) -> dict[str, bytes]:
     if kind == 'dae':
         files = {f'{stem}.dae': _collada(model, stem).encode()}
         return files if model.texture is None else files | {f'{stem}.png': model.texture.png}
-    return {f'{stem}.{kind}': _ply(model) if kind == 'ply' else _stl(model)}
+    return {f'{stem}.{kind}': _exported(model, kind)}
 
 
 def _obj(model: ObjectModel, stem: str) -> dict[str, bytes]:
@@ -63,20 +63,15 @@ def _rows(word: str, values: np.ndarray, form: str) -> str:
     return '\n'.join([line] * len(values)) % tuple(values.ravel().tolist())
 
 
-def _ply(model: ObjectModel) -> bytes:
+def _exported(model: ObjectModel, kind: str) -> bytes:
+    """Write PLY or STL, which holds no colours."""
     import trimesh
 
     vertices = model.vertices.astype(np.float32)
-    if vertices[:1].tobytes()[:1] == b'\n':  # RViz takes it for an end of line, and crashes
+    if vertices[:1].tobytes()[:1] == b'\n':  # RViz takes it for an end of line in PLY, and crashes
         vertices[0, 0] = np.nextafter(vertices[0, 0], np.float32(1))
     mesh = trimesh.Trimesh(vertices, model.faces, vertex_colors=model.colors, process=False)
-    return mesh.export(file_type='ply')
-
-
-def _stl(model: ObjectModel) -> bytes:
-    import trimesh
-
-    return trimesh.Trimesh(model.vertices, model.faces, process=False).export(file_type='stl')
+    return mesh.export(file_type=kind)
 
 
 def _collada(model: ObjectModel, stem: str) -> str:

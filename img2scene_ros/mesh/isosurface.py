@@ -73,7 +73,8 @@ def _refined(
     :return: two of (2 N + 1, 2 N + 1, 2 N + 1), values and which are the field's
     """
     side = len(axis)
-    values = _interpolated(coarse)
+    values = functional.interpolate(
+        coarse[None, None], (side,) * 3, mode='trilinear', align_corners=True)[0, 0]
     known = torch.zeros_like(values, dtype=torch.bool)
     known[::2, ::2, ::2] = asked
     values, known = values.view(-1), known.view(-1)
@@ -123,14 +124,3 @@ def _with_neighbours(cells: Tensor) -> Tensor:
         grown.narrow(axis, 0, count).logical_or_(cells.narrow(axis, 1, count))
         cells = grown
     return cells
-
-
-def _interpolated(values: Tensor) -> Tensor:
-    """(N + 1, N + 1, N + 1) to (2 N + 1, 2 N + 1, 2 N + 1), trilinear."""
-    for axis in range(3):
-        count = values.shape[axis] - 1
-        before, after = values.narrow(axis, 0, count), values.narrow(axis, 1, count)
-        pairs = torch.stack([before, (before + after) / 2.0], dim=axis + 1)
-        values = torch.cat(
-            [pairs.flatten(axis, axis + 1), values.narrow(axis, count, 1)], dim=axis)
-    return values

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
+from scipy import ndimage
 from scipy import sparse
 from scipy.sparse.linalg import spsolve
 
@@ -155,15 +156,11 @@ def _continued(model: ObjectModel, view: _Picture, points: np.ndarray) -> np.nda
 
 def _filled(colors: np.ndarray, texel: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Return the image (H, W, 3); texels that no face covers are as the nearest that one does."""
-    image = np.zeros((shape[0] * shape[1], 3), np.uint8)
-    image[texel] = np.clip(colors + 0.5, 0, 255)
-    empty = np.ones(shape, np.uint8)
-    empty.reshape(-1)[texel] = 0
-    _, label = cv2.distanceTransformWithLabels(
-        empty, cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL)
-    source = np.zeros(label.max() + 1, np.int64)
-    source[label[empty == 0]] = np.flatnonzero(empty == 0)
-    return image[source[label]]
+    image, empty = np.zeros((*shape, 3), np.uint8), np.ones(shape, bool)
+    image.reshape(-1, 3)[texel] = np.clip(colors + 0.5, 0, 255)
+    empty.reshape(-1)[texel] = False
+    return image[tuple(ndimage.distance_transform_edt(
+        empty, return_distances=False, return_indices=True))]
 
 
 def _step(values: np.ndarray, low: float, high: float) -> np.ndarray:

@@ -2,6 +2,7 @@
 """UV-unwrapping a mesh that a camera has seen, and the texels that its triangles cover."""
 
 import numpy as np
+import trimesh
 from scipy import sparse
 
 from img2scene_ros.camera import Camera
@@ -96,14 +97,9 @@ def _directions(
 
 def _neighbours(faces: np.ndarray) -> sparse.csr_matrix:
     """Return which faces of a closed mesh share an edge, (F, F)."""
-    edges = np.sort(faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1).astype(np.int64)
-    order = np.argsort(edges[:, 0] * (faces.max() + 1) + edges[:, 1], kind='stable')
-    face, edges = order // 3, edges[order]
-    same = (edges[1:] == edges[:-1]).all(axis=1)
-    one, other = face[:-1][same], face[1:][same]
-    ones = np.ones(2 * len(one), np.float32)
-    pairs = np.concatenate([one, other]), np.concatenate([other, one])
-    return sparse.csr_matrix((ones, pairs), (len(faces), len(faces)))
+    pairs = trimesh.graph.face_adjacency(faces).T
+    half = sparse.coo_matrix((np.ones(pairs.shape[1], np.float32), pairs), (len(faces),) * 2)
+    return (half + half.T).tocsr()
 
 
 def _projected(

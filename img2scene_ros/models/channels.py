@@ -27,14 +27,11 @@ def crop_channels(
     half_field: float,
 ) -> np.ndarray:
     """
-    Return the channels of one crop.
+    Return the channels of one crop, (6, S, S), as `batch_channels`; what is missing is None.
 
     :param color: (S, S, 3) uint8, RGB
-    :param mask: (S, S) bool; None where there is none
-    :param depth: (S, S) metres along the crop's axis, NaN = no reading; None where there is none
     :param anchor: median visible depth in metres; not used without depth
     :param half_field: tangent of half the angle that the crop spans
-    :return: (6, S, S) float32
     """
     shape = color.shape[:2]
     mask = np.zeros(shape, bool) if mask is None else mask

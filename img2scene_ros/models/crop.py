@@ -79,16 +79,6 @@ class Cube:
         z, y, x = np.meshgrid(along, along, along, indexing='ij')
         return np.stack([x, y, z], axis=-1) * self.side + (0.0, 0.0, self.depth)
 
-    def cells(self, points: np.ndarray, resolution: int) -> np.ndarray:
-        """
-        Return where points lie in the grid; a cell's centre has whole numbers.
-
-        :param points: (..., 3) metres, crop view frame
-        :return: (..., 3) float indices into a volume, [z, y, x]
-        """
-        matrix = self.to_cells(resolution)
-        return np.asarray(points, float) @ matrix[:3, :3].T + matrix[:3, 3]
-
     def to_cells(self, resolution: int) -> np.ndarray:
         """Return what takes (x, y, z, 1) of the crop view frame to the index [z, y, x]: (4, 4)."""
         matrix = np.eye(4)

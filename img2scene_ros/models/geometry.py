@@ -3,8 +3,8 @@
 Where the cells of a cube are seen: the geometry that all networks share.
 
 Points of the cube are given in cube coordinates, x right, y down, z away from the camera, each
-from -0.5 to 0.5. Extrinsics turn them into the crop view frame, intrinsics project that into the
-crop. A length of 1 there is the anchor depth, so neither depends on how far the object is away.
+from -0.5 to 0.5. In units of the anchor's depth the cube is twice the half field wide, so nothing
+here depends on how far the object is away.
 """
 
 import torch
@@ -21,51 +21,17 @@ def cell_centers(resolution: int, device: torch.device | str = 'cpu') -> Tensor:
     return torch.stack([x, y, z], dim=-1).reshape(-1, 3)
 
 
-def crop_extrinsics(half_field: Tensor) -> Tensor:
+def seen_at(points: Tensor, half_field: Tensor, size: int) -> Tensor:
     """
-    Return what turns cube coordinates into the crop view frame, in anchor depths.
+    Return the pixels of a crop in which points of its cube are seen, as `CropView.camera` has it.
 
-    As `CropView.cube` at an anchor of 1: scaled to the cube's side, moved to its depth.
-
+    :param points: (B, N, 3), cube coordinates
     :param half_field: (B,) tangent of half the angle that the crop spans
-    :return: (B, 3, 4)
-    """
-    side = 2.0 * half_field
-    depth = 1.0 + CENTER_BEHIND_ANCHOR * side
-    extrinsics = half_field.new_zeros(len(half_field), 3, 4)
-    extrinsics[:, :, :3] = side[:, None, None] * torch.eye(3, device=half_field.device)
-    extrinsics[:, 2, 3] = depth
-    return extrinsics
-
-
-def crop_intrinsics(half_field: Tensor, size: int) -> Tensor:
-    """
-    Return K of a crop of size x size pixels; pixel (0, 0) is the centre of the upper left one.
-
-    :param half_field: (B,)
-    :return: (B, 3, 3), as `CropView.camera`
-    """
-    intrinsics = half_field.new_zeros(len(half_field), 3, 3)
-    intrinsics[:, 0, 0] = intrinsics[:, 1, 1] = size / (2.0 * half_field)
-    intrinsics[:, :2, 2] = (size - 1) / 2.0
-    intrinsics[:, 2, 2] = 1.0
-    return intrinsics
-
-
-def project(points: Tensor, intrinsics: Tensor, extrinsics: Tensor) -> Tensor:
-    """
-    Project points into a picture; in full precision, whatever the networks compute in.
-
-    :param points: (B, N, 3)
-    :param intrinsics: (B, 3, 3)
-    :param extrinsics: (B, 3, 4), to the camera's optical frame
+    :param size: pixels along a side; pixel (0, 0) is the centre of the upper left one
     :return: (B, N, 2) pixels; NaN for points that are not in front of the camera
     """
-    with torch.autocast(points.device.type, enabled=False):
-        seen = points @ extrinsics[:, :, :3].mT + extrinsics[:, None, :, 3]
-        homogeneous = seen @ intrinsics.mT
-    depth = homogeneous[..., 2:]
-    return homogeneous[..., :2] / torch.where(depth > 1e-6, depth, torch.nan)
+    depth = 1.0 + 2.0 * half_field[:, None, None] * (CENTER_BEHIND_ANCHOR + points[..., 2:])
+    return points[..., :2] * size / torch.where(depth > 1e-6, depth, torch.nan) + (size - 1) / 2.0
 
 
 def unproject(features: Tensor, size: int, pixels: Tensor) -> Tensor:
@@ -98,8 +64,7 @@ def sample_frustum(frustum: Tensor, half_field: Tensor, points: Tensor) -> Tenso
     :param points: (B, N, 3), cube coordinates
     :return: (B, C, N) float32
     """
-    unit = project(points, crop_intrinsics(half_field, 1), crop_extrinsics(half_field))
-    places = torch.cat([2.0 * unit, 2.0 * points[..., 2:]], dim=-1)
+    places = torch.cat([2.0 * seen_at(points, half_field, 1), 2.0 * points[..., 2:]], dim=-1)
     places = torch.nan_to_num(places, nan=-1e3).clamp(-1e3, 1e3)
     return functional.grid_sample(
         frustum.float(), places[:, None, None].float(), 'bilinear', 'zeros', align_corners=False,

@@ -82,8 +82,8 @@ def save_network(
         'network': name, 'options': asdict(network.config), 'crop': GEOMETRY, **(about or {})}
     folder = Path(folder)
     # The weights last: whoever finds them finds their shape, too.
-    write_whole(folder / CONFIG, lambda file: file.write(json.dumps(config, indent=1).encode()))
-    write_whole(folder / WEIGHTS, lambda file: file.write(safetensors_of(weights)))
+    write_whole(folder / CONFIG, json.dumps(config, indent=1).encode())
+    write_whole(folder / WEIGHTS, safetensors_of(weights))
 
 
 def safetensors_of(weights: dict[str, torch.Tensor]) -> bytes:

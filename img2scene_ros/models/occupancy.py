@@ -57,8 +57,7 @@ class OccupancyNetwork(nn.Module):
         """
         Return the occupancy logits of the cells of the cubes, or of some points.
 
-        :param pictures: (B, 6, S, S), see `models.channels`
-        :param half_field: (B,) tangent of half the angle that a crop spans
+        :param pictures, half_field: as `encode`
         :param resolution: cells along a side
         :param points: (N, 3), cube coordinates; look at these instead
         :return: (B, R, R, R) float32, [z, y, x]; or (B, N)
@@ -74,10 +73,6 @@ class OccupancyNetwork(nn.Module):
 
         They are the mean of what the network says of a crop and of its mirror image: the crop's
         axis runs through the middle of picture and cube, so one mirrors the other exactly.
-
-        :param pictures: (B, 6, S, S), see `models.channels`
-        :param half_field: (B,) tangent of half the angle that a crop spans
-        :return: (B, R, R, R) float32, [z, y, x]
         """
         logits = self(torch.cat([pictures, pictures.flip(-1)]), half_field.repeat(2), resolution)
         plain, mirrored = logits.float().chunk(2)

@@ -13,18 +13,13 @@ view: features go where they were seen.
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as functional
 from torch import Tensor
 from torch import nn
 
 from img2scene_ros.errors import OptionError
+from img2scene_ros.models import geometry
 from img2scene_ros.models.backbone import build_backbone
-from img2scene_ros.models.geometry import cell_centers
-from img2scene_ros.models.geometry import crop_extrinsics
-from img2scene_ros.models.geometry import crop_intrinsics
-from img2scene_ros.models.geometry import project
-from img2scene_ros.models.geometry import sample_cube
-from img2scene_ros.models.geometry import unproject
+from img2scene_ros.models.backbone import fused
 from img2scene_ros.models.occupancy import EMPTY_LOGIT
 from img2scene_ros.models.occupancy import OccupancyNetwork
 from img2scene_ros.models.resnet_unproject import encode_position
@@ -82,10 +77,7 @@ class ResFesT(OccupancyNetwork):
 
     def fuse(self, pictures: Tensor) -> Tensor:
         """(B, 6, S, S) to (B, C, S / 8, S / 8)."""
-        maps = [lateral(x) for lateral, x in zip(self.laterals, self.encoder(pictures)[1:])]
-        return sum(
-            (functional.interpolate(x, maps[0].shape[2:], mode='bilinear', align_corners=False)
-             for x in maps[1:]), start=maps[0])
+        return fused(self.laterals, self.encoder(pictures)[1:])
 
     def attend(self, features: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C, H, W)."""
@@ -98,16 +90,16 @@ class ResFesT(OccupancyNetwork):
         """(B, C, H, W) to (B, 1, 32, 32, 32)."""
         features = self.lift(features)
         size = features.shape[-1]
-        centers = cell_centers(GRID, features.device).expand(len(features), -1, -1)
-        pixels = project(centers, crop_intrinsics(half_field, size), crop_extrinsics(half_field))
+        centers = geometry.cell_centers(GRID, features.device).expand(len(features), -1, -1)
+        pixels = geometry.seen_at(centers, half_field, size)
         position = self.position(encode_position(centers, FREQUENCIES)).mT
-        cells = unproject(features, size, pixels) + position
+        cells = geometry.unproject(features, size, pixels) + position
         volume = self.coarse(cells.unflatten(2, (GRID, GRID, GRID)))
         return self.occupancy(self.fine(self.up(volume)))
 
     def query(self, features: Tensor, half_field: Tensor, points: Tensor) -> Tensor:
         """(B, 1, 32, 32, 32) and (B, N, 3) to (B, N)."""
-        return sample_cube(features, points)[:, 0]
+        return geometry.sample_cube(features, points)[:, 0]
 
 
 class Block3d(nn.Module):

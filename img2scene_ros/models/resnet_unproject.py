@@ -3,21 +3,19 @@
 `resnet18-unproject`: a ResNet's features, unprojected into the cube, and an MLP per point.
 
     picture -> ResNet -> features at strides 4 ... 32, brought to one width, added up at stride 4
-    point of the cube -> projected with intrinsics and extrinsics -> its features (bilinear)
+    point of the cube -> projected into the crop -> its features (bilinear)
     features + encoded position -> MLP -> occupancy logit
 """
 
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as functional
 from torch import Tensor
 from torch import nn
 
 from img2scene_ros.models.backbone import build_backbone
-from img2scene_ros.models.geometry import crop_extrinsics
-from img2scene_ros.models.geometry import crop_intrinsics
-from img2scene_ros.models.geometry import project
+from img2scene_ros.models.backbone import fused
+from img2scene_ros.models.geometry import seen_at
 from img2scene_ros.models.geometry import unproject
 from img2scene_ros.models.occupancy import EMPTY_LOGIT
 from img2scene_ros.models.occupancy import OccupancyNetwork
@@ -58,16 +56,12 @@ class ResNetUnproject(OccupancyNetwork):
 
     def encode(self, pictures: Tensor, half_field: Tensor) -> Tensor:
         """(B, 6, S, S) to (B, C, S / 4, S / 4)."""
-        maps = [lateral(x) for lateral, x in zip(self.laterals, self.encoder(pictures))]
-        return sum(
-            (functional.interpolate(x, maps[0].shape[2:], mode='bilinear', align_corners=False)
-             for x in maps[1:]), start=maps[0])
+        return fused(self.laterals, self.encoder(pictures))
 
     def query(self, features: Tensor, half_field: Tensor, points: Tensor) -> Tensor:
         """(B, C, S / 4, S / 4) and (B, N, 3) to (B, N)."""
         size = features.shape[-1]
-        pixels = project(points, crop_intrinsics(half_field, size), crop_extrinsics(half_field))
-        seen = unproject(features, size, pixels).mT
+        seen = unproject(features, size, seen_at(points, half_field, size)).mT
         # One linear layer over features and position side by side is the sum of two.
         hidden = self.mlp(seen + self.position(encode_position(points, self.config.frequencies)))
         return self.occupancy(hidden.relu())[..., 0].float()

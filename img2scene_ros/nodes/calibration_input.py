@@ -10,10 +10,10 @@ from sensor_msgs.msg import CameraInfo
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.errors import InputError
+from img2scene_ros.errors import naming
 from img2scene_ros.io.ros_images import camera_from_info
 from img2scene_ros.nodes.pairing import MOST
 from img2scene_ros.nodes.topics import FollowingSubscription
-from img2scene_ros.nodes.topics import naming
 
 KEPT = 3 * MOST  # pictures wait for depth images, then for detections, then for TF
 
@@ -35,7 +35,7 @@ class CalibrationInput(FollowingSubscription):
         self.frame_id = ''
         self._camera: Camera | None = None
         self._camera_of: tuple[Any, ...] | None = None
-        super().__init__(node, CameraInfo, topic, self._on_info)
+        super().__init__(node, CameraInfo, topic, self._infos.append)
         self.follow()
 
     @property
@@ -60,7 +60,7 @@ class CalibrationInput(FollowingSubscription):
             info.width, info.height, bytes(info.k), bytes(info.p), bytes(info.d),
             info.distortion_model, info.binning_x, info.binning_y, str(info.roi))
         if self._camera is None or values != self._camera_of:
-            with naming(self.topic):
+            with naming(f"'{self.topic}'"):
                 self._camera = camera_from_info(info, self._rectified)
             self._camera_of = values
         return self._camera
@@ -69,6 +69,3 @@ class CalibrationInput(FollowingSubscription):
         first, otherwise = map(self._node.resolve_topic_name, self._choices)
         is_there = self._node.count_publishers(first)
         return CameraInfo, first if is_there else otherwise
-
-    def _on_info(self, message: CameraInfo) -> None:
-        self._infos.append(message)

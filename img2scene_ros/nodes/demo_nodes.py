@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
+from contextlib import closing
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -69,17 +70,18 @@ def run_demo(frames: Path | None, out: Path) -> None:
     with TemporaryDirectory() as logs:
         os.environ['ROS_LOG_DIR'] = logs
         with (_user() as user,
-              _node_process('scene_node', Path(logs), {
-                  'save_directory': str(out.resolve()), 'look_timeout': LOOK}) as scene,
-              _node_process('replay_node', Path(logs), {
-                  'folder': str(frames.resolve())}) as replay):
-            seen = json.loads(user.look((scene, replay)))['objects']
+              closing(_Process('scene_node', Path(logs), {
+                  'save_directory': str(out.resolve()), 'look_timeout': LOOK})) as scene,
+              closing(_Process('replay_node', Path(logs), {
+                  'folder': str(frames.resolve())})) as replay):
+            user.processes = scene, replay
+            seen = json.loads(user.look())['objects']
             say(f'the nodes run, and {len(seen)} objects have been seen and rebuilt')
-            user.save((scene, replay))
+            user.save()
             say('the scene is saved')
 
 
-def bundled_frames(name: str = BUNDLED) -> Path:
+def bundled_frames() -> Path:
     """
     Return a frame folder that comes with the package, installed or in the source tree.
 
@@ -87,8 +89,8 @@ def bundled_frames(name: str = BUNDLED) -> Path:
     """
     for place in Path(__file__).resolve().parents:
         for folder in (place / 'share/img2scene/frames', place / 'data/frames'):
-            if (folder / name).is_dir():
-                return folder / name
+            if (folder / BUNDLED).is_dir():
+                return folder / BUNDLED
     raise InputError('this installation lacks the bundled frames; name a folder with --frames')
 
 
@@ -121,7 +123,7 @@ class _Process:
         lines = self._log.read_text(errors='replace').splitlines()[-LAST_LINES:]
         return 'the last lines of its log are:\n  ' + '\n  '.join(lines or ['(nothing)'])
 
-    def end(self) -> None:
+    def close(self) -> None:
         """End it, and make sure that it has ended."""
         self._process.terminate()
         try:
@@ -132,15 +134,16 @@ class _Process:
 
 
 class _User(Node):
-    """Calls the scene node's services."""
+    """Calls the scene node's services, as long as all processes run; the first is its own."""
 
     def __init__(self) -> None:
         super().__init__('img2scene_demo')
         self.is_ending = False
+        self.processes: Sequence[_Process] = ()
         self._look = self.create_client(Trigger, '/img2scene/look')
         self._save = self.create_client(Trigger, '/img2scene/save_scene')
 
-    def look(self, processes: Sequence[_Process]) -> str:
+    def look(self) -> str:
         """
         Have the scene node look until it has seen and rebuilt everything; return its summary.
 
@@ -149,52 +152,39 @@ class _User(Node):
         """
         until, problem = monotonic() + TIME_LIMIT, 'the scene node does not answer'
         while monotonic() < until:
-            answer = self._call(self._look, 2.0 * LOOK, processes)
+            answer = self._call(self._look, 2.0 * LOOK)
             if answer and answer.success:
                 return answer.message
             problem = answer.message if answer else problem
-            self._spin(lambda: False, 0.5, processes)  # it may still load its models
-        raise Img2SceneError(
-            f'nothing came within {TIME_LIMIT:.0f} s ({problem}); {processes[0].last_words()}')
+            self._spin(lambda: False, 0.5)  # it may still load its models
+        raise Img2SceneError(f'nothing came within {TIME_LIMIT:.0f} s ({problem}); '
+                             f'{self.processes[0].last_words()}')
 
-    def save(self, processes: Sequence[_Process]) -> None:
+    def save(self) -> None:
         """
         Have the scene saved.
 
         :raises Img2SceneError: it could not be saved
         """
-        answer = self._call(self._save, TIME_LIMIT, processes)
+        answer = self._call(self._save, TIME_LIMIT)
         if not answer or not answer.success:
-            raise Img2SceneError(answer.message if answer else processes[0].last_words())
+            raise Img2SceneError(answer.message if answer else self.processes[0].last_words())
 
-    def _call(
-        self, client: Client, timeout: float, processes: Sequence[_Process],
-    ) -> Trigger.Response | None:
+    def _call(self, client: Client, timeout: float) -> Trigger.Response | None:
         """Return the answer of a service; None where none came in time."""
-        self._spin(client.service_is_ready, timeout, processes)
+        self._spin(client.service_is_ready, timeout)
         answer = client.call_async(Trigger.Request())
-        self._spin(answer.done, timeout, processes)
+        self._spin(answer.done, timeout)
         return answer.result() if answer.done() else None
 
-    def _spin(
-        self, condition: Callable[[], bool], timeout: float, processes: Sequence[_Process],
-    ) -> None:
+    def _spin(self, condition: Callable[[], bool], timeout: float) -> None:
         until = monotonic() + timeout
         while not condition() and monotonic() < until:
             rclpy.spin_once(self, timeout_sec=0.1)
             if self.is_ending:
                 raise KeyboardInterrupt
-            for process in processes:
+            for process in self.processes:
                 process.check()
-
-
-@contextmanager
-def _node_process(name: str, logs: Path, parameters: dict[str, object]) -> Iterator[_Process]:
-    process = _Process(name, logs, parameters)
-    try:
-        yield process
-    finally:
-        process.end()
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from img2scene_ros.camera import Camera
 from img2scene_ros.depth import DepthNoise
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
+from img2scene_ros.errors import naming
 from img2scene_ros.io.registered_depth import noise_at
 from img2scene_ros.io.registered_depth import registered_depth
 from img2scene_ros.io.ros_images import depth_from_compressed
@@ -22,7 +23,6 @@ from img2scene_ros.io.ros_images import depth_from_image
 from img2scene_ros.nodes.calibration_input import CalibrationInput
 from img2scene_ros.nodes.messages import nanoseconds
 from img2scene_ros.nodes.topics import FollowingSubscription
-from img2scene_ros.nodes.topics import naming
 from img2scene_ros.nodes.transforms import Transforms
 
 COMPRESSED = '/compressedDepth'  # what image_transport adds to the name of the raw topic
@@ -85,7 +85,7 @@ class DepthInput(FollowingSubscription):
         :raises InputError: it cannot be read, or not be registered
         """
         read = depth_from_image if isinstance(message, Image) else depth_from_compressed
-        with naming(self.topic):
+        with naming(f"'{self.topic}'"):
             depth = read(message)
         frames = message.header.frame_id, picture.frame_id
         is_same = '' in frames or frames[0] == frames[1]

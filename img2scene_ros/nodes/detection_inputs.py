@@ -11,13 +11,13 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image
 
 from img2scene_ros.errors import MissingDependencyError
+from img2scene_ros.errors import naming
 from img2scene_ros.io.ros_images import labels_from_image
 from img2scene_ros.nodes.messages import seconds
 from img2scene_ros.nodes.pairing import Pair
 from img2scene_ros.nodes.pairing import Pairing
 from img2scene_ros.nodes.pairing import too_many
 from img2scene_ros.nodes.topics import FollowingSubscription
-from img2scene_ros.nodes.topics import naming
 from img2scene_ros.types import Frame
 
 SILENCE = 10.0  # seconds of pictures without any detections before that is worth a word
@@ -148,7 +148,7 @@ class DetectionInputs:
         """
         from img2scene_ros.nodes.vision_messages import detections_from_message
 
-        with naming(self._labels.topic):
+        with naming(f"'{self._labels.topic}'"):
             labels = None if pair.labels is None else labels_from_image(pair.labels)
             return replace(frame, detections=tuple(
                 detections_from_message(pair.detections, frame.shape, labels)))

@@ -8,8 +8,6 @@ from time import monotonic
 from typing import Any
 
 import numpy as np
-from rclpy.clock import Clock
-from rclpy.clock import ClockType
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 
@@ -27,6 +25,7 @@ from img2scene_ros.nodes.parameters import ParameterGroup
 from img2scene_ros.nodes.parameters import declare_or_refuse
 from img2scene_ros.nodes.parameters import on_change
 from img2scene_ros.nodes.topics import publisher
+from img2scene_ros.nodes.topics import timer
 from img2scene_ros.nodes.transforms import Transforms
 from img2scene_ros.nodes.workers import IDLE
 from img2scene_ros.nodes.workers import Meter
@@ -90,7 +89,7 @@ class DetectorNode(Node):
             self, self._pairing, options, Transforms(self, TF_TIMEOUT), noise.read(self))
         self._meter, self._stopping = Meter(), Event()
         begin([Thread(target=self._run, daemon=True)], self._stopping)
-        self.create_timer(TICK, self._on_tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        timer(self, TICK, self._on_tick)
         status = self._pipeline.detector_status
         self.get_logger().info(
             f"the detector '{options.detector}' listens to {self._inputs.topics}"

@@ -14,6 +14,7 @@ from sensor_msgs.msg import Image
 
 from img2scene_ros.depth import DepthNoise
 from img2scene_ros.errors import InputError
+from img2scene_ros.errors import naming
 from img2scene_ros.io.ros_images import color_from_compressed
 from img2scene_ros.io.ros_images import color_from_image
 from img2scene_ros.io.ros_images import mask_from_image
@@ -27,7 +28,6 @@ from img2scene_ros.nodes.pairing import Pair
 from img2scene_ros.nodes.pairing import Pairing
 from img2scene_ros.nodes.topics import FollowingSubscription
 from img2scene_ros.nodes.topics import instead
-from img2scene_ros.nodes.topics import naming
 from img2scene_ros.nodes.topics import similar_topics
 from img2scene_ros.nodes.transforms import Transforms
 from img2scene_ros.options import Options
@@ -128,10 +128,10 @@ class Inputs:
             return None
         header = pair.color.header
         camera = self._calibration.camera(header.stamp)
-        with naming(self._color.topic):
+        with naming(f"'{self._color.topic}'"):
             color = (color_from_image if isinstance(pair.color, Image)
                      else color_from_compressed)(pair.color)
-        with naming(self._mask.topic):
+        with naming(f"'{self._mask.topic}'"):
             robot = None if pair.mask is None else mask_from_image(pair.mask)
         frame = Frame(color, camera, stamp_ns=nanoseconds(header.stamp),
                       frame_id=header.frame_id, robot=robot)

@@ -189,12 +189,6 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     def do_GET(self) -> None:
-        self._answer()
-
-    def do_HEAD(self) -> None:
-        self._answer()
-
-    def _answer(self) -> None:
         # The path is looked up as it came, undecoded: no spelling of it leads anywhere else.
         name = self.path.partition('?')[0].removeprefix('/')
         content = self.server.files.get(name)
@@ -210,6 +204,8 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             kind = _KINDS[os.path.splitext(name)[1]]
             self._send(HTTPStatus.OK, content, {'Content-Type': kind, **caching})
+
+    do_HEAD = do_GET
 
     def _send(self, status: HTTPStatus, content: bytes | None, headers: dict[str, str]) -> None:
         self.send_response(status)

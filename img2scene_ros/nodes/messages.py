@@ -92,7 +92,7 @@ def cloud_from_points(
     """
     rows = np.empty(len(points), _CLOUD_ROW)
     rows['x'], rows['y'], rows['z'] = points.T
-    rows['rgb'] = _packed(colors)
+    rows['rgb'] = colors.astype(np.uint32) @ (1 << 16, 1 << 8, 1)
     rows['id'], rows['label'], rows['source'] = ids, labels, sources
     message = PointCloud2(header=header, height=1, width=len(rows), is_dense=True)
     message.fields = [
@@ -131,8 +131,3 @@ def uint8_array(values: np.ndarray) -> array:
     data = array('B')
     data.frombytes(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
     return data
-
-
-def _packed(colors: np.ndarray) -> np.ndarray:
-    red, green, blue = np.moveaxis(colors.astype(np.uint32), -1, 0)
-    return red << 16 | green << 8 | blue

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+from functools import partial
 from importlib import import_module
 from threading import Event
 from threading import Thread
@@ -20,21 +21,6 @@ if TYPE_CHECKING:  # signals count before ROS is imported, which takes a second
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 POLL = 0.1  # seconds between two checks whether a signal has come
 PATIENCE = 1.0  # seconds that the node has to leave ROS after a signal
-
-
-def scene_node() -> None:
-    """Run the scene node until a signal stops it."""
-    run('scene_node', 'SceneNode')
-
-
-def detector_node() -> None:
-    """Run the detector node until a signal stops it."""
-    run('detector_node', 'DetectorNode')
-
-
-def replay_node() -> None:
-    """Play until the end, or until a signal stops it."""
-    run('replay_node', 'ReplayNode')
 
 
 def run(module: str, name: str) -> None:
@@ -109,6 +95,10 @@ def _spin_once(executor: 'Executor', node: 'Node') -> None:
     except Exception as error:  # of a callback; it would end the process
         node.get_logger().error(unexpected(error), throttle_duration_sec=10.0)
 
+
+scene_node = partial(run, 'scene_node', 'SceneNode')
+detector_node = partial(run, 'detector_node', 'DetectorNode')
+replay_node = partial(run, 'replay_node', 'ReplayNode')
 
 if __name__ == '__main__':
     {'scene_node': scene_node, 'detector_node': detector_node,

@@ -7,13 +7,9 @@ from functools import lru_cache
 from functools import partial
 
 import numpy as np
-from rclpy.clock import Clock
-from rclpy.clock import ClockType
 from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.publisher import Publisher
-from rclpy.qos import DurabilityPolicy
-from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import Image
 
@@ -25,16 +21,14 @@ from img2scene_ros.io.bags import BagFrame
 from img2scene_ros.io.frames import load_frame
 from img2scene_ros.io.frames import open_frames
 from img2scene_ros.io.layouts import FrameFiles
+from img2scene_ros.nodes import messages
 from img2scene_ros.nodes.logs import forward_logging
-from img2scene_ros.nodes.messages import header_of
-from img2scene_ros.nodes.messages import image_from_color
-from img2scene_ros.nodes.messages import image_from_depth
-from img2scene_ros.nodes.messages import info_from_camera
-from img2scene_ros.nodes.messages import transform_from_matrix
 from img2scene_ros.nodes.parameters import ParameterGroup
 from img2scene_ros.nodes.parameters import declare_or_refuse
 from img2scene_ros.nodes.parameters import on_change
+from img2scene_ros.nodes.topics import LATCHED
 from img2scene_ros.nodes.topics import publisher
+from img2scene_ros.nodes.topics import timer
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.types import Frame
@@ -103,9 +97,7 @@ class ReplayNode(Node):
         self._image = publisher(self, Image, 'image')
         if self._options.body_frame:
             self._publish_body_frame()
-        self.create_timer(
-            1.0 / self._options.rate, self._on_timer,
-            clock=Clock(clock_type=ClockType.STEADY_TIME))
+        timer(self, 1.0 / self._options.rate, self._on_timer)
         self.get_logger().info(
             f"playing {len(self._frames)} frames of '{self._options.folder}' on "
             f"'{self._image.topic_name}' at {self._options.rate:g} Hz")
@@ -125,18 +117,20 @@ class ReplayNode(Node):
             self.get_logger().info(
                 f"no TF frame '{self._options.body_frame}': {error} (RViz needs tf2_msgs, too)")
             return
+        now = self.get_clock().now().nanoseconds
         transform = TransformStamped(
-            header=header_of(self._options.body_frame, self.get_clock().now().nanoseconds),
-            child_frame_id=self._options.frame_id, transform=transform_from_matrix(OPTICAL))
-        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self.create_publisher(TFMessage, '/tf_static', latched).publish(
+            header=messages.header_of(self._options.body_frame, now),
+            child_frame_id=self._options.frame_id,
+            transform=messages.transform_from_matrix(OPTICAL))
+        self.create_publisher(TFMessage, '/tf_static', LATCHED).publish(
             TFMessage(transforms=[transform]))
 
     def _publishers_used(self) -> list[Publisher]:
         return [self._info, self._image] + ([self._depth] if self._depth else [])
 
     def _on_timer(self) -> None:
-        if not self._options.loop and not self._has_begun and not self._is_heard():
+        is_heard = all(used.get_subscription_count() for used in self._publishers_used())
+        if not (self._options.loop or self._has_begun or is_heard):
             return
         self._has_begun = True
         if self._upcoming is None:
@@ -163,17 +157,13 @@ class ReplayNode(Node):
     def _warn(self, error: Img2SceneError) -> None:
         self.get_logger().warning(str(error), throttle_duration_sec=10.0)
 
-    def _is_heard(self) -> bool:
-        return all(
-            used.get_subscription_count() for used in self._publishers_used())
-
     def _read(self, source: FrameFiles | BagFrame) -> Frame:
         return load_frame(
             source, field_of_view=self._options.field_of_view, depth_unit=self._unit)
 
     def _publish(self, frame: Frame) -> None:
-        header = header_of(self._options.frame_id, self.get_clock().now().nanoseconds)
-        self._info.publish(info_from_camera(header, frame.camera))
-        self._image.publish(image_from_color(header, frame.color))
+        header = messages.header_of(self._options.frame_id, self.get_clock().now().nanoseconds)
+        self._info.publish(messages.info_from_camera(header, frame.camera))
+        self._image.publish(messages.image_from_color(header, frame.color))
         if self._depth and frame.depth is not None:
-            self._depth.publish(image_from_depth(header, frame.depth))
+            self._depth.publish(messages.image_from_depth(header, frame.depth))

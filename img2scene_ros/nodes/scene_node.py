@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.clock import Clock
-from rclpy.clock import ClockType
 from rclpy.lifecycle import LifecycleNode
 from rclpy.lifecycle import LifecycleState
 from rclpy.lifecycle import TransitionCallbackReturn
@@ -30,13 +28,10 @@ from img2scene_ros.errors import OptionError
 from img2scene_ros.errors import attempt
 from img2scene_ros.errors import unexpected
 from img2scene_ros.files import user_path
+from img2scene_ros.nodes import diagnostics
 from img2scene_ros.nodes.detection_inputs import DetectedPair
 from img2scene_ros.nodes.detection_inputs import DetectionInputs
 from img2scene_ros.nodes.detection_inputs import DetectionPairing
-from img2scene_ros.nodes.diagnostics import TICK
-from img2scene_ros.nodes.diagnostics import Diagnostics
-from img2scene_ros.nodes.diagnostics import Problems
-from img2scene_ros.nodes.diagnostics import resident_memory
 from img2scene_ros.nodes.inputs import InputOptions
 from img2scene_ros.nodes.inputs import Inputs
 from img2scene_ros.nodes.life_cycle import aside
@@ -49,6 +44,7 @@ from img2scene_ros.nodes.pairing import Pairing
 from img2scene_ros.nodes.parameters import ParameterGroup
 from img2scene_ros.nodes.parameters import declare
 from img2scene_ros.nodes.parameters import on_change
+from img2scene_ros.nodes.topics import timer
 from img2scene_ros.nodes.transforms import Transforms
 from img2scene_ros.nodes.transforms import in_world
 from img2scene_ros.nodes.transforms import support_at
@@ -121,7 +117,7 @@ class SceneNode(LifecycleNode):
         super().__init__('img2scene')
         forward_logging(self.get_logger())
         self.is_done = False
-        self._problems = Problems(self.get_logger())
+        self._problems = diagnostics.Problems(self.get_logger())
         self._failure = ''  # why the latest transition failed
         self._pairing = Pairing()
         # While configured:
@@ -152,7 +148,7 @@ class SceneNode(LifecycleNode):
         self._wrong = declare(self, self._groups)  # start-up values that are not allowed
         on_change(self, self._change)
 
-        self._diagnostics = Diagnostics(self)
+        self._diagnostics = diagnostics.Diagnostics(self)
         # Groups of their own: what takes long holds up nothing but another call of the same.
         for name, callback in (('save_scene', partial(self._with_scene, self._save)),
                                ('load_scene', partial(self._with_scene, self._load)),
@@ -162,11 +158,8 @@ class SceneNode(LifecycleNode):
         self.create_service(SetBool, '~/enable', self._on_enable)
         self.create_service(Trigger, '~/clear', self._on_clear)
         change_state_aside(self)
-        # Steady time: a simulation whose clock stands still must not silence the diagnostics.
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(TICK, self._on_tick, clock=steady)
-        self._start = self.create_timer(
-            0.0, self._on_start, MutuallyExclusiveCallbackGroup(), clock=steady)
+        timer(self, diagnostics.TICK, self._on_tick)
+        self._start = timer(self, 0.0, self._on_start, MutuallyExclusiveCallbackGroup())
 
     def close(self) -> None:
         """Leave the life cycle, unless models are being loaded, which nothing can stop."""
@@ -439,7 +432,10 @@ class SceneNode(LifecycleNode):
             if self._detections:
                 self._detections.follow()
             self._inputs.report(self._problems, self._missing(self._inputs))
-        self._publish_diagnostics()
+        is_paused = self._inputs and self._workers and not self._workers.is_enabled
+        self._diagnostics.publish(
+            'paused by ~/enable' if is_paused else self._state, self._present_problems(),
+            self._measured())
 
     def _missing(self, inputs: Inputs) -> str:
         """Return what does not arrive; of a camera whose driver is known also depth images."""
@@ -455,12 +451,6 @@ class SceneNode(LifecycleNode):
         failure = [self._failure] if self._failure else []
         return failure + list(self._problems.present.values())
 
-    def _publish_diagnostics(self) -> None:
-        is_paused = self._inputs and self._workers and not self._workers.is_enabled
-        self._diagnostics.publish(
-            'paused by ~/enable' if is_paused else self._state, self._present_problems(),
-            self._measured())
-
     def _measured(self) -> dict[str, object]:
         values: dict[str, object] = {
             f'dropped: {reason}': n for reason, n in self._pairing.dropped.items()}
@@ -470,7 +460,7 @@ class SceneNode(LifecycleNode):
         scene = pipeline.scene if pipeline else None
         if scene and scene.notes:
             values['notes'] = '; '.join(scene.notes)
-        memory = resident_memory()
+        memory = diagnostics.resident_memory()
         if memory:
             values['memory [MB]'] = round(memory)
         return values | (workers.measured() if workers else {})

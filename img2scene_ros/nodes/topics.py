@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Topics: publishers and subscriptions, and what takes a missing one's place."""
+"""Topics: publishers, subscriptions, what takes a missing one's place; and timers of nodes."""
 
 from collections import deque
 from collections.abc import Callable
-from collections.abc import Iterator
-from contextlib import contextmanager
 from difflib import SequenceMatcher
 from typing import Any
 
+from rclpy.callback_groups import CallbackGroup
+from rclpy.clock import Clock
+from rclpy.clock import ClockType
 from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 from rclpy.publisher import Publisher
@@ -15,11 +16,11 @@ from rclpy.qos import DurabilityPolicy
 from rclpy.qos import QoSProfile
 from rclpy.qos import ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.timer import Timer
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image
 
-from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
 
 try:
@@ -27,6 +28,7 @@ try:
 except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 HISTORY = 10  # messages kept for subscribers that are still being connected
 RECENT = 5  # messages kept until a subscription's turn comes
 WINDOW = 100  # messages of which the share that was lost is told
@@ -49,17 +51,12 @@ def publisher(node: Node, kind: type, topic: str) -> Publisher:
             f"bad value: {' '.join(str(error).split())}") from error
 
 
-@contextmanager
-def naming(topic: str) -> Iterator[None]:
-    """
-    Read what came on a topic.
-
-    :raises InputError: as raised within this, and the topic in front
-    """
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"'{topic}': {error}") from error
+def timer(
+    node: Node, period: float, callback: Callable[[], Any], group: CallbackGroup | None = None,
+) -> Timer:
+    """Call back in steady time, every so many seconds: a simulation's clock may stand still."""
+    return node.create_timer(
+        period, callback, group, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
 
 class FollowingSubscription:

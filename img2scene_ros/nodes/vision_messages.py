@@ -3,16 +3,7 @@
 
 import numpy as np
 from std_msgs.msg import Header
-from vision_msgs.msg import BoundingBox2D
-from vision_msgs.msg import BoundingBox3D
-from vision_msgs.msg import Detection2D
-from vision_msgs.msg import Detection2DArray
-from vision_msgs.msg import Detection3D
-from vision_msgs.msg import Detection3DArray
-from vision_msgs.msg import LabelInfo
-from vision_msgs.msg import ObjectHypothesis
-from vision_msgs.msg import ObjectHypothesisWithPose
-from vision_msgs.msg import VisionClass
+from vision_msgs import msg
 
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.errors import InputError
@@ -23,42 +14,42 @@ from img2scene_ros.types import Detection
 from img2scene_ros.types import Scene
 
 
-def objects_message(scene: Scene) -> Detection3DArray:
+def objects_message(scene: Scene) -> msg.Detection3DArray:
     """Make the message of all objects: names, poses with covariance, boxes along their axes."""
     frame = published_frame(scene.frame)
-    message = Detection3DArray(header=frame.header)
+    message = msg.Detection3DArray(header=frame.header)
     for item in scene.objects:
         pose = pose_from_matrix(frame.pose(item))
-        box = BoundingBox3D(center=pose)
+        box = msg.BoundingBox3D(center=pose)
         box.size.x, box.size.y, box.size.z = item.model.size.astype(float).tolist()
         results = _hypotheses(item.detection)
         for result in results:
             result.pose.pose = pose
             result.pose.covariance = frame.covariance(item).ravel()
         message.detections.append(
-            Detection3D(header=frame.header, results=results, bbox=box, id=str(item.id)))
+            msg.Detection3D(header=frame.header, results=results, bbox=box, id=str(item.id)))
     return message
 
 
-def detections_message(header: Header, detections: dict[str, Detection]) -> Detection2DArray:
+def detections_message(header: Header, detections: dict[str, Detection]) -> msg.Detection2DArray:
     """
     Make the message of what a picture shows.
 
     :param header: the picture's
     :param detections: by id, '' where there is none
     """
-    message = Detection2DArray(header=header)
+    message = msg.Detection2DArray(header=header)
     for name, detection in detections.items():
         xmin, ymin, xmax, ymax = detection.bbox.astype(float).tolist()
-        box = BoundingBox2D(size_x=xmax - xmin, size_y=ymax - ymin)
+        box = msg.BoundingBox2D(size_x=xmax - xmin, size_y=ymax - ymin)
         box.center.position.x, box.center.position.y = (xmin + xmax) / 2.0, (ymin + ymax) / 2.0
-        message.detections.append(Detection2D(
+        message.detections.append(msg.Detection2D(
             header=header, results=_hypotheses(detection), bbox=box, id=name))
     return message
 
 
 def detections_from_message(
-    message: Detection2DArray, shape: tuple[int, int], labels: np.ndarray | None,
+    message: msg.Detection2DArray, shape: tuple[int, int], labels: np.ndarray | None,
 ) -> list[Detection]:
     """
     Read what somebody detected in a picture.
@@ -91,7 +82,7 @@ def detections_from_message(
     return detections
 
 
-def _clipped(box: BoundingBox2D, shape: tuple[int, int]) -> np.ndarray | None:
+def _clipped(box: msg.BoundingBox2D, shape: tuple[int, int]) -> np.ndarray | None:
     """Return xmin, ymin, xmax, ymax within a picture, (4,); None where nothing is left."""
     cosine, sine = abs(np.cos(box.center.theta)), abs(np.sin(box.center.theta))
     half = np.array([cosine * box.size_x + sine * box.size_y,
@@ -103,13 +94,13 @@ def _clipped(box: BoundingBox2D, shape: tuple[int, int]) -> np.ndarray | None:
     return bbox if (bbox[2:] - bbox[:2] >= 1.0).all() else None
 
 
-def label_info(header: Header, names: dict[int, str]) -> LabelInfo:
+def label_info(header: Header, names: dict[int, str]) -> msg.LabelInfo:
     """Make the message that tells the name of every pixel value of `~/labels`."""
-    return LabelInfo(header=header, class_map=[
-        VisionClass(class_id=value, class_name=name) for value, name in names.items()])
+    return msg.LabelInfo(header=header, class_map=[
+        msg.VisionClass(class_id=value, class_name=name) for value, name in names.items()])
 
 
-def _hypotheses(detection: Detection) -> list[ObjectHypothesisWithPose]:
+def _hypotheses(detection: Detection) -> list[msg.ObjectHypothesisWithPose]:
     names = detection.hypotheses or ((detection.label, detection.score),)
-    return [ObjectHypothesisWithPose(hypothesis=ObjectHypothesis(
+    return [msg.ObjectHypothesisWithPose(hypothesis=msg.ObjectHypothesis(
         class_id=label, score=float(score))) for label, score in names]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The proxy: a closed box of an object's size at its place, shown until there is a mesh."""
 
-from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,17 +13,12 @@ from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import Sighting
 
 
-@dataclass(frozen=True)
-class BoxOptions(Options):
-    """`box` has no options."""
-
-
 class BoxReconstructor:
     """Makes a box out of any placement."""
 
-    Options = BoxOptions
+    Options = Options
 
-    def __init__(self, options: BoxOptions = BoxOptions()) -> None:
+    def __init__(self, options: Any = Options()) -> None:
         self.options = options
 
     def reconstruct(self, sighting: Sighting) -> ObjectModel:

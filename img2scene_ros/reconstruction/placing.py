@@ -178,14 +178,8 @@ def _onto_support(
         return pose
     below = -(pose.points(shape) @ (support.normal @ view.rotation)).min()
     ratio = support.offset / max(below, 1e-9)
-    doubt = 3.0 * _relative_std(sighting) + 0.1
+    doubt = 3.0 * sighting.placement.relative_std + 0.1
     return pose.farther(ratio) if abs(np.log(ratio)) < doubt else pose
-
-
-def _relative_std(sighting: Sighting) -> float:
-    """Return the standard deviation of the placement's distance, as a share of it."""
-    placement = sighting.placement
-    return float(np.linalg.norm(placement.position_std) / np.linalg.norm(placement.position))
 
 
 class _Placing:
@@ -214,7 +208,7 @@ class _Placing:
         self.margin_std = std * self.focal / sighting.frame.camera.fx
         placement = sighting.placement
         self.distance = float(placement.position @ view.rotation[:, 2])
-        self.distance_std = _relative_std(sighting)
+        self.distance_std = placement.relative_std
         self.support = placement.support
 
     def solve(self) -> _Pose:
@@ -226,13 +220,10 @@ class _Placing:
         """
         starts = [self._at_depth(replace(self.in_box, scale=self.in_box.scale * size))
                   for size in _STARTS]
-        best = min([*starts, *map(self._refined, starts)], key=self._cost)
+        best = min([*starts, *map(self._refined, starts)], key=lambda pose: float(
+            (self._equations(pose, _LEAST_WIDTH)[1] ** 2).sum()))
         return best if self.is_measured else _onto_support(
             self.shape, best, self.sighting, self.view)
-
-    def _cost(self, pose: _Pose) -> float:
-        _, residuals = self._equations(pose, _LEAST_WIDTH)
-        return float((residuals ** 2).sum())
 
     def _refined(self, pose: _Pose) -> _Pose:
         width = 0.1 * len(self.seen.mask)

@@ -16,7 +16,6 @@ import json
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 from time import monotonic
@@ -28,6 +27,7 @@ from urllib.parse import urlsplit
 
 from img2scene_ros.errors import OptionError
 from img2scene_ros.errors import ReconstructionError
+from img2scene_ros.errors import naming
 from img2scene_ros.hub import first_line
 from img2scene_ros.hub import within
 from img2scene_ros.options import Options
@@ -122,7 +122,7 @@ class RemoteReconstructor:
         :raises ReconstructionError: too little is seen of it, or the server gives no usable mesh
         """
         crop = cut_out(sighting, 'remote', PICTURE_SIZE)
-        with _naming(self._host):
+        with naming(f"the server '{self._host}'"):
             data = self._answer(png(crop))
             solid = read_glb(data).solid(self.options.max_triangles)
         return placed_upright(
@@ -130,10 +130,13 @@ class RemoteReconstructor:
 
     def _answer(self, picture: bytes) -> bytes:
         """Ask until there is an answer, no attempt or no time is left."""
+        from requests import Session
+
         deadline = monotonic() + self.options.timeout
         for attempt in range(self.options.retries + 1):
             try:
-                return _Talk(self.options, self._token, deadline).ask(picture)
+                with Session() as session:
+                    return _Talk(self.options, self._token, deadline, session).ask(picture)
             except _TryAgain as error:
                 pause = 2.0 ** attempt
                 if attempt == self.options.retries or monotonic() + pause > deadline:
@@ -150,8 +153,11 @@ class _Talk:
     :param deadline: when it must be over, by `monotonic`
     """
 
-    def __init__(self, options: RemoteOptions, token: str, deadline: float) -> None:
-        self.options, self.deadline = options, deadline
+    def __init__(
+        self, options: RemoteOptions, token: str, deadline: float, session: 'Session',
+    ) -> None:
+        self.options, self.deadline, self._session = options, deadline, session
+        self._most = int(1e6 * options.max_megabytes)
         self._url = options.url.rstrip('/')
         self._headers = {'Accept-Encoding': 'identity'}
         if token:
@@ -159,20 +165,16 @@ class _Talk:
 
     def ask(self, picture: bytes) -> bytes:
         """Send a picture, return a GLB, or whatever was answered instead."""
-        from requests import Session
+        if self.options.kind == 'gradio':
+            return self._ask_gradio(picture)
+        fields = {name: f'{getattr(self.options, name):g}'
+                  for name in ('guidance_scale', 'inference_steps')}
+        return self._fetch('POST', self.options.url, self._most, data=fields,
+                           files={'image': ('object.png', picture, 'image/png')})
 
-        with Session() as session:
-            if self.options.kind == 'gradio':
-                return self._ask_gradio(session, picture)
-            fields = {name: _number(getattr(self.options, name))
-                      for name in ('guidance_scale', 'inference_steps')}
-            return self._fetch(
-                session, 'POST', self.options.url, self._most, data=fields,
-                files={'image': ('object.png', picture, 'image/png')})
-
-    def _ask_gradio(self, session: 'Session', picture: bytes) -> bytes:
+    def _ask_gradio(self, picture: bytes) -> bytes:
         """Upload the picture, call the function, wait for its events, download the mesh."""
-        config = _json(self._fetch(session, 'GET', f'{self._url}/config', 4 * _TALK))
+        config = _json(self._fetch('GET', f'{self._url}/config', 4 * _TALK))
         if not isinstance(config, dict) or 'version' not in config:
             raise ReconstructionError('it is no Gradio app; check remote.url and remote.kind')
         if str(config['version']).split('.')[0] in ('1', '2', '3'):
@@ -181,19 +183,19 @@ class _Talk:
                 'interface of this kind; 4 or later is needed')
         api = self._url + str(config.get('api_prefix') or '')
         upload = _json(self._fetch(
-            session, 'POST', f'{api}/upload', _TALK,
+            'POST', f'{api}/upload', _TALK,
             files={'files': ('object.png', picture, 'image/png')}))
         if not isinstance(upload, list) or not upload or not isinstance(upload[0], str):
             raise ReconstructionError('it did not take the picture')
         call = f"{api}/call/{quote(self.options.api_name.strip('/'))}"
         event = _json(self._fetch(
-            session, 'POST', call, _TALK, json={'data': self._arguments(upload[0])}))
+            'POST', call, _TALK, json={'data': self._arguments(upload[0])}))
         if not isinstance(event, dict) or 'event_id' not in event:
             raise ReconstructionError('it did not take the call')
-        events = self._fetch(session, 'GET', f"{call}/{quote(str(event['event_id']))}", _TALK)
+        events = self._fetch('GET', f"{call}/{quote(str(event['event_id']))}", _TALK)
         path = _glb_path(_result(events))
         # The file's name, not the address that the server gives: that could be anywhere.
-        return self._fetch(session, 'GET', f'{api}/file={quote(path)}', self._most)
+        return self._fetch('GET', f'{api}/file={quote(path)}', self._most)
 
     def _arguments(self, path: str) -> list[Any]:
         image = {'path': path, 'orig_name': 'object.png', 'mime_type': 'image/png',
@@ -202,13 +204,7 @@ class _Talk:
                  'inference_steps': self.options.inference_steps}
         return [known[item] if item in known else _value(item) for item in self.options.arguments]
 
-    @property
-    def _most(self) -> int:
-        return int(1e6 * self.options.max_megabytes)
-
-    def _fetch(
-        self, session: 'Session', method: str, url: str, most: int, **content: Any,
-    ) -> bytes:
+    def _fetch(self, method: str, url: str, most: int, **content: Any) -> bytes:
         """
         Make one request; return the body of the answer.
 
@@ -220,14 +216,12 @@ class _Talk:
         if monotonic() >= self.deadline:
             raise self._too_slow()
         try:
-            return within(self.deadline - monotonic(), lambda: self._body(
-                session, method, url, most, **content))
+            return within(self.deadline - monotonic(),
+                          lambda: self._body(method, url, most, **content))
         except TimeoutError as error:
             raise self._too_slow() from error
 
-    def _body(
-        self, session: 'Session', method: str, url: str, most: int, **content: Any,
-    ) -> bytes:
+    def _body(self, method: str, url: str, most: int, **content: Any) -> bytes:
         from requests import RequestException
         from requests import Timeout
 
@@ -235,7 +229,7 @@ class _Talk:
         body = bytearray()
         try:
             # A redirection would take the picture to a server that nobody has named.
-            with session.request(
+            with self._session.request(
                     method, url, headers=self._headers, stream=True, allow_redirects=False,
                     timeout=(min(left, self.options.connect_timeout), left),
                     **content) as response:
@@ -281,11 +275,7 @@ def _check_status(status: int, location: str) -> None:
 
 
 def _result(events: bytes) -> Any:
-    """
-    Return what a function has returned, from the events of its call.
-
-    :raises ReconstructionError: the function failed, or said nothing
-    """
+    """Return what a function has returned, from the events of its call."""
     kind = ''
     for line in events.decode(errors='replace').splitlines():
         name, _, value = line.partition(': ')
@@ -299,17 +289,13 @@ def _result(events: bytes) -> Any:
 
 
 def _glb_path(result: Any) -> str:
-    """
-    Return the first GLB file in what a Gradio function has returned.
-
-    :raises ReconstructionError: there is none
-    """
-    for path in _paths(result):
-        if path.lower().endswith('.glb'):
-            return path
-    raise ReconstructionError(
-        f"its function returns no GLB file but '{json.dumps(result)[:100]}'; check "
-        'remote.api_name')
+    """Return the first GLB file in what a Gradio function has returned."""
+    path = next((path for path in _paths(result) if path.lower().endswith('.glb')), None)
+    if path is None:
+        raise ReconstructionError(
+            f"its function returns no GLB file but '{json.dumps(result)[:100]}'; check "
+            'remote.api_name')
+    return path
 
 
 def _paths(value: Any) -> Iterator[str]:
@@ -337,16 +323,8 @@ def _value(text: str) -> Any:
         return text
 
 
-def _number(value: float) -> str:
-    return f'{value:g}'
-
-
 def _host(url: str) -> str:
-    """
-    Return the host of an address.
-
-    :raises OptionError: no address, or one that holds a password
-    """
+    """Return the host of an address."""
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
@@ -362,14 +340,10 @@ def _host(url: str) -> str:
 
 
 def _warn(host: str, is_encrypted: bool) -> None:
-    if _is_loopback(host):
-        _LOGGER.warning(
-            "the reconstructor 'remote' sends a picture of every object to '%s', which is this "
-            'machine', host)
-    else:
-        _LOGGER.warning(
-            "the reconstructor 'remote' sends a picture of every object to '%s': pictures leave "
-            'this robot%s', host, '' if is_encrypted else ', unencrypted')
+    where = ', which is this machine' if _is_loopback(host) else (
+        ': pictures leave this robot' + ('' if is_encrypted else ', unencrypted'))
+    _LOGGER.warning(
+        "the reconstructor 'remote' sends a picture of every object to '%s'%s", host, where)
 
 
 def _is_loopback(host: str) -> bool:
@@ -377,15 +351,6 @@ def _is_loopback(host: str) -> bool:
         return host == 'localhost' or ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-@contextmanager
-def _naming(host: str) -> Iterator[None]:
-    """Begin errors with whose they are."""
-    try:
-        yield
-    except ReconstructionError as error:
-        raise ReconstructionError(f"the server '{host}': {error}") from error
 
 
 BACKEND = RemoteReconstructor

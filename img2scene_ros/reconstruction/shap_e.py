@@ -14,10 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from img2scene_ros.devices import device_option
-from img2scene_ros.devices import dtype_option
-from img2scene_ros.devices import torch_device
-from img2scene_ros.devices import torch_dtype
+from img2scene_ros import devices
 from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.hub import checkpoint_folder
 from img2scene_ros.hub import first_line
@@ -47,8 +44,8 @@ class ShapEOptions(Options):
         'openai/shap-e-img2img', 'Weights on the Hugging Face Hub (OWNER/NAME), or a folder that '
         'diffusers has saved', read_only=True)
     revision: str = option('main', 'Branch, tag or commit on the Hub', read_only=True)
-    device: str = device_option()
-    dtype: str = dtype_option()
+    device: str = devices.device_option()
+    dtype: str = devices.dtype_option()
     guidance_scale: float = option(
         3.0, 'How closely the network keeps to the picture', low=0.0, high=30.0)
     num_inference_steps: int = option(64, 'Steps of the diffusion', low=1, high=1000)
@@ -72,7 +69,7 @@ class ShapEReconstructor:
         require_packages(
             "the reconstructor 'shap_e'", ('diffusers', 'torch', 'transformers'),
             "use 'voxel', whose weights come with the package")
-        self._device = torch_device(options.device)
+        self._device = devices.torch_device(options.device)
         folder = checkpoint_folder(
             options.checkpoint, options.revision, "the reconstructor 'voxel', whose weights come "
             'with the package', _FILES)
@@ -84,7 +81,7 @@ class ShapEReconstructor:
             logging.disable_progress_bar()
             self._pipeline = ShapEImg2ImgPipeline.from_pretrained(
                 folder, local_files_only=True).to(
-                self._device, torch_dtype(options.dtype, self._device))
+                self._device, devices.torch_dtype(options.dtype, self._device))
         self._pipeline.set_progress_bar_config(disable=True)
         self.options = options
 

@@ -18,11 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
-from img2scene_ros.devices import autocast
-from img2scene_ros.devices import device_option
-from img2scene_ros.devices import dtype_option
-from img2scene_ros.devices import torch_device
-from img2scene_ros.devices import torch_dtype
+from img2scene_ros import devices
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.errors import attempt
@@ -58,8 +54,8 @@ class TriposrOptions(Options):
         'stabilityai/TripoSR', 'Weights on the Hugging Face Hub (OWNER/NAME), a folder with '
         'model.ckpt or model.safetensors, or such a file', read_only=True)
     revision: str = option('main', 'Branch, tag or commit on the Hub', read_only=True)
-    device: str = device_option()
-    dtype: str = dtype_option('the transformers')
+    device: str = devices.device_option()
+    dtype: str = devices.dtype_option('the transformers')
     resolution: int = option(
         256, 'Points of the density along a side of the cube around an object', low=32, high=512)
     threshold: float = option(25.0, 'Density at the surface', low=0.1, high=1000.0)
@@ -92,8 +88,8 @@ class TriposrReconstructor(BatchReconstructor):
 
         from img2scene_ros.models.triposr_network import load_triposr
 
-        self._device = torch_device(options.device)
-        self._dtype = torch_dtype(options.dtype, self._device)
+        self._device = devices.torch_device(options.device)
+        self._dtype = devices.torch_dtype(options.dtype, self._device)
         self._network = load_triposr(_checkpoint(options)).float()
         # Normalisations, shortcuts and the density stay in float32.
         for part in (self._network.image_tokenizer, self._network.backbone):
@@ -124,7 +120,7 @@ class TriposrReconstructor(BatchReconstructor):
         pictures = torch.from_numpy(
             np.stack([on_plain(crop, 0.5).transpose(2, 0, 1) for crop in crops]))
         try:
-            with torch.inference_mode(), autocast(self._device, self._dtype):
+            with torch.inference_mode(), devices.autocast(self._device, self._dtype):
                 return self._network.encode(pictures.to(self._device)).float()
         except RuntimeError as error:
             raise ReconstructionError(
@@ -132,10 +128,12 @@ class TriposrReconstructor(BatchReconstructor):
                 f"({first_line(error)}); set 'max_batch' lower, or 'device' to cpu") from error
 
     def _model(self, sighting: Sighting, crop: Crop, planes: 'Tensor') -> ObjectModel:
-        options = self.options
-        solid, first = _trimmed(self._solid(planes), options.resolution)
+        from img2scene_ros.models.triposr_network import RADIUS
+
+        cell = 2.0 * RADIUS / (self.options.resolution - 1)
+        solid, first = _trimmed(self._solid(planes))
         vertices, faces = closed_mesh(
-            solid, _cell(options.resolution), first, options.max_triangles)
+            solid, cell, first * cell - RADIUS, self.options.max_triangles)
         return placed(
             vertices @ _TO_VIEW.T, faces, self._colors(planes, vertices), sighting, 'triposr',
             crop.view)
@@ -193,29 +191,19 @@ def _checkpoint(options: TriposrOptions) -> Path:
         'with the package', ('model.ckpt',))
 
 
-def _cell(resolution: int) -> float:
-    from img2scene_ros.models.triposr_network import RADIUS
-
-    return 2.0 * RADIUS / (resolution - 1)
-
-
-def _trimmed(solid: np.ndarray, resolution: int) -> tuple[np.ndarray, np.ndarray]:
+def _trimmed(solid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     Cut a solid out of its grid, without specks and without hollows that nobody can see into.
 
     :param solid: (R, R, R), positive inside
-    :return: (X, Y, Z), negative all around; and (3,) the place of its first cell
+    :return: (X, Y, Z), negative all around; and (3,) the index of its first cell in the grid
     """
-    from img2scene_ros.models.triposr_network import RADIUS
-
     solid = np.pad(solid, 1, constant_values=-1.0)
-    filled = [np.flatnonzero((solid > 0).any(axis=others))
-              for others in ((1, 2), (0, 2), (0, 1))]
-    first = np.array([indices[0] - 1 for indices in filled])
-    solid = solid[tuple(slice(indices[0] - 1, indices[-1] + 2) for indices in filled)]
+    window, = ndimage.find_objects((solid > 0).view(np.uint8))
+    solid = solid[tuple(slice(side.start - 1, side.stop + 1) for side in window)]
     solid = main_parts(solid, 1.0, MIN_PART)
     hollow = ndimage.binary_fill_holes(solid > 0) & (solid <= 0)
-    return np.where(hollow, 1.0, solid), (first - 1) * _cell(resolution) - RADIUS
+    return np.where(hollow, 1.0, solid), np.array([side.start - 2 for side in window])
 
 
 BACKEND = TriposrReconstructor

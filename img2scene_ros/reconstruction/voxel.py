@@ -21,13 +21,9 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from img2scene_ros import devices
 from img2scene_ros.detection import bbox_of
 from img2scene_ros.detection.masks import colored_pixels
-from img2scene_ros.devices import autocast
-from img2scene_ros.devices import device_option
-from img2scene_ros.devices import dtype_option
-from img2scene_ros.devices import torch_device
-from img2scene_ros.devices import torch_dtype
 from img2scene_ros.errors import Img2SceneError
 from img2scene_ros.errors import ReconstructionError
 from img2scene_ros.errors import attempt
@@ -68,8 +64,8 @@ class VoxelOptions(Options):
     weights: str = option(
         'bundled', "The network: 'bundled', or a folder that `img2scene train` wrote",
         read_only=True)
-    device: str = device_option()
-    dtype: str = dtype_option()
+    device: str = devices.device_option()
+    dtype: str = devices.dtype_option()
     resolution: int = option(40, 'Cells along a side of the cube around an object', low=16,
                              high=128)
     threshold: float = option(
@@ -99,8 +95,8 @@ class VoxelReconstructor(BatchReconstructor):
         from img2scene_ros.models.networks import picture_size
         from img2scene_ros.models.networks import read_network_config
 
-        self._device = torch_device(options.device)
-        self._dtype = torch_dtype(options.dtype, self._device)
+        self._device = devices.torch_device(options.device)
+        self._dtype = devices.torch_dtype(options.dtype, self._device)
         folder = weights_folder(options.weights, 'voxel')
         self._network: Any = load_network(folder).to(self._device)
         config = read_network_config(folder)
@@ -139,7 +135,7 @@ class VoxelReconstructor(BatchReconstructor):
             for sighting, crop in seen]))
         half_field = torch.tensor([crop.view.half_field for _, crop in seen], dtype=torch.float32)
         try:
-            with torch.inference_mode(), autocast(self._device, self._dtype):
+            with torch.inference_mode(), devices.autocast(self._device, self._dtype):
                 logits = self._network.predict(
                     pictures.to(self._device), half_field.to(self._device),
                     self._trained_resolution)
@@ -194,11 +190,7 @@ class VoxelReconstructor(BatchReconstructor):
 
 
 def _crop(sighting: Sighting, size: int) -> Crop:
-    """
-    Cut out what the network sees; without a mask or enough readings on it, without depth.
-
-    :raises ReconstructionError: there is hardly anything to see
-    """
+    """Cut out what the network sees; without a mask or enough readings on it, without depth."""
     frame, detection = sighting.frame, sighting.detection
     mask = detection.mask
     seen = detection.bbox if mask is None or not mask.any() else bbox_of(mask)
@@ -282,8 +274,7 @@ def _stretch_to_support(lowest: float, placement: Placement) -> float:
     if placement.support is None or lowest >= 0.0:
         return 1.0
     scale = placement.support.offset / -lowest
-    doubt = 3.0 * np.linalg.norm(placement.position_std) / np.linalg.norm(placement.position) + 0.1
-    return scale if abs(np.log(scale)) < doubt else 1.0
+    return scale if abs(np.log(scale)) < 3.0 * placement.relative_std + 0.1 else 1.0
 
 
 def _closed(inside: np.ndarray) -> np.ndarray:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Normals and areas of triangle meshes."""
+"""Normals, areas and random points of triangle meshes."""
 
 import numpy as np
 
@@ -20,6 +20,25 @@ def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 def face_areas(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Return areas, (F,)."""
     return np.linalg.norm(_crossed(vertices, faces), axis=1) / 2
+
+
+def sampled_faces(
+    vertices: np.ndarray, faces: np.ndarray, count: int, random: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw points, uniformly by area: their faces (N,), and weights of the corners (N, 3)."""
+    areas = face_areas(vertices, faces)
+    chosen = random.choice(len(faces), count, p=areas / areas.sum())
+    return chosen, random_weights(count, random)
+
+
+def random_weights(count: int, random: np.random.Generator) -> np.ndarray:
+    """
+    Draw barycentric weights of points that are uniform in a triangle, (N, 3).
+
+    Osada et al., Shape distributions, 2002, equation 1.
+    """
+    root, along = np.sqrt(random.random(count)), random.random(count)
+    return np.stack([1 - root, root * (1 - along), root * along], axis=1)
 
 
 def _crossed(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:

@@ -10,10 +10,7 @@ import numpy as np
 
 from img2scene_ros.camera import Camera
 from img2scene_ros.files import write_whole
-from img2scene_ros.rendering.raycast import Lights
-from img2scene_ros.rendering.raycast import Surface
-from img2scene_ros.rendering.raycast import look_at
-from img2scene_ros.rendering.raycast import render
+from img2scene_ros.rendering import raycast
 from img2scene_ros.types import Frame
 from img2scene_ros.types import Scene
 from img2scene_ros.types import SceneObject
@@ -64,23 +61,23 @@ def draw_scene(scene: Scene) -> np.ndarray:
     """
     scene = replace(scene, frame=_fitted(scene.frame))
     frame = scene.frame
-    up = _up(scene)
+    up = np.array([0.0, -1.0, 0.0]) if scene.support is None else scene.support.normal
     objects = [
-        Surface(item.points, item.model.faces, item.model.colors, item.id,
+        raycast.Surface(item.points, item.model.faces, item.model.colors, item.id,
                 texture=item.model.texture)
         for item in scene.objects]
     hidden = _hidden(scene, objects)
     muted = _muted(_filled(frame.color, ~hidden))
     context = _context(scene, hidden, muted)
-    lights = Lights(0.3, 0.55, 0.3, tuple(up), SKY_RAYS)
-    first = render(
+    lights = raycast.Lights(0.3, 0.55, 0.3, tuple(up), SKY_RAYS)
+    first = raycast.render(
         [*context, *objects], frame.camera, None, lights, muted, supersampling=2).color
     panels = [('camera picture', frame.color), ('reconstructed, as the camera sees it', first)]
     if objects:
         points = np.concatenate([item.points for item in scene.objects])
         camera = Camera.from_field_of_view(frame.camera.width, frame.camera.height, 40.0)
         context = context or [_ground(points, up)]
-        second = render(
+        second = raycast.render(
             [*context, *objects], camera, _side_view(points, up, camera), lights, BACKDROP,
             supersampling=2).color
         panels.append(('reconstructed, from the side', second))
@@ -93,8 +90,7 @@ def write_png(path: Path, picture: np.ndarray) -> None:
 
     :raises InputError: it cannot be written
     """
-    data = cv2.imencode('.png', picture[..., ::-1])[1]
-    write_whole(path, lambda file: file.write(data.tobytes()))
+    write_whole(path, cv2.imencode('.png', picture[..., ::-1])[1].tobytes())
 
 
 def captioned(picture: np.ndarray, text: str, height: int = 16) -> np.ndarray:
@@ -167,13 +163,9 @@ def _fitted(frame: Frame) -> Frame:
     return Frame(color, frame.camera.resized(*size), depth)
 
 
-def _up(scene: Scene) -> np.ndarray:
-    return np.array([0.0, -1.0, 0.0]) if scene.support is None else scene.support.normal
-
-
-def _hidden(scene: Scene, objects: list[Surface]) -> np.ndarray:
+def _hidden(scene: Scene, objects: list[raycast.Surface]) -> np.ndarray:
     """Return the pixels that show objects, with a margin for the mixed pixels at edges."""
-    hidden = render(objects, scene.frame.camera).ids > 0
+    hidden = raycast.render(objects, scene.frame.camera).ids > 0
     for item in scene.objects:
         if item.detection.mask is not None:
             hidden |= _resized(item.detection.mask, scene.frame.shape)
@@ -200,7 +192,7 @@ def _muted(color: np.ndarray) -> np.ndarray:
     return (0.8 * (0.5 * color + 0.5 * grey)).astype(np.uint8)
 
 
-def _context(scene: Scene, hidden: np.ndarray, color: np.ndarray) -> list[Surface]:
+def _context(scene: Scene, hidden: np.ndarray, color: np.ndarray) -> list[raycast.Surface]:
     """Return what the objects stand among: the table, closed under them, and things on it."""
     frame = scene.frame
     if scene.support is None:
@@ -214,7 +206,7 @@ def _context(scene: Scene, hidden: np.ndarray, color: np.ndarray) -> list[Surfac
     if not len(faces):
         return []
     points = np.nan_to_num(frame.camera.rays * depth[..., None])
-    return [Surface(points.reshape(-1, 3), faces, color.reshape(-1, 3), lit=False)]
+    return [raycast.Surface(points.reshape(-1, 3), faces, color.reshape(-1, 3), lit=False)]
 
 
 def _table(camera: Camera, support: SupportPlane) -> tuple[np.ndarray, np.ndarray]:
@@ -246,7 +238,7 @@ def _grid_faces(depth: np.ndarray, steepest: float) -> np.ndarray:
     return faces[np.ptp(corners, axis=1) < steepest * corners.min(axis=1)]
 
 
-def _ground(points: np.ndarray, up: np.ndarray) -> Surface:
+def _ground(points: np.ndarray, up: np.ndarray) -> raycast.Surface:
     """Return a plain ground under the lowest point."""
     center = (points.min(axis=0) + points.max(axis=0)) / 2
     reach = 2.0 * np.linalg.norm(np.ptp(points, axis=0))
@@ -255,7 +247,7 @@ def _ground(points: np.ndarray, up: np.ndarray) -> Surface:
     front = np.cross(right, up)
     corners = center + reach * np.array(
         [right + front, right - front, -right - front, -right + front])
-    return Surface(
+    return raycast.Surface(
         corners, np.array([[0, 1, 2], [0, 2, 3]]), np.full((4, 3), GROUND), lit=False)
 
 
@@ -270,11 +262,11 @@ def _side_view(points: np.ndarray, up: np.ndarray, camera: Camera) -> np.ndarray
                 + np.sin(rise) * up)
     half = 0.72 * np.array([camera.cx / camera.fx, camera.cy / camera.fy])
     for _ in range(4):  # go as near as all are seen, then look at the middle of what is seen
-        pose = look_at(center + outwards, center, up)
+        pose = raycast.look_at(center + outwards, center, up)
         seen = (points - center) @ pose[:3, :3]
         distance = (np.abs(seen[:, :2]) / half - seen[:, 2:]).max()
         plane = seen[:, :2] / (seen[:, 2:] + distance)
         middle = (plane.min(axis=0) + plane.max(axis=0)) / 2
         eye = center + outwards * distance
         center = center + pose[:3, :2] @ middle * distance
-    return look_at(eye, eye - outwards, up)
+    return raycast.look_at(eye, eye - outwards, up)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from img2scene_ros.camera import Camera
+from img2scene_ros.camera import sampled
 from img2scene_ros.packages import importing
 from img2scene_ros.rendering.normals import face_normals
 from img2scene_ros.rendering.normals import unit
@@ -190,7 +191,10 @@ class Stage:
         color = (self.colors[self.faces[face]] * weights).sum(axis=1)
         for start, end, texture in self.textures:
             part = np.flatnonzero((face >= start) & (face < end))
-            color[part] = _texels(texture, face[part] - start, weights[part])
+            height, width = texture.image.shape[:2]
+            uv = (texture.uv[face[part] - start] * weights[part]).sum(axis=1)
+            color[part] = sampled(
+                texture.image.astype(np.float32), uv * (width, height) - 0.5, outside=None)
         picture = backdrop.copy()
         picture[met] = color * self._light(face, weights, point, direction)[:, None]
         return picture
@@ -232,20 +236,6 @@ class Stage:
             hidden += self.occluders.test_occlusions(
                 np.concatenate([start, axes + sphere], axis=-1)).numpy()
         return 1.0 - hidden / count
-
-
-def _texels(texture: Texture, face: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the interpolated colours of points in faces, (N, 3), by weights (N, 3, 1)."""
-    height, width = texture.image.shape[:2]
-    place = (texture.uv[face] * weights).sum(axis=1) * (width, height) - 0.5
-    low = np.floor(place).astype(int)
-    right, down = np.moveaxis((place - low)[..., None], 1, 0)
-    (x0, y0), (x1, y1) = (
-        np.clip(low + step, 0, (width - 1, height - 1)).T for step in (0, 1))
-    image = texture.image
-    upper = (1 - right) * image[y0, x0] + right * image[y0, x1]
-    lower = (1 - right) * image[y1, x0] + right * image[y1, x1]
-    return (1 - down) * upper + down * lower
 
 
 def _stacked(arrays: list[np.ndarray], kind: type) -> np.ndarray:

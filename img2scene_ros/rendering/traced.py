@@ -106,19 +106,20 @@ def draw(
     return Pictures(depth.view(size), ids.view(size), color)
 
 
-def camera_rays(scenes: Scenes, width: int, height: int) -> Tensor:
-    """Return the pixels' rays, z = 1, optical coordinates: (B, H * W, 3)."""
-    device = scenes.focal.device
+def camera_rays(focal: Tensor, center: Tensor, width: int, height: int) -> Tensor:
+    """Return the pixels' rays, z = 1, optical coordinates, as in `Scenes`: (B, H * W, 3)."""
+    device = focal.device
     v, u = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device),
                           indexing='ij')
     pixels = torch.stack([u.flatten(), v.flatten()], dim=-1)
-    rays = (pixels - scenes.center[:, None]) / scenes.focal[:, None, None]
+    rays = (pixels - center[:, None]) / focal[:, None, None]
     return functional.pad(rays, (0, 1), value=1.0)
 
 
 def scene_rays(scenes: Scenes, width: int, height: int) -> Tensor:
     """Return the pixels' rays in scene coordinates, (B, H * W, 3); lengths along them: depths."""
-    return camera_rays(scenes, width, height) @ scenes.view[:, :3, :3].mT
+    rays = camera_rays(scenes.focal, scenes.center, width, height)
+    return rays @ scenes.view[:, :3, :3].mT
 
 
 def _boxes_seen(scenes: Scenes, directions: Tensor) -> tuple[Tensor, Tensor, Tensor]:

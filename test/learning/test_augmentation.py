@@ -17,12 +17,12 @@ from img2scene_ros.learning.augmentation import crop_inputs
 from img2scene_ros.learning.augmentation import mirrored
 from img2scene_ros.learning.augmentation import occluded
 from img2scene_ros.learning.augmentation import occupancy_at
-from img2scene_ros.learning.dataset import as_tensors
 from img2scene_ros.learning.dataset import noisy_example
 from img2scene_ros.learning.dataset import plain_example
 from img2scene_ros.learning.dataset import tensors_of
 from img2scene_ros.learning.detector_data import photometric
 from img2scene_ros.learning.evaluation_shapes import resized_mask
+from img2scene_ros.learning.samples import coarser
 from img2scene_ros.models.crop import anchor_depth
 
 NOTHING = AugmentationOptions(
@@ -53,10 +53,11 @@ def test_nothing_is_changed_when_all_is_turned_off(with_depth):
     pictures, half_field, anchor = crop_inputs(crops, seeded(), changes)
     occupancy = occupancy_at(crops, anchor, 32)
     for number in range(4):
-        expected = as_tensors(plain_example(solid_sample(number), with_depth), 32)
-        torch.testing.assert_close(pictures[number], expected[0], atol=1e-4, rtol=1e-4)
-        assert half_field[number] == expected[1]
-        assert torch.equal(occupancy[number], expected[2])
+        expected = plain_example(solid_sample(number), with_depth)
+        torch.testing.assert_close(
+            pictures[number], torch.from_numpy(expected.channels), atol=1e-4, rtol=1e-4)
+        assert half_field[number] == np.float32(expected.half_field)
+        np.testing.assert_array_equal(occupancy[number], coarser(expected.occupancy, 32))
 
 
 def test_same_chance_same_inputs():
@@ -82,7 +83,7 @@ def test_validation_has_depth_or_not_and_true_colours():
         crop_inputs(crops, seeded(), with_depth=how)[0] for how in (True, False))
     assert with_depth[:, READ].flatten(1).any(dim=1).all() and not without[:, DEPTH:].any()
     for number in range(3):
-        expected = as_tensors(plain_example(solid_sample(number), False), 32)[0]
+        expected = torch.from_numpy(plain_example(solid_sample(number), False).channels)
         torch.testing.assert_close(without[number], expected)
         torch.testing.assert_close(with_depth[number, :4], expected[:4])
 

@@ -3,6 +3,7 @@
 
 import errno
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -39,7 +40,9 @@ from img2scene_ros.learning.detector_data import picture_of
 from img2scene_ros.learning.detector_data import picture_tensors
 from img2scene_ros.learning.detector_model import dense_loss
 from img2scene_ros.learning.detector_training import DetectorTask
-from img2scene_ros.learning.detector_training import train_detector
+from img2scene_ros.learning.detector_training import Pictures
+from img2scene_ros.learning.loop import Run
+from img2scene_ros.learning.loop import carry_out
 from img2scene_ros.learning.samples import ObjectTruth
 from img2scene_ros.learning.samples import SceneSample
 from img2scene_ros.learning.samples import encode_crop
@@ -62,6 +65,14 @@ UNCHANGED = tuple(f'augmentation.{name}' for name in (
 
 def config(*settings: str) -> TrainingConfig:
     return read_detector_config(None, [*QUICK, *settings])
+
+
+def train_detector(
+    config: TrainingConfig, pictures: Pictures, labels: Sequence[str], out: Path,
+    validation: Pictures | None = None, resume: bool = False, minutes: float | None = None,
+) -> Run:
+    task = DetectorTask(config, pictures, labels, validation, minutes)
+    return carry_out(task, out, resume, device=torch.device('cpu'))
 
 
 def truth(number: int, label: str, box: tuple, full_box: tuple | None = None) -> ObjectTruth:

@@ -22,6 +22,7 @@ from img2scene_ros.learning.evaluation import scores_of
 from img2scene_ros.learning.evaluation import summary
 from img2scene_ros.learning.metrics import THRESHOLDS
 from img2scene_ros.learning.metrics import voxel_iou
+from img2scene_ros.learning.samples import coarser
 from img2scene_ros.models.crop import CENTER_BEHIND_ANCHOR
 
 SIZE, HALF_FIELD = 64, 0.3
@@ -62,7 +63,7 @@ def test_hull_of_half_a_picture_is_half_the_cube():
 @pytest.mark.parametrize('number', range(4))
 def test_hull_holds_the_solid_that_the_mask_is_of(number):
     sample = solid_sample(number)
-    truth = sample.occupancy_at(RESOLUTION)
+    truth = coarser(sample.occupancy, RESOLUTION)
     hull = hull_of(sample.crop.mask, sample.crop.view.half_field)
     assert (hull & truth).sum() > 0.9 * truth.sum()
     assert hull.sum() < 0.7 * hull.size

@@ -28,6 +28,7 @@ from img2scene_ros.learning.evaluation_shapes import evaluate_shapes
 from img2scene_ros.learning.evaluation_shapes import input_of
 from img2scene_ros.learning.evaluation_shapes import split_of
 from img2scene_ros.learning.evaluation_shapes import view_of
+from img2scene_ros.learning.samples import coarser
 from img2scene_ros.learning.shapes import load_pix3d_shape
 from img2scene_ros.learning.shapes import open_library
 from img2scene_ros.models.networks import build_network
@@ -73,7 +74,7 @@ def test_a_view_shows_the_whole_shape_alone(shapes):
     for number in range(3):
         sample = view_of(shape, number, ShapeOptions())
         assert sample.truth.shown >= 0.9 and sample.crop.mask.sum() > 150
-        truth = sample.occupancy_at(RESOLUTION)
+        truth = coarser(sample.occupancy, RESOLUTION)
         hull = hull_of(sample.crop.mask, sample.crop.view.half_field)
         assert (hull & truth).sum() > 0.85 * truth.sum()
         # With a perfect box the longer side of the mask takes 1 / 1.2 of the crop, or less where
@@ -110,8 +111,9 @@ def test_inputs_differ_by_what_they_say(shapes):
 
 def test_a_network_that_fills_everything_scores_the_share_of_full_cells(shapes):
     report = evaluate_shapes(shapes, [candidate()], ShapeOptions(views=1, categories=('table',)))
-    truth = [view_of(load_pix3d_shape(shapes / f'table/STEPS_{number}'), 0, ShapeOptions())
-             .occupancy_at(RESOLUTION) for number in range(2)]
+    views = [view_of(load_pix3d_shape(shapes / f'table/STEPS_{number}'), 0, ShapeOptions())
+             for number in range(2)]
+    truth = [coarser(view.occupancy, RESOLUTION) for view in views]
     score = report.values['scores'][0]
     assert score['input'] == 'colour' and score['threshold'] == 0.5
     assert score['iou'] == pytest.approx(np.mean(truth))

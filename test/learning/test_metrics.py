@@ -15,8 +15,8 @@ from img2scene_ros.learning.metrics import isosurface_points
 from img2scene_ros.learning.metrics import pix3d_points
 from img2scene_ros.learning.metrics import pix3d_scores
 from img2scene_ros.learning.metrics import pix3d_voxels
-from img2scene_ros.learning.metrics import sample_mesh
 from img2scene_ros.learning.metrics import voxel_iou
+from img2scene_ros.rendering.normals import sampled_faces
 
 
 @pytest.fixture
@@ -113,7 +113,8 @@ def test_f_score_is_the_harmonic_mean_of_precision_and_recall():
 def test_points_are_spread_by_area(random):
     # A large and a small triangle, 9 to 1.
     vertices = np.array([[0.0, 0, 0], [3, 0, 0], [0, 3, 0], [0, 0, 5], [1, 0, 5], [0, 1, 5]])
-    points = sample_mesh(vertices, np.array([[0, 1, 2], [3, 4, 5]]), 20000, random)
+    face, weights = sampled_faces(vertices, np.array([[0, 1, 2], [3, 4, 5]]), 20000, random)
+    points = (vertices.reshape(2, 3, 3)[face] * weights[..., None]).sum(axis=1)
     assert (points[:, 2] > 0).mean() == pytest.approx(0.1, abs=0.01)
     np.testing.assert_allclose(points[points[:, 2] == 0].mean(axis=0), [1, 1, 0], atol=0.03)
 

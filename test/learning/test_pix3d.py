@@ -23,8 +23,8 @@ from img2scene_ros.errors import InputError
 from img2scene_ros.learning.pix3d import Pix3dPicture
 from img2scene_ros.learning.pix3d import load_prepared
 from img2scene_ros.learning.pix3d import prepare_pix3d
+from img2scene_ros.learning.sheets import block_surface
 from img2scene_ros.learning.sheets import draw_pix3d_check
-from img2scene_ros.learning.sheets import project_voxels
 from img2scene_ros.rendering.raycast import Surface
 from img2scene_ros.rendering.raycast import render
 
@@ -103,7 +103,7 @@ def test_voxels_are_placed_where_the_model_is(prepared):
         vertices = (vertices - 1) @ place[:3, :3].T + place[:3, 3]
         assert iou(silhouette(vertices, faces, camera), mask) > 0.98
         # As whole cubes they are half a cell wider on every side.
-        assert iou(project_voxels(voxels, place, camera), mask) > 0.94
+        assert iou(render([block_surface(voxels, place)], camera).ids > 0, mask) > 0.94
 
 
 def test_points_on_the_model_are_in_solid_voxels(prepared):

@@ -16,11 +16,12 @@ from trainings import settings_of
 
 from img2scene_ros.errors import InputError
 from img2scene_ros.errors import OptionError
+from img2scene_ros.learning.loop import carry_out
 from img2scene_ros.learning.packed_shapes import packed_shape
 from img2scene_ros.learning.packed_shapes import write_packed
 from img2scene_ros.learning.shapes import household_object
+from img2scene_ros.learning.students import STUDENTS
 from img2scene_ros.learning.students import ShapeStudent
-from img2scene_ros.learning.students import learn
 from img2scene_ros.learning.students import read_student_options
 from img2scene_ros.models.networks import load_network
 
@@ -60,7 +61,8 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _learn(kind: str, shapes: Path, out: Path, *more: str, **how):
-    return learn(kind, shapes, out, *read_student_options(kind, [*SMALL[kind], *more]), CPU, **how)
+    options, model = read_student_options(kind, [*SMALL[kind], *more])
+    return carry_out(STUDENTS[kind](options, model, shapes), out, device=CPU, **how)
 
 
 @pytest.mark.usefixtures('one_thread')

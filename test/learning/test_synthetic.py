@@ -274,7 +274,8 @@ def test_the_cube_holds_most_of_most_objects(crops, shapes):
         corner = (np.array(shape.grid) - 1) / 2
         points = (np.argwhere(shape.solid) - corner) * shape.cell
         optical = points @ sample.truth.shape_pose[:3, :3].T + sample.truth.shape_pose[:3, 3]
-        cells = np.rint(sample.cube.cells(optical @ sample.crop.view.rotation, 64)).astype(int)
+        cells = np.rint(trimesh.transform_points(
+            optical @ sample.crop.view.rotation, sample.cube.to_cells(64))).astype(int)
         inside = ((cells >= 0) & (cells < 64)).all(axis=1)
         held.append(inside.mean())
         assert sample.occupancy[tuple(cells[inside].T)].mean() > 0.99

@@ -5,8 +5,10 @@ import errno
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from time import sleep
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,12 +29,13 @@ from img2scene_ros.errors import OptionError
 from img2scene_ros.learning import loop
 from img2scene_ros.learning import training
 from img2scene_ros.learning.dataset import resized
+from img2scene_ros.learning.loop import Run
 from img2scene_ros.learning.loop import TrainingError
+from img2scene_ros.learning.loop import carry_out
 from img2scene_ros.learning.runs import open_log
 from img2scene_ros.learning.samples import CropSample
 from img2scene_ros.learning.samples import encode_crop
 from img2scene_ros.learning.training import occupancy_loss
-from img2scene_ros.learning.training import train
 from img2scene_ros.learning.training_config import TrainingConfig
 from img2scene_ros.learning.training_config import TrainingOptions
 from img2scene_ros.learning.training_config import read_config
@@ -50,6 +53,13 @@ QUICK = ('steps=6', 'batch=4', 'resolution=16', 'log_every=1', 'save_every=2', '
 
 def config(*settings: str) -> TrainingConfig:
     return read_config(None, [*QUICK, *settings])
+
+
+def train(
+    config: TrainingConfig, samples: list[CropSample], out: Path,
+    validation: list[CropSample] | None = None, **how: Any,
+) -> Run:
+    return carry_out(training.VoxelTask(config, samples, validation), out, **how)
 
 
 @pytest.fixture(scope='module')
@@ -83,7 +93,7 @@ def test_compact_network_learns_balls_and_boxes(tmp_path, samples):
 
 def test_resumed_run_ends_as_an_uninterrupted_one(tmp_path, samples):
     assert_resumes_exactly(lambda out, resume=False: train(
-        config('precision=fp32'), samples, out, samples, resume), tmp_path)
+        config('precision=fp32'), samples, out, samples, resume=resume), tmp_path)
 
 
 def test_lines_of_steps_that_were_lost_are_dropped_from_the_log(tmp_path, samples):
@@ -194,7 +204,8 @@ torch.set_num_threads(1)
 from solids import SIZE
 from solids import solid_sample
 from img2scene_ros.learning.dataset import TrainingExamples
-from img2scene_ros.learning.training import train
+from img2scene_ros.learning.loop import carry_out
+from img2scene_ros.learning.training import VoxelTask
 from img2scene_ros.learning.training_config import read_config
 
 positions, look_up = [], TrainingExamples.__getitem__
@@ -205,7 +216,7 @@ TrainingExamples.__getitem__ = remember
 
 out = Path(sys.argv[1])
 samples = [solid_sample(number) for number in range(16)]
-run = train(read_config(None, sys.argv[2:]), samples, out / 'run', samples)
+run = carry_out(VoxelTask(read_config(None, sys.argv[2:]), samples, samples), out / 'run')
 rank = os.environ['RANK']
 torch.save(dict(run.network.named_parameters()), out / f'weights_{{rank}}.pt')
 (out / f'positions_{{rank}}.json').write_text(json.dumps(positions))
@@ -375,7 +386,8 @@ def shards(tmp_path_factory, samples) -> Path:
 
 def test_several_data_sets_are_one(tmp_path, shards, samples, capsys):
     larger = write_set(tmp_path / 'larger', [
-        encode_crop(resized(sample, 64)) for sample in samples[:4]], size=64, **SPLIT)
+        encode_crop(replace(sample, crop=resized(sample.crop, 64)))
+        for sample in samples[:4]], size=64, **SPLIT)
     arguments = ['train', '--data', str(shards), str(larger), '--out', str(tmp_path / 'run'),
                  *settings_of(QUICK)]
     assert main(arguments) == 2

@@ -7,12 +7,10 @@ import torch
 
 from img2scene_ros.models.crop import CropView
 from img2scene_ros.models.geometry import cell_centers
-from img2scene_ros.models.geometry import crop_extrinsics
-from img2scene_ros.models.geometry import crop_intrinsics
-from img2scene_ros.models.geometry import project
 from img2scene_ros.models.geometry import resample_frustum
 from img2scene_ros.models.geometry import sample_cube
 from img2scene_ros.models.geometry import sample_frustum
+from img2scene_ros.models.geometry import seen_at
 from img2scene_ros.models.geometry import unproject
 
 pytestmark = pytest.mark.usefixtures('one_thread')
@@ -28,7 +26,7 @@ def views() -> list[CropView]:
 def projected(resolution: int, size: int) -> torch.Tensor:
     half_field = torch.tensor(HALF_FIELDS)
     points = cell_centers(resolution).expand(len(half_field), -1, -1)
-    return project(points, crop_intrinsics(half_field, size), crop_extrinsics(half_field))
+    return seen_at(points, half_field, size)
 
 
 @pytest.mark.parametrize('anchor', (0.4, 3.0))
@@ -73,8 +71,7 @@ def test_a_coarser_map_covers_the_same_picture():
 
 def test_points_behind_the_camera_see_nothing():
     points = torch.tensor([[[0.0, 0.0, -5.0], [0.0, 0.0, 0.0]]])
-    half_field = torch.tensor([0.3])
-    pixels = project(points, crop_intrinsics(half_field, SIZE), crop_extrinsics(half_field))
+    pixels = seen_at(points, torch.tensor([0.3]), SIZE)
     assert torch.isnan(pixels[0, 0]).all()
     found = unproject(torch.ones(1, 1, SIZE, SIZE), SIZE, pixels)
     assert found.flatten().tolist() == [0.0, 1.0]

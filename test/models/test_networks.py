@@ -16,6 +16,8 @@ from img2scene_ros.errors import InputError
 from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.errors import OptionError
 from img2scene_ros.models import occupancy
+from img2scene_ros.models.backbone import ResNet
+from img2scene_ros.models.backbone import load_imagenet_weights
 from img2scene_ros.models.channels import CHANNELS
 from img2scene_ros.models.channels import crop_channels
 from img2scene_ros.models.crop import CropView
@@ -28,8 +30,6 @@ from img2scene_ros.models.networks import load_network
 from img2scene_ros.models.networks import read_network_config
 from img2scene_ros.models.networks import save_network
 from img2scene_ros.models.occupancy import OccupancyNetwork
-from img2scene_ros.models.resnet import ResNet
-from img2scene_ros.models.resnet import load_imagenet_weights
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 
@@ -252,19 +252,19 @@ def test_full_disk_leaves_the_checkpoint_before(tmp_path):
 
 @pytest.mark.parametrize('depth, stages', [(18, 64), (50, 256)])
 def test_resnet_has_four_strides(depth, stages):
-    maps = ResNet(depth)(torch.randn(1, CHANNELS, 64, 64))
+    maps = ResNet(f'resnet{depth}')(torch.randn(1, CHANNELS, 64, 64))
     assert [tuple(x.shape[1:]) for x in maps] == [
         (stages, 16, 16), (2 * stages, 8, 8), (4 * stages, 4, 4), (8 * stages, 2, 2)]
 
 
 def test_weights_for_three_colors_fit(tmp_path):
     """With weights of the usual names, mask and depth start without any effect."""
-    source = ResNet(18)
+    source = ResNet('resnet18')
     weights = {name: tensor.clone() for name, tensor in source.state_dict().items()}
     weights['conv1.weight'] = weights['conv1.weight'][:, :3].contiguous()
     weights['fc.weight'] = torch.zeros(1000, 512)
     torch.save(weights, tmp_path / 'resnet18.pth')
-    encoder = ResNet(18).eval()
+    encoder = ResNet('resnet18').eval()
     load_imagenet_weights(encoder, tmp_path / 'resnet18.pth')
     images = pictures()
     other = images.clone()
@@ -273,9 +273,9 @@ def test_weights_for_three_colors_fit(tmp_path):
         torch.testing.assert_close(encoder(images)[-1], encoder(other)[-1])
     assert torch.equal(encoder.layer3[1].conv2.weight, source.layer3[1].conv2.weight)
     with pytest.raises(InputError, match='ResNet'):
-        load_imagenet_weights(ResNet(34), tmp_path / 'resnet18.pth')
+        load_imagenet_weights(ResNet('resnet34'), tmp_path / 'resnet18.pth')
     with pytest.raises(InputError, match='nowhere.pth'):
-        load_imagenet_weights(ResNet(18), tmp_path / 'nowhere.pth')
+        load_imagenet_weights(ResNet('resnet18'), tmp_path / 'nowhere.pth')
 
 
 def test_backbone_of_timm_fits_the_networks():

@@ -28,7 +28,6 @@ from sensor_msgs.msg import PointCloud2
 
 from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.nodes.messages import nanoseconds
-from img2scene_ros.nodes.outputs import NoOptions
 from img2scene_ros.nodes.outputs import importing_messages
 from img2scene_ros.nodes.outputs.cloud import CloudOptions
 from img2scene_ros.nodes.outputs.cloud import CloudOutput
@@ -36,6 +35,7 @@ from img2scene_ros.nodes.outputs.detections import DetectionsOutput
 from img2scene_ros.nodes.outputs.objects import ObjectsOutput
 from img2scene_ros.nodes.outputs.tf import TfOptions
 from img2scene_ros.nodes.outputs.tf import TfOutput
+from img2scene_ros.options import Options
 from img2scene_ros.types import Detection
 from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import Scene
@@ -80,7 +80,7 @@ def matrix(pose: Any) -> np.ndarray:
 
 
 def test_objects_have_pose_covariance_size_and_names(stage: Callable[..., OutputStage]) -> None:
-    stage = stage(ObjectsOutput, NoOptions())
+    stage = stage(ObjectsOutput, Options())
     received = stage.listen(vision_msgs.Detection3DArray, '/img2scene/objects')
     mug = thing(7)
     named = replace(mug.detection, hypotheses=(('mug', 0.7), ('bowl', 0.3)))
@@ -103,7 +103,7 @@ def test_objects_have_pose_covariance_size_and_names(stage: Callable[..., Output
 
 
 def test_objects_are_in_the_world_when_it_is_known(stage: Callable[..., OutputStage]) -> None:
-    stage = stage(ObjectsOutput, NoOptions())
+    stage = stage(ObjectsOutput, Options())
     received = stage.listen(vision_msgs.Detection3DArray, '/img2scene/objects')
     stage.show(thing(7, (0.1, 0.2, 1.5)), world=WORLD_FROM_CAMERA)
     stage.spin_until(lambda: received)
@@ -120,7 +120,7 @@ def test_objects_are_in_the_world_when_it_is_known(stage: Callable[..., OutputSt
 
 
 def test_detections_are_what_the_picture_shows(stage: Callable[..., OutputStage]) -> None:
-    stage = stage(DetectionsOutput, NoOptions())
+    stage = stage(DetectionsOutput, Options())
     boxes = stage.listen(vision_msgs.Detection2DArray, '/img2scene/detections')
     infos = stage.listen(vision_msgs.LabelInfo, '/img2scene/label_info', LATCHED)
     for _ in range(2):
@@ -208,8 +208,8 @@ def test_cloud_has_points_of_meshes_and_readings(
 
 
 @pytest.mark.parametrize('output, options, package', [
-    (ObjectsOutput, NoOptions, 'vision_msgs'),
-    (DetectionsOutput, NoOptions, 'vision_msgs'),
+    (ObjectsOutput, Options, 'vision_msgs'),
+    (DetectionsOutput, Options, 'vision_msgs'),
     (TfOutput, TfOptions, 'tf2_msgs')])
 def test_missing_messages_are_named(
     monkeypatch: pytest.MonkeyPatch, output: Callable, options: type, package: str,

@@ -12,15 +12,12 @@ from typing import Protocol
 from typing import runtime_checkable
 
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import DurabilityPolicy
 from rclpy.qos import QoSProfile
 
 from img2scene_ros.errors import MissingDependencyError
 from img2scene_ros.options import Configurable
 from img2scene_ros.options import Options
 from img2scene_ros.types import Scene
-
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 class Output(Configurable, Protocol):
@@ -45,21 +42,22 @@ class Output(Configurable, Protocol):
         """Destroy the publishers."""
 
 
-class NoOptions(Options):
-    """Options of an output that has none."""
-
-
 class TopicOutput:
-    """Base of outputs that publish on one topic."""
+    """
+    Base of outputs that publish on one topic.
 
-    Options: type[Any] = NoOptions
+    - kind, topic, qos: its messages, its name, and a profile or the depth of its queue
+    """
 
-    def __init__(
-        self, node: LifecycleNode, options: Any, kind: type, topic: str, qos: QoSProfile | int,
-    ) -> None:
+    Options: type[Any] = Options
+    kind: type
+    topic: str
+    qos: QoSProfile | int = 1
+
+    def __init__(self, node: LifecycleNode, options: Any) -> None:
         self.options = options
         self._node = node
-        self._publisher = node.create_lifecycle_publisher(kind, topic, qos)
+        self._publisher = node.create_lifecycle_publisher(self.kind, self.topic, self.qos)
 
     def close(self) -> None:
         """Destroy the publisher."""

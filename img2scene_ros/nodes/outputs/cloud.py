@@ -4,16 +4,17 @@
 from dataclasses import dataclass
 
 import numpy as np
-from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import PointCloud2
 
+from img2scene_ros.mesh.colors import mix
 from img2scene_ros.nodes.messages import cloud_from_points
-from img2scene_ros.nodes.outputs import LATCHED
 from img2scene_ros.nodes.outputs import TopicOutput
 from img2scene_ros.nodes.outputs.labels import pixel_value
 from img2scene_ros.nodes.published import published_frame
+from img2scene_ros.nodes.topics import LATCHED
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
+from img2scene_ros.rendering.normals import sampled_faces
 from img2scene_ros.types import Frame
 from img2scene_ros.types import ObjectModel
 from img2scene_ros.types import Scene
@@ -39,9 +40,7 @@ class CloudOutput(TopicOutput):
     """Publishes the whole scene as one cloud, latched, each point with its object and source."""
 
     Options = CloudOptions
-
-    def __init__(self, node: LifecycleNode, options: CloudOptions) -> None:
-        super().__init__(node, options, PointCloud2, '~/cloud', LATCHED)
+    kind, topic, qos = PointCloud2, '~/cloud', LATCHED
 
     def show(self, scene: Scene, changed: bool) -> None:
         """Publish the scene if it has changed, readings also when it has not."""
@@ -90,18 +89,11 @@ def sampled(model: ObjectModel, count: int) -> tuple[np.ndarray, np.ndarray]:
 
     :return: (count, 3) metres in the object's frame, and (count, 3) uint8 RGB
     """
-    random = np.random.default_rng(0)
-    corners = model.vertices[model.faces].astype(float)
-    areas = np.linalg.norm(
-        np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
-    faces = random.choice(len(areas), count, p=areas / areas.sum())
-    # Uniform in a triangle: Osada et al., Shape Distributions, 2002, equation 1.
-    root, along = np.sqrt(random.random(count)), random.random(count)
-    weights = np.stack([1 - root, root * (1 - along), root * along], axis=1)[..., None]
-    colors = model.colors[model.faces][faces]
-    return (
-        (corners[faces] * weights).sum(axis=1),
-        (colors * weights).sum(axis=1).round().astype(np.uint8))
+    face, weights = sampled_faces(
+        model.vertices.astype(float), model.faces, count, np.random.default_rng(0))
+    corners = model.faces[face]
+    return (mix(model.vertices[corners], weights),
+            mix(model.colors[corners], weights).round().astype(np.uint8))
 
 
 BACKEND = CloudOutput

@@ -2,12 +2,10 @@
 """~/labels: which object every pixel shows, for programs that segment clouds or pictures."""
 
 import numpy as np
-from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import Image
 
 from img2scene_ros.nodes.messages import image_from_labels
 from img2scene_ros.nodes.messages import picture_header
-from img2scene_ros.nodes.outputs import NoOptions
 from img2scene_ros.nodes.outputs import TopicOutput
 from img2scene_ros.types import Scene
 from img2scene_ros.types import SceneObject
@@ -16,8 +14,7 @@ from img2scene_ros.types import SceneObject
 class LabelsOutput(TopicOutput):
     """Publishes a mono16 picture per frame while someone listens: pixel = track id, 0 = none."""
 
-    def __init__(self, node: LifecycleNode, options: NoOptions) -> None:
-        super().__init__(node, options, Image, '~/labels', 1)
+    kind, topic = Image, '~/labels'
 
     def show(self, scene: Scene, changed: bool) -> None:
         """Publish the labels of the frame if there is a subscriber."""

@@ -17,8 +17,6 @@ from threading import Lock
 from time import monotonic
 
 import numpy as np
-from rclpy.clock import Clock
-from rclpy.clock import ClockType
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy
 from rclpy.qos import QoSProfile
@@ -28,21 +26,10 @@ from visualization_msgs.msg import Marker
 from visualization_msgs.msg import MarkerArray
 
 from img2scene_ros.errors import InputError
+from img2scene_ros.nodes import marker_messages
 from img2scene_ros.nodes.marker_bytes import Triangles
 from img2scene_ros.nodes.marker_bytes import array_bytes
 from img2scene_ros.nodes.marker_bytes import triangles_from_mesh
-from img2scene_ros.nodes.marker_messages import SUPPORT_NAMESPACE
-from img2scene_ros.nodes.marker_messages import TEXT_NAMESPACE
-from img2scene_ros.nodes.marker_messages import Name
-from img2scene_ros.nodes.marker_messages import Viewed
-from img2scene_ros.nodes.marker_messages import check_texture
-from img2scene_ros.nodes.marker_messages import opacity
-from img2scene_ros.nodes.marker_messages import resource_marker
-from img2scene_ros.nodes.marker_messages import shaded_colors
-from img2scene_ros.nodes.marker_messages import support_marker
-from img2scene_ros.nodes.marker_messages import text_marker
-from img2scene_ros.nodes.marker_messages import textured_marker
-from img2scene_ros.nodes.marker_messages import triangle_marker
 from img2scene_ros.nodes.mesh_places import MeshFiles
 from img2scene_ros.nodes.mesh_places import MeshFolder
 from img2scene_ros.nodes.mesh_places import MeshServer
@@ -53,6 +40,7 @@ from img2scene_ros.nodes.published import noticeable_motion
 from img2scene_ros.nodes.published import published_frame
 from img2scene_ros.nodes.support_box import SupportBox
 from img2scene_ros.nodes.support_box import published_supports
+from img2scene_ros.nodes.topics import timer
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.types import ObjectModel
@@ -128,20 +116,20 @@ class MarkersOutput:
         self._problem = ''  # of the latest scene
         self._shaded: dict[int, tuple[ObjectModel, np.ndarray, Triangles]] = {}
         self._textured: dict[int, tuple[ObjectModel, Marker, CompressedImage | None]] = {}
-        self._viewed = Viewed()
-        self._sent: dict[Name, _Sent] = {}
+        self._viewed = marker_messages.Viewed()
+        self._sent: dict[marker_messages.Name, _Sent] = {}
         self._supports: dict[int, SupportBox] = {}
         self._latest: Scene | None = None
         self._viewers = 0
         self._settles_at = inf  # when the transforms of viewers that have joined reach back
-        self._timer = node.create_timer(
-            PERIOD, self._welcome, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._timer = timer(node, PERIOD, self._welcome)
 
     def activate(self) -> None:
         """Open the place where viewers fetch meshes, if there is to be one."""
         with self._lock:
             self._is_active = True
-            self._viewed, self._sent = Viewed(), {}  # viewers may have joined meanwhile
+            # Viewers may have joined meanwhile.
+            self._viewed, self._sent = marker_messages.Viewed(), {}
             try:
                 if self.options.mesh_transport == 'file':
                     self._files = MeshFiles(MeshFolder(self.options.mesh_directory))
@@ -197,13 +185,13 @@ class MarkersOutput:
     def _publish(self, scene: Scene, everything: bool = False) -> None:
         self._problem = ''
         frame = published_frame(scene.frame)
-        markers: dict[Name, Marker] = {}
-        triangles: dict[Name, Triangles] = {}
-        textures: dict[Name, tuple[ObjectModel, CompressedImage]] = {}
-        sent: dict[Name, _Sent] = {}
+        markers: dict[marker_messages.Name, Marker] = {}
+        triangles: dict[marker_messages.Name, Triangles] = {}
+        textures: dict[marker_messages.Name, tuple[ObjectModel, CompressedImage]] = {}
+        sent: dict[marker_messages.Name, _Sent] = {}
         for item in scene.objects:
             name, pose = (item.detection.label, item.id), frame.pose(item)
-            alpha = opacity(item)
+            alpha = marker_messages.opacity(item)
             markers[name], mesh, texture = self._mesh(item, alpha)
             markers[name].pose = pose_from_matrix(pose)
             sent[name] = _Sent(frame.header.frame_id, pose, (item.model, mesh, alpha))
@@ -212,20 +200,20 @@ class MarkersOutput:
             if texture:
                 textures[name] = item.model, texture
             if self.options.show_labels:
-                text = text_marker(item, pose)
-                markers[TEXT_NAMESPACE, item.id] = text
-                sent[TEXT_NAMESPACE, item.id] = _Sent(
+                text = marker_messages.text_marker(item, pose)
+                markers[marker_messages.TEXT_NAMESPACE, item.id] = text
+                sent[marker_messages.TEXT_NAMESPACE, item.id] = _Sent(
                     frame.header.frame_id, pose, (text.text, item.model))
         if self.options.show_support:
             self._supports = published_supports(scene, self._supports)
             for number, box in self._supports.items():
-                markers[SUPPORT_NAMESPACE, number] = support_marker(box)
-                sent[SUPPORT_NAMESPACE, number] = _Sent(
-                    frame.header.frame_id, np.eye(4), (box,))
+                name = marker_messages.SUPPORT_NAMESPACE, number
+                markers[name] = marker_messages.support_marker(box)
+                sent[name] = _Sent(frame.header.frame_id, np.eye(4), (box,))
         for (marker_ns, marker_id), marker in markers.items():
             marker.header, marker.ns, marker.id = frame.header, marker_ns, marker_id
         if everything and textures:
-            self._viewed = Viewed()  # viewers that have joined lack them
+            self._viewed = marker_messages.Viewed()  # viewers that have joined lack them
         motion = noticeable_motion(self._node)
         changed = {name for name, one in sent.items()
                    if everything or one.differs(self._sent.get(name), *motion)}
@@ -259,7 +247,7 @@ class MarkersOutput:
                     textured = None
                     self._problem = (
                         f'{error}; {item.detection.label} {item.id} is shown inline instead')
-        marker, texture = textured[1:] if textured else (triangle_marker(), None)
+        marker, texture = textured[1:] if textured else (marker_messages.triangle_marker(), None)
         if marker.type == Marker.TRIANGLE_LIST:
             marker.color = ColorRGBA(r=1.0, g=1.0, b=1.0, a=alpha)
         else:  # a colour that is not zero throughout takes the place of the file's material
@@ -270,18 +258,14 @@ class MarkersOutput:
     def _texture(
         self, model: ObjectModel, texture: Texture,
     ) -> tuple[Marker, CompressedImage | None]:
-        """
-        Make the marker of a textured mesh.
-
-        :raises InputError: it would not be shown
-        """
+        """Make the marker of a textured mesh."""
         if self._refusal:
             raise InputError(self._refusal)
-        check_texture(texture, model.faces)
+        marker_messages.check_texture(texture, model.faces)
         if self._files:
-            return resource_marker(self._files.uri(model)), None
+            return marker_messages.resource_marker(self._files.uri(model)), None
         png = CompressedImage(format='png', data=uint8_array(np.frombuffer(texture.png, np.uint8)))
-        return textured_marker(model.vertices, model.faces, texture.uv), png
+        return marker_messages.textured_marker(model.vertices, model.faces, texture.uv), png
 
     def _shade(self, item: SceneObject) -> Triangles:
         """Return coloured corners of the object; made again when mesh or light differ."""
@@ -291,7 +275,7 @@ class MarkersOutput:
         if known is None or known[0] is not item.model or known[1] @ to_camera <= _TURNED:
             model = item.model
             known = self._shaded[item.id] = model, to_camera, triangles_from_mesh(
-                model.vertices, model.faces, shaded_colors(model, to_camera))
+                model.vertices, model.faces, marker_messages.shaded_colors(model, to_camera))
         return known[2]
 
 

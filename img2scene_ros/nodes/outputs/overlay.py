@@ -3,12 +3,10 @@
 
 from dataclasses import replace
 
-from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import Image
 
 from img2scene_ros.nodes.messages import image_from_color
 from img2scene_ros.nodes.messages import picture_header
-from img2scene_ros.nodes.outputs import NoOptions
 from img2scene_ros.nodes.outputs import TopicOutput
 from img2scene_ros.rendering.pictures import draw_overlay
 from img2scene_ros.types import Scene
@@ -17,8 +15,7 @@ from img2scene_ros.types import Scene
 class OverlayOutput(TopicOutput):
     """Publishes an rgb8 picture per frame while someone listens."""
 
-    def __init__(self, node: LifecycleNode, options: NoOptions) -> None:
-        super().__init__(node, options, Image, '~/overlay', 1)
+    kind, topic = Image, '~/overlay'
 
     def show(self, scene: Scene, changed: bool) -> None:
         """Draw and publish the picture if there is a subscriber."""

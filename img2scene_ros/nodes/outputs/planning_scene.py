@@ -16,21 +16,15 @@ from typing import Any
 
 import numpy as np
 import trimesh
-from rclpy.clock import Clock
-from rclpy.clock import ClockType
 from rclpy.lifecycle import LifecycleNode
 from std_msgs.msg import Header
 
 from img2scene_ros.mesh.collision import collision_parts
+from img2scene_ros.nodes import published
 from img2scene_ros.nodes.outputs import importing_messages
-from img2scene_ros.nodes.published import PublishedFrame
-from img2scene_ros.nodes.published import has_moved
-from img2scene_ros.nodes.published import noticeable_motion
-from img2scene_ros.nodes.published import object_name
-from img2scene_ros.nodes.published import own_name
-from img2scene_ros.nodes.published import published_frame
 from img2scene_ros.nodes.support_box import SupportBox
 from img2scene_ros.nodes.support_box import published_supports
+from img2scene_ros.nodes.topics import timer
 from img2scene_ros.options import Options
 from img2scene_ros.options import option
 from img2scene_ros.types import ObjectModel
@@ -85,7 +79,7 @@ class PlanningSceneOutput:
             from img2scene_ros.nodes import planning_messages
         self.options = options
         self._node = node
-        self._prefix = own_name(node, '_') + '_'  # of the names of all that this output adds
+        self._prefix = published.own_name(node, '_') + '_'  # of the names of all that it adds
         self._messages = planning_messages
         self._lock = Lock()  # workers show scenes, the executor looks for MoveIt
         self._is_active = False
@@ -103,8 +97,7 @@ class PlanningSceneOutput:
         self._shaper = ThreadPoolExecutor(1)
         self._publisher = node.create_lifecycle_publisher(PlanningScene, 'planning_scene', 10)
         self._client = node.create_client(GetPlanningScene, 'get_planning_scene')
-        self._timer = node.create_timer(
-            PERIOD, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._timer = timer(node, PERIOD, self._on_timer)
 
     def activate(self) -> None:
         """Begin; MoveIt is asked what there is."""
@@ -192,15 +185,15 @@ class PlanningSceneOutput:
 
     def _changes(self, scene: Scene) -> list[Any]:
         """Return what makes a planning scene like a scene; it counts as sent."""
-        frame = published_frame(scene.frame)
-        objects = {self._prefix + object_name(item): item for item in scene.objects}
+        frame = published.published_frame(scene.frame)
+        objects = {self._prefix + published.object_name(item): item for item in scene.objects}
         models = {item.model for item in scene.objects}
         self._shapes = {model: shape for model, shape in self._shapes.items() if model in models}
         if not self.options.supports:
             self._supports = {}
         elif scene.supports or not scene.frame.world_id:  # else they are hidden, or out of view
             self._supports = published_supports(scene, self._supports)
-        supports = {self._prefix + _support_name(number): box
+        supports = {self._prefix + (f'{SUPPORT}_{number + 1}' if number else SUPPORT): box
                     for number, box in self._supports.items()}
         wanted = objects.keys() | supports.keys()
         gone = (self._sent.keys() | self._strays) - wanted - self._attached
@@ -215,20 +208,24 @@ class PlanningSceneOutput:
                 changes += self._object_change(name, item, frame)
         return changes
 
-    def _object_change(self, name: str, item: SceneObject, frame: PublishedFrame) -> list[Any]:
+    def _object_change(
+        self, name: str, item: SceneObject, frame: published.PublishedFrame,
+    ) -> list[Any]:
         pose, sent = frame.pose(item), self._sent.get(name)
         shape = self._shape(item.model)
         origin = (item.model, isinstance(shape, np.ndarray))
         if sent is None or sent.origin != origin:
             change = self._messages.added(frame.header, name, pose, shape)
-        elif has_moved(sent.pose, pose, *noticeable_motion(self._node)):
+        elif published.has_moved(sent.pose, pose, *published.noticeable_motion(self._node)):
             change = self._messages.moved(frame.header, name, pose)
         else:
             return []
         self._sent[name] = _Sent(pose, origin, monotonic())
         return [change]
 
-    def _support_change(self, name: str, box: SupportBox, frame: PublishedFrame) -> list[Any]:
+    def _support_change(
+        self, name: str, box: SupportBox, frame: published.PublishedFrame,
+    ) -> list[Any]:
         sent = self._sent.get(name)
         if sent and sent.origin is box:
             return []
@@ -250,10 +247,6 @@ class PlanningSceneOutput:
         if not shape.done() or shape.exception():
             return model.size.astype(float)
         return shape.result()
-
-
-def _support_name(number: int) -> str:
-    return f'{SUPPORT}_{number + 1}' if number else SUPPORT
 
 
 BACKEND = PlanningSceneOutput

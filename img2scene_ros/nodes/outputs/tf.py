@@ -30,14 +30,15 @@ class TfOutput(TopicOutput):
     """Publishes the pose of every object at the stamp of every picture."""
 
     Options = TfOptions
+    topic, qos = '/tf', 100
 
     def __init__(self, node: LifecycleNode, options: TfOptions) -> None:
         with importing_messages('tf', 'tf2_msgs'):
             from tf2_msgs.msg import TFMessage
-        self._message = TFMessage
+        self.kind = TFMessage
         self._prefix = own_name(node, '/')
         self._stamp_ns = -1  # of the latest transforms: TF complains of those that come twice
-        super().__init__(node, options, TFMessage, '/tf', 100)
+        super().__init__(node, options)
 
     def show(self, scene: Scene, changed: bool) -> None:
         """Publish the frames, once per picture."""
@@ -46,7 +47,7 @@ class TfOutput(TopicOutput):
             return
         self._stamp_ns = stamp_ns
         frame = published_frame(scene.frame)
-        self._publisher.publish(self._message(transforms=[
+        self._publisher.publish(self.kind(transforms=[
             TransformStamped(
                 header=frame.header, child_frame_id=f'{self._prefix}/{object_name(item)}',
                 transform=transform_from_matrix(frame.pose(item)))
