@@ -11,6 +11,7 @@ import numpy as np
 
 from img2scene_ros.localization.extents import is_cut
 from img2scene_ros.scene.evidence import SAME_SIDE
+from img2scene_ros.scene.evidence import SWERVE
 from img2scene_ros.scene.evidence import Base
 from img2scene_ros.scene.evidence import Seen
 from img2scene_ros.scene.evidence import compared
@@ -32,6 +33,7 @@ _BOX_MARGIN = 0.01  # metres, or a tenth, by which its box is widened to hold it
 # F statistic of what readings show of a motion by which an object has moved, and for how many
 # frames more it is registered then.
 _MOVED, _LIVELY = 6.0, 1
+_STARTS = 0.005  # metres, and radians times levers, by which what rested moves in a frame
 # Metres by which the middle of sightings scatters, before it is known, and frames for which it
 # lags behind the turn of a view.
 _FIRST_SHIFT, _TURNS = 0.003, 5.0
@@ -340,7 +342,8 @@ class Track:
         """Return where its mesh is to be looked for."""
         start = np.linalg.inv(look.world) @ self.motion.predicted(seconds)
         return Sought(
-            self.surface, start, look.window, look.mask, self.places, self.counts > 0)
+            self.surface, start, look.window, look.mask, self.places, self.counts > 0,
+            SWERVE if self.motion.velocity.any() or not self._has_moved else _STARTS)
 
     def learn(self, seen: Seen, is_base: bool = False) -> None:
         """
