@@ -177,9 +177,13 @@ class Track:
 
     def holds(self, points: np.ndarray) -> np.ndarray:
         """Tell which points, (N, 3) metres, world, lie in the box around it, (N,) bool."""
-        pose, half = self.motion.pose, self.surface.size / 2.0
-        local = (points - pose[:3, 3]) @ pose[:3, :3]
-        return (np.abs(local) < half + np.maximum(_BOX_MARGIN, 0.1 * half)).all(axis=1)
+        turn, half = self.motion.pose[:3, :3], self.surface.size / 2.0
+        most, origin = half + np.maximum(_BOX_MARGIN, 0.1 * half), self.motion.pose[:3, 3] @ turn
+        # What is before or behind it is most of a large thing, and told by one axis.
+        inside: np.ndarray = np.abs(points @ turn[:, 0] - origin[0]) < most[0]
+        near = np.flatnonzero(inside)
+        inside[near] = (np.abs(points[near] @ turn[:, 1:] - origin[1:]) < most[1:]).all(axis=1)
+        return inside
 
     def see(self, look: Look, now: float, is_whole: bool) -> None:
         """
