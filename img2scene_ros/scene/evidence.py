@@ -287,7 +287,7 @@ def moved_by(
     Tell how far readings are from what they were if the objects rested, and if they went on.
 
     :param seen: O of them, and bases: what was read of them before
-    :param steps: (6,) metres, radians about the optical axes: how they go on
+    :param steps: (2, 3) metres, then radians, along the optical axes: how they go on
     :return: (O, 2) squares of the motions beside these that explain changes best, in deviations
         of what noise and the shape of meshes would do, for each of six degrees of freedom: the F
         statistics; NaN where too little is seen at both times

@@ -39,7 +39,7 @@ _LEAST = 30  # readings without which nothing is said
 # Share of the errors whose size is taken for that of noise, in each step of Gauss and Newton:
 # at first of many, as what is still to be moved is no outlier.
 _FIRST_STEPS = (0.8, 0.65, 0.5, 0.5, 0.5)
-_LAST_STEPS = (0.5,) * 4  # with the outline
+_LAST_STEPS = (0.5,) * 4  # of what faces the camera then
 # Metres, and radians times the object's radius, at which they end: the first ones, and the last.
 _FIRST_SMALL, _LAST_SMALL = 1e-3, 2e-4
 _TUKEY = 4.685  # standard deviations at which a reading counts nothing (Huber, Ronchetti 2009)

@@ -20,7 +20,7 @@ from img2scene_ros.types import ObjectModel
 
 SIZE = (0.08, 0.12, 0.15)
 SMALL = CAMERA.resized(320, 240)
-REST = np.zeros(6)
+REST = np.zeros((2, 3))
 
 
 def view(azimuth: float) -> np.ndarray:
@@ -72,7 +72,7 @@ def test_noise_is_no_motion_and_a_motion_is_none_of_noise() -> None:
 
 def test_what_goes_on_as_it_went_is_nearer_to_that_than_to_rest() -> None:
     shift = np.array([0.004, 0.003, 0.0])
-    step = np.append(view(30.0)[:3, :3].T @ shift, np.zeros(3))
+    step = np.stack([view(30.0)[:3, :3].T @ shift, np.zeros(3)])
     rests, goes_on = statistic(seen(seed=1, shift=(0.004, 0.003)), seen(seed=2), step)
     assert goes_on < rests
     rests, goes_on = statistic(seen(seed=1), seen(seed=2), step)
