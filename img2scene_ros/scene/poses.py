@@ -82,11 +82,15 @@ class PoseFilter:
         """Go nowhere, as other evidence tells."""
         self.velocity = np.zeros(6)
 
+    def step(self, seconds: float) -> np.ndarray:
+        """Return how far it has gone so many seconds after it was seen, (6,)."""
+        return self.velocity * min(seconds, _COAST)
+
     def predicted(self, seconds: float) -> np.ndarray:
         """Return where it has gone so many seconds after it was seen, (4, 4)."""
         if not self.velocity.any():
             return self.pose
-        return stepped(self.pose, self.velocity * min(seconds, _COAST))
+        return stepped(self.pose, self.step(seconds))
 
     def covariance(self, seconds: float) -> np.ndarray:
         """

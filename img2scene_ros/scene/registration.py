@@ -21,6 +21,8 @@ from scipy.special import ndtri
 
 from img2scene_ros.depth import measured
 from img2scene_ros.scene.evidence import LATERAL_STD
+from img2scene_ros.scene.evidence import SWERVE
+from img2scene_ros.scene.evidence import averaged
 from img2scene_ros.scene.evidence import compared
 from img2scene_ros.scene.poses import difference
 from img2scene_ros.scene.poses import moved_points
@@ -37,7 +39,7 @@ _LEAST = 30  # readings without which nothing is said
 # Share of the errors whose size is taken for that of noise, in each step of Gauss and Newton:
 # at first of many, as what is still to be moved is no outlier.
 _FIRST_STEPS = (0.8, 0.65, 0.5, 0.5, 0.5)
-_LAST_STEPS = (0.5,) * 4  # with the outline
+_LAST_STEPS = (0.5,) * 4  # of what faces the camera then
 # Metres, and radians times the object's radius, at which they end: the first ones, and the last.
 _FIRST_SMALL, _LAST_SMALL = 1e-3, 2e-4
 _TUKEY = 4.685  # standard deviations at which a reading counts nothing (Huber, Ronchetti 2009)
@@ -45,7 +47,6 @@ _TUKEY = 4.685  # standard deviations at which a reading counts nothing (Huber, 
 # the bumps of a round thing's give its turn some 0.01. Where readings tell little more of a
 # direction they count for as much more; where they tell this share, the outline has no say.
 _BUMPS, _CLEAR_SHARE = 0.02, 0.2
-_SWERVE = 0.002  # metres, and radians times levers, by which things are not where they were to be
 _LEAST_SURE = 0.05  # of the object's radius: the standard deviation of what is determined at all
 _MODEL_STD = 0.0005  # metres by which the surface of a mesh is off
 # Pixels by which the outline of a mask is off, about this many places of it by themselves.
@@ -71,6 +72,7 @@ class Sought:
     - window: rows and columns of the picture, and mask: (h, w) bool, the pixels there that show it
     - places: (S, 3) metres, object frame, where the samples of the surface are, as far as readings
       told, and known: (S,) bool, of which samples they told
+    - swerve: metres, and radians times levers, by which it may not be where it was to be
     """
 
     surface: SampledSurface
@@ -79,6 +81,7 @@ class Sought:
     mask: np.ndarray
     places: np.ndarray
     known: np.ndarray
+    swerve: float = SWERVE
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,11 +147,13 @@ class _Batch:
         self.sought = sought
         surfaces = [one.surface for one in sought]
         self.pose = np.stack([one.pose for one in sought])
+        self.held = np.array([[one.swerve ** -2] for one in sought])
         self.mesh = np.stack([surface.points for surface in surfaces])
         self.places = np.stack([one.places for one in sought])
         self.known = np.stack([one.known for one in sought])
         self.normals = np.stack([surface.smooth_normals for surface in surfaces])
         self.beyond_edge = np.stack([surface.beyond_edge for surface in surfaces])
+        self.variance = _MODEL_STD ** 2 + np.stack([surface.bends for surface in surfaces]) ** 2
         self.spacing = np.array([surface.spacing for surface in surfaces])
         self.radius = np.array([surface.radius for surface in surfaces])
         self.values, self.axes = np.linalg.eigh([surface.inertia for surface in surfaces])
@@ -180,8 +185,8 @@ def _all_registered(
     sources: list[_Source] = [depth]
     if frame.support is not None:
         sources.append(_Standing(batch, frame.support))
+    sources.append(_Outline(batch, frame, batch.pose))
     pose, _ = _solved(batch, batch.pose, sources, _FIRST_STEPS, _FIRST_SMALL, _FIRST_FACING)
-    sources.append(_Outline(batch, frame, pose))
     pose, information = _solved(
         batch, pose, sources, _LAST_STEPS, _LAST_SMALL, _LAST_FACING)
     distance, share = depth.explained(pose)
@@ -255,9 +260,9 @@ class _Depth:
         # Few are taken several times each, for what they are worth.
         chosen = np.stack([one[np.linspace(0, len(one) - 1, _READINGS).astype(int)]
                            for one in pixels])
-        z = measured(frame.depth).ravel()[chosen].astype(float)
+        z, self.averaged = averaged(frame, *np.divmod(chosen, frame.shape[1]))
         self.batch = batch
-        self.worth = np.array([min(1.0, len(one) / _READINGS) for one in pixels])
+        self.worth = np.minimum(1.0, [len(one) for one in pixels] / self.averaged.sum(axis=1))
         self.readings = frame.camera.rays.reshape(-1, 3)[chosen] * z[..., None]
         self.axial, self.lateral = frame.depth_std(z), LATERAL_STD * z / frame.camera.fx
 
@@ -289,7 +294,7 @@ class _Depth:
         samples, local = self._matched(pose)
         known = _taken(self.known, samples)
         samples, apart, error = self._errors(samples, local, self.batch.places)
-        normals, std = self._directions(pose, samples)
+        normals, std = self._directions(pose, samples, self.averaged)
         distance = np.linalg.norm(apart, axis=2)
         reach = 3.0 * _quantile(distance, known, share) + 2.0 * self.batch.spacing
         # At arms of samples, as what is round then tells nothing of its turn.
@@ -307,7 +312,7 @@ class _Depth:
         """
         samples, local = self._matched(pose)
         samples, apart, error = self._errors(samples, local, self.batch.mesh)
-        _, std = self._directions(pose, samples)
+        _, std = self._directions(pose, samples, 1.0)
         distance, error = np.linalg.norm(apart, axis=2), np.abs(error)
         near = distance < 2.0 * self.batch.spacing[:, None] + _EXPLAINED * self.axial
         is_explained = near & (error < _EXPLAINED * std + _MODEL_STD)
@@ -342,14 +347,18 @@ class _Depth:
                 np.where(is_beyond[..., None], far, apart), np.where(is_beyond, beyond, error))
 
     def _directions(
-        self, pose: np.ndarray, samples: np.ndarray,
+        self, pose: np.ndarray, samples: np.ndarray, averaged: np.ndarray | float,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the normals of samples, optical frame, and the std of readings along them."""
+        """
+        Return the normals of samples, optical frame, and the std of readings along them.
+
+        :param averaged: how many readings one is the mean of
+        """
         normals = _taken(self.batch.normals, samples) @ transposed(pose[:, :3, :3])
         slope = np.einsum('oni,oni->on', normals, self.readings) / self.readings[..., 2]
         across = np.clip(1.0 - slope ** 2, 0.0, 1.0)
-        std = np.sqrt((self.axial * slope) ** 2 + self.lateral ** 2 * across + _MODEL_STD ** 2)
-        return normals, std
+        variance = (self.axial * slope) ** 2 + self.lateral ** 2 * across
+        return normals, np.sqrt(variance / averaged + _taken(self.batch.variance, samples))
 
 
 def _nearest(cells: np.ndarray, samples: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -503,7 +512,7 @@ def _solved(
     """
     for source in sources:
         source.begin(pose, facing)
-    held, gone = _SWERVE ** -2, np.stack([difference(*pair) for pair in zip(pose, batch.pose)])
+    held, gone = batch.held, np.stack([difference(*pair) for pair in zip(pose, batch.pose)])
     gone = np.linalg.solve(batch.whitening(pose), gone[..., None])[..., 0]
     for share in steps:
         scale = batch.whitening(pose)
@@ -517,7 +526,7 @@ def _solved(
                 unknown = unknown - clear
             information, vector = information + told, vector + toward
         amount = np.linalg.solve(
-            information + held * np.eye(6), (vector - held * gone)[..., None])[..., 0]
+            information + held[..., None] * np.eye(6), (vector - held * gone)[..., None])[..., 0]
         pose, gone = stepped(pose, _times(scale, amount)), gone + amount
         if (np.linalg.norm(amount, axis=1) < small).all():
             break

@@ -12,6 +12,7 @@ from img2scene_ros.types import ObjectModel
 
 SAMPLES = 1000  # of a model's whole surface
 _AROUND = 12  # samples that are near each other
+_SAG = 0.1  # of a cylinder, half-way between samples: of their spacing and the turn of normals
 _RIDGE = (0.1,) * 3  # beside squared distances in spacings, where all lie in a plane
 _ALIKE = np.cos(np.radians(30.0))  # cosine between normals of one smooth surface, at least
 
@@ -44,6 +45,12 @@ class SampledSurface:
                 weighted @ places + np.diag((0.0, *_RIDGE)), weighted @ near)[:, 0]
             normals /= np.linalg.norm(normals, axis=1, keepdims=True)
         return normals
+
+    @cached_property
+    def bends(self) -> np.ndarray:
+        """Return the metres by which the surface leaves the samples' planes, (SAMPLES,)."""
+        turns = self.normals[self._around] - self.normals[:, None]
+        return _SAG * self.spacing * np.sqrt((turns ** 2).sum(axis=2).mean(axis=1))
 
     @cached_property
     def heights(self) -> np.ndarray:

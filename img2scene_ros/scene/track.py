@@ -10,6 +10,9 @@ import cv2
 import numpy as np
 
 from img2scene_ros.localization.extents import is_cut
+from img2scene_ros.scene.evidence import SAME_SIDE
+from img2scene_ros.scene.evidence import SWERVE
+from img2scene_ros.scene.evidence import Base
 from img2scene_ros.scene.evidence import Seen
 from img2scene_ros.scene.evidence import compared
 from img2scene_ros.scene.look import Look
@@ -27,10 +30,10 @@ from img2scene_ros.types import SceneObject
 from img2scene_ros.types import Sighting
 
 _BOX_MARGIN = 0.01  # metres, or a tenth, by which its box is widened to hold its readings
-# F statistic of what readings show of a motion by which an object has moved, for how many frames
-# more it is registered then, and the statistic by which it goes on in these, which what rests has
-# in 1 of 100 frames, and in 4 where the camera goes around it by 6 degrees a frame.
-_MOVED, _LIVELY, _GOES_ON = 6.0, 1, 2.8
+# F statistic of what readings show of a motion by which an object has moved, and for how many
+# frames more it is registered then.
+_MOVED, _LIVELY = 6.0, 1
+_STARTS = 0.005  # metres, and radians times levers, by which what rested moves in a frame
 # Metres by which the middle of sightings scatters, before it is known, and frames for which it
 # lags behind the turn of a view.
 _FIRST_SHIFT, _TURNS = 0.003, 5.0
@@ -46,8 +49,6 @@ _STALE, _HALVING = 0.3, 1.0
 # Readings of a part that the mesh only guesses which are averaged, and by which share of the
 # object's radius the guess may be wrong.
 _AVERAGED, _GUESSED = 10, 0.5
-# Of two views from one side; metres by which readings of something at rest may change.
-_SAME_SIDE, _STEADY = np.cos(np.radians(5.0)), 0.01
 _FEWEST = 10  # samples that tell anything
 _KEPT_SHARE = 0.8  # of the colour and size so far, beside those of the newest sighting
 
@@ -73,8 +74,7 @@ class Track:
     - bad_since: seconds, since when readings contradict the mesh
     - places: (SAMPLES, 3) metres, where samples of the mesh are by the readings, in its own frame
     - counts: (SAMPLES,) how many readings told so, none where the mesh is still a guess
-    - within: (SAMPLES,) metres along normals by which readings were inside of them since it was
-      registered, a mean, or NaN
+    - base: how readings lie on these since it was registered
     """
 
     proxy: ObjectModel
@@ -108,8 +108,7 @@ class Track:
         self._shift, self._toward = _FIRST_SHIFT, np.zeros(3)
         self._moving, self._is_recalled = 0, False
         self._has_moved = self._is_gone = False  # as readings tell; nothing lies where it was
-        self.within: np.ndarray
-        self._based_from: np.ndarray
+        self.base: Base
         self._forget_readings()
 
     @classmethod
@@ -178,9 +177,13 @@ class Track:
 
     def holds(self, points: np.ndarray) -> np.ndarray:
         """Tell which points, (N, 3) metres, world, lie in the box around it, (N,) bool."""
-        pose, half = self.motion.pose, self.surface.size / 2.0
-        local = (points - pose[:3, 3]) @ pose[:3, :3]
-        return (np.abs(local) < half + np.maximum(_BOX_MARGIN, 0.1 * half)).all(axis=1)
+        turn, half = self.motion.pose[:3, :3], self.surface.size / 2.0
+        most, origin = half + np.maximum(_BOX_MARGIN, 0.1 * half), self.motion.pose[:3, 3] @ turn
+        # What is before or behind it is most of a large thing, and told by one axis.
+        inside: np.ndarray = np.abs(points @ turn[:, 0] - origin[0]) < most[0]
+        near = np.flatnonzero(inside)
+        inside[near] = (np.abs(points[near] @ turn[:, 1:] - origin[1:]) < most[1:]).all(axis=1)
+        return inside
 
     def see(self, look: Look, now: float, is_whole: bool) -> None:
         """
@@ -294,7 +297,7 @@ class Track:
             self._guess_beyond(seen)
         self._is_recalled = False
 
-    def rests(self, look: Look, is_whole: bool, seen: Seen, change: float) -> bool:
+    def rests(self, look: Look, is_whole: bool, seen: Seen, change: np.ndarray) -> bool:
         """
         Tell whether nothing shows that it has moved since its mesh was made or registered.
 
@@ -303,7 +306,8 @@ class Track:
         where it was to begin with.
 
         :param seen: samples of its mesh, where it was
-        :param change: F statistic of the motion that readings show; NaN where they show too little
+        :param change: F statistics of readings if it rested, and if it went on, (2,); NaN where
+            they show too little
         """
         center = self.center
         shift = float(np.linalg.norm(look.position - center))
@@ -312,9 +316,10 @@ class Track:
         self._toward = toward / np.linalg.norm(toward)
         turn = float(np.linalg.norm(self._toward - before)) if before.any() else 0.0
         is_seen_through = self.is_seen_through(seen)
-        self._is_gone = is_seen_through or bool(np.isnan(change))
-        self._has_moved = is_seen_through or change >= _MOVED
-        goes_on = self._moving >= 0 and change >= _GOES_ON
+        self._is_gone = is_seen_through or bool(np.isnan(change[0]))
+        self._has_moved = is_seen_through or change[0] >= _MOVED
+        goes_on = bool(self.motion.velocity.any()) and (
+            change[1] < change[0] or self.base.turned(seen) > SAME_SIDE)
         if self._has_moved or goes_on or is_whole and (
                 shift > 3.0 * usual + _TURNS * turn * self.surface.radius):
             is_lively = self._has_moved or goes_on or self.motion.velocity.any()
@@ -341,7 +346,8 @@ class Track:
         """Return where its mesh is to be looked for."""
         start = np.linalg.inv(look.world) @ self.motion.predicted(seconds)
         return Sought(
-            self.surface, start, look.window, look.mask, self.places, self.counts > 0)
+            self.surface, start, look.window, look.mask, self.places, self.counts > 0,
+            SWERVE if self.motion.velocity.any() or not self._has_moved else _STARTS)
 
     def learn(self, seen: Seen, is_base: bool = False) -> None:
         """
@@ -353,7 +359,7 @@ class Track:
         """
         if is_base and self.bad_since is not None:
             return
-        self._learn_base(seen, is_base)
+        self.base = Base.begun(seen) if is_base else self.base.learned(seen)
         new = np.flatnonzero(seen.owned & (self.counts.take(seen.samples) < _AVERAGED) & (
             np.abs(seen.behind) < _GUESSED * self.surface.radius))
         if not len(new):
@@ -362,27 +368,7 @@ class Track:
         self.counts[samples] += 1
         away = seen.behind[new] / self.counts[samples]
         self.places[samples] += (points * (away / points[2])).T @ seen.pose[:3, :3]
-        self.within[samples] += away * seen.slope[new]
-
-    def _learn_base(self, seen: Seen, is_new: bool) -> None:
-        """
-        Remember how readings lie on its samples while it rests, a mean of the first ones.
-
-        From another side they lie otherwise, as no mesh is quite like the thing.
-        """
-        within, pose = seen.within, seen.pose
-        eye = -pose[:3, 3] @ pose[:3, :3] / np.linalg.norm(pose[:3, 3])
-        if is_new or eye @ self._based_from < _SAME_SIDE:
-            self.within, self._based, self._based_from = np.full(SAMPLES, np.nan), 1, eye
-            self.within[seen.samples] = within
-            return
-        before = self.within[seen.samples]
-        before = np.where(np.isnan(before), within, before)
-        self._based += 1
-        change = within - before
-        if self._based <= _AVERAGED:
-            before += np.where(np.abs(change) < _STEADY, change / self._based, 0.0)
-        self.within[seen.samples] = before
+        self.base.within[samples] += away * seen.slope[new]
 
     def _guess_beyond(self, seen: Seen) -> None:
         """Take its mesh for a guess where it does not lie on readings, such as on its far side."""
@@ -392,8 +378,7 @@ class Track:
     def _forget_readings(self) -> None:
         """Take the mesh for what it is."""
         self.places, self.counts = self.surface.points.copy(), np.full(SAMPLES, _AVERAGED)
-        self.within, self._based, self._based_from = np.full(SAMPLES, np.nan), 0, np.zeros(3)
-        self._moving = 0
+        self.base, self._moving = Base(), 0
 
     def consider(self, look: Look, better_view: float, now: float) -> None:
         """
@@ -445,7 +430,7 @@ class Track:
         if frame.depth is not None:
             seen, = compared(
                 [self.surface], [self.surface.points], pose_of(model)[None], frame)
-            self._learn_base(seen, is_new=True)
+            self.base = Base.begun(seen)
             self._guess_beyond(seen)
 
     def move(self, new_from_old: np.ndarray) -> None:

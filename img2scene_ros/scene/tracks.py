@@ -178,8 +178,8 @@ class Tracker:
         seen = seen | _compared([track for track in pairs if track not in seen and (
             track in meshed or not wholes[track])], frame, pairs)
         changes = dict(zip(meshed, moved_by(
-            [seen[track] for track in meshed],
-            [track.within[seen[track].samples] for track in meshed])))
+            [seen[track] for track in meshed], [track.base for track in meshed],
+            [track.motion.step(seconds).reshape(2, 3) @ frame.pose[:3, :3] for track in meshed])))
         shaped, now = {}, self._clock.now
         for track, look in pairs.items():
             wholes[track] = wholes[track] or shows_all(track, look, seen[track])
