@@ -125,7 +125,7 @@ def test_detections_are_what_the_picture_shows(stage: Callable[..., OutputStage]
     infos = stage.listen(vision_msgs.LabelInfo, '/img2scene/label_info', LATCHED)
     for _ in range(2):
         stage.show(thing(7), thing(9, label='egg', state='hidden'), world=WORLD_FROM_CAMERA)
-    stage.spin_until(lambda: len(boxes) == 2)
+    stage.spin_until(lambda: len(boxes) == 2 and infos)
     found, = boxes[0].detections
     assert found.id == '7' and found.header.frame_id == 'camera', 'boxes are in the picture'
     assert found.results[0].hypothesis.class_id == 'mug'
