@@ -40,7 +40,8 @@ _SAME_COLOR, _BIN, _BINS, _HAS_COLOR = 5.0, 8.0, 8, 0.05
 _GREY = slice(3, 5)  # bins of what is white, grey or black, as many things are
 # Weights of what `evidence_of_pairs` returns, without and with a network: logistic regression on
 # what comes up while the pieces of 87 real frames and 60 rendered scenes are joined
-# (benchmarks/scores.py). The first is less by .3: a wrong join spoils two objects, a cut one.
+# (benchmarks/scores.py). The constants are .3 less than fitted: a wrong join spoils two objects, a
+# wrong cut only one.
 WEIGHTS = {9: np.array([0.09, 2.06, -0.79, -1.76, -2.32, -2.41, 1.56, 1.94, -1.53]),
            11: np.array([0.24, 1.22, -0.44, -1.66, -2.37, -1.92, 1.95, 2.14, -1.29, -1.43, -1.17])}
 # Pixels at a picture width of 640: narrower bands without readings are shadows, wider patches
@@ -104,7 +105,7 @@ class Graph:
 
 def joined(graph: Graph) -> np.ndarray:
     """
-    Join the pieces of a graph, the surest pair first, as long as the odds are for it.
+    Join the pieces of a graph in place, the surest pair first, as long as the odds are for it.
 
     :return: (N,) int32, the number of one of the pieces of its object for each
     """
